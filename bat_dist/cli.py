@@ -1,0 +1,56 @@
+"""`bat-dist VERB ...` calls `main(argv)` of the file of that name."""
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from bat_dist import __version__
+from bat_dist.config import UserError, nearest, run_command
+
+VERBS = {
+    "memorize": "leave-out trials, then memorization and influence scores",
+    "train": "one training run of any method, on one or many workers",
+    "tune": "sweep alpha and beta",
+    "evaluate": "attack checkpoints: clean, FGSM, PGD, CW, AutoAttack",
+    "study": "the preliminary studies of the paper and their figures",
+    "report": "tables, figures and one HTML page from all results",
+    "collect": "fetch results from the head node of a cluster",
+    "plan": "what a job will cost, before it is spent",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the verb; returns its exit code, 2 for a verb that does not exist."""
+    return run_command(_dispatch, argv)
+
+
+def available() -> dict[str, str]:
+    """The verbs whose file exists, each with its line of help."""
+    return {verb: text for verb, text in VERBS.items() if Path(__file__).with_name(f"{verb}.py").is_file()}
+
+
+def _dispatch(argv: Sequence[str]) -> int:
+    verb, *rest = argv or [""]
+    if verb in ("--help", "-h", "help"):
+        print(_help())
+    elif verb == "--version":
+        print(f"bat-dist {__version__}")
+    elif verb in available():
+        return importlib.import_module(f"bat_dist.{verb}").main(rest)
+    else:
+        problem = f"no command {verb}{nearest(verb, available())}" if verb else "no command given"
+        raise UserError(f"{problem} (there are: {', '.join(available())})")
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {verb:<10}{text}" for verb, text in available().items()]
+    return "\n".join(
+        [
+            "usage: bat-dist COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "bat-dist COMMAND --help lists its options, bat-dist --version says which version this is.",
+        ]
+    )

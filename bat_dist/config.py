@@ -1,0 +1,357 @@
+"""Typed settings: defaults < YAML file < command line; every error at once, each with the nearest valid name.
+
+A settings class is a frozen dataclass whose fields say what they mean and what they may be::
+
+    @dataclass(frozen=True)
+    class Settings:
+        dataset: Annotated[Literal["digits", "cifar10"], Help("what to learn"), Group("data")]
+        num_trials: Annotated[int, Ge(1), Help("number of leave-out trials")] = 1000
+
+Fields are int, float, bool, str, Literal, a tuple or list of these, or any of them with None. A field without
+a default is required. Constraints of `annotated_types` and validators of pydantic hold; rules between fields
+belong in `__post_init__`, as ValueError.
+
+A mistake of the user is a `UserError` wherever it is found, and `run_command` makes it exit code 2. Any other
+exception, a plain ValueError from inside the house too, keeps its traceback.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import functools
+import re
+import shutil
+import sys
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+S = TypeVar("S")
+_Lines = list[tuple[str, Any, str]]  # name, value and place of each line of a file
+_KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"} | {
+    "array": "a list",
+    "null": "none",
+}
+_LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
+_HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
+_METAVARS = {"integer": "N", "number": "X", "string": "TEXT"}
+
+
+class UserError(ValueError):
+    """Bad input: the message names the value, the rule and the way out."""
+
+
+class ConfigError(UserError):
+    """All that is wrong with the settings, one line each in `errors`."""
+
+    def __init__(self, errors: Iterable[str]):
+        self.errors = list(errors)
+        super().__init__(self.errors)
+
+    def __str__(self) -> str:
+        return "\n".join(self.errors)
+
+
+@dataclasses.dataclass(frozen=True)
+class Help:
+    """What a field means, and what `--help` calls its value (`DIR` in `--out DIR`)."""
+
+    text: str
+    metavar: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The heading under which `--help` lists a field."""
+
+    title: str
+
+
+def parse(
+    settings_class: Callable[..., S], argv: Sequence[str] | None = None, *, prog: str, description: str = ""
+) -> tuple[S, dict[str, str]]:
+    """The settings, and where each given one came from (`command line`, `x.yaml line 3`).
+
+    A value on the command line replaces the file's unseen; `none` there means None where None is allowed.
+    Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
+    """
+    settings = _settings(settings_class)
+    typed, unknown = _read_command_line(settings, sys.argv[1:] if argv is None else argv, prog, description)
+    try:
+        lines, unreadable = _read_files(typed.pop("config", [])), []
+    except ConfigError as error:
+        lines, unreadable = [], error.errors
+    filed, strange = _known(settings, lines)
+    given = filed | {name: (words, "command line") for name, words in typed.items()}
+    errors, values = unknown + unreadable + strange, {}
+    for setting in settings.values():
+        if setting.name in given:
+            raw, where = given[setting.name]
+            try:
+                values[setting.name] = setting.read(raw, is_words=setting.name in typed)
+            except UserError as error:
+                errors.append(f"{error} ({where})")
+        elif setting.required and not unreadable:
+            errors.append(f"{setting.name} is required: --{setting.name} {setting.metavar}{setting.note}")
+    if errors:
+        raise ConfigError(errors)
+    try:
+        return settings_class(**values), {name: where for name, (_, where) in given.items()}
+    except ValueError as error:  # from __post_init__
+        raise ConfigError([str(error)]) from error
+
+
+def to_dict(settings: Any) -> dict[str, Any]:
+    """Plain values (lists for tuples), fit for YAML and JSON."""
+    return {field.name: _plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+
+
+def dump_yaml(settings: Any) -> str:
+    """A YAML file that `parse` reads back to equal settings."""
+    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+
+
+def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between two dicts of settings, as `epochs: 15 in the store, 20 now`."""
+    a, b = ({name: _plain(value) for name, value in side.items()} for side in (stored, now))
+    return [
+        f"{name}: {_shown(a.get(name, 'absent'))} in the store, {_shown(b.get(name, 'absent'))} now"
+        for name in a | b
+        if (name in a, a.get(name)) != (name in b, b.get(name))
+    ]
+
+
+def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `body(argv)` and return the exit code: its own (None is 0), 2 for UserError, 130 for Ctrl-C.
+
+    Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
+    says how to go on and returns 1.
+    """
+    try:
+        return body(sys.argv[1:] if argv is None else argv) or 0
+    except UserError as error:
+        message = str(getattr(error, "cause", None) or error)  # Ray raises a worker's error inside a subclass
+        print("error: " + message.replace("\n", "\nerror: "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: finished work is kept; the same command goes on from there", file=sys.stderr)
+        return 130
+    except SystemExit as stop:
+        if stop.code:
+            raise
+        return 0  # --help
+
+
+def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
+    """`; did you mean X?`, or nothing where nothing is near.  The prefix (`--`) is shown but not compared."""
+    found = difflib.get_close_matches(name, list(valid), n=1)
+    return f"; did you mean {prefix}{found[0]}?" if found else ""
+
+
+class _Setting:
+    """One field of a settings class, as the command line and YAML see it."""
+
+    def __init__(self, name: str, hint: Any, default: Any):
+        metadata = getattr(hint, "__metadata__", ())
+        self.name, self.default, self.required = name, default, default is dataclasses.MISSING
+        self.help = next((m for m in metadata if isinstance(m, Help)), Help(""))
+        self.group = next((m.title for m in metadata if isinstance(m, Group)), "options")
+        self.adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(allow_inf_nan=False))
+        schema = self.adapter.json_schema()
+        members = _members(schema)
+        leaves = [leaf for member in members for leaf in _members(member.get("items", member))]
+        self.rule = _rule(schema)
+        note = self.rule.removesuffix(" or none")
+        note = re.sub(
+            "^(a whole number|a number|a list, each text|text|true or false) ?", "", note
+        )  # the metavar says that
+        self.note = note and f", {note}"
+        self.choices = {str(choice): choice for leaf in leaves for choice in _choices(leaf)}
+        self.kinds = {member.get("type") for member in members}
+        self.leaf_kinds = {leaf.get("type") for leaf in leaves}
+        metavar = next((_METAVARS[kind] for kind in _METAVARS if kind in self.leaf_kinds), "")
+        metavar = self.help.metavar or ("NAME" if self.choices else metavar)
+        self.metavar = "" if "boolean" in self.kinds else metavar + " ..." * ("array" in self.kinds)
+
+    def read(self, raw: Any, *, is_words: bool) -> Any:
+        """The value that the words of the command line, or a value of YAML, stand for; UserError if none."""
+        value = self._from_words(raw) if is_words else raw
+        if value == "none" and "null" in self.kinds and (is_words or "string" not in self.kinds):
+            return None
+        parts = value if isinstance(value, list) else [value]
+        parts = [self.choices.get(str(part), part) for part in parts]
+        if "boolean" not in self.leaf_kinds:  # pydantic would take true for 1, but no list
+            parts = [[part] if isinstance(part, bool) else part for part in parts]
+        try:
+            return self.adapter.validate_python(parts if isinstance(value, list) else parts[0])
+        except ValidationError as error:
+            raise UserError(self._complaint(value, error.errors()[0])) from error
+
+    def _complaint(self, value: Any, error: Any) -> str:
+        if error["type"] == "value_error":  # a validator's own words
+            message = error["msg"].removeprefix("Value error, ")
+            got = "" if str(error["input"]) in message else f" {_shown(error['input'])}"
+            return f"{self.name}{got}: {message}"
+        quote = "; put it in quotes" if error["type"] == "string_type" else ""
+        near = nearest(str(error["input"]), self.choices)
+        return f"{self.name} must be {self.rule}, got {_shown(value)}{near}{quote}"
+
+    def _from_words(self, words: list[str]) -> Any:
+        if "array" in self.kinds and words != ["none"]:
+            return words
+        if "boolean" in self.kinds and not words:
+            return "true"
+        if len(words) != 1:
+            raise UserError(f"{self.name} takes one value, {self.rule}, got {_shown(words)}")
+        return words[0]
+
+
+@functools.cache
+def _settings(settings_class: Any) -> dict[str, _Setting]:
+    hints = typing.get_type_hints(settings_class, include_extras=True)
+    settings = {}
+    for f in dataclasses.fields(settings_class):
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        settings[f.name] = _Setting(f.name, hints[f.name], default)
+    return settings
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError([message])
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=28, width=min(100, shutil.get_terminal_size().columns) - 2)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        return str(action.metavar or super()._format_action_invocation(action))
+
+
+def _parser(settings: dict[str, _Setting], prog: str, description: str) -> _Parser:
+    """Takes any number of words after each option; how many there must be is checked later, with all else."""
+    required = " ".join(f"--{s.name} {s.metavar}" for s in settings.values() if s.required)
+    parser = _Parser(
+        prog=prog,
+        usage=f"{prog} {required} [options]".replace("%", "%%"),
+        description=description,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    file_help = "settings from a file, one `name: value` a line; the command line wins over it"
+    parser.add_argument("--config", action="append", nargs="*", metavar="--config FILE.yaml", help=file_help)
+    titles = dict.fromkeys(s.group for s in settings.values() if s.group != "options")
+    groups = {title: parser.add_argument_group(title) for title in titles}
+    for s in settings.values():
+        option = f"--{s.name}, --no_{s.name}" if "boolean" in s.kinds else f"--{s.name} {s.metavar}"
+        default = "required" if s.required else f"default {_shown(_plain(s.default))}"
+        text = f"{s.help.text} [{default}{s.note}]".strip().replace("%", "%%")
+        groups.get(s.group, parser).add_argument(f"--{s.name}", nargs="*", metavar=option, help=text)
+    return parser
+
+
+def _read_command_line(
+    settings: dict[str, _Setting], argv: Sequence[str], prog: str, description: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The words after each option (a list of such lists for `config`), and a line for each unknown one."""
+    negations = {f"--no_{s.name}": f"--{s.name}=false" for s in settings.values() if "boolean" in s.kinds}
+    names = [*settings, "config", "help", *(option.removeprefix("--") for option in negations)]
+    words = [re.sub("(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
+    typed, extra = _parser(settings, prog, description).parse_known_args([negations.get(w, w) for w in words])
+    unknown = [word for word in extra if word.startswith("-")]
+    errors = [
+        f"unknown option {_shown(word)} (command line)"
+        + nearest(word.lstrip("-").partition("=")[0], names, prefix="--")
+        for word in unknown
+    ]
+    if extra and not unknown:  # else they may be the values of the unknown
+        errors = [f"{_shown(extra)} follows no option (command line): write --name value"]
+    return vars(typed), errors
+
+
+def _known(settings: dict[str, _Setting], lines: _Lines) -> tuple[dict[str, tuple[Any, str]], list[str]]:
+    """The value and the place of each setting in a file, and what is unknown or there twice."""
+    given, errors = {}, []
+    for name, value, where in lines:
+        if name not in settings:
+            errors.append(f"unknown setting {_shown(name)} ({where}){nearest(name, settings)}")
+        elif name in given:
+            errors.append(f"{name} is given twice ({given[name][1]} and {where})")
+        else:
+            given[name] = (value, where)
+    return given, errors
+
+
+def _read_files(files: list[list[str]]) -> _Lines:
+    """The one file after `--config`, as `yaml.safe_load` reads it, but duplicates stay."""
+    if not files:
+        return []
+    if [len(words) for words in files] != [1]:
+        words = [word for group in files for word in group]
+        raise ConfigError([f"--config takes one file, got {_shown(words)} (command line)"])
+    file = files[0][0]
+    try:
+        loader = yaml.SafeLoader(Path(file).read_bytes())
+        root = loader.get_single_node() or yaml.MappingNode("", [])
+        pairs = root.value if isinstance(root, yaml.MappingNode) else None
+        lines = [(key, loader.construct_object(value, deep=True)) for key, value in pairs or []]
+    except OSError as error:
+        raise ConfigError([f"--config {_shown(file)}: {error.strerror} (command line)"]) from error
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError([f"{file}{line} is not plain YAML: {error.problem}"]) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError([f"{file} is not plain YAML: {' '.join(str(error).split())}"]) from error
+    if pairs is None:
+        raise ConfigError([f"{file} must hold lines of `name: value`"])
+    return [(str(key.value), value, f"{file} line {key.start_mark.line + 1}") for key, value in lines]
+
+
+def _members(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    return schema.get("anyOf", [schema])
+
+
+def _choices(schema: dict[str, Any]) -> list[Any]:
+    return schema.get("enum", [schema["const"]] if "const" in schema else [])
+
+
+def _rule(schema: dict[str, Any]) -> str:
+    """What a value must be, in words, from its JSON schema: `a whole number >= 1 or none`."""
+    if "anyOf" in schema:
+        return " or ".join(map(_rule, schema["anyOf"]))
+    if choices := _choices(schema):
+        return "one of " * (len(choices) > 1) + ", ".join(map(str, choices))
+    items = ", each " + _rule(schema["items"]) if "items" in schema else ""
+    return _KINDS.get(schema.get("type", ""), "valid") + _bounds(schema) + items
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """The bounds of a JSON schema: ` >= 1`, ` in (0, 1]`, ` of length >= 1`."""
+    bounds = {key: sign for key, sign in (_LOW | _HIGH).items() if key in schema}
+    length = " of length" * any(key.endswith(("Items", "Length")) for key in bounds)
+    low, high = ([key for key in bounds if key in side] for side in (_LOW, _HIGH))
+    if low and high:
+        left, right = "(" if bounds[low[0]] == ">" else "[", ")" if bounds[high[0]] == "<" else "]"
+        return f"{length} in {left}{schema[low[0]]}, {schema[high[0]]}{right}"
+    return length + "".join(f" {sign} {schema[key]}" for key, sign in bounds.items())
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _shown(value: Any) -> str:
+    """A value on one short line, as one would type it."""
+    if isinstance(value, list):
+        text = " ".join(map(_shown, value)) or "nothing"
+    elif isinstance(value, str):
+        text = value if value.isprintable() and value.strip() == value != "" else repr(value)
+    else:
+        text = str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,90 @@
+"""CIFAR-10 and CIFAR-100 as torchvision reads them: its md5 sums are checked before a file is unpickled."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from bat_dist.data.source import Samples, Source, array_samples
+from bat_dist.data.table import DatasetError
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+DEFAULT_DIR = Path("~/.cache/bat_dist")
+
+
+@contextmanager
+def open_cifar(name: str, data_dir: str | Path | None, download: bool) -> Iterator[Source]:
+    """Open `cifar10` or `cifar100` in `data_dir` (default `~/.cache/bat_dist`); ids are the original indices.
+
+    `data_dir` holds torchvision's folder, `cifar-10-batches-py` or `cifar-100-python`, or is that folder.
+    `download` fetches it there unless it is there, one process at a time.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100  # here, since it loads torch
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    root = _root(kind, name, data_dir)
+    if download:
+        _download(kind, name, root)
+    train, test = _load(kind, name, root, train=True), _load(kind, name, root, train=False)
+    yield Source(f"{name} in {root}", _samples(train), _samples(test), tuple(train.classes))
+
+
+def _root(kind: "type[CIFAR10]", name: str, data_dir: str | Path | None) -> Path:
+    root = Path(data_dir or DEFAULT_DIR).expanduser()
+    if root.is_file():
+        raise DatasetError(
+            f"data_dir {root} is a file, but {name} is read from the folder {kind.base_folder}/: give the "
+            "folder that holds it; a zip of images is read with dataset image_folder"
+        )
+    return root.parent if root.name == kind.base_folder else root
+
+
+def _download(kind: "type[CIFAR10]", name: str, root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            _read(kind, root, train=False, download=True)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(
+            f"{name} could not be downloaded from {kind.url} to {root} ({error}): {_way_out(kind)}"
+        ) from error
+
+
+def _load(kind: "type[CIFAR10]", name: str, root: Path, *, train: bool) -> "CIFAR10":
+    try:
+        return _read(kind, root, train=train, download=False)
+    except (OSError, RuntimeError) as error:
+        raise DatasetError(f"{name}: {_fault(kind, root)}: {_way_out(kind)}") from error
+
+
+def _read(kind: "type[CIFAR10]", root: Path, *, train: bool, download: bool) -> "CIFAR10":
+    with warnings.catch_warnings():
+        # The files were pickled by Python 2; numpy 2.4 objects to the dtypes in them.
+        warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
+        return kind(root, train=train, download=download)
+
+
+def _fault(kind: "type[CIFAR10]", root: Path) -> str:
+    folder = root / kind.base_folder
+    files = [name for name, _ in kind.train_list + kind.test_list] + [kind.meta["filename"]]
+    missing = [name for name in files if not (folder / name).is_file()]
+    if missing:
+        return f"{folder} has no file {missing[0]}"
+    return f"a file in {folder} is damaged or another version (its md5 is not the published one)"
+
+
+def _way_out(kind: "type[CIFAR10]") -> str:
+    return (
+        f"let it be downloaded (download), or unpack {kind.filename} from {kind.url} and give, as data_dir, "
+        f"the folder that holds {kind.base_folder}/"
+    )
+
+
+def _samples(split: "CIFAR10") -> Samples:
+    return array_samples(split.data, np.asarray(split.targets), np.arange(len(split.targets)))

@@ -1,0 +1,171 @@
+"""`load_dataset`: a name of the table to two splits in memory, with a fingerprint.
+
+Order is identity: scores are placed by a sample's position in its split, and the fingerprint says whether two
+splits agree in it.
+"""
+
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+
+from bat_dist.data.cifar import open_cifar
+from bat_dist.data.digits import open_digits
+from bat_dist.data.image_folder import open_image_folder
+from bat_dist.data.images import IMAGE_SUFFIXES, check_same_size
+from bat_dist.data.source import Samples, Source, choose
+from bat_dist.data.table import DatasetError, DatasetSpec, check_dataset
+from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split, in dataset order; order is identity."""
+
+    images: UInt8[np.ndarray, "samples height width 3"]
+    labels: Int64[np.ndarray, " samples"]
+    ids: Shaped[np.ndarray, " samples"]  # str: the original index, or the file's name relative to the split
+
+    def __post_init__(self) -> None:
+        """Hold the contract: a split of another type or shape would train, and be wrong."""
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] != 3:
+            got = f"{self.images.dtype} {self.images.shape}"
+            raise ValueError(f"images must be uint8 [samples, height, width, 3], got {got}")
+        if self.labels.dtype != np.int64 or self.ids.dtype.kind != "U":
+            raise ValueError(
+                f"labels must be int64 and ids str, got {self.labels.dtype} and {self.ids.dtype}"
+            )
+        if not (len(self.images),) == self.labels.shape == self.ids.shape:
+            shapes = f"{self.images.shape}, {self.labels.shape} and {self.ids.shape}"
+            raise ValueError(f"images, labels and ids must be equally many, got {shapes}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Two splits. `spec` is the table's row with the actual number of classes and image size."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    fingerprint: str
+    spec: DatasetSpec
+
+
+def fingerprint(train: Split, test: Split) -> str:
+    """Hexadecimal sha256 of what a trial can depend on: order, labels, pixels. Not of ids, names or paths.
+
+    Hashed are, for train and then for test: the shape of images as text ("5000 32 32 3" and a newline),
+    labels as little-endian int64, images as bytes in C order. So it depends on the decoder: should two versions
+    of Pillow decode a JPEG differently, the fingerprints differ as the pixels do.
+    """
+    digest = hashlib.sha256()
+    for split in (train, test):
+        digest.update((" ".join(map(str, split.images.shape)) + "\n").encode())
+        digest.update(np.ascontiguousarray(split.labels, "<i8").data)
+        digest.update(np.ascontiguousarray(split.images).reshape(-1).data)
+    return digest.hexdigest()
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    class_order: ClassOrder = "sorted",
+) -> Dataset:
+    """Load a dataset of the table; only the samples that are asked for are decoded.
+
+    data_dir: the folder or the zip; digits needs none, CIFAR has a default.
+    num_train, num_test: N samples, the first N / classes of each class, in dataset order; None is all.
+    num_classes: the first of the dataset's classes; None is the table's number, or all.
+    image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
+    download: fetch CIFAR into data_dir.
+    class_order: "wnids" has Tiny ImageNet's classes in the order of wnids.txt.
+
+    Raises `DatasetError`, a ValueError, for bad settings and bad files.
+    """
+    spec = check_dataset(name)
+    _check_settings(name, image_size, download, class_order)
+    with _open(name, data_dir, download, class_order) as source:
+        count = _count_classes(source, spec, num_classes)
+        train_positions = _choose(source, "train", count, num_train)
+        test_positions = _choose(
+            source, "test", count, num_test
+        )  # all settings are checked before a pixel is read
+        train = _decode(source.train, train_positions, image_size)
+        test = _decode(source.test, test_positions, image_size)
+    check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
+    actual = replace(spec, num_classes=count, image_size=train.images.shape[1])
+    return Dataset(name, train, test, source.class_names[:count], fingerprint(train, test), actual)
+
+
+def _open(
+    name: str, data_dir: str | Path | None, download: bool, class_order: ClassOrder
+) -> AbstractContextManager[Source]:
+    if name == "digits":
+        return open_digits()
+    if name == "tiny_imagenet":
+        return open_tiny_imagenet(data_dir, class_order)
+    if name == "image_folder":
+        return open_image_folder(data_dir)
+    return open_cifar(name, data_dir, download)
+
+
+def _check_settings(name: str, image_size: int | None, download: bool, class_order: str) -> None:
+    if image_size is not None and image_size <= 0:
+        raise DatasetError(
+            f"image_size must be positive, got {image_size}: leave it out to keep the images' size"
+        )
+    if download and name in ("tiny_imagenet", "image_folder"):
+        raise DatasetError(f"{name} cannot be downloaded, only CIFAR can: give data_dir")
+    if class_order not in get_args(ClassOrder):
+        raise DatasetError(
+            f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}"
+        )
+    if class_order != "sorted" and name != "tiny_imagenet":
+        raise DatasetError(
+            f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out"
+        )
+
+
+def _count_classes(source: Source, spec: DatasetSpec, num_classes: int | None) -> int:
+    available = len(source.class_names)
+    count = num_classes if num_classes is not None else spec.num_classes or available
+    if count < 2:
+        raise DatasetError(f"{source.where}: at least 2 classes are needed, got {count}")
+    if count > available:
+        asked = "asked for" if num_classes is not None else f"the default of {spec.name}"
+        raise DatasetError(
+            f"num_classes must be at most {available}, the classes in {source.where}; {count} is {asked}"
+        )
+    return count
+
+
+def _choose(
+    source: Source, split: Literal["train", "test"], num_classes: int, number: int | None
+) -> Int64[np.ndarray, " chosen"]:
+    labels = source.train.labels if split == "train" else source.test.labels
+    per_class = np.bincount(labels, minlength=num_classes)[:num_classes]
+    if not per_class.all():
+        name = source.class_names[int(np.argmin(per_class))]
+        raise DatasetError(
+            f"{source.where}: class {name!r} has no image in the {split} split (looked for "
+            f"{', '.join(IMAGE_SUFFIXES)}): add some or remove the class from both splits"
+        )
+    return choose(labels, num_classes, number, f"num_{split}")
+
+
+def _decode(samples: Samples, positions: Int64[np.ndarray, " chosen"], image_size: int | None) -> Split:
+    return Split(samples.pixels(positions, image_size), samples.labels[positions], samples.ids[positions])

@@ -1,0 +1,78 @@
+"""One's own images: `[top/]{train,test|val}/<class>/<file>`, a folder or a zip of it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bat_dist.data.archive import Archive, describe, find_root, locate, open_archive
+from bat_dist.data.images import is_image
+from bat_dist.data.source import Samples, Source, file_samples
+from bat_dist.data.table import DatasetError
+
+LAYOUT = "[top/]train/<class>/<image> and [top/]test/<class>/<image> (or val for test)"
+
+
+@contextmanager
+def open_image_folder(data_dir: str | Path | None) -> Iterator[Source]:
+    """Open an image folder or a zip of one.
+
+    Classes are the folders of `train`, sorted; samples are sorted by (class, file name), as torchvision's
+    ImageFolder has them. Ids are `<class>/<file>`. Where both `test` and `val` are there, `test` is taken.
+    """
+    source = f"images laid out as {LAYOUT}"
+    with open_archive(locate(data_dir, "image_folder", "*.zip", source)) as archive:
+        root = find_root(archive, LAYOUT)
+        test_folder = _test_folder(archive, root)
+        classes = archive.children(f"{root}train").folders
+        train = _samples(archive, f"{root}train", classes)
+        _check_test_classes(archive, root, test_folder, classes)
+        test = _samples(archive, f"{root}{test_folder}", classes)
+        yield Source(str(archive.location), train, test, classes)
+
+
+def _test_folder(archive: Archive, root: str) -> str:
+    inside = archive.children(root.rstrip("/"))
+    for name in ("test", "val"):
+        if name in inside.folders:
+            return name
+    raise DatasetError(
+        f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}"
+    )
+
+
+def _check_test_classes(archive: Archive, root: str, test_folder: str, classes: tuple[str, ...]) -> None:
+    for name in archive.children(f"{root}{test_folder}").folders:
+        if name not in classes:
+            raise DatasetError(
+                f"{archive.location}: class {name!r} is in {test_folder} but not in train: add it there or "
+                "remove it"
+            )
+
+
+def _samples(archive: Archive, folder: str, classes: tuple[str, ...]) -> Samples:
+    _check_no_image(archive, folder)
+    names, labels = [], []
+    for label, class_name in enumerate(classes):
+        files = _images(archive, f"{folder}/{class_name}")
+        names += [f"{class_name}/{file}" for file in files]
+        labels += [label] * len(files)
+    return file_samples(archive, f"{folder}/", names, labels)
+
+
+def _images(archive: Archive, folder: str) -> list[str]:
+    inside = archive.children(folder)
+    if inside.folders:
+        raise DatasetError(
+            f"{archive.location}: expected {LAYOUT}; found the folder {folder}/{inside.folders[0]}/ within a "
+            "class (Tiny ImageNet's own layout is read with dataset tiny_imagenet)"
+        )
+    return [file for file in inside.files if is_image(file)]
+
+
+def _check_no_image(archive: Archive, folder: str) -> None:
+    """An image beside the class folders belongs to no class; leaving it out silently would lose a sample."""
+    for file in archive.children(folder).files:
+        if is_image(file):
+            raise DatasetError(
+                f"{archive.location}: expected {LAYOUT}; found {folder}/{file} outside a class"
+            )

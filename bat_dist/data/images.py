@@ -1,0 +1,107 @@
+"""From image files to arrays: decoding, resizing, one size for all. Only the asked files are read."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from bat_dist.data.table import DatasetError
+
+# torchvision's ImageFolder takes the same suffixes; a file with another one is not an image here.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # no plugin that would start another program
+_EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+_CHUNK = 256  # images to a task of a thread
+
+
+def is_image(name: str) -> bool:
+    """Whether the file's name is that of an image."""
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def decode(data: bytes, what: str, image_size: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode one image to RGB as torchvision's loader does: grey is replicated, transparency is dropped.
+
+    `image_size` resizes to that square (bilinear). `what` names the file in a broken one's `DatasetError`.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            if image.mode not in _EIGHT_BIT_MODES:
+                raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
+            return np.asarray(_resized(_rgb(image), image_size))
+    except UnidentifiedImageError as error:
+        raise DatasetError(
+            f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything, decompression bombs included
+        raise DatasetError(f"{what} cannot be decoded: {error}") from error
+
+
+def decode_all(
+    read: Callable[[str], bytes], names: Sequence[str], image_size: int | None, where: str
+) -> UInt8[np.ndarray, "samples size size 3"]:
+    """Decode the named files of `where` in their order, in threads.
+
+    A `DatasetError` unless all are squares of one size.
+    """
+    first = decode(read(names[0]), f"{names[0]} in {where}", image_size)
+    if first.shape[0] != first.shape[1]:
+        raise DatasetError(f"{names[0]} is {_size(first)}, not square: give image_size to resize all images")
+    images = np.empty((len(names), *first.shape), np.uint8)
+
+    def fill(start: int) -> None:
+        for position in range(start, min(start + _CHUNK, len(names))):
+            name = names[position]
+            image = decode(read(name), f"{name} in {where}", image_size) if position else first
+            check_same_size(names[0], first, name, image)
+            images[position] = image
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(
+            fill, range(0, len(names), _CHUNK)
+        ):  # the first error in order, the rest is cancelled
+            pass
+    return images
+
+
+def resize_all(
+    images: UInt8[np.ndarray, "samples height width 3"], image_size: int | None
+) -> UInt8[np.ndarray, "samples size size 3"]:
+    """Resize decoded images to a square (bilinear); None leaves them as they are."""
+    if image_size in (None, images.shape[1]):
+        return images
+    return np.stack([np.asarray(_resized(Image.fromarray(image), image_size)) for image in images])
+
+
+def check_same_size(
+    name: str,
+    image: UInt8[np.ndarray, "height width 3"],
+    other_name: str,
+    other: UInt8[np.ndarray, "other_height other_width 3"],
+) -> None:
+    """Raise a `DatasetError` that names both files unless the two images have one size."""
+    if image.shape != other.shape:
+        raise DatasetError(
+            f"images differ in size: {name} is {_size(image)}, {other_name} is {_size(other)} (width x "
+            "height): give image_size to resize all of them"
+        )
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns on the direct way
+    return image.convert("RGB")
+
+
+def _resized(image: Image.Image, image_size: int | None) -> Image.Image:
+    if image_size is None or image.size == (image_size, image_size):
+        return image
+    return image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+
+
+def _size(image: UInt8[np.ndarray, "height width 3"]) -> str:
+    return f"{image.shape[1]}x{image.shape[0]}"

@@ -1,0 +1,88 @@
+"""What every dataset's file hands over: labels and names at once, pixels only of the samples asked for."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64, Shaped, UInt8
+
+from bat_dist.data.archive import Archive
+from bat_dist.data.images import decode_all, resize_all
+from bat_dist.data.table import DatasetError
+
+Pixels = Callable[[Int64[np.ndarray, " chosen"], int | None], UInt8[np.ndarray, "chosen size size 3"]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split, not yet decoded, in dataset order. `pixels(positions, image_size)` decodes."""
+
+    labels: Int64[np.ndarray, " samples"]
+    ids: Shaped[np.ndarray, " samples"]
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Source:
+    """Both splits of a dataset; `where` names it in messages."""
+
+    where: str
+    train: Samples
+    test: Samples
+    class_names: tuple[str, ...]
+
+
+def array_samples(
+    images: UInt8[np.ndarray, "samples height width 3"],
+    labels: Int64[np.ndarray, " samples"],
+    ids: Shaped[np.ndarray, " samples"],
+) -> Samples:
+    """Samples that are in memory already."""
+    return Samples(
+        np.asarray(labels, np.int64),
+        np.asarray(ids, np.str_),
+        lambda positions, image_size: resize_all(np.ascontiguousarray(images[positions]), image_size),
+    )
+
+
+def file_samples(archive: Archive, folder: str, names: Sequence[str], labels: Sequence[int]) -> Samples:
+    """Samples that are image files below `folder` ("train/"); a sample's id is its name there."""
+    return Samples(
+        np.array(labels, np.int64),
+        np.array(names, np.str_),
+        lambda positions, image_size: decode_all(
+            archive.read,
+            [f"{folder}{names[position]}" for position in positions],
+            image_size,
+            str(archive.location),
+        ),
+    )
+
+
+def choose(
+    labels: Int64[np.ndarray, " samples"], num_classes: int, count: int | None, option: str
+) -> Int64[np.ndarray, " chosen"]:
+    """Positions, in dataset order, of the first `count / num_classes` samples of each class; None: of all.
+
+    Classes are 0..num_classes-1, others are left out. `option` is the setting's name, for messages.
+    """
+    per_class = np.bincount(labels, minlength=num_classes)[:num_classes]
+    if count is None:
+        return np.flatnonzero(labels < num_classes)
+    _check_count(count, num_classes, int(per_class.min()), option)
+    of_class = (np.flatnonzero(labels == c)[: count // num_classes] for c in range(num_classes))
+    return np.sort(np.concatenate(list(of_class)))
+
+
+def _check_count(count: int, num_classes: int, available: int, option: str) -> None:
+    most = available * num_classes
+    way_out = f"give a multiple of {num_classes} from {num_classes} to {most}, or leave {option} out for all"
+    if count <= 0:
+        raise DatasetError(f"{option} must be positive, got {count}: {way_out}")
+    if count % num_classes:
+        raise DatasetError(f"{option} must be divisible by the {num_classes} classes, got {count}: {way_out}")
+    if count > most:
+        raise DatasetError(
+            f"{option} must take equally many samples of each class, got {count}, but the smallest class has "
+            f"{available}: {way_out}"
+        )

@@ -1,0 +1,106 @@
+"""Tiny ImageNet in its official layout, a folder or a zip, with or without the top `tiny-imagenet-200/`."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from bat_dist.data.archive import Archive, describe, find_root, locate, open_archive
+from bat_dist.data.images import is_image
+from bat_dist.data.source import Samples, Source, file_samples
+from bat_dist.data.table import DatasetError
+
+LAYOUT = (
+    "Tiny ImageNet's official layout (wnids.txt, words.txt, train/<wnid>/images/*.JPEG, "
+    "val/val_annotations.txt, val/images/*.JPEG)"
+)
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+ClassOrder = Literal["sorted", "wnids"]
+
+
+@contextmanager
+def open_tiny_imagenet(data_dir: str | Path | None, class_order: ClassOrder) -> Iterator[Source]:
+    """Open Tiny ImageNet. The test split is its `val`, since the labels of its `test` were never published.
+
+    Classes are the wnids, sorted or in the order of wnids.txt; their names are those of words.txt. Train
+    samples are sorted by (class, file name), test samples are in the order of val_annotations.txt. Ids are
+    `<wnid>/images/<file>` in train and `images/<file>` in test.
+    """
+    source = f"Tiny ImageNet, from {URL}"
+    with open_archive(locate(data_dir, "tiny_imagenet", "tiny-imagenet*.zip", source)) as archive:
+        root = find_root(archive, LAYOUT)
+        wnids = _wnids(archive, root, class_order)
+        words = dict(line for _, line in _rows(archive, f"{root}words.txt"))
+        names = tuple(words.get(wnid, wnid) for wnid in wnids)
+        train, test = _train(archive, f"{root}train/", wnids), _val(archive, f"{root}val/", wnids)
+        yield Source(str(archive.location), train, test, names)
+
+
+def _wnids(archive: Archive, root: str, class_order: ClassOrder) -> list[str]:
+    wnids = _text(archive, f"{root}wnids.txt").split()
+    for wnid, count in Counter(wnids).items():
+        if count > 1:
+            raise DatasetError(f"{archive.location}: {root}wnids.txt names {wnid} twice")
+    for folder in archive.children(f"{root}train").folders:
+        if folder not in set(wnids):
+            raise DatasetError(f"{archive.location}: {root}train/{folder}/ is no class of {root}wnids.txt")
+    return sorted(wnids) if class_order == "sorted" else wnids
+
+
+def _train(archive: Archive, folder: str, wnids: list[str]) -> Samples:
+    names, labels = [], []
+    folders = archive.children(folder.rstrip("/")).folders
+    for label, wnid in enumerate(wnids):
+        if wnid not in folders:  # load_dataset says so if the class is asked for
+            continue
+        files = [file for file in archive.children(f"{folder}{wnid}/images").files if is_image(file)]
+        names += [f"{wnid}/images/{file}" for file in files]
+        labels += [label] * len(files)
+    return file_samples(archive, folder, names, labels)
+
+
+def _val(archive: Archive, folder: str, wnids: list[str]) -> Samples:
+    """Annotations and images must cover each other exactly."""
+    annotations = f"{folder}val_annotations.txt"
+    label_of = {wnid: label for label, wnid in enumerate(wnids)}
+    present = {file for file in archive.children(f"{folder}images").files if is_image(file)}
+    labels: dict[str, int] = {}
+    for number, (file, wnid) in _rows(archive, annotations):
+        where = f"{archive.location}: {annotations}, line {number}"
+        if file in labels:
+            raise DatasetError(f"{where}: {file} occurs twice")
+        if wnid not in label_of:
+            raise DatasetError(f"{where}: class {wnid} is not in wnids.txt, so train has none of it")
+        if file not in present:
+            raise DatasetError(f"{where}: {folder}images/{file} does not exist")
+        labels[file] = label_of[wnid]
+    for file in sorted(present - labels.keys()):
+        raise DatasetError(f"{archive.location}: {folder}images/{file} has no line in {annotations}")
+    return file_samples(archive, folder, [f"images/{file}" for file in labels], list(labels.values()))
+
+
+def _rows(archive: Archive, name: str) -> Iterator[tuple[int, tuple[str, str]]]:
+    """Line number and the first two columns of a file of tab-separated lines."""
+    for number, line in enumerate(_text(archive, name).split("\n"), start=1):
+        columns = [column.strip() for column in line.split("\t")]
+        if not line.strip():
+            continue
+        if len(columns) < 2:
+            raise DatasetError(
+                f"{archive.location}: {name}, line {number}: expected columns separated by tabs, got {line!r}"
+            )
+        yield number, (columns[0], columns[1])
+
+
+def _text(archive: Archive, name: str) -> str:
+    folder, _, file = name.rpartition("/")
+    inside = archive.children(folder)
+    if file not in inside.files:
+        raise DatasetError(
+            f"{archive.location}: expected {LAYOUT}; found no {name}, but {describe(inside)} in its place"
+        )
+    try:
+        return archive.read(name).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{archive.location}: {name} is not text in UTF-8") from error

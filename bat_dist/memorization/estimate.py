@@ -1,0 +1,78 @@
+"""Memorization of every training sample, from the correctness of leave-out trials (Eq. 1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from bat_dist.memorization.proportions import newcombe_interval, proportion, wald_se
+
+__all__ = ["Memorization", "check_trials", "estimate_memorization", "newcombe_interval"]
+
+
+@dataclass(frozen=True)
+class Memorization:
+    """Memorization by training sample. Undefined (a side with zero trials) is NaN.
+
+    `mem_se` is the plug-in (Wald) standard error, 0 where both accuracies are 0 or 1: for statements
+    about such samples, or about few trials, take `interval`.
+    """
+
+    mem: Float[np.ndarray, " train"]
+    mem_se: Float[np.ndarray, " train"]
+    n_in: Int[np.ndarray, " train"]
+    n_out: Int[np.ndarray, " train"]
+    accuracy_in: Float[np.ndarray, " train"]
+    accuracy_out: Float[np.ndarray, " train"]
+
+    @property
+    def num_undefined(self) -> int:
+        """Samples that were never in, or never out."""
+        return int(np.isnan(self.mem).sum())
+
+    def interval(
+        self, level: float = 0.95
+    ) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
+        """Newcombe's hybrid score interval (lower, upper) at confidence `level`."""
+        correct_in, correct_out = (
+            np.rint(self.accuracy_in * self.n_in),
+            np.rint(self.accuracy_out * self.n_out),
+        )
+        return newcombe_interval(correct_in, self.n_in, correct_out, self.n_out, level)
+
+
+def estimate_memorization(
+    mask: Bool[np.ndarray, "trials train"], train_correct: Bool[np.ndarray, "trials train"]
+) -> Memorization:
+    """mem(i) = mean correctness of i over the trials with i in, minus that over the trials with i out
+    (Eq. 1).
+
+    Counts are exact; nothing is clipped (negative values occur).
+    """
+    check_trials(mask, train_correct=train_correct)
+    if mask.shape != train_correct.shape:
+        raise ValueError(f"train_correct must have the mask's shape {mask.shape}, got {train_correct.shape}")
+    n_in = np.count_nonzero(mask, axis=0)
+    n_out = len(mask) - n_in
+    correct_in = np.count_nonzero(mask & train_correct, axis=0)
+    correct_out = np.count_nonzero(train_correct, axis=0) - correct_in
+    accuracy_in, accuracy_out = proportion(correct_in, n_in), proportion(correct_out, n_out)
+    se = wald_se(correct_in, n_in, correct_out, n_out)
+    return Memorization(accuracy_in - accuracy_out, se, n_in, n_out, accuracy_in, accuracy_out)
+
+
+def check_trials(
+    mask: Bool[np.ndarray, "trials train"], **others: Bool[np.ndarray, "trials samples"]
+) -> None:
+    """ValueError unless all are bool [trials, samples] with one number of trials, at least one."""
+    for name, array in {"mask": mask, **others}.items():
+        if array.ndim != 2 or array.dtype != bool:
+            raise ValueError(
+                f"{name} must be bool [trials, samples], got {array.dtype} of shape {array.shape}"
+            )
+        if len(array) != len(mask):
+            raise ValueError(
+                f"{name} has {len(array)} trials and mask {len(mask)}: give the same trials to both"
+            )
+    if len(mask) == 0:
+        raise ValueError("mask has no trials: run at least one first")

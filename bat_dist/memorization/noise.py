@@ -1,0 +1,105 @@
+"""What chance alone does to sets that are cut at a threshold on influence (ours, not the paper's)."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import norm
+
+
+@dataclass(frozen=True)
+class Noise:
+    """By test sample: standard error of an influence that is truly 0, and number of pairs it is part of.
+
+    `se_largest` is that standard error at accuracy 1/2, where it is largest.
+    """
+
+    num_trials: int
+    se: Float[np.ndarray, " test"]
+    num_pairs: Int[np.ndarray, " test"]
+    se_largest: float
+
+    @classmethod
+    def of(
+        cls,
+        mask: Bool[np.ndarray, "trials train"],
+        test_correct: Bool[np.ndarray, "trials test"],
+        labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
+    ) -> "Noise":
+        """For all pairs of the given samples or, with the labels of both sides, those of one class."""
+        trials, num_train = mask.shape
+        n_in = np.count_nonzero(mask, axis=0)
+        defined = (n_in > 0) & (n_in < trials)
+        inverse = float(np.mean(1 / n_in[defined] + 1 / (trials - n_in[defined]))) if defined.any() else 1.0
+        accuracy = (np.count_nonzero(test_correct, axis=0) + 1) / (trials + 2)
+        num_pairs = np.full(test_correct.shape[1], num_train) if labels is None else _same_label(*labels)
+        return cls(
+            trials, np.sqrt(accuracy * (1 - accuracy) * inverse), num_pairs, float(np.sqrt(inverse / 4))
+        )
+
+    def expected_excesses(
+        self, threshold: float, z: float = 0.0, among: Bool[np.ndarray, " test"] | slice = slice(None)
+    ) -> float:
+        """Expected number of test samples with an estimate over threshold + z*se if all influence is 0.
+
+        Then the subsets are independent of the answers, and the estimates for the pairs of one test
+        sample nearly independent of each other; each is taken as normal.
+        """
+        over = norm.sf(threshold / self.se[among] + z)
+        return float(-np.expm1(self.num_pairs[among] * np.log1p(-over)).sum())
+
+
+def noise_notes(
+    noise: Noise, accurate: Bool[np.ndarray, " test"], thresholds: tuple[float, float], z: float | None
+) -> list[str]:
+    """Warnings on sets cut at (atypical, typical) thresholds; `z` None: by the estimates alone."""
+    if not noise.num_pairs.any():
+        return []
+    notes = _chance_notes(noise, accurate, thresholds, z or 0.0)
+    if notes and z is None:
+        notes.append("noise: rule='significant' or more trials make the sets depend less on chance")
+    return notes if z is None else notes + _power_notes(noise, accurate, thresholds, z)
+
+
+def _chance_notes(
+    noise: Noise, accurate: Bool[np.ndarray, " test"], thresholds: tuple[float, float], z: float
+) -> list[str]:
+    """How many test samples change sides by chance alone, where that is more than one in a hundred."""
+    everyone = np.ones(len(accurate), dtype=bool)
+    notes = []
+    for threshold, among, fate in (
+        (thresholds[1], accurate, "accurate test samples leave the typical set"),
+        (thresholds[0], everyone, "test samples enter the atypical set"),
+    ):
+        expected, size = noise.expected_excesses(threshold, z, among), int(among.sum())
+        if size and expected >= 0.01 * size:
+            notes.append(
+                f"noise: at {noise.num_trials} trials the standard error of an influence is about "
+                f"{np.median(noise.se[among]):.3f}; at threshold {threshold:g}, even with no influence at "
+                f"all, about {expected:.0f} of {size} {fate} by chance"
+            )
+    return notes
+
+
+def _power_notes(
+    noise: Noise, accurate: Bool[np.ndarray, " test"], thresholds: tuple[float, float], z: float
+) -> list[str]:
+    """The influence that is significant half of the time, where that is large."""
+    atypical, typical = thresholds
+    start = f"few trials: at {noise.num_trials} trials an influence must reach about "
+    seen_atypical = atypical + z * noise.se_largest
+    seen_typical = typical + z * np.median(noise.se[accurate]) if accurate.any() else 0.0
+    notes = []
+    if seen_typical > atypical:
+        notes.append(f"{start}{seen_typical:.2f} to keep a sample out of the test typical set")
+    if seen_atypical > 2 * atypical:
+        notes.append(f"{start}{seen_atypical:.2f} for the test atypical set, where accuracy is near 1/2")
+    return notes
+
+
+def _same_label(
+    train_labels: Int[np.ndarray, " train"], test_labels: Int[np.ndarray, " test"]
+) -> Int[np.ndarray, " test"]:
+    count = Counter(train_labels.tolist())
+    return np.array([count[label] for label in test_labels.tolist()], dtype=np.int64)

@@ -1,0 +1,69 @@
+"""Which training samples does a network memorize?  Leave-out trials on Ray -> trial store -> scores -> figures.
+
+    bat-dist memorize --dataset digits --num_trials 100 --out results/digits
+    python bat_dist/memorize.py ...
+    ray submit cluster/gpu.yaml bat_dist/memorize.py -- ...
+
+The same command resumes: finished trials are kept, missing, failed and damaged ones are run.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Estimate how much each training sample is memorized (Feldman & Zhang 2020): train many networks on random "
+    "subsets with Ray, and compare their accuracy on each sample with it in and left out."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
+    from bat_dist.config import run_command
+
+    return run_command(_memorize, argv)
+
+
+def _memorize(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse, to_dict
+    from bat_dist.orchestration.settings import MemorizeSettings
+
+    settings, _ = parse(MemorizeSettings, argv, prog="bat-dist memorize", description=DESCRIPTION)
+    # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.rows import conclude
+    from bat_dist.orchestration.scores import ensemble_scores, imported_scores, leave_out_scores
+    from bat_dist.reporting.memorization import report_ensemble, report_leave_out
+    from bat_dist.storage.files import Folder
+    from bat_dist.storage.status import describe
+
+    folder = Folder(settings.out)
+    if settings.status:
+        print(describe(folder))
+        return 0
+    dataset = load_dataset(
+        settings.dataset,
+        data_dir=settings.data_dir,
+        num_train=settings.num_train,
+        num_test=settings.num_test,
+        num_classes=settings.num_classes,
+        image_size=settings.image_size,
+        download=settings.download,
+    )
+    with folder.only_driver():
+        if settings.score != "leave_out":
+            ensemble, filled = ensemble_scores(folder, dataset, settings)
+            print(report_ensemble(folder, dataset, to_dict(settings), ensemble))
+            return conclude(filled, "members")
+        if settings.import_scores:
+            scores = imported_scores(folder, dataset, settings, settings.import_scores)
+            print(report_leave_out(folder, dataset, to_dict(settings), scores))
+            return 0
+        scores, filled = leave_out_scores(folder, dataset, settings)
+        print(report_leave_out(folder, dataset, to_dict(settings), scores, failed=filled.failed))
+        return conclude(filled, "trials")
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.memorize import main as installed_main
+
+    raise SystemExit(installed_main())

@@ -1,0 +1,71 @@
+"""A Ray session: the cluster at hand, or a private Ray on this machine."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+import bat_dist
+from bat_dist.config import UserError
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def ray_session(address: str | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of the block.
+
+    `address`: `local` starts a private Ray on this machine; `auto` or `host:port` insists on a running cluster; None
+    takes the cluster of which this machine is part (or which `RAY_ADDRESS` names), and a private Ray if there is none.
+    A session that the caller has already opened is used and left open.  Raises UserError if the cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    if not (address == "local" or (address is None and not _on_a_cluster())):
+        _connect(address or "auto")
+    else:
+        _start_private()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _on_a_cluster() -> bool:
+    """Whether `ray start` has run on this machine, or the environment names a cluster."""
+    if os.environ.get("RAY_ADDRESS"):
+        return os.environ["RAY_ADDRESS"] != "local"
+    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").exists()
+
+
+def _connect(address: str) -> None:
+    # The driver's own code travels to all nodes: what they have installed may be older.
+    package = str(Path(bat_dist.__file__).parent)
+    try:
+        ray.init(address=address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}): start one (`ray up`, `ray start --head`), "
+            "or pass --ray_address local to use this machine alone"
+        ) from None
+    log.info("connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+
+
+def _start_private() -> None:
+    # Without a mode Ray would make a token and demand it of the next `ray start` on this machine.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    log.info("started a private Ray on this machine: %s", describe_resources())
+
+
+def describe_resources() -> str:
+    """What the session's nodes have, in words: `3 nodes, 12 CPUs, 2 GPUs`."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    totals = {name: sum(node["Resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
+    return f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs"

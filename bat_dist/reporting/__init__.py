@@ -1,0 +1,1 @@
+"""Figures and the report page: plain arrays in, files out. Only this room imports matplotlib and jinja2."""

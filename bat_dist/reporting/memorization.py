@@ -1,0 +1,202 @@
+"""The end of a memorization run: figures, page, `summary.json`, and a few lines for the terminal."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.reporting import figures
+from bat_dist.reporting.explanations import explained
+from bat_dist.reporting.page import render_memorization_page
+from bat_dist.reporting.style import save
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance
+from bat_dist.storage.scores import EnsembleScores, LeaveOutScores
+
+PAGE = "index.html"
+SUMMARY = "summary.json"
+
+
+def report_leave_out(
+    folder: Folder,
+    dataset: Dataset,
+    settings: Mapping[str, Any],
+    scores: LeaveOutScores,
+    *,
+    failed: Mapping[int, str] | None = None,
+) -> str:
+    """Write figures/, index.html and summary.json of leave-out scores; returns the lines to print."""
+    summary = _leave_out_summary(dataset, settings, scores, failed or {})
+    return _write(
+        folder, f"Memorization of {dataset.name}", summary, settings, _leave_out_figures(dataset, scores)
+    )
+
+
+def report_ensemble(
+    folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores
+) -> str:
+    """The same for the cheaper scores, into files of their own: ensemble_figures/, ensemble.html, ensemble_summary.json."""
+    chosen = settings["score"]
+    summary: dict[str, Any] = {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "score": chosen,
+        "mean_score": found.scores[chosen].mean(),
+        "alignment": {name: vars(value) for name, value in found.alignments.items()},
+        "warnings": []
+        if found.mem is not None
+        else ["no memorization.npz in this folder: nothing to compare with"],
+    }
+    drawn = {}
+    if found.mem is not None:
+        agreement = found.alignments[chosen]
+        drawn["alignment_scatter"] = figures.alignment_scatter(
+            found.scores[chosen],
+            found.mem,
+            score_name=chosen,
+            spearman=agreement.spearman,
+            spearman_interval=agreement.spearman_interval,
+            auroc=agreement.auroc,
+            atypical_threshold=ATYPICAL_THRESHOLD,
+        )
+    return _write(
+        folder, f"{chosen.capitalize()} of {dataset.name}", summary, settings, drawn, prefix="ensemble_"
+    )
+
+
+def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
+    train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
+    about = (train.images, train.labels, dataset.class_names, mem, scores.memorization.mem_se, train.ids)
+    drawn = {
+        "memorization_histogram": figures.memorization_histogram(
+            mem,
+            num_trials=len(scores.trials.numbers) if scores.trials else 0,
+            dataset=dataset.name,
+            thresholds=(TYPICAL_THRESHOLD, ATYPICAL_THRESHOLD),
+        ),
+        "memorization_gallery": figures.memorization_gallery(*about),
+        "extremes_gallery": figures.extremes_gallery(*about),
+        "influence_pairs_gallery": figures.influence_pairs_gallery(
+            train.images,
+            test.images,
+            pairs.train_index,
+            pairs.test_index,
+            pairs.influence,
+            pairs.influence_se,
+            train_labels=train.labels,
+            test_labels=test.labels,
+            class_names=dataset.class_names,
+            mem=mem,
+            train_ids=train.ids,
+            test_ids=test.ids,
+        ),
+    }
+    if scores.trials:
+        drawn["accuracy_by_trial"] = figures.accuracy_by_trial(
+            scores.trials.accuracy_in,
+            scores.trials.accuracy_out,
+            scores.trials.test_accuracy,
+            dataset=dataset.name,
+        )
+    return drawn
+
+
+def _leave_out_summary(
+    dataset: Dataset, settings: Mapping[str, Any], scores: LeaveOutScores, failed: Mapping[int, str]
+) -> dict[str, Any]:
+    memorization, trials, sets = scores.memorization, scores.trials, scores.sets
+    mem = memorization.mem[~np.isnan(memorization.mem)]
+    summary: dict[str, Any] = {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
+        "num_undefined": memorization.num_undefined,
+        "mean_mem": mem.mean(),
+        "median_mem": np.median(mem),
+        "share_atypical": (mem > ATYPICAL_THRESHOLD).mean(),
+        "share_typical": (mem < TYPICAL_THRESHOLD).mean(),
+        "influence_threshold": settings["influence_threshold"],
+        "num_influential_pairs": scores.pairs.num_found,
+        "warnings": [f"{len(failed)} trials failed and are left out"] if failed else [],
+    }
+    if trials:
+        accuracies = {"in": trials.accuracy_in, "out": trials.accuracy_out, "test": trials.test_accuracy}
+        summary |= {
+            "num_trials": len(trials.numbers),
+            "num_failed": len(failed),
+            "failed": {str(trial): reason for trial, reason in failed.items()},
+            "mean_mem_se": np.nanmean(memorization.mem_se),
+            **{f"accuracy_{name}": values.mean() for name, values in accuracies.items()},
+            **{
+                f"accuracy_{name}_sd": values.std(ddof=1) if len(values) > 1 else None
+                for name, values in accuracies.items()
+            },
+            "trial_seconds": trials.metrics[:, 1].mean(),
+            "mean_final_loss": trials.metrics[:, 0].mean(),
+        }
+    if sets:
+        summary |= {"sets": sets.sizes(), "warnings": [*summary["warnings"], *sets.warnings]}
+    return summary
+
+
+def _write(
+    folder: Folder,
+    title: str,
+    summary: dict[str, Any],
+    settings: Mapping[str, Any],
+    drawn: Mapping[str, Figure],
+    *,
+    prefix: str = "",
+) -> str:
+    origin = provenance()
+    with _local(folder / f"{prefix}figures") as place:
+        shown = [explained(name, save(figure, place / name)[0]) for name, figure in drawn.items()]
+        page = render_memorization_page(
+            title=title,
+            summary=_as_text(summary),
+            figures=shown,
+            warnings=summary["warnings"],
+            provenance=_as_text({**origin, **origin["versions"], "settings": settings}),
+        )
+    folder.write(f"{prefix}{PAGE}", page.encode())
+    folder.write_json(f"{prefix}{SUMMARY}", {**summary, "settings": dict(settings), "provenance": origin})
+    lines = [f"{name:24s}{value}" for name, value in _as_text(summary).items()]
+    lines += [f"warning: {text}" for text in summary["warnings"]]
+    return "\n".join([title, *lines, f"page: {folder}/{prefix}{PAGE}"])
+
+
+@contextmanager
+def _local(folder: Folder) -> Iterator[Path]:
+    """A local folder whose files end up in `folder`."""
+    if folder.local_path is not None:
+        folder.create()
+        yield folder.local_path
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place)
+        for file in Path(place).iterdir():
+            folder.write(file.name, file.read_bytes())
+
+
+def _as_text(values: Mapping[str, Any]) -> dict[str, str]:
+    """Flat texts for a table: accuracies and shares in percent, nested mappings as `a=1, b=2`."""
+    return {
+        name: _text(name, value)
+        for name, value in values.items()
+        if name != "warnings" and value is not None and value != {}
+    }
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_text(key, item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, float | np.floating):
+        return f"{value:.1%}" if name.startswith(("accuracy", "share")) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int | np.integer) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,86 @@
+"""The report as one HTML file that works offline: figures are embedded, nothing is fetched."""
+
+import base64
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bat_dist.reporting.aside import written_aside
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page; all texts are plain, and escaped by the page."""
+
+    title: str
+    caption: str  # what one is looking at, in a sentence or two
+    alt: str  # what the figure shows, for those who do not see it
+    png_path: Path | str
+
+    @property
+    def png(self) -> "EmbeddedPng":
+        """The file as the page embeds it."""
+        return embedded_png(Path(self.png_path))
+
+
+@dataclass(frozen=True)
+class EmbeddedPng:
+    """A data URI, and the image's size in pixels so that the page does not jump while it is drawn."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def write_memorization_page(
+    path: str | Path,
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    figures: Sequence[PageFigure],
+    warnings: Sequence[str],
+    provenance: Mapping[str, str],
+) -> Path:
+    """Write the page of one memorization run; it appears whole or not at all. Returns its path.
+
+    `summary` and `provenance` become two tables, in their order; `warnings` stand above what they question.
+    """
+    page = render_memorization_page(
+        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
+    )
+    with written_aside(Path(path)) as (aside,):
+        aside.write_text(page, encoding="utf-8")
+    return Path(path)
+
+
+def render_memorization_page(
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    figures: Sequence[PageFigure],
+    warnings: Sequence[str],
+    provenance: Mapping[str, str],
+) -> str:
+    """The page as text, for a caller that stores it elsewhere than in a local file."""
+    environment = Environment(
+        loader=PackageLoader("bat_dist.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("memorization.html.j2").render(
+        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
+    )
+
+
+def embedded_png(path: Path) -> EmbeddedPng:
+    """Read a PNG file for embedding; ValueError if it is none."""
+    data = path.read_bytes()
+    if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) < 24:
+        raise ValueError(f"{path} is not a PNG file; the page embeds what style.save wrote")
+    width, height = struct.unpack(">II", data[16:24])  # IHDR is always the first chunk
+    return EmbeddedPng("data:image/png;base64," + base64.b64encode(data).decode("ascii"), width, height)

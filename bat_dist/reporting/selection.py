@@ -1,0 +1,67 @@
+"""Which samples and pairs a gallery shows. Pure numpy; ties go to the lower index, NaN is left out."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def extremes(
+    mem: Float[np.ndarray, " samples"], k: int
+) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
+    """Indices of the `k` highest (falling) and the `k` lowest (rising) values; no index comes in both."""
+    index = np.flatnonzero(np.isfinite(mem))
+    falling = index[np.lexsort((index, -mem[index]))]
+    rising = index[np.lexsort((index, mem[index]))]
+    top = falling[: min(k, (len(index) + 1) // 2)]
+    return top, rising[~np.isin(rising, top)][:k]
+
+
+def distinct_pairs(
+    train_index: Int[np.ndarray, " pairs"],
+    test_index: Int[np.ndarray, " pairs"],
+    influence: Float[np.ndarray, " pairs"],
+    k: int,
+) -> Int[np.ndarray, " shown"]:
+    """Positions of the `k` pairs of highest influence, at most one per train sample."""
+    order = np.lexsort((test_index, train_index, -influence))
+    order = order[np.isfinite(influence[order])]
+    _, first = np.unique(train_index[order], return_index=True)
+    return order[np.sort(first)][:k]
+
+
+def near_targets(
+    mem: Float[np.ndarray, " samples"],
+    labels: Int[np.ndarray, " samples"],
+    targets: Sequence[float],
+    num_columns: int,
+) -> Int[np.ndarray, "targets columns"]:
+    """A grid of sample indices: a row per target value of `mem`, a column per class; -1 is an empty cell.
+
+    A sample belongs to the row of the nearest target. If there are too many classes, full columns go first,
+    then those nearest to the targets; if too few, a class gets further columns. Columns are in class order.
+    """
+    distance = np.abs(mem[None, :] - np.asarray(targets)[:, None])
+    queues = [_nearest_by_class(row, distance, labels) for row in range(len(targets))]
+    columns = []
+    for label in np.unique(labels):
+        for rank in range(num_columns):
+            cells = [queue[label][rank] if rank < len(queue[label]) else -1 for queue in queues]
+            far = sum(distance[row, cell] for row, cell in enumerate(cells) if cell >= 0)
+            columns.append((cells.count(-1), rank, far, int(label), cells))
+    columns = [column for column in columns if column[0] < len(targets)]
+    chosen = sorted(sorted(columns)[:num_columns], key=lambda column: (column[3], column[1]))
+    return np.array([column[4] for column in chosen], dtype=np.int64).reshape(-1, len(targets)).T
+
+
+def _nearest_by_class(
+    row: int, distance: Float[np.ndarray, "targets samples"], labels: Int[np.ndarray, " samples"]
+) -> dict[int, list[int]]:
+    """The samples whose nearest target is `row`, of each class, nearest first."""
+    index = np.flatnonzero(np.isfinite(distance[row]))
+    index = index[distance[:, index].argmin(axis=0) == row]
+    queue = defaultdict(list)
+    for sample in index[np.lexsort((index, distance[row, index]))]:
+        queue[labels[sample]].append(int(sample))
+    return queue

@@ -1,0 +1,57 @@
+"""Where a result comes from: command, versions, hardware, git revision.  No environment variables: they hold secrets."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import bat_dist
+
+PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
+
+
+def provenance() -> dict[str, Any]:
+    """What is needed to run the same again, as plain values."""
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "bat_dist": bat_dist.__version__,
+        "git_revision": git_revision(),
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "cpu": _cpu_name(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+    }
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that the package lies in, `+changes` if it was edited; None outside a checkout."""
+    folder = Path(bat_dist.__file__).parent
+    try:
+        revision = _git(folder, "rev-parse", "--short=12", "HEAD")
+        return revision + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())

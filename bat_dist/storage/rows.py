@@ -1,0 +1,193 @@
+"""The row store: named arrays, one row per unit of work, in Zarr format 3.
+
+Every row is one chunk per array and a SHA-256 digest, written last, over the row's values, its number and the store's
+identity.  A row is complete if its digest is right: a write that was cut off, a flipped byte, a row copied from another
+place or another store all fail it, and the unit is computed again.  No pickle anywhere.  Any Zarr reader opens the arrays.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from bat_dist.config import UserError, differences
+from bat_dist.storage.files import Folder
+
+FORMAT = "bat_dist rows 1"
+DIGEST = "digest"
+DIGEST_BYTES = 32
+
+
+class StoreMismatch(UserError):
+    """The folder holds rows of other settings or other data."""
+
+
+class StoreDamaged(UserError):
+    """The store's own description cannot be read."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of the store: the type and shape of a single row."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RowStatus:
+    """Which rows are there.  `complete`: bool [rows]; `damaged`: numbers of rows that were begun but fail their digest."""
+
+    complete: np.ndarray
+    damaged: tuple[int, ...]
+
+
+class RowStore:
+    """Rows 0, 1, 2, ... of named arrays under `folder`, bound to `identity` (any JSON mapping).
+
+    `open` creates the store if there is none, and otherwise compares.  Raises StoreMismatch, naming what differs, if the
+    rows there belong to another identity, and StoreDamaged if the store's description is unreadable.
+    """
+
+    def __init__(self, group: zarr.Group, folder: Folder):
+        attributes: dict[str, Any] = dict(group.attrs)
+        self.folder = folder
+        self.identity: dict[str, Any] = attributes["identity"]
+        self.fields = {
+            name: Field(field["dtype"], tuple(field["shape"])) for name, field in attributes["fields"].items()
+        }
+        self._arrays: dict[str, Any] = {name: group[name] for name in [*self.fields, DIGEST]}
+        self._identity_digest = hashlib.sha256(_canonical(self.identity)).digest()
+
+    @classmethod
+    def open(cls, folder: Folder, *, fields: Mapping[str, Field], identity: Mapping[str, Any], num_rows: int) -> "RowStore":
+        """The store in `folder` with room for `num_rows`, made or grown as needed."""
+        identity = json.loads(_canonical(identity))
+        store = cls.existing(folder) or cls(_create(folder, fields, identity), folder)
+        if changes := differences(store.identity, identity):
+            raise StoreMismatch(
+                f"{folder} holds results of other settings or data; use another --out, or the same settings. "
+                f"It differs in: {'; '.join(changes)}"
+            )
+        if store.fields != dict(fields):
+            raise StoreDamaged(f"{folder} has other arrays than its identity asks for: it was changed; use another --out")
+        store._grow(num_rows)
+        return store
+
+    @classmethod
+    def existing(cls, folder: Folder) -> "RowStore | None":
+        """The store in `folder`, or None if there is none (or its making was cut off before any row)."""
+        if not folder.exists("zarr.json"):
+            return None
+        try:
+            group = zarr.open_group(_zarr_location(folder), mode="r+", zarr_format=3)
+            if "identity" not in group.attrs:
+                return None
+            if group.attrs.get("format") != FORMAT:
+                raise StoreDamaged(f"{folder} is written in format {group.attrs.get('format')!r}, expected {FORMAT!r}")
+            return cls(group, folder)
+        except StoreDamaged:
+            raise
+        except Exception as error:
+            raise StoreDamaged(
+                f"the description of the store {folder} cannot be read ({type(error).__name__}: {error}); "
+                "restore its zarr.json files from a backup, or use another --out"
+            ) from None
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows there is room for."""
+        return self._arrays[DIGEST].shape[0]
+
+    def write(self, row: int, values: Mapping[str, Any]) -> None:
+        """Write one whole row; its digest goes last.  Raises ValueError if a field is missing or of another shape."""
+        arrays = {name: _as_field(values[name], field, name) for name, field in self.fields.items()}
+        for name, array in arrays.items():
+            self._arrays[name][row] = array
+        self._arrays[DIGEST][row] = np.frombuffer(self._digest(row, arrays), np.uint8)
+
+    def read(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """The rows with these numbers of one array: [len(rows), *shape].  Ask `status` first which rows are sound."""
+        return self._arrays[name].oindex[np.asarray(rows)] if len(rows) else self._arrays[name][:0]
+
+    def status(self) -> RowStatus:
+        """Check every row against its digest."""
+        verdicts = [self._verdict(row, values) for row, values in enumerate(self._all_rows())]
+        damaged = tuple(row for row, verdict in enumerate(verdicts) if verdict is False)
+        return RowStatus(np.array([verdict is True for verdict in verdicts], bool), damaged)
+
+    def _verdict(self, row: int, values: Mapping[str, np.ndarray] | None) -> bool | None:
+        """True: sound; False: damaged; None: never written."""
+        if values is None:
+            return False
+        if not values[DIGEST].any():
+            return None
+        fields = {name: values[name] for name in self.fields}
+        return values[DIGEST].tobytes() == self._digest(row, fields)
+
+    def _all_rows(self):
+        """Each row's values in order; None for a row one of whose chunks cannot be decoded."""
+        try:
+            columns = {name: array[:] for name, array in self._arrays.items()}
+        except Exception:  # a chunk is damaged: find out which
+            for row in range(self.num_rows):
+                yield self._row_or_none(row)
+            return
+        for row in range(self.num_rows):
+            yield {name: column[row] for name, column in columns.items()}
+
+    def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
+        try:
+            return {name: np.asarray(array[row]) for name, array in self._arrays.items()}
+        except Exception:
+            return None
+
+    def _digest(self, row: int, arrays: Mapping[str, np.ndarray]) -> bytes:
+        digest = hashlib.sha256(self._identity_digest + row.to_bytes(8, "little"))
+        for name in self.fields:
+            digest.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
+        return digest.digest()
+
+    def _grow(self, num_rows: int) -> None:
+        if num_rows > self.num_rows:
+            for array in self._arrays.values():  # the digests last: `num_rows` is theirs
+                array.resize((num_rows, *array.shape[1:]))
+
+
+def _create(folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> zarr.Group:
+    """A new, empty store.  Its attributes go last: without them it counts as not made."""
+    folder.create()
+    group = zarr.open_group(_zarr_location(folder), mode="w", zarr_format=3)
+    for name, field in {**fields, DIGEST: Field("uint8", (DIGEST_BYTES,))}.items():
+        group.create_array(
+            name,
+            shape=(0, *field.shape),
+            chunks=(1, *field.shape),
+            dtype=field.dtype,
+            fill_value=0,
+            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a row
+            compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+        )
+    described = {name: {"dtype": field.dtype, "shape": list(field.shape)} for name, field in fields.items()}
+    group.attrs.update({"format": FORMAT, "fields": described, "identity": dict(identity)})
+    return group
+
+
+def _zarr_location(folder: Folder) -> str:
+    return str(folder.local_path or folder.location)
+
+
+def _as_field(value: Any, field: Field, name: str) -> np.ndarray:
+    array = np.asarray(value)
+    if array.shape != field.shape:
+        raise ValueError(f"{name} must have shape {field.shape}, got {array.shape}")
+    return array.astype(field.dtype, casting="same_kind", copy=False)
+
+
+def _canonical(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()

@@ -1,0 +1,1 @@
+"""Training on one rank: recipes, the loop, precision, correctness, a leave-out trial.  Never imports ray."""

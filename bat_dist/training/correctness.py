@@ -1,0 +1,41 @@
+"""What a model says about every sample of a split, placed by index."""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int64
+from torch import nn
+
+from bat_dist.data.loaders import Loader
+from bat_dist.training.precision import autocast
+from bat_dist.training.recipe import Precision
+
+
+@torch.inference_mode()
+def predicted_probabilities(
+    model: nn.Module, loader: Loader, *, batch_size: int, precision: Precision
+) -> Float32[np.ndarray, "samples classes"]:
+    """Softmax outputs for the loader's whole split: eval mode, clean images, no augmentation.
+
+    Raises RuntimeError if the loader did not bring every sample exactly once.
+    """
+    model.eval()
+    probabilities, places = [], []
+    for images, _, indices in loader.eval_epoch(batch_size=batch_size):
+        with autocast(images.device, precision):
+            logits = model(images)
+        probabilities.append(logits.float().softmax(dim=1).cpu())
+        places.append(indices.cpu())
+    order = torch.cat(places)
+    if not torch.equal(order.sort().values, torch.arange(len(order))):
+        raise RuntimeError("the loader brought some sample twice or not at all")
+    placed = torch.empty(len(order), probabilities[0].shape[1])
+    placed[order] = torch.cat(probabilities)
+    return placed.numpy()
+
+
+def correctness(
+    model: nn.Module, loader: Loader, labels: Int64[np.ndarray, " samples"], *, batch_size: int, precision: Precision
+) -> Bool[np.ndarray, " samples"]:
+    """Whether each sample of the loader's split is given its label.  Raises as `predicted_probabilities`."""
+    probabilities = predicted_probabilities(model, loader, batch_size=batch_size, precision=precision)
+    return probabilities.argmax(axis=1) == labels

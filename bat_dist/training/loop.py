@@ -1,0 +1,79 @@
+"""The training loop of one rank."""
+
+import math
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bat_dist.data.loaders import Loader
+from bat_dist.training.precision import autocast
+from bat_dist.training.recipe import Precision, Recipe, learning_rate
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became infinite or NaN; training it again would do the same."""
+
+
+class Method(Protocol):
+    """What the loop needs of a training method."""
+
+    def loss(
+        self, model: nn.Module, images: Float[Tensor, "batch 3 height width"], labels: Int64[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """The loss of one mini-batch."""
+        ...
+
+
+def fit(
+    model: nn.Module,
+    loader: Loader,
+    indices: Int64[np.ndarray, " subset"],
+    *,
+    method: Method,
+    recipe: Recipe,
+    precision: Precision,
+    generator: torch.Generator,
+) -> list[float]:
+    """Train `model` in place on the samples `indices` of the loader's split.
+
+    Order and augmentation come from `generator` (CPU) alone.  A last batch of a single image is dropped, since batch
+    statistics of one image are none; every other image is used once per epoch.
+    Returns the mean loss of each epoch.  Raises NonFiniteLoss at the end of the first epoch whose loss is not finite.
+    """
+    steps_per_epoch, last = divmod(len(indices), recipe.batch_size)
+    steps_per_epoch += last > 1
+    num_steps = recipe.epochs * steps_per_epoch
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
+    losses, step = [], 0
+    model.train()
+    for epoch in range(recipe.epochs):
+        total = torch.zeros((), dtype=torch.float64)
+        batches = loader.train_epoch(
+            indices, batch_size=recipe.batch_size, generator=generator, drop_last=last == 1
+        )
+        for images, labels, _ in batches:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, step=step, num_steps=num_steps)
+            with autocast(images.device, precision):
+                loss = method.loss(model, images, labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total = total.to(loss.device) + loss.detach() * len(labels)
+            step += 1
+        losses.append(total.item() / (steps_per_epoch * recipe.batch_size if last == 1 else len(indices)))
+        if not math.isfinite(losses[-1]):
+            raise NonFiniteLoss(
+                f"loss {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}: try a lower lr than {recipe.lr}, or fp32"
+            )
+    return losses

@@ -1,0 +1,44 @@
+"""How a network is trained: frozen settings with their sources, and the learning rate as a function of the step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["bf16", "fp32"]
+Schedule = Literal["one_cycle", "multistep"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """SGD with momentum under one learning-rate schedule.
+
+    `one_cycle` rises linearly from 0 to `lr` during the first `warmup` share of the steps and falls linearly to 0.
+    `multistep` multiplies `lr` by 0.1 at each milestone, given as a share of the epochs.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    schedule: Schedule
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    nesterov: bool = False
+    warmup: float = 0.25
+    milestones: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+
+
+RECIPES = {
+    # Ours, after the one-cycle recipes of the DAWNBench CIFAR-10 entries: the score is about the data, so the
+    # cheapest training that fits the training set will do.
+    "fast": Recipe(epochs=20, batch_size=128, lr=0.1, schedule="one_cycle", nesterov=True),
+    # Sec. 5 and Appendix E: SGD 0.1, momentum 0.9, weight decay 5e-4, 160 epochs, drops by 0.1 at 80 and 120.
+    "paper": Recipe(epochs=160, batch_size=128, lr=0.1, schedule="multistep", milestones=(0.5, 0.75)),
+}
+
+
+def learning_rate(recipe: Recipe, *, step: int, num_steps: int) -> float:
+    """Learning rate of optimizer step `step` (from 0) out of `num_steps` in the whole run."""
+    if recipe.schedule == "multistep":
+        return recipe.lr * 0.1 ** sum(step >= milestone * num_steps for milestone in recipe.milestones)
+    progress = (step + 1) / (num_steps + 1)
+    return recipe.lr * min(progress / recipe.warmup, (1 - progress) / (1 - recipe.warmup))

@@ -1,0 +1,133 @@
+"""One leave-out trial (Sec. 2.1): train on a random subset, then see which samples are classified right.
+
+A trial is a pure function of (settings, data, trial number): it may be run twice, anywhere, with the same result.
+"""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import Loader
+from bat_dist.memorization.subsets import MASK_PLANS
+from bat_dist.methods.erm import Erm
+from bat_dist.models.build import build
+from bat_dist.training.correctness import correctness, predicted_probabilities
+from bat_dist.training.loop import fit
+from bat_dist.training.recipe import Precision, Recipe
+
+EVAL_BATCH_SIZE = 500
+_INIT, _ORDER = 1, 2  # streams of randomness of one unit of work
+_MEMBER = 1 << 20  # ensemble members draw from other streams than trials
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """All that decides a trial's result, beside the data and its number."""
+
+    arch: str
+    recipe: Recipe
+    precision: Precision
+    subset_ratio: float
+    mask_plan: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """All that decides an ensemble member's result, beside the data and its number.  Member k has `archs[k % len]`."""
+
+    archs: tuple[str, ...]
+    recipe: Recipe
+    precision: Precision
+    seed: int
+
+
+def run_trial(
+    trial: int,
+    *,
+    settings: TrialSettings,
+    dataset: Dataset,
+    train_loader: Loader,
+    test_loader: Loader,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """The row of one trial: `mask` and `train_correct` [train], `test_correct` [test], `metrics` (final loss, seconds).
+
+    Raises NonFiniteLoss.
+    """
+    start = time.perf_counter()
+    plan = MASK_PLANS[settings.mask_plan]
+    mask = plan(len(dataset.train.labels), settings.subset_ratio, settings.seed, trial)
+    model = seeded_model(settings.arch, dataset, device, key=(settings.seed, trial, _INIT))
+    loss = _fit_erm(model, train_loader, np.flatnonzero(mask), settings, key=(settings.seed, trial, _ORDER))
+    judge = {"batch_size": EVAL_BATCH_SIZE, "precision": settings.precision}
+    return {
+        "mask": mask,
+        "train_correct": correctness(model, train_loader, dataset.train.labels, **judge),
+        "test_correct": correctness(model, test_loader, dataset.test.labels, **judge),
+        "metrics": np.array([loss, time.perf_counter() - start]),
+    }
+
+
+def run_member(
+    member: int,
+    *,
+    settings: EnsembleSettings,
+    dataset: Dataset,
+    train_loader: Loader,
+    test_loader: Loader,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """The row of one ensemble member (Appendix A.1), trained on all samples: softmax outputs and `metrics`.
+
+    `train_probabilities` [train, classes], `test_probabilities` [test, classes].  Raises NonFiniteLoss.
+    """
+    start = time.perf_counter()
+    arch = settings.archs[member % len(settings.archs)]
+    number = _MEMBER + member
+    model = seeded_model(arch, dataset, device, key=(settings.seed, number, _INIT))
+    everyone = np.arange(len(dataset.train.labels))
+    loss = _fit_erm(model, train_loader, everyone, settings, key=(settings.seed, number, _ORDER))
+    judge = {"batch_size": EVAL_BATCH_SIZE, "precision": settings.precision}
+    return {
+        "train_probabilities": predicted_probabilities(model, train_loader, **judge),
+        "test_probabilities": predicted_probabilities(model, test_loader, **judge),
+        "metrics": np.array([loss, time.perf_counter() - start]),
+    }
+
+
+def seeded_model(arch: str, dataset: Dataset, device: torch.device, *, key: tuple[int, ...]) -> nn.Module:
+    """A freshly initialized network on `device`, whose weights depend on `key` alone; torch's own generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(key))
+        model = build(arch, len(dataset.class_names), mean=dataset.spec.mean, std=dataset.spec.std)
+    return model.to(device, memory_format=torch.channels_last)
+
+
+def _fit_erm(
+    model: nn.Module,
+    loader: Loader,
+    indices: np.ndarray,
+    settings: TrialSettings | EnsembleSettings,
+    *,
+    key: tuple[int, ...],
+) -> float:
+    """Train by ERM and return the mean loss of the last epoch."""
+    torch.backends.cudnn.deterministic = True
+    return fit(
+        model,
+        loader,
+        indices,
+        method=Erm(settings.recipe.label_smoothing),
+        recipe=settings.recipe,
+        precision=settings.precision,
+        generator=torch.Generator().manual_seed(_seed(key)),
+    )[-1]
+
+
+def _seed(key: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,64 @@
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from bat_dist.reporting.style import fit, message_figure, save, style
+
+
+def test_save_writes_both_and_leaves_nothing_aside(tmp_path):
+    png, svg = save(message_figure("Title", "why"), tmp_path / "new" / "v1.2")
+    assert (png.name, svg.name) == ("v1.2.png", "v1.2.svg")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in png.parent.iterdir()) == ["v1.2.png", "v1.2.svg"]
+
+
+def test_a_failing_save_keeps_the_old_files(tmp_path):
+    png, svg = save(message_figure("old", "old"), tmp_path / "figure")
+    before = png.read_bytes(), svg.read_bytes()
+
+    class Broken(Figure):
+        def savefig(self, path, *, format, **kwargs):
+            if format == "svg":
+                raise RuntimeError("disk full")
+            super().savefig(path, format=format, **kwargs)
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        save(Broken(), tmp_path / "figure")
+    assert (png.read_bytes(), svg.read_bytes()) == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_text_is_text_without_a_date_and_without_mathematics(tmp_path):
+    _, svg = save(message_figure("costs $5 and $6", "a_b^c"), tmp_path / "figure")
+    text = svg.read_text()
+    assert ">costs $5 and $6</text>" in text
+    assert ">a_b^c</text>" in text
+    assert "<dc:date>" not in text
+    assert "Matplotlib v" not in text
+
+
+def test_the_style_ignores_and_keeps_the_users_settings(tmp_path):
+    plain = save(message_figure("Title", "why"), tmp_path / "plain")[1].read_bytes()
+    with matplotlib.rc_context({"font.size": 30, "text.color": "red", "svg.fonttype": "path"}):
+        before = dict(matplotlib.rcParams)
+        assert save(message_figure("Title", "why"), tmp_path / "again")[1].read_bytes() == plain
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_fit_cuts_to_the_width():
+    assert fit("short", 1, 8) == "short"
+    long = "n01443537/images/n01443537_12.JPEG"
+    assert fit(long, 1, 8).startswith("n0144")
+    assert fit(long, 1, 8).endswith("…")
+    assert fit(long, 1, 8, keep_end=True).startswith("…")
+    assert fit(long, 1, 8, keep_end=True).endswith("_12.JPEG")
+    assert fit("two\nlines\tand \x00", 3, 8) == "two lines and ?"
+
+
+def test_a_script_without_glyphs_warns_nobody(tmp_path):
+    save(message_figure("猫 / 犬", "класс"), tmp_path / "figure")
+
+
+@style()
+def test_the_style_holds_inside():
+    assert matplotlib.rcParams["svg.fonttype"] == "none"
