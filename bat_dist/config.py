@@ -45,6 +45,10 @@ class UserError(ValueError):
     """Bad input: the message names the value, the rule and the way out."""
 
 
+class RunError(RuntimeError):
+    """The run could not go on, through no mistake in its settings: the message says why and how to go on."""
+
+
 class ConfigError(UserError):
     """All that is wrong with the settings, one line each in `errors`."""
 
@@ -137,6 +141,9 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         message = str(getattr(error, "cause", None) or error)  # Ray raises a worker's error inside a subclass
         print("error: " + message.replace("\n", "\nerror: "), file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; the same command goes on from there", file=sys.stderr)
         return 130

@@ -41,7 +41,7 @@ def ensure_beton(
 ) -> Path:
     """Path of the split's beton in `cache_dir`, written if it is not there whole.
 
-    Fields are index, label, image, in the split's order; `fingerprint` and `split_name` stand for the content.
+    Fields are index, label, image, in the split's order. `fingerprint` and `split_name` name the content.
     Processes that ask at the same time write it once. Beside it lies a manifest, written last. A disk without
     room is an OSError that names the folder and the bytes needed, and leaves nothing behind.
     """
@@ -132,7 +132,7 @@ def _write_whole(path: Path, content: dict[str, Any], images: np.ndarray, labels
         needed = sum(len(block) for block in _blocks(images, labels))
         raise OSError(
             error.errno,
-            f"no room for the FFCV cache: {needed:,} bytes are needed in {path.parent}. Make room there, name "
+            f"no room for the FFCV cache: {needed:,} bytes needed in {path.parent}. Make room there, name "
             "another folder in $BAT_DIST_CACHE, or use --loader memory",
         ) from error
     finally:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,7 @@ def _download(kind: "type[CIFAR10]", name: str, root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f".{name}.lock"):
             _read(kind, root, train=False, download=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, HTTPException) as error:
         raise DatasetError(
             f"{name} could not be downloaded from {kind.url} to {root} ({error}): {_way_out(kind)}"
         ) from error

@@ -63,8 +63,8 @@ def fingerprint(train: Split, test: Split) -> str:
     """Hexadecimal sha256 of what a trial can depend on: order, labels, pixels. Not of ids, names or paths.
 
     Hashed are, for train and then for test: the shape of images as text ("5000 32 32 3" and a newline),
-    labels as little-endian int64, images as bytes in C order. So it depends on the decoder: should two versions
-    of Pillow decode a JPEG differently, the fingerprints differ as the pixels do.
+    labels as little-endian int64, images as bytes in C order. So it depends on the decoder: should two
+    versions of Pillow decode a JPEG differently, the fingerprints differ as the pixels do.
     """
     digest = hashlib.sha256()
     for split in (train, test):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bat_dist.data.archive import Archive, describe, find_root, locate, open_archive
+from bat_dist.data.archive import Archive, open_archive
 from bat_dist.data.images import is_image
+from bat_dist.data.layout import describe, find_root, locate
 from bat_dist.data.source import Samples, Source, file_samples
 from bat_dist.data.table import DatasetError
 

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from bat_dist.config import UserError
 from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Loader(Protocol):
         ...
 
 
-class LoaderUnavailable(RuntimeError):
+class LoaderUnavailable(UserError):
     """FFCV cannot be imported on this machine."""
 
 

@@ -12,7 +12,7 @@ from bat_dist.data.loaders import SplitLoader, check_split
 
 
 class MemoryLoader(SplitLoader):
-    """See `loaders.Loader`. On the CPU the images stay where they are, read-only or not, and are never written."""
+    """See `loaders.Loader`. On the CPU the images are used in place, read-only or not, and never written."""
 
     def __init__(
         self,

@@ -6,8 +6,10 @@ Standard library only, so that `--help` and the checking of settings answer at o
 from dataclasses import dataclass
 from difflib import get_close_matches
 
+from bat_dist.config import UserError
 
-class DatasetError(ValueError):
+
+class DatasetError(UserError):
     """Bad data or a bad request for data; the message names the value, the rule and the way out."""
 
 

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from bat_dist.data.archive import Archive, describe, find_root, locate, open_archive
+from bat_dist.data.archive import Archive, open_archive
 from bat_dist.data.images import is_image
+from bat_dist.data.layout import describe, find_root, locate
 from bat_dist.data.source import Samples, Source, file_samples
 from bat_dist.data.table import DatasetError
 

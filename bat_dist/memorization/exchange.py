@@ -7,6 +7,7 @@ The file carries no fingerprint: its order is held against a dataset through the
 
 import zipfile
 import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -108,10 +109,10 @@ def _classes(train_labels: Labels, test_labels: Labels) -> list[int]:
 
 def _read(file: File) -> dict[str, np.ndarray]:
     try:
-        loaded = np.load(file, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("one array, not an npz of several")
-        with loaded:
+        with Path(file).open("rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
+            loaded = np.load(opened, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise ValueError("one array, not an npz of several")
             return {key: loaded[key] for key in loaded.files if _is_ours(key)}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{_name(file)} is not an npz of plain arrays: {error}") from error

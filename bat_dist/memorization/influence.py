@@ -20,7 +20,7 @@ from bat_dist.memorization.proportions import agresti_caffo_se, difference, wald
 
 BLOCK_BYTES = 128 * 2**20
 _STRIP_PAIRS = 2**15  # 256 KiB of float64
-_PENDING_PAIRS = 2**18
+_PENDING_PAIRS = 2**16
 
 Mask = Bool[np.ndarray, "trials train"]
 Correct = Bool[np.ndarray, "trials test"]
@@ -129,6 +129,7 @@ def influence_blocks(
     for train_index, test_index in _groups(rows, test_correct.shape[1], labels):
         for test_tile, train_tile, counts in _tiles(mask, test_correct, train_index, test_index, block_bytes):
             yield from _strips(train_tile, test_tile, counts, margins)
+            del counts  # or it would stay while the next product is made
 
 
 def influential_pairs(
@@ -258,6 +259,7 @@ def _tiles(
         for start_train in range(0, len(train_index), side_train):
             train_tile = train_index[start_train : start_train + side_train]
             yield test_tile, train_tile, _product(mask[:, train_tile], answers)
+        del answers
 
 
 def _tile_shape(num_trials: int, num_train: int, num_test: int, block_bytes: int) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from typing import Any
 import ray
 import ray.exceptions as rx
 
-from bat_dist.config import UserError
+from bat_dist.config import RunError, UserError
 from bat_dist.orchestration.session import describe_resources
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ MAX_LOSSES = 30  # of a unit through lost machines, which is not the unit's faul
 CAPACITY_INTERVAL = 10.0  # seconds between looks at what the cluster has
 
 
-class WorkersCannotStart(RuntimeError):
+class WorkersCannotStart(RunError):
     """Every worker failed while it was being set up."""
 
 

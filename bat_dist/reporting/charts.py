@@ -5,6 +5,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
 from bat_dist.reporting.style import (
@@ -22,6 +23,7 @@ from bat_dist.reporting.style import (
 )
 
 BIN = 0.05
+FEW = 300  # samples that are drawn as points
 
 
 @style()
@@ -39,10 +41,10 @@ def memorization_histogram(
     that axis hides where most values are near 0: the share above each value from thresholds[0] on.
     """
     defined = mem[np.isfinite(mem)]
-    title = f"{dataset}: memorization of {len(mem):,} training samples, {num_trials:,} trials"
+    title = f"{dataset}: memorization of {len(mem):,} training samples, {_trials(num_trials)}"
     if len(defined) == 0:
         return message_figure(title, f"No value is defined: {len(mem):,} undefined (NaN).")
-    fig = _titled(title, height=3.7)
+    fig = _titled(title, height=3.8)
     left, right = fig.subplots(1, 2, width_ratios=(1.15, 1))
     _stacked_shares(left, defined, _typicality_groups(defined, thresholds))
     _share_above(right, defined, thresholds)
@@ -53,7 +55,7 @@ def memorization_histogram(
     undefined = len(mem) - len(defined)
     if undefined:
         left.set_xlabel(f"mem value; {undefined:,} undefined (NaN), not drawn")
-    fig.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1, columnspacing=1.5)
+    fig.legend(handles=handles, loc="outside lower center", ncols=3, handlelength=1, columnspacing=3)
     return fig
 
 
@@ -73,7 +75,7 @@ def accuracy_by_trial(
     rows = [("trained on", train_accuracy_in), ("left out", train_accuracy_out), ("test set", test_accuracy)]
     rows = [(name, np.asarray(values, dtype=np.float64)) for name, values in rows]
     rows = [(name, values[np.isfinite(values)]) for name, values in rows]
-    title = f"{dataset}: accuracy of {len(train_accuracy_in):,} trials"
+    title = f"{dataset}: accuracy of {_trials(len(train_accuracy_in))}"
     if not any(len(values) for _, values in rows):
         return message_figure(title, "No trial is complete.")
     fig = _titled(title, height=2.9)
@@ -127,8 +129,8 @@ def alignment_scatter(
 
 
 def _titled(title: str, height: float) -> Figure:
-    fig = Figure(figsize=(WIDTH, height), layout="constrained")
-    fig.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.06)
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.06)
+    fig = Figure(figsize=(WIDTH, height), layout=layout)
     fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.012, ha="left")
     return fig
 
@@ -140,7 +142,7 @@ def _typicality_groups(defined: Float[np.ndarray, " samples"], thresholds: tuple
     names = (f"typical, mem < {low:g}", "between", f"atypical, mem > {high:g}")
     groups = zip(names, (BLUE, GREY, RED), (typical, ~typical & ~atypical, atypical), strict=True)
     return [
-        (f"{name}: {_share(members.mean())} ({members.sum():,})", *rest, members)
+        (f"{name}\n{_share(members.mean())} ({members.sum():,})", *rest, members)
         for name, *rest, members in groups
     ]
 
@@ -149,6 +151,7 @@ def _stacked_shares(ax: Axes, defined: Float[np.ndarray, " samples"], groups) ->
     """Bars of 0.05; a bar that a threshold cuts has a part in each group's colour."""
     first, last = (int(f(v / BIN)) for f, v in ((np.floor, defined.min()), (np.ceil, defined.max())))
     edges = np.arange(min(first, 0), max(last, round(1 / BIN)) + 1) * BIN
+    edges = np.round(edges, 10)  # 0.15, not 0.15000000000000002
     base = np.zeros(len(edges) - 1)
     for label, color, members in groups:
         share = np.histogram(defined[members], edges)[0] / len(defined)
@@ -169,7 +172,7 @@ def _share_above(ax: Axes, defined: Float[np.ndarray, " samples"], thresholds: t
         share = float(_above(ordered, threshold))
         label = f"{_share(share)} above {threshold:g}"
         ax.plot(threshold, share, "o", color=color, ms=6.5, mec="white", label=label, clip_on=False)
-    ax.legend(loc="upper right", handlelength=1)
+    ax.legend(loc="upper right", handlelength=1, frameon=True, edgecolor="none", framealpha=1)
     ax.set_xlim(0, grid[-1] * 1.02)
     highest = max(float(_above(ordered, thresholds[0])), 0.01)
     _share_axis(ax, 1.35 * highest)  # room for the legend above a curve that only falls
@@ -204,12 +207,15 @@ def _strip(ax: Axes, y: int, values: Float[np.ndarray, " trials"], color: str) -
 def _density(
     fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[np.ndarray, " samples"]
 ) -> None:
-    columns = int(np.clip(np.sqrt(len(x)), 12, 48))
-    cells = ax.hexbin(
-        x, y, gridsize=(columns, max(round(columns * 0.3), 5)), mincnt=1, cmap=DENSITY, linewidths=0.2
-    )
-    cells.set_norm(LogNorm(1, max(float(cells.get_array().max()), 2)))
-    ax.margins(0.03)
+    """Points while they can be told apart, else counts in hexagonal cells on a logarithmic scale."""
+    if len(x) < FEW:
+        ax.plot(x, y, "o", color=BLUE, ms=4.5, mew=0, alpha=0.6)
+        return
+    columns = int(np.clip(np.sqrt(len(x)), 16, 48))
+    rows = round(columns * 0.3)  # cells about as high as wide on this axis
+    cells = ax.hexbin(x, y, gridsize=(columns, rows), mincnt=1, cmap=DENSITY, linewidths=0.2)
+    cells.set_norm(LogNorm(1, max(float(np.max(np.asarray(cells.get_array()))), 10)))
+    ax.margins(0.8 / columns, 0.8 / rows)  # the cells at the border whole
     bar = fig.colorbar(cells, ax=ax, pad=0.02, label="samples in a cell")
     bar.ax.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     bar.ax.yaxis.set_minor_formatter(lambda count, _: "")
@@ -217,10 +223,16 @@ def _density(
 
 
 def _mean_and_spread(values: Float[np.ndarray, " trials"]) -> str:
-    return f"{100 * values.mean():.1f}% ± {100 * values.std():.1f}" if len(values) else "n/a"
+    if len(values) < 2:
+        return _share(values[0]) if len(values) else "n/a"
+    return f"{_share(values.mean())} ± {100 * values.std(ddof=1):.1f}"
 
 
-def _percent(share: float, _: int) -> str:
+def _trials(num: int) -> str:
+    return f"{num:,} trial{'s' * (num != 1)}"
+
+
+def _percent(share: float, _: float) -> str:
     return f"{100 * share:g}%"
 
 

@@ -49,9 +49,9 @@ _TEXTS = {
     ),
     "alignment_scatter": (
         "A cheaper score against memorization",
-        "Each cell counts training samples by a score from a few models and by their memorization from "
-        "leave-out trials. Spearman (with its interval) says how well the order agrees; AUROC how well "
-        "the score finds the atypical samples, 0.5 being chance.",
+        "Training samples (their number, where there are many) by a score from a few models and by their "
+        "memorization from leave-out trials. Spearman (with its interval) says how well the order "
+        "agrees; AUROC how well the score finds the atypical samples, 0.5 being chance.",
         "Density plot of the cheaper score, across, against memorization, up, with a dashed line at the "
         "threshold of atypical.",
     ),

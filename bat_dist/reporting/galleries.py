@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from bat_dist.reporting.selection import distinct_pairs, extremes, near_targets
 from bat_dist.reporting.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
@@ -117,15 +119,15 @@ def influence_pairs_gallery(
         )
 
     def cell(p: int) -> Cell:
-        i, j = train_index[p], test_index[p]
+        i, j = int(train_index[p]), int(test_index[p])
         names = (str(class_names[train_labels[i]]), str(class_names[test_labels[j]]))
         return Cell(
             [train_images[i], test_images[j]],
             [f"train {train_ids[i]}", f"test {test_ids[j]}"],
             [
                 (_one_or_two(*names), INK),
-                (f"infl {plus_minus(influence[p], influence_se[p])}", INK),
-                (f"train mem {plus_minus(mem[i])}", SOFT_INK),
+                (f"infl {plus_minus(float(influence[p]), float(influence_se[p]))}", INK),
+                (f"train mem {plus_minus(float(mem[i]))}", SOFT_INK),
             ],
         )
 
@@ -164,54 +166,68 @@ def _sheet(title: str, note: str, blocks: list[Block], *, per_row: int) -> Figur
     row_height = LINE + SIDE + len(example.below) * LINE + GAP
     pitch = (WIDTH - 2 * MARGIN - _width(example)) / (per_row - 1) if per_row > 1 else 0
     rows = [-(-len(block.cells) // per_row) for block in blocks]
-    height = TITLE + len(blocks) * HEADING + sum(rows) * row_height
-    fig = Figure(figsize=(WIDTH, round(height * DPI) / DPI))
-    _text(fig, MARGIN, height - 0.22, title, WIDTH * 0.6, size=11, weight="bold", ha="left")
-    _text(fig, WIDTH - MARGIN, height - 0.22, note, WIDTH * 0.36, size=8, ha="right", color=SOFT_INK)
-    y = height - TITLE
+    fig, ax = _page(TITLE + len(blocks) * HEADING + sum(rows) * row_height)
+    y = ax.get_ylim()[1]
+    _text(ax, MARGIN, y - 0.22, title, WIDTH * 0.6, size=11, weight="bold", ha="left")
+    _text(ax, WIDTH - MARGIN, y - 0.22, note, WIDTH * 0.36, size=8, ha="right", color=SOFT_INK)
+    y -= TITLE
     for block, num_rows in zip(blocks, rows, strict=True):
-        _text(fig, MARGIN, y - 0.17, block.heading, WIDTH - 2 * MARGIN, size=9.5, ha="left")
+        _text(ax, MARGIN, y - 0.17, block.heading, WIDTH - 2 * MARGIN, size=9.5, ha="left")
         y -= HEADING
         for n, cell in enumerate(block.cells):
             left, top = MARGIN + n % per_row * pitch, y - n // per_row * row_height
             if cell:
-                _draw_cell(fig, cell, left, top, pitch)
+                _draw_cell(ax, cell, left, top, pitch)
             else:
-                _text(fig, left + SIDE / 2, top - LINE - SIDE / 2, "none", SIDE, color=SOFT_INK)
+                _text(ax, left + SIDE / 2, top - LINE - SIDE / 2, "none", SIDE, color=SOFT_INK)
         y -= num_rows * row_height
     return fig
+
+
+def _page(height: float) -> tuple[Figure, Axes]:
+    """An empty figure whose coordinates are inches from its lower left corner."""
+    height = round(height * DPI) / DPI
+    fig = Figure(figsize=(WIDTH, height))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
+    ax.set_axis_off()
+    ax.set_autoscale_on(False)
+    return fig, ax
 
 
 def _width(cell: Cell) -> float:
     return len(cell.images) * (SIDE + INNER) - INNER
 
 
-def _draw_cell(fig: Figure, cell: Cell, left: float, top: float, pitch: float) -> None:
-    """Draw one cell, its upper left corner at (left, top) inches and the next one `pitch` to the right."""
+def _draw_cell(ax: Axes, cell: Cell, left: float, top: float, pitch: float) -> None:
+    """Draw one cell, its upper left corner at (left, top) and the next one `pitch` to the right."""
     bottom, width = top - LINE - SIDE, _width(cell)
     for n, (image, name) in enumerate(zip(cell.images, cell.ids, strict=True)):
         x = left + n * (SIDE + INNER)
-        _image(fig, image, x, bottom)
-        _text(fig, x + SIDE / 2, top - LINE + 0.035, name, SIDE, color=SOFT_INK, keep_end=True)
+        _image(ax, image, x, bottom)
+        _text(ax, x + SIDE / 2, top - LINE + 0.035, name, SIDE, color=SOFT_INK, keep_end=True)
     for n, (line, color) in enumerate(cell.below, start=1):
-        room = max(width, width + (pitch - width) * 0.7)
-        _text(fig, left + width / 2, bottom - n * LINE, line, room, color=color)
+        room = width + max(0, pitch - width) * 0.7
+        _text(ax, left + width / 2, bottom - n * LINE, line, room, color=color)
 
 
-def _image(fig: Figure, image: UInt8[np.ndarray, "height width 3"], x: float, y: float) -> None:
-    """Draw an image into the square at (x, y) inches: pixels stay sharp, larger images are averaged down."""
-    left, bottom = round(x * DPI) / DPI, round(y * DPI) / DPI
-    width, height = fig.get_size_inches()
-    ax = fig.add_axes((left / width, bottom / height, SIDE / width, SIDE / height), xticks=[], yticks=[])
+def _image(ax: Axes, image: UInt8[np.ndarray, "height width 3"], x: float, y: float) -> None:
+    """Draw an image into the square at (x, y): pixels stay sharp, larger images are averaged down."""
+    height, width = (SIDE * length / max(image.shape[:2]) for length in image.shape[:2])
+    left, bottom = x + (SIDE - width) / 2, y + (SIDE - height) / 2
+    left, bottom = round(left * DPI) / DPI, round(bottom * DPI) / DPI  # on the grid of the PNG's pixels
     larger = max(image.shape[:2]) > SIDE * DPI
-    ax.imshow(np.asarray(image), interpolation="antialiased" if larger else "none")
-    ax.spines[:].set(visible=True, color=RULE, linewidth=0.5)
+    ax.imshow(
+        np.asarray(image),
+        extent=(left, left + width, bottom, bottom + height),
+        aspect="auto",
+        interpolation="antialiased" if larger else "none",
+    )
+    ax.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor=RULE, linewidth=0.5))
 
 
 def _text(
-    fig, x, y, text, room, *, size=SMALL, weight="normal", color=INK, ha="center", keep_end=False
+    ax, x, y, text, room, *, size=SMALL, weight="normal", color=INK, ha="center", keep_end=False
 ) -> None:
-    """Write one line, its baseline at (x, y) inches, cut to `room` inches."""
-    width, height = fig.get_size_inches()
+    """Write one line, its baseline at (x, y), cut to `room` inches."""
     shown = fit(text, room, size, weight=weight, keep_end=keep_end)
-    fig.text(x / width, y / height, shown, size=size, weight=weight, color=color, ha=ha, va="baseline")
+    ax.text(x, y, shown, size=size, weight=weight, color=color, ha=ha, va="baseline")

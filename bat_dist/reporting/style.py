@@ -6,9 +6,11 @@ the user's matplotlibrc says, and leaves the global settings as it found them.
 """
 
 import warnings
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +29,7 @@ BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#A6A6A6"
 INK, SOFT_INK, RULE = "#1A1A1A", "#595959", "#D9D9D9"
 DENSITY = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)), name="density")
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],  # matplotlib ships the first
     "font.size": 9.5,
@@ -53,6 +55,7 @@ STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 9,
     "lines.linewidth": 1.8,
+    "image.composite_image": False,  # an SVG holds every image in its own pixels
     "savefig.dpi": DPI,
     "savefig.facecolor": "white",
     "svg.fonttype": "none",  # text stays text
@@ -83,16 +86,22 @@ def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
     return png, svg
 
 
-@style()
 def fit(text: object, width: float, size: float, *, weight: str = "normal", keep_end: bool = False) -> str:
     """`text` on one line of at most `width` inches at `size` points; an ellipsis stands for the rest."""
     line = "".join(char if char.isprintable() else "?" for char in " ".join(str(text).split()))
     font, measure = FontProperties(size=size, weight=weight), TextToPath().get_text_width_height_descent
-    shown, length = line, len(line)
-    while length and measure(shown, font, False)[0] > width * 72:
-        length -= 1
-        shown = "…" + line[len(line) - length :] if keep_end else line[:length].rstrip() + "…"
-    return shown
+
+    def cut(length: int) -> str:
+        if length == len(line):
+            return line
+        return "…" + line[len(line) - length :].lstrip() if keep_end else line[:length].rstrip() + "…"
+
+    def too_wide(length: int) -> bool:
+        return measure(cut(length), font, False)[0] > width * 72
+
+    if not too_wide(len(line)):
+        return line
+    return cut(max(bisect_left(range(len(line)), True, key=too_wide) - 1, 0))
 
 
 @style()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -142,6 +143,27 @@ def test_weightless_shortcut_takes_every_second_position_and_appends_zeros():
     assert torch.equal(out[:, 3:], torch.zeros(2, 3, 3, 2))
 
 
+def test_resnet9_by_hand():
+    model = network("resnet9-w4").double().eval()
+    modules = [m for m in model.body.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    units = iter(zip(modules[::2], modules[1::2], strict=True))
+
+    def unit(x):
+        convolution, norm = next(units)
+        return F.relu(norm(convolution(x)))
+
+    x = images(2, 16).double()
+    a = unit(model.normalize(x))
+    a = F.max_pool2d(unit(a), 2)
+    a = a + unit(unit(a))
+    a = F.max_pool2d(unit(a), 2)
+    a = F.max_pool2d(unit(a), 2)
+    a = a + unit(unit(a))
+    _, features = model(x, with_features=True)
+    assert next(units, None) is None
+    assert torch.allclose(features, a.flatten(2).max(dim=2).values, rtol=1e-12, atol=1e-12)
+
+
 def test_cifar_resnet_has_no_weights_in_shortcuts():
     convolutions = [m for m in network("resnet32").modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 31
@@ -186,6 +208,6 @@ def train(model, x, y, *, num_epochs, batch_size=64):
     for _ in range(num_epochs):
         for batch in torch.randperm(len(x)).split(batch_size):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
         decay.step()

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from bat_dist.reporting.style import style
@@ -20,7 +21,7 @@ def _no_figure_stays_open():
 
 @pytest.fixture
 def samples():
-    """60 samples of 5 classes with memorization 0, 1/59, ... 1 in a shuffled order; sample i has id `id-i`."""
+    """60 samples of 5 classes, memorization 0, 1/59, ... 1 in a shuffled order; sample i has id `id-i`."""
 
     def make(num=60, height=8, width=8, names=("zero", "one", "two", "three", "four")):
         rng = np.random.default_rng(3)
@@ -39,21 +40,22 @@ def samples():
 
 @pytest.fixture
 def visible_texts():
-    """A function from a figure to its drawn texts, which fails if one leaves the figure or overlaps another."""
+    """A function from a figure to its drawn texts; it fails if one leaves the figure or overlaps another."""
 
     @style()
     def look(fig):
-        fig.canvas.draw()
+        FigureCanvasAgg(fig).draw()
         hidden = {label for axis in fig.findobj(Axis) for label in _labels_out_of_view(axis)}
-        texts = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
+        texts = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip()]
+        texts = [t for t in texts if t not in hidden]
         boxes = [t.get_window_extent() for t in texts]
         for text, box in zip(texts, boxes, strict=True):
-            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
+            inside = min(box.x0, box.y0) >= 0 and box.x1 <= fig.bbox.x1 and box.y1 <= fig.bbox.y1
             assert inside, f"cut off: {text.get_text()!r}"
-        for (a, box_a), (b, box_b) in combinations(zip(texts, boxes, strict=True), 2):
-            across = min(box_a.x1, box_b.x1) - max(box_a.x0, box_b.x0)
-            up = min(box_a.y1, box_b.y1) - max(box_a.y0, box_b.y0)
-            assert across <= 0 or up <= 1, f"overlap: {a.get_text()!r} and {b.get_text()!r}"
+        for a, b in combinations(range(len(texts)), 2):
+            across = min(boxes[a].x1, boxes[b].x1) - max(boxes[a].x0, boxes[b].x0)
+            up = min(boxes[a].y1, boxes[b].y1) - max(boxes[a].y0, boxes[b].y0)
+            assert across <= 0 or up <= 1, f"overlap: {texts[a].get_text()!r} and {texts[b].get_text()!r}"
         return [t.get_text() for t in texts]
 
     return look

@@ -44,7 +44,7 @@ def pairs(s, train_index, test_index, influence, **options):
 
 
 def drawn_images(fig):
-    return [np.asarray(ax.images[0].get_array()) for ax in fig.axes]
+    return [np.asarray(image.get_array()) for image in fig.axes[0].images]
 
 
 def test_extremes_are_the_right_images_in_order(samples, visible_texts):
@@ -110,13 +110,13 @@ def test_undefined_values_are_not_shown(draw, samples, visible_texts):
     assert "No sample has a defined memorization value." in visible_texts(gallery(draw, s))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (32, 32), (64, 64), (17, 41), (300, 200)])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 41), (300, 200)])
 def test_any_image_size_and_any_name(size, samples, visible_texts, tmp_path):
     s = samples(num=30, height=size[0], width=size[1], names=NASTY)
     s.ids = np.array([f"n01443537/images/n01443537_{i}.JPEG" for i in range(30)])
     for fig in (
         gallery(memorization_gallery, s),
-        gallery(extremes_gallery, s),
+        gallery(extremes_gallery, s, k=8),
         pairs(s, range(8), range(1, 9), np.linspace(0.9, 0.2, 8)),
     ):
         assert visible_texts(fig)
@@ -130,7 +130,7 @@ def test_any_number_of_samples(num, samples, visible_texts):
     for draw in (memorization_gallery, extremes_gallery):
         fig = gallery(draw, s)
         visible_texts(fig)
-        assert 1 <= len(fig.axes) <= num
+        assert 1 <= len(drawn_images(fig)) <= num
 
 
 def test_pixels_are_enlarged_without_smoothing(samples, tmp_path):
@@ -141,10 +141,10 @@ def test_pixels_are_enlarged_without_smoothing(samples, tmp_path):
     s.images[:] = np.random.default_rng(0).choice([0, 255], (1, 8, 8, 1)).astype(np.uint8)
     fig = gallery(extremes_gallery, s)
     picture = (imread(save(fig, tmp_path / "figure")[0])[..., :3] * 255).round().astype(int)
-    box = fig.axes[0].get_position()
+    x0, _, _, y1 = fig.axes[0].images[0].get_extent()
     height, width = picture.shape[:2]
     assert (width, height) == tuple((fig.get_size_inches() * DPI).round().astype(int))
-    left, top = round(box.x0 * width), round((1 - box.y1) * height)
+    left, top = round(x0 * DPI), height - round(y1 * DPI)
     for row, column in np.ndindex(8, 8):
         y, x = top + 24 * row + 4, left + 24 * column + 4
         assert (picture[y : y + 16, x : x + 16] == s.images[0, row, column, 0]).all()

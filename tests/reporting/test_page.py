@@ -69,7 +69,7 @@ def test_the_page_holds_everything_it_was_given(tmp_path, png):
         assert text in outline.text
     assert outline.all("html") == [{"lang": "en"}]
     assert len(outline.all("title")) == 1
-    assert [attrs["alt"] for attrs in outline.all("img")][0] == "A sentence."
+    assert outline.all("img")[0]["alt"] == "A sentence."
     assert all(
         attrs["alt"] and attrs["src"].startswith("data:image/png;base64,") for attrs in outline.all("img")
     )
@@ -130,7 +130,7 @@ def test_the_same_page_is_the_same_bytes(tmp_path, png):
 def test_a_file_that_is_no_png_is_refused_and_the_old_page_stays(tmp_path, png):
     before = write(tmp_path, png)
     (tmp_path / "not.png").write_text("<svg/>")
-    with pytest.raises(ValueError, match="not.png is not a PNG file"):
+    with pytest.raises(ValueError, match=r"not\.png is not a PNG file"):
         write(tmp_path, png, figures=[PageFigure("t", "c", "a", tmp_path / "not.png")])
     assert (tmp_path / "report.html").read_text() == before
     assert not list(tmp_path.glob("*.partial"))

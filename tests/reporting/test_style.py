@@ -45,6 +45,7 @@ def test_the_style_ignores_and_keeps_the_users_settings(tmp_path):
         assert dict(matplotlib.rcParams) == before
 
 
+@style()
 def test_fit_cuts_to_the_width():
     assert fit("short", 1, 8) == "short"
     long = "n01443537/images/n01443537_12.JPEG"
@@ -59,6 +60,10 @@ def test_a_script_without_glyphs_warns_nobody(tmp_path):
     save(message_figure("猫 / 犬", "класс"), tmp_path / "figure")
 
 
-@style()
-def test_the_style_holds_inside():
-    assert matplotlib.rcParams["svg.fonttype"] == "none"
+@pytest.mark.parametrize(("x", "fault"), [(0.12, "overlap"), (0.95, "cut off")])
+def test_the_eye_of_these_tests_sees_a_planted_fault(x, fault, visible_texts):
+    fig = message_figure("Title", "why")
+    fig.text(x, 0.32 if fault == "overlap" else 0.6, "planted words")
+    fig.text(0.1, 0.3, "planted before" if fault == "overlap" else "")
+    with pytest.raises(AssertionError, match=fault):
+        visible_texts(fig)

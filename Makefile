@@ -1,0 +1,53 @@
+# make setup | demo | test | lint | bench | docs
+SHELL := /bin/bash
+.DEFAULT_GOAL := setup
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+# What FFCV and its build need.
+SYSTEM_PACKAGES := g++ libopencv-dev libturbojpeg0-dev pkg-config
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+export RAY_AUTH_MODE ?= disabled
+
+.PHONY: setup demo test lint format bench docs clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1 || { \
+	  command -v apt-get >/dev/null || { echo "install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; }; \
+	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[ffcv,dev]'
+	touch $@
+
+# Memorization of the digits, then a cheaper score and its agreement with it: figures, tables and a page in demo/.
+demo: setup
+	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --batch_size 32 --lr 0.05 --epochs 20 --num_trials 150 --out demo
+	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --batch_size 32 --lr 0.05 --epochs 20 --score disagreement --num_members 6 --out demo
+	@echo; echo "open demo/index.html"
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Minutes each; on a quiet machine.
+bench: setup
+	$(BIN)/python benchmarks/trial_speed.py
+	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/influence.py
+
+# The reference of commands in docs/, from the programs' own --help.
+docs: setup
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,73 @@
+"""Files of a result folder appear whole or not at all, and one driver holds the folder."""
+
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bat_dist.config import UserError
+from bat_dist.storage.files import Folder, FolderBusy, aside
+
+
+def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
+    target = tmp_path / "scores.npz"
+    target.write_bytes(b"old")
+    with pytest.raises(OSError, match="full"), aside(target) as file:
+        file.write(b"new, and then the disk is")
+        raise OSError("full")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_files_come_back(tmp_path: Path, kind: str) -> None:
+    folder = Folder(tmp_path if kind == "local" else f"memory://{uuid.uuid4().hex}")
+    folder.write_npz("a/b.npz", x=np.arange(3), names=np.array(["ä", "b"]))
+    folder.write_json("failed/3.json", {"loss": float("nan"), "n": np.int64(3)})
+    np.testing.assert_array_equal(folder.read_npz("a/b.npz")["names"], ["ä", "b"])
+    assert folder.read_json("failed/3.json") == {"loss": None, "n": 3}
+    assert folder.names("failed/*.json") == ["3.json"]
+    folder.remove("failed/3.json")
+    folder.remove("failed/3.json")
+    assert not folder.exists("failed/3.json")
+
+
+def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", bad=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match="cannot be read as npz"):
+        Folder(tmp_path).read_npz("x.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_npz_is_one_clear_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as npz"):
+        Folder(tmp_path).read_npz("x.npz")
+
+
+def test_unknown_protocols_and_files_in_the_way_are_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot open nonsense://x"):
+        Folder("nonsense://x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        Folder(tmp_path / "file").create()
+
+
+def test_a_second_driver_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from bat_dist.storage.files import Folder\n"
+        "with Folder(sys.argv[1]).only_driver(): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(FolderBusy, match="another run is writing"), Folder(tmp_path).only_driver():
+        pass
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with Folder(tmp_path).only_driver():
+        pass
