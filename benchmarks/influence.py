@@ -27,11 +27,10 @@ def machine() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":")[1].strip() for line in lines if "model name" in line]
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return (
-        f"{models[0] if models else platform.processor()}, {len(os.sched_getaffinity(0))} cores, load "
-        f"average {os.getloadavg()[0]:.1f} | Python {platform.python_version()}, numpy {np.__version__}, scipy "
-        f"{scipy.__version__}, {blas['name']} {blas['version']}"
-    )
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    versions = f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}"
+    name = models[0] if models else platform.processor()
+    return f"{name}, {cores} cores, load {load:.1f} | {versions}, {blas['name']} {blas['version']}"
 
 
 def peak_gib() -> float:
@@ -44,6 +43,10 @@ def timed(work: Callable) -> tuple[object, float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def seconds(wall: float, cpu: float) -> str:
+    return f"{wall:.1f} s ({cpu:.1f} s of processor time)"
 
 
 def plain_numpy(mask: np.ndarray, test_correct: np.ndarray) -> np.ndarray:
@@ -91,16 +94,11 @@ def main() -> None:
     found, fast, cpu = timed(
         lambda: influential_pairs(mask, test_correct, threshold=args.threshold, **options)
     )
-    print(
-        f"influential_pairs, all pairs: {fast:.1f} s ({cpu:.1f} s of processor time), peak "
-        f"{peak_gib():.2f} GiB with inputs; {found.num_found} of {args.num_train * args.num_test} pairs over {args.threshold:g}"
-    )
+    print(f"influential_pairs, all pairs: {seconds(fast, cpu)}, peak {peak_gib():.2f} GiB with inputs;")
+    print(f"  {found.num_found} of {args.num_train * args.num_test} pairs over {args.threshold:g}")
     thresholds = (0.15, 0.02)
     _, wall, cpu = timed(lambda: max_influence(mask, test_correct, thresholds=thresholds, **options))
-    print(
-        f"max_influence with significance, all pairs: {wall:.1f} s ({cpu:.1f} s of processor time), "
-        f"peak {peak_gib():.2f} GiB with inputs"
-    )
+    print(f"max_influence with significance: {seconds(wall, cpu)}, peak {peak_gib():.2f} GiB with inputs")
 
     part = mask[:, : args.num_plain]
     expected, wall, _ = timed(lambda: plain_numpy(part, test_correct))

@@ -140,7 +140,6 @@ def broken_images() -> dict[str, bytes]:
         "empty.png": b"",
         "text.jpg": b"<html>404 not found</html>",
         "header.png": drawing[:20],
-        "postscript.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n",
     }
 
 
@@ -150,6 +149,15 @@ def test_a_broken_image_is_named(tmp_path, file):
     message = f"test/cat/{file} in .* (cannot be decoded|is not an image)"
     refused("image_folder", write_folder(tree, tmp_path / "a"), match=message)
     refused("image_folder", write_zip(tree, tmp_path / "a.zip"), match=message)
+
+
+@pytest.mark.parametrize("data", [png(noise(1), "GIF"), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"])
+def test_formats_behind_another_suffix_are_not_opened(tmp_path, data):
+    """PostScript would be run by another program."""
+    folder = write_folder(image_tree() | {"train/ant/0.png": data}, tmp_path)
+    refused(
+        "image_folder", folder, match=r"train/ant/0.png in .* is not an image, or of a format other than JPEG"
+    )
 
 
 def test_the_first_broken_image_in_order_is_named(tmp_path):

@@ -80,17 +80,18 @@ def test_pairs_are_those_of_plain_loops_in_order(same_class, threshold, block_by
         np.testing.assert_allclose(pairs.influence_se, se[rows, columns][:cut], rtol=1e-12)
 
 
-def test_cutting_early_keeps_the_same_pairs(monkeypatch):
+@pytest.mark.parametrize("max_pairs", [10, 100, 200, 320])
+def test_cutting_early_keeps_the_same_pairs(max_pairs, monkeypatch):
     """Many blocks in both directions, far more pairs than are kept, ties everywhere (5 trials)."""
     monkeypatch.setattr(module, "_STRIP_PAIRS", 64)
     monkeypatch.setattr(module, "_PENDING_PAIRS", 50)
     mask, test_correct, *_ = random_trials(8, num_trials=5, num_train=90, num_test=70)
     everything = influential_pairs(mask, test_correct, threshold=-2, same_class=False)
     assert everything.num_found == len(everything.influence) > 3000
-    options = {"same_class": False, "max_pairs": 300, "block_bytes": 16_000}
+    options = {"same_class": False, "max_pairs": max_pairs, "block_bytes": 16_000}
     cut = influential_pairs(mask, test_correct, threshold=-2, **options)
     for name in ("train_index", "test_index", "influence", "influence_se"):
-        np.testing.assert_array_equal(getattr(cut, name), getattr(everything, name)[:300])
+        np.testing.assert_array_equal(getattr(cut, name), getattr(everything, name)[:max_pairs])
 
 
 @settings(max_examples=30, deadline=None)
