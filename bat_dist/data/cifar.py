@@ -66,7 +66,7 @@ def _load(kind: "type[CIFAR10]", name: str, root: Path, *, train: bool) -> "CIFA
 
 def _read(kind: "type[CIFAR10]", root: Path, *, train: bool, download: bool) -> "CIFAR10":
     with warnings.catch_warnings():
-        # The files were pickled by Python 2; numpy 2.4 objects to the dtypes in them.
+        # The files were pickled by Python 2; numpy 2.4.0 to 2.4.4 warn of the dtypes in them (numpy#31177).
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         return kind(root, train=train, download=download)
 

@@ -35,7 +35,6 @@ class FfcvLoader(SplitLoader):
                 num_workers=1,  # it only copies bytes: one thread is enough, and the cores are torch's
                 os_cache=True,
                 seed=0,  # not used; without one it would draw from numpy's global generator
-                drop_last=False,
                 pipelines={"index": None, "label": None},  # in the records, which are in memory anyway
             )
         records = self._ffcv.reader.metadata

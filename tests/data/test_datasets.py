@@ -60,7 +60,7 @@ def test_unknown_name_gets_the_nearest_valid_one(typed, nearest):
         check_dataset(typed)
 
 
-def test_table_needs_only_the_standard_library():
+def test_table_loads_no_numpy_torch_or_pillow():
     code = (
         "import sys, bat_dist.data.table; print([m for m in ('numpy', 'torch', 'PIL') if m in sys.modules])"
     )

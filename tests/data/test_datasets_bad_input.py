@@ -151,7 +151,11 @@ def test_a_broken_image_is_named(tmp_path, file):
     refused("image_folder", write_zip(tree, tmp_path / "a.zip"), match=message)
 
 
-@pytest.mark.parametrize("data", [png(noise(1), "GIF"), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"])
+@pytest.mark.parametrize(
+    "data",
+    [png(noise(1), "GIF"), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n"],
+    ids=["gif", "postscript"],
+)
 def test_formats_behind_another_suffix_are_not_opened(tmp_path, data):
     """PostScript would be run by another program."""
     folder = write_folder(image_tree() | {"train/ant/0.png": data}, tmp_path)

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import pickle
 import tarfile
+import warnings
 from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +18,16 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.table import DatasetError
 
 
+def dtype_as_of_numpy_2_4_0(*arguments) -> np.dtype:
+    warnings.warn("align should be a boolean", np.exceptions.VisibleDeprecationWarning, stacklevel=2)
+    return np.dtype(*arguments)
+
+
 class Python2Dtype:
-    """Unpickles as Python 2 wrote uint8's dtype into the real files, which numpy 2.4 warns of."""
+    """Unpickles as Python 2 wrote uint8's dtype into the real files, with the warning of some versions."""
 
     def __reduce__(self):
-        return np.dtype, ("u1", 0, 1), (3, "|", None, None, None, -1, -1, 0)
+        return dtype_as_of_numpy_2_4_0, ("u1", 0, 1), (3, "|", None, None, None, -1, -1, 0)
 
 
 class Python2Array:

@@ -345,6 +345,20 @@ def fresh_ffcv(split, tmp_path):
     return FfcvLoader(path, crop_padding=PADDING, flip=True)
 
 
+def test_leaving_an_epoch_early_reads_no_further(fresh_ffcv, monkeypatch):
+    import ffcv.loader.epoch_iterator as module
+
+    run_pipeline = module.EpochIterator.run_pipeline
+    calls = []
+    monkeypatch.setattr(
+        module.EpochIterator, "run_pipeline", lambda *args: (calls.append(1), run_pipeline(*args))[1]
+    )
+    epoch = fresh_ffcv.eval_epoch(batch_size=1)
+    next(epoch)
+    epoch.close()
+    assert len(calls) < 10
+
+
 @pytest.mark.timeout(60)
 def test_an_error_in_ffcvs_thread_surfaces(fresh_ffcv, monkeypatch):
     import ffcv.loader.epoch_iterator as module
