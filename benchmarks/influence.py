@@ -52,10 +52,7 @@ def seconds(wall: float, cpu: float) -> str:
 def plain_numpy(mask: np.ndarray, test_correct: np.ndarray) -> np.ndarray:
     """Eq. 2 as one would write it: for each training sample, means over two selections of trials."""
     return np.array(
-        [
-            test_correct[kept].mean(axis=0) - test_correct[~kept].mean(axis=0)
-            for kept in np.ascontiguousarray(mask.T)
-        ]
+        [test_correct[kept].mean(axis=0) - test_correct[~kept].mean(axis=0) for kept in np.ascontiguousarray(mask.T)]
     )
 
 
@@ -72,9 +69,7 @@ def trials(num_trials: int, num_train: int, num_test: int) -> tuple[np.ndarray, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in (
         ("num_trials", 1000),
         ("num_train", 50_000),
@@ -91,9 +86,7 @@ def main() -> None:
     print(f"{size}: drawn in {wall:.1f} s, peak {peak_gib():.2f} GiB")
 
     options = {"same_class": False}
-    found, fast, cpu = timed(
-        lambda: influential_pairs(mask, test_correct, threshold=args.threshold, **options)
-    )
+    found, fast, cpu = timed(lambda: influential_pairs(mask, test_correct, threshold=args.threshold, **options))
     print(f"influential_pairs, all pairs: {seconds(fast, cpu)}, peak {peak_gib():.2f} GiB with inputs;")
     print(f"  {found.num_found} of {args.num_train * args.num_test} pairs over {args.threshold:g}")
     thresholds = (0.15, 0.02)

@@ -288,9 +288,7 @@ def test_what_is_required():
 
 def test_all_mistakes_at_once(written):
     written("num_trials: 0\nlearning_rate: 3\n")
-    assert complaints(
-        "stray", "--gibberish", "5", "--config", "x.yaml", "--lr", "0", "--dataset", "mnist"
-    ) == [
+    assert complaints("stray", "--gibberish", "5", "--config", "x.yaml", "--lr", "0", "--dataset", "mnist") == [
         "unknown option --gibberish (command line)",
         "unknown setting learning_rate (x.yaml line 2)",
         "dataset must be one of digits, cifar10, cifar100, got mnist (command line)",

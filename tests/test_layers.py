@@ -267,9 +267,7 @@ def import_code(modules: list[str]) -> str:
     return "\n".join(f"import {module}" for module in modules)
 
 
-@pytest.mark.parametrize(
-    "room", ["memorization", "models", "attacks", "methods", "theory", "training", "storage"]
-)
+@pytest.mark.parametrize("room", ["memorization", "models", "attacks", "methods", "theory", "training", "storage"])
 def test_a_pure_room_loads_no_ray_ffcv_or_plots(room):
     loaded = loaded_by(import_code(modules_of(room)))
     assert not loaded & {"ray", "ffcv", "matplotlib", "plotly"}

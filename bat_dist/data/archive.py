@@ -142,9 +142,7 @@ def _checked_entries(handle: zipfile.ZipFile, location: Path) -> dict[str, zipfi
         if not fault and name in entries:
             fault = "occurs twice"
         if fault:
-            raise DatasetError(
-                f"{location}: entry {info.filename!r} {fault}: pack a zip without such entries"
-            )
+            raise DatasetError(f"{location}: entry {info.filename!r} {fault}: pack a zip without such entries")
         if not info.is_dir():
             entries[name] = info
     return entries

@@ -50,9 +50,7 @@ def crop_flip(
     corner = image * image_stride + row * row_stride + column * column_stride
 
     window = (height - 1) * row_stride + width * column_stride
-    windows = padded.as_strided(
-        (padded.numel() - window + 1, height, width * column_stride), (1, row_stride, 1)
-    )
+    windows = padded.as_strided((padded.numel() - window + 1, height, width * column_stride), (1, row_stride, 1))
     return windows.index_select(0, corner).view(images.shape)
 
 

@@ -36,9 +36,7 @@ class Split:
             got = f"{self.images.dtype} {self.images.shape}"
             raise ValueError(f"images must be uint8 [samples, height, width, 3], got {got}")
         if self.labels.dtype != np.int64 or self.ids.dtype.kind != "U":
-            raise ValueError(
-                f"labels must be int64 and ids str, got {self.labels.dtype} and {self.ids.dtype}"
-            )
+            raise ValueError(f"labels must be int64 and ids str, got {self.labels.dtype} and {self.ids.dtype}")
         if not (len(self.images),) == self.labels.shape == self.ids.shape:
             shapes = f"{self.images.shape}, {self.labels.shape} and {self.ids.shape}"
             raise ValueError(f"images, labels and ids must be equally many, got {shapes}")
@@ -101,9 +99,7 @@ def load_dataset(
     with _open(name, data_dir, download, class_order) as source:
         count = _count_classes(source, spec, num_classes)
         train_positions = _choose(source, "train", count, num_train)
-        test_positions = _choose(
-            source, "test", count, num_test
-        )  # all settings are checked before a pixel is read
+        test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
         train = _decode(source.train, train_positions, image_size)
         test = _decode(source.test, test_positions, image_size)
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
@@ -125,19 +121,13 @@ def _open(
 
 def _check_settings(name: str, image_size: int | None, download: bool, class_order: str) -> None:
     if image_size is not None and image_size <= 0:
-        raise DatasetError(
-            f"image_size must be positive, got {image_size}: leave it out to keep the images' size"
-        )
+        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
     if download and name in ("tiny_imagenet", "image_folder"):
         raise DatasetError(f"{name} cannot be downloaded, only CIFAR can: give data_dir")
     if class_order not in get_args(ClassOrder):
-        raise DatasetError(
-            f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}"
-        )
+        raise DatasetError(f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}")
     if class_order != "sorted" and name != "tiny_imagenet":
-        raise DatasetError(
-            f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out"
-        )
+        raise DatasetError(f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out")
 
 
 def _count_classes(source: Source, spec: DatasetSpec, num_classes: int | None) -> int:

@@ -28,8 +28,7 @@ def open_digits() -> Iterator[Source]:
     images, labels = np.repeat(grey[..., None], 3, axis=3), digits.target
     in_test = last_of_each_class(labels, TEST_PER_CLASS)
     train, test = (
-        array_samples(images[at], labels[at], at)
-        for at in (np.flatnonzero(~in_test), np.flatnonzero(in_test))
+        array_samples(images[at], labels[at], at) for at in (np.flatnonzero(~in_test), np.flatnonzero(in_test))
     )
     yield Source("digits", train, test, tuple(str(name) for name in digits.target_names))
 

@@ -24,9 +24,7 @@ POLL_SECONDS = 0.5  # how often a waiting side looks whether the other one is st
 class FfcvLoader(SplitLoader):
     """See `loaders.Loader`; `path` is a beton from `beton.ensure_beton`. Compiles for a second or so."""
 
-    def __init__(
-        self, path: Path, *, crop_padding: int, flip: bool, device: str | torch.device = "cpu"
-    ) -> None:
+    def __init__(self, path: Path, *, crop_padding: int, flip: bool, device: str | torch.device = "cpu") -> None:
         ffcv = import_ffcv()
         with torch_threads_kept():
             self._ffcv = ffcv.Loader(
@@ -101,9 +99,7 @@ def _epoch_type() -> Any:
 
         def _take(self) -> Any:
             while True:
-                alive = (
-                    self.is_alive()
-                )  # asked first: what a dead thread left behind is then surely in the queue
+                alive = self.is_alive()  # asked first: what a dead thread left behind is then surely in the queue
                 try:
                     return self.output_queue.get(timeout=POLL_SECONDS)
                 except Empty:

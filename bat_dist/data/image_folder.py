@@ -36,17 +36,14 @@ def _test_folder(archive: Archive, root: str) -> str:
     for name in ("test", "val"):
         if name in inside.folders:
             return name
-    raise DatasetError(
-        f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}"
-    )
+    raise DatasetError(f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}")
 
 
 def _check_test_classes(archive: Archive, root: str, test_folder: str, classes: tuple[str, ...]) -> None:
     for name in archive.children(f"{root}{test_folder}").folders:
         if name not in classes:
             raise DatasetError(
-                f"{archive.location}: class {name!r} is in {test_folder} but not in train: add it there or "
-                "remove it"
+                f"{archive.location}: class {name!r} is in {test_folder} but not in train: add it there or remove it"
             )
 
 
@@ -74,6 +71,4 @@ def _check_no_image(archive: Archive, folder: str) -> None:
     """An image beside the class folders belongs to no class; leaving it out silently would lose a sample."""
     for file in archive.children(folder).files:
         if is_image(file):
-            raise DatasetError(
-                f"{archive.location}: expected {LAYOUT}; found {folder}/{file} outside a class"
-            )
+            raise DatasetError(f"{archive.location}: expected {LAYOUT}; found {folder}/{file} outside a class")

@@ -34,9 +34,7 @@ def decode(data: bytes, what: str, image_size: int | None = None) -> UInt8[np.nd
                 raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
             return np.asarray(_resized(_rgb(image), image_size))
     except UnidentifiedImageError as error:
-        raise DatasetError(
-            f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}"
-        ) from error
+        raise DatasetError(f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything, decompression bombs included
         raise DatasetError(f"{what} cannot be decoded: {error}") from error
 
@@ -61,9 +59,7 @@ def decode_all(
             images[position] = image
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(
-            fill, range(0, len(names), _CHUNK)
-        ):  # the first error in order, the rest is cancelled
+        for _ in pool.map(fill, range(0, len(names), _CHUNK)):  # the first error in order, the rest is cancelled
             pass
     return images
 

@@ -121,9 +121,7 @@ class SplitLoader:
             indices = np.arange(len(self._labels))
         return self._batches(checked_order(indices, len(self._labels), batch_size), batch_size, None)
 
-    def _batches(
-        self, order: Int64[Tensor, " samples"], batch_size: int, draws: CropFlip | None
-    ) -> Iterator[Batch]:
+    def _batches(self, order: Int64[Tensor, " samples"], batch_size: int, draws: CropFlip | None) -> Iterator[Batch]:
         positions = order.to(self.device)
         with closing(self._read(order, batch_size)) as reading:
             for start, images in zip(range(0, len(order), batch_size), reading, strict=True):
@@ -143,9 +141,7 @@ def checked_order(indices: Indices, num_samples: int, batch_size: int) -> Int64[
     if given.ndim != 1 or not given.size:
         raise ValueError(f"indices must be a list of at least one position, got shape {given.shape}")
     if given.dtype.kind not in "iu":
-        raise ValueError(
-            f"indices must be integers, got {given.dtype}: np.flatnonzero(mask) turns a mask into them"
-        )
+        raise ValueError(f"indices must be integers, got {given.dtype}: np.flatnonzero(mask) turns a mask into them")
     order = given.astype(np.int64)
     outside = order[(order < 0) | (order >= num_samples)]
     if outside.size:
@@ -159,9 +155,7 @@ def checked_order(indices: Indices, num_samples: int, batch_size: int) -> Int64[
 def check_split(images: np.ndarray, labels: np.ndarray) -> None:
     """Raise ValueError unless these are the arrays of a split."""
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
-        raise ValueError(
-            f"images must be uint8 [samples, height, width, 3], got {images.dtype} {images.shape}"
-        )
+        raise ValueError(f"images must be uint8 [samples, height, width, 3], got {images.dtype} {images.shape}")
     if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise ValueError(
             f"labels must be int64, one for each of {len(images)} images, got {labels.dtype} {labels.shape}"

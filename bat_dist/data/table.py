@@ -1,6 +1,6 @@
 """The datasets' table: the one dial. A dataset's name sets classes, image size, epsilon and augmentation.
 
-Standard library only, so that `--help` and the checking of settings answer at once.
+Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """
 
 from dataclasses import dataclass
@@ -107,6 +107,4 @@ def check_dataset(name: str) -> DatasetSpec:
     if name in DATASETS:
         return DATASETS[name]
     (nearest,) = get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1, cutoff=0.0)
-    raise DatasetError(
-        f"unknown dataset {name!r}: did you mean {nearest!r}? The datasets are {', '.join(DATASETS)}"
-    )
+    raise DatasetError(f"unknown dataset {name!r}: did you mean {nearest!r}? The datasets are {', '.join(DATASETS)}")

@@ -72,9 +72,7 @@ def alignment(
 ) -> Alignment:
     """How well `score` stands in for memorization; higher = more atypical, so negate a confidence."""
     if np.ndim(score) != 1 or np.shape(score) != np.shape(mem):
-        raise ValueError(
-            f"score and mem must have one value per sample, got shapes {np.shape(score)}, {np.shape(mem)}"
-        )
+        raise ValueError(f"score and mem must have one value per sample, got shapes {np.shape(score)}, {np.shape(mem)}")
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
     defined = ~(np.isnan(score) | np.isnan(mem))
@@ -110,9 +108,7 @@ def _check_probs(probs: Float[np.ndarray, "models samples classes"]) -> None:
     if probs.ndim != 3 or 0 in probs.shape:
         raise ValueError(f"probs must be [models, samples, classes], got shape {probs.shape}")
     if not (probs.min() >= 0 and np.abs(probs.sum(axis=2, dtype=np.float64) - 1).max() <= _SUM_TOLERANCE):
-        raise ValueError(
-            "probs must be at least 0 and sum to 1 over the classes: give softmax outputs, not logits"
-        )
+        raise ValueError("probs must be at least 0 and sum to 1 over the classes: give softmax outputs, not logits")
 
 
 def _disagreement(probs: Float[np.ndarray, "models samples classes"]) -> Float[np.ndarray, " samples"]:
@@ -141,8 +137,7 @@ def _spearman_with_interval(
     groups = [np.unique(values, return_inverse=True)[1] for values in (score, mem)]
     rng = np.random.default_rng(seed)
     draws = (
-        np.bincount(rng.integers(num_samples, size=num_samples), minlength=num_samples)
-        for _ in range(num_bootstrap)
+        np.bincount(rng.integers(num_samples, size=num_samples), minlength=num_samples) for _ in range(num_bootstrap)
     )
     resampled = np.array([_spearman(groups, times) for times in draws])
     resampled = resampled[~np.isnan(resampled)]

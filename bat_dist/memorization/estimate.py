@@ -30,9 +30,7 @@ class Memorization:
         """Samples that were never in, or never out."""
         return int(np.isnan(self.mem).sum())
 
-    def interval(
-        self, level: float = 0.95
-    ) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
+    def interval(self, level: float = 0.95) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
         """Newcombe's hybrid score interval (lower, upper) at confidence `level`."""
         correct_in, correct_out = (
             np.rint(self.accuracy_in * self.n_in),
@@ -61,18 +59,12 @@ def estimate_memorization(
     return Memorization(accuracy_in - accuracy_out, se, n_in, n_out, accuracy_in, accuracy_out)
 
 
-def check_trials(
-    mask: Bool[np.ndarray, "trials train"], **others: Bool[np.ndarray, "trials samples"]
-) -> None:
+def check_trials(mask: Bool[np.ndarray, "trials train"], **others: Bool[np.ndarray, "trials samples"]) -> None:
     """ValueError unless all are bool [trials, samples] with one number of trials, at least one."""
     for name, array in {"mask": mask, **others}.items():
         if array.ndim != 2 or array.dtype != bool:
-            raise ValueError(
-                f"{name} must be bool [trials, samples], got {array.dtype} of shape {array.shape}"
-            )
+            raise ValueError(f"{name} must be bool [trials, samples], got {array.dtype} of shape {array.shape}")
         if len(array) != len(mask):
-            raise ValueError(
-                f"{name} has {len(array)} trials and mask {len(mask)}: give the same trials to both"
-            )
+            raise ValueError(f"{name} has {len(array)} trials and mask {len(mask)}: give the same trials to both")
     if len(mask) == 0:
         raise ValueError("mask has no trials: run at least one first")

@@ -97,8 +97,7 @@ def load_feldman_zhang(
             _check_order(key, found, expected)
     mem = _scores(arrays, "tr_mem", (len(train),), allow_undefined)
     influence = {
-        label: _class_influence(arrays, label, train, test, allow_undefined)
-        for label in _classes(train, test)
+        label: _class_influence(arrays, label, train, test, allow_undefined) for label in _classes(train, test)
     }
     return FeldmanZhang(mem, train, test, influence)
 
@@ -119,9 +118,7 @@ def _read(file: File) -> dict[str, np.ndarray]:
 
 
 def _is_ours(key: str) -> bool:
-    return key.startswith(
-        ("tr_mem", "tr_labels", "tt_labels", "tr_classidx_", "tt_classidx_", "infl_matrix_")
-    )
+    return key.startswith(("tr_mem", "tr_labels", "tt_labels", "tr_classidx_", "tt_classidx_", "infl_matrix_"))
 
 
 def _name(file: File) -> str:
@@ -137,17 +134,13 @@ def _get(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
 def _labels(arrays: dict[str, np.ndarray], key: str) -> Labels:
     labels = _get(arrays, key)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
-        raise ValueError(
-            f"{key} must be whole numbers, one per sample, got {labels.dtype} of shape {labels.shape}"
-        )
+        raise ValueError(f"{key} must be whole numbers, one per sample, got {labels.dtype} of shape {labels.shape}")
     return labels.astype(np.int64)
 
 
 def _check_order(key: str, found: Labels, expected: Labels) -> None:
     if found.shape != np.shape(expected):
-        raise ValueError(
-            f"{key} has {len(found)} samples, the dataset {len(expected)}: the file is of another set"
-        )
+        raise ValueError(f"{key} has {len(found)} samples, the dataset {len(expected)}: the file is of another set")
     wrong = np.flatnonzero(found != expected)
     if len(wrong):
         raise ValueError(
@@ -156,23 +149,15 @@ def _check_order(key: str, found: Labels, expected: Labels) -> None:
         )
 
 
-def _scores(
-    arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], allow_undefined: bool
-) -> np.ndarray:
+def _scores(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], allow_undefined: bool) -> np.ndarray:
     values = _get(arrays, key)
     if values.shape != shape or not np.issubdtype(values.dtype, np.floating):
-        raise ValueError(
-            f"{key} must be floating point of shape {shape}, got {values.dtype} of shape {values.shape}"
-        )
+        raise ValueError(f"{key} must be floating point of shape {shape}, got {values.dtype} of shape {values.shape}")
     undefined = int(np.isnan(values).sum())
     if undefined and not allow_undefined:
-        raise ValueError(
-            f"{key} has {undefined} undefined values (NaN): allow_undefined=True takes them as they are"
-        )
+        raise ValueError(f"{key} has {undefined} undefined values (NaN): allow_undefined=True takes them as they are")
     if undefined < values.size and np.nanmax(np.abs(values)) > 1 + 1e-6:
-        raise ValueError(
-            f"{key} must be in [-1, 1], got values from {np.nanmin(values)} to {np.nanmax(values)}"
-        )
+        raise ValueError(f"{key} must be in [-1, 1], got values from {np.nanmin(values)} to {np.nanmax(values)}")
     return values
 
 
@@ -192,6 +177,4 @@ def _check_index(arrays: dict[str, np.ndarray], key: str, expected: Int[np.ndarr
         return
     if np.array_equal(np.sort(found, axis=None), expected):
         raise ValueError(f"{key} is not sorted: its rows or columns would be taken for other samples'")
-    raise ValueError(
-        f"{key} must be the {len(expected)} samples with that label, got {found.size} other indices"
-    )
+    raise ValueError(f"{key} must be the {len(expected)} samples with that label, got {found.size} other indices")

@@ -228,17 +228,13 @@ def _as_mask(train_subset: Index, num_train: int) -> Bool[np.ndarray, " train"]:
             raise ValueError(f"train_subset as bool must have shape ({num_train},), got {subset.shape}")
         return subset
     if subset.size and not 0 <= subset.min() <= subset.max() < num_train:
-        raise ValueError(
-            f"train_subset must hold indices below {num_train}, got {subset.min()} to {subset.max()}"
-        )
+        raise ValueError(f"train_subset must hold indices below {num_train}, got {subset.min()} to {subset.max()}")
     wanted = np.zeros(num_train, dtype=bool)
     wanted[subset.astype(np.intp)] = True
     return wanted
 
 
-def _groups(
-    rows: Index, num_test: int, labels: tuple[Labels, Labels] | None
-) -> Iterator[tuple[Index, Index]]:
+def _groups(rows: Index, num_test: int, labels: tuple[Labels, Labels] | None) -> Iterator[tuple[Index, Index]]:
     """(train_index, test_index) of the sets within which every pair counts."""
     if labels is None:
         yield rows, np.arange(num_test)

@@ -34,9 +34,7 @@ class Noise:
         inverse = float(np.mean(1 / n_in[defined] + 1 / (trials - n_in[defined]))) if defined.any() else 1.0
         accuracy = (np.count_nonzero(test_correct, axis=0) + 1) / (trials + 2)
         num_pairs = np.full(test_correct.shape[1], num_train) if labels is None else _same_label(*labels)
-        return cls(
-            trials, np.sqrt(accuracy * (1 - accuracy) * inverse), num_pairs, float(np.sqrt(inverse / 4))
-        )
+        return cls(trials, np.sqrt(accuracy * (1 - accuracy) * inverse), num_pairs, float(np.sqrt(inverse / 4)))
 
     def expected_excesses(
         self, threshold: float, z: float = 0.0, among: Bool[np.ndarray, " test"] | slice = slice(None)

@@ -39,9 +39,7 @@ def agresti_caffo_se(k1: Counts, n1: Counts, k0: Counts, n0: Counts) -> Floats:
     return wald_se(k1 + 1, n1 + 2, k0 + 1, n0 + 2)
 
 
-def newcombe_interval(
-    k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: float = 0.95
-) -> tuple[Floats, Floats]:
+def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: float = 0.95) -> tuple[Floats, Floats]:
     """Lower and upper limit for p1 - p0 by Newcombe's hybrid score method; sound at proportions of 0 and 1.
 
     Newcombe (1998), Interval estimation for the difference between independent proportions: comparison

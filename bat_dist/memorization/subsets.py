@@ -12,9 +12,7 @@ Mask = Bool[np.ndarray, " samples"]
 def subset_size(num_samples: int, subset_ratio: float) -> int:
     """round(r*N), the size of every trial's training set; ValueError if nobody is in, or nobody out."""
     if num_samples < 2:
-        raise ValueError(
-            f"num_samples must be at least 2, got {num_samples}: one sample cannot be both in and out"
-        )
+        raise ValueError(f"num_samples must be at least 2, got {num_samples}: one sample cannot be both in and out")
     if not 0 < subset_ratio < 1:
         raise ValueError(f"subset_ratio must be in (0, 1), got {subset_ratio}")
     size = round(subset_ratio * num_samples)
@@ -64,9 +62,7 @@ MASK_PLANS: dict[str, Callable[[int, float, int, int], Mask]] = {
 }
 
 
-def masks(
-    plan: str, num_samples: int, subset_ratio: float, seed: int, trials: Iterable[int]
-) -> Iterator[Mask]:
+def masks(plan: str, num_samples: int, subset_ratio: float, seed: int, trials: Iterable[int]) -> Iterator[Mask]:
     """The masks of `trials`, in that order; `plan` is a key of MASK_PLANS."""
     if plan not in MASK_PLANS:
         raise ValueError(f"plan must be one of {sorted(MASK_PLANS)}, got {plan!r}")

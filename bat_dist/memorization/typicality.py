@@ -117,8 +117,7 @@ def _check_settings(
         raise ValueError(f"level must be in (0, 0.5], got {level}")
     if typical_threshold > atypical_threshold:
         raise ValueError(
-            f"typical_threshold must not exceed atypical_threshold {atypical_threshold}, "
-            f"got {typical_threshold}"
+            f"typical_threshold must not exceed atypical_threshold {atypical_threshold}, got {typical_threshold}"
         )
 
 

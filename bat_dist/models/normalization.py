@@ -29,9 +29,7 @@ class Normalize(nn.Module):
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """Normalized images, in the memory format of `images`."""
         if not images.is_floating_point():
-            raise ValueError(
-                f"images must be floating point in [0, 1], got {images.dtype}: divide by 255 first"
-            )
+            raise ValueError(f"images must be floating point in [0, 1], got {images.dtype}: divide by 255 first")
         return (images - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
 
 

@@ -32,9 +32,7 @@ class PreActBlock(nn.Module):
         changes = stride != 1 or in_width != width
         self.shortcut = conv(in_width, width, kernel=1, stride=stride) if changes else None
 
-    def forward(
-        self, x: Float[Tensor, "batch in_width height columns"]
-    ) -> Float[Tensor, "batch width rows cols"]:
+    def forward(self, x: Float[Tensor, "batch in_width height columns"]) -> Float[Tensor, "batch width rows cols"]:
         """Height and width shrink by the stride."""
         active = F.relu(self.bn1(x))
         out = self.conv2(F.relu(self.bn2(self.conv1(active))))

@@ -42,9 +42,7 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
         self.shortcut = _shortcut(in_width, width, stride, weightless)
 
-    def forward(
-        self, x: Float[Tensor, "batch in_width height columns"]
-    ) -> Float[Tensor, "batch width rows cols"]:
+    def forward(self, x: Float[Tensor, "batch in_width height columns"]) -> Float[Tensor, "batch width rows cols"]:
         """Height and width shrink by the stride."""
         out = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
@@ -57,9 +55,7 @@ class PaddedShortcut(nn.Module):
         super().__init__()
         self.new_channels, self.stride = new_channels, stride
 
-    def forward(
-        self, x: Float[Tensor, "batch in_width height columns"]
-    ) -> Float[Tensor, "batch width rows cols"]:
+    def forward(self, x: Float[Tensor, "batch in_width height columns"]) -> Float[Tensor, "batch width rows cols"]:
         """Subsampled and padded; no weights."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 

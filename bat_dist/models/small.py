@@ -34,8 +34,6 @@ class Residual(nn.Module):
         super().__init__()
         self.branch = nn.Sequential(*conv_bn_relu(width, width), *conv_bn_relu(width, width))
 
-    def forward(
-        self, x: Float[Tensor, "batch width height columns"]
-    ) -> Float[Tensor, "batch width height columns"]:
+    def forward(self, x: Float[Tensor, "batch width height columns"]) -> Float[Tensor, "batch width height columns"]:
         """Same shape as x."""
         return x + self.branch(x)

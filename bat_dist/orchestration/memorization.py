@@ -63,11 +63,18 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
 
 def default_ensemble(arch: str) -> tuple[str, ...]:
     """Three architectures around `arch`: different ones are asked for, and of about the same cost."""
-    return tuple(dict.fromkeys([arch, "resnet9-w16", "resnet20"] if arch != "tinynet" else ["tinynet", "resnet9-w8", "resnet9-w4"]))
+    return tuple(
+        dict.fromkeys(
+            [arch, "resnet9-w16", "resnet20"] if arch != "tinynet" else ["tinynet", "resnet9-w8", "resnet9-w4"]
+        )
+    )
 
 
 def build_work(
-    dataset: Dataset, loader: str, function: Callable[..., dict[str, Any]], settings: TrialSettings | EnsembleSettings
+    dataset: Dataset,
+    loader: str,
+    function: Callable[..., dict[str, Any]],
+    settings: TrialSettings | EnsembleSettings,
 ) -> Work:
     """Runs once in each worker: the loaders, and a function of the unit's number alone."""
     device = default_device()
@@ -98,16 +105,32 @@ def build_work(
 
 
 def _open(
-    folder: Folder, dataset: Dataset, settings: TrialSettings | EnsembleSettings, fields: dict[str, Field], num_rows: int
+    folder: Folder,
+    dataset: Dataset,
+    settings: TrialSettings | EnsembleSettings,
+    fields: dict[str, Field],
+    num_rows: int,
 ) -> RowStore:
     flat = dataclasses.asdict(settings)
-    identity = {**flat, **flat.pop("recipe"), "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    identity = {
+        **flat,
+        **flat.pop("recipe"),
+        "dataset": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+    }
     del identity["recipe"]
     return RowStore.open(folder, fields=fields, identity=identity, num_rows=num_rows)
 
 
 def _fill(
-    store: RowStore, folder: Folder, dataset: Dataset, settings: MemorizeSettings, num_rows: int, function, unit_settings, what: str
+    store: RowStore,
+    folder: Folder,
+    dataset: Dataset,
+    settings: MemorizeSettings,
+    num_rows: int,
+    function,
+    unit_settings,
+    what: str,
 ) -> Filled:
     status = store.status()
     if status.complete[:num_rows].all():
@@ -135,7 +158,8 @@ def _resources(settings: MemorizeSettings) -> Resources:
     resources = Resources(settings.cpus_per_trial, gpus)
     if settings.num_workers is None and not any(resources.fit_into(node["Resources"]) for node in ray.nodes()):
         raise UserError(
-            f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: there are {describe_resources()}; "
+            f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: "
+            f"there are {describe_resources()}; "
             "lower cpus_per_trial or gpus_per_trial, or give num_workers to wait for larger nodes"
         )
     return resources

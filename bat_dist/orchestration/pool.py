@@ -159,7 +159,7 @@ class _Pool:
     def _settle(self, ref: Any, seat: _Seat) -> Done | Failed | None:
         """Take what a worker answered, and give it the next unit."""
         try:
-            answer = ray.get(ref)
+            answer: Any = ray.get(ref)
         except rx.RayTaskError as error:
             return self._raised(seat, error)
         except rx.RayError as error:  # the actor died, its machine was lost, or its answer was
@@ -230,5 +230,9 @@ class _Pool:
         if any(seat.unit is not None for seat in self.seats.values()) or self._capacity():
             self.waiting_since = time.monotonic()
         elif time.monotonic() - self.waiting_since > CAPACITY_INTERVAL:
-            log.warning("waiting for a node with room for %s; the cluster has %s", self.resources, describe_resources())
+            log.warning(
+                "waiting for a node with room for %s; the cluster has %s",
+                self.resources,
+                describe_resources(),
+            )
             self.waiting_since = time.monotonic()

@@ -75,7 +75,10 @@ def conclude(filled: Filled, what: str) -> int:
         return 0
     for row, reason in sorted(filled.failed.items()):
         print(f"{what} {row} failed: {reason}", file=sys.stderr)
-    print(f"{len(filled.failed)} {what} failed; the same command tries them again and keeps the others", file=sys.stderr)
+    print(
+        f"{len(filled.failed)} {what} failed; the same command tries them again and keeps the others",
+        file=sys.stderr,
+    )
     return 1
 
 
@@ -88,7 +91,9 @@ def _note_failure(folder: Folder, what: str, outcome: Failed) -> None:
 class Tick(Protocol):
     """Called after each outcome with the number of failures so far."""
 
-    def __call__(self, num_failed: int) -> None: ...
+    def __call__(self, num_failed: int) -> None:
+        """Count one more outcome and show it."""
+        ...
 
 
 @contextmanager
@@ -108,7 +113,12 @@ def progress(what: str, *, total: int, done: int) -> Iterator[Tick]:
 
         yield tick
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, completed=done, pace="starting workers")
 
@@ -128,10 +138,12 @@ class Pace:
         self._start, self._at_start = clock(), done
 
     def step(self) -> None:
+        """One more is finished."""
         self.finished += 1
 
     @property
     def per_hour(self) -> float:
+        """Outcomes per hour since the start."""
         elapsed = max(self._clock() - self._start, 1e-9)
         return 3600 * (self.finished - self._at_start) / elapsed
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from bat_dist.config import UserError
+from bat_dist.config import RunError, UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
@@ -32,14 +32,13 @@ from bat_dist.storage.scores import (
 MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 
 
-def leave_out_scores(
-    folder: Folder, dataset: Dataset, settings: MemorizeSettings
-) -> tuple[LeaveOutScores, Filled]:
+def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
     """Run the missing trials, estimate from all complete ones, write the score files.
 
-    Raises UserError if not one trial is complete.
+    Raises RunError if not one trial is complete.
     """
     store, filled = fill_trials(folder, dataset, settings)
+    _check_any_complete(filled, "trial")
     trials = Trials.read(store, settings.num_trials)
     labels = (dataset.train.labels, dataset.test.labels)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
@@ -97,11 +96,10 @@ def _pairs_above(found: FeldmanZhang, threshold: float) -> InfluencePairs:
     return InfluencePairs(train[order], test[order], influence[order], np.full(len(order), np.nan), len(order))
 
 
-def ensemble_scores(
-    folder: Folder, dataset: Dataset, settings: MemorizeSettings
-) -> tuple[EnsembleScores, Filled]:
+def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[EnsembleScores, Filled]:
     """Train the missing members, score the samples, and compare with `memorization.npz` where the folder has one."""
     store, filled = fill_ensemble(folder, dataset, settings)
+    _check_any_complete(filled, "member")
     members = np.flatnonzero(store.status().complete[: settings.num_members])
     probabilities = store.read("train_probabilities", members)
     scores = {
@@ -113,6 +111,12 @@ def ensemble_scores(
     mem = read_memorization(folder, dataset.fingerprint)["mem"] if folder.exists(MEMORIZATION) else None
     alignments = {} if mem is None else {name: alignment(score, mem) for name, score in scores.items()}
     return EnsembleScores(scores, mem, alignments), filled
+
+
+def _check_any_complete(filled: Filled, what: str) -> None:
+    if not filled.kept + filled.computed:
+        first, reason = min(filled.failed.items())
+        raise RunError(f"no {what} is complete: {what} {first} failed with {reason}")
 
 
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:

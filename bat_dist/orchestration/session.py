@@ -19,8 +19,8 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     """Connect to Ray for the length of the block.
 
     `address`: `local` starts a private Ray on this machine; `auto` or `host:port` insists on a running cluster; None
-    takes the cluster of which this machine is part (or which `RAY_ADDRESS` names), and a private Ray if there is none.
-    A session that the caller has already opened is used and left open.  Raises UserError if the cluster does not answer.
+    takes the cluster that this machine is part of (or `RAY_ADDRESS` names), and a private Ray if there is none.
+    A session that is open already is used and left open.  Raises UserError if the cluster does not answer.
     """
     if ray.is_initialized():
         yield
@@ -46,10 +46,13 @@ def _connect(address: str) -> None:
     # The driver's own code travels to all nodes: what they have installed may be older.
     package = str(Path(bat_dist.__file__).parent)
     try:
-        ray.init(address=address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            address=address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level=logging.ERROR
+        )
     except ConnectionError as error:
         raise UserError(
-            f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}): start one (`ray up`, `ray start --head`), "
+            f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}): "
+            "start one (`ray up`, `ray start --head`), "
             "or pass --ray_address local to use this machine alone"
         ) from None
     log.info("connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
@@ -60,7 +63,7 @@ def _start_private() -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     log.info("started a private Ray on this machine: %s", describe_resources())
 
 

@@ -25,16 +25,27 @@ class MemorizeSettings:
     """`bat-dist memorize`.  Defaults: Sec. 2.1 and Appendix A of the paper, where it says; the rest is ours."""
 
     dataset: Annotated[
-        str, AfterValidator(_dataset_name), Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"), Group("data")
+        str,
+        AfterValidator(_dataset_name),
+        Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"),
+        Group("data"),
     ]
     out: Annotated[str, Help("result folder, or a URI such as s3://bucket/run; resumed if it holds trials", "DIR")]
     data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
     download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
-    num_train: Annotated[int | None, Ge(1), Help("take the first N/classes training samples of each class"), Group("data")] = None
+    num_train: Annotated[
+        int | None, Ge(1), Help("take the first N/classes training samples of each class"), Group("data")
+    ] = None
     num_test: Annotated[int | None, Ge(1), Help("the same for test samples"), Group("data")] = None
-    num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), Group("data")] = None
+    num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), Group("data")] = (
+        None
+    )
     image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
-    loader: Annotated[Literal["ffcv", "memory"], Help("ffcv reads a .beton from disk, memory holds all images; equal batches"), Group("data")] = "ffcv"
+    loader: Annotated[
+        Literal["ffcv", "memory"],
+        Help("ffcv reads a .beton from disk, memory holds all images; equal batches"),
+        Group("data"),
+    ] = "ffcv"
 
     score: Annotated[
         Literal["leave_out", "disagreement", "confidence"],
@@ -42,40 +53,77 @@ class MemorizeSettings:
         Group("what is estimated"),
     ] = "leave_out"
     num_trials: Annotated[int, Ge(2), Help("leave-out trials"), Group("what is estimated")] = 1000
-    subset_ratio: Annotated[float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps"), Group("what is estimated")] = 0.7
+    subset_ratio: Annotated[
+        float,
+        Gt(0),
+        Lt(1),
+        Help("share of the training samples that a trial keeps"),
+        Group("what is estimated"),
+    ] = 0.7
     mask_plan: Annotated[
         Literal["uniform", "balanced"],
         Help("subsets drawn independently, or so that each sample is left out equally often"),
         Group("what is estimated"),
     ] = "uniform"
-    num_members: Annotated[int, Ge(2), Help("networks in the ensemble (cheaper scores)"), Group("what is estimated")] = 10
+    num_members: Annotated[
+        int, Ge(2), Help("networks in the ensemble (cheaper scores)"), Group("what is estimated")
+    ] = 10
     ensemble_archs: Annotated[
-        tuple[Arch, ...] | None, Help("their architectures, in turn; default: arch at three sizes", "NAME"), Group("what is estimated")
+        tuple[Arch, ...] | None,
+        Help("their architectures, in turn; default: arch at three sizes", "NAME"),
+        Group("what is estimated"),
     ] = None
     import_scores: Annotated[
-        str | None, Help("take memorization and influence from this Feldman-Zhang .npz and run nothing", "FILE"), Group("what is estimated")
+        str | None,
+        Help("take memorization and influence from this Feldman-Zhang .npz and run nothing", "FILE"),
+        Group("what is estimated"),
     ] = None
-    influence_threshold: Annotated[float, Ge(0), Lt(1), Help("pairs above it are kept"), Group("what is estimated")] = 0.15
+    influence_threshold: Annotated[float, Ge(0), Lt(1), Help("pairs above it are kept"), Group("what is estimated")] = (
+        0.15
+    )
     influence_pairs: Annotated[
-        Literal["same_class", "all"], Help("which pairs of train and test samples are looked at"), Group("what is estimated")
+        Literal["same_class", "all"],
+        Help("which pairs of train and test samples are looked at"),
+        Group("what is estimated"),
     ] = "same_class"
     typicality: Annotated[
-        Literal["significant", "paper"], Help("rule for the test sets; docs/memorization.md compares them"), Group("what is estimated")
+        Literal["significant", "paper"],
+        Help("rule for the test sets; docs/memorization.md compares them"),
+        Group("what is estimated"),
     ] = "significant"
-    typicality_level: Annotated[float, Gt(0), Lt(0.5), Help("level of the significance test"), Group("what is estimated")] = 0.001
+    typicality_level: Annotated[
+        float, Gt(0), Lt(0.5), Help("level of the significance test"), Group("what is estimated")
+    ] = 0.001
 
-    arch: Annotated[Arch, Help("architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...", "NAME"), Group("training")] = "resnet9"
-    recipe: Annotated[Literal["fast", "paper"], Help("fast: one cycle; paper: 160 epochs, two drops"), Group("training")] = "fast"
+    arch: Annotated[
+        Arch,
+        Help("architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...", "NAME"),
+        Group("training"),
+    ] = "resnet9"
+    recipe: Annotated[
+        Literal["fast", "paper"], Help("fast: one cycle; paper: 160 epochs, two drops"), Group("training")
+    ] = "fast"
     epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
     batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("training")] = None
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
     precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), Group("training")] = 0
 
-    gpus_per_trial: Annotated[float | None, Ge(0), Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"), Group("Ray")] = None
+    gpus_per_trial: Annotated[
+        float | None,
+        Ge(0),
+        Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"),
+        Group("Ray"),
+    ] = None
     cpus_per_trial: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
-    num_workers: Annotated[int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), Group("Ray")] = None
-    ray_address: Annotated[str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")] = None
+    num_workers: Annotated[
+        int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), Group("Ray")
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
+        Group("Ray"),
+    ] = None
 
     status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 

@@ -142,8 +142,7 @@ def _typicality_groups(defined: Float[np.ndarray, " samples"], thresholds: tuple
     names = (f"typical, mem < {low:g}", "between", f"atypical, mem > {high:g}")
     groups = zip(names, (BLUE, GREY, RED), (typical, ~typical & ~atypical, atypical), strict=True)
     return [
-        (f"{name}\n{_share(members.mean())} ({members.sum():,})", *rest, members)
-        for name, *rest, members in groups
+        (f"{name}\n{_share(members.mean())} ({members.sum():,})", *rest, members) for name, *rest, members in groups
     ]
 
 
@@ -155,9 +154,7 @@ def _stacked_shares(ax: Axes, defined: Float[np.ndarray, " samples"], groups) ->
     base = np.zeros(len(edges) - 1)
     for label, color, members in groups:
         share = np.histogram(defined[members], edges)[0] / len(defined)
-        ax.bar(
-            edges[:-1], share, BIN, base, align="edge", color=color, label=label, ec="white", linewidth=0.5
-        )
+        ax.bar(edges[:-1], share, BIN, base, align="edge", color=color, label=label, ec="white", linewidth=0.5)
         base += share
     _share_axis(ax, base.max() * 1.08)
     ax.set(title=f"share of samples per bin of {BIN:g}", xlabel="mem value")
@@ -199,14 +196,10 @@ def _strip(ax: Axes, y: int, values: Float[np.ndarray, " trials"], color: str) -
     spread = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.5
     alpha = float(np.clip(60 / len(values), 0.15, 0.8))
     ax.plot(values, y + spread, "o", color=color, ms=3.5, mew=0, alpha=alpha)
-    ax.errorbar(
-        values.mean(), y, xerr=values.std(), fmt="D", color=INK, ms=5, mec="white", capsize=4, elinewidth=1.6
-    )
+    ax.errorbar(values.mean(), y, xerr=values.std(), fmt="D", color=INK, ms=5, mec="white", capsize=4, elinewidth=1.6)
 
 
-def _density(
-    fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[np.ndarray, " samples"]
-) -> None:
+def _density(fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[np.ndarray, " samples"]) -> None:
     """Points while they can be told apart, else counts in hexagonal cells on a logarithmic scale."""
     if len(x) < FEW:
         ax.plot(x, y, "o", color=BLUE, ms=4.5, mew=0, alpha=0.6)

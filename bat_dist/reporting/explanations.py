@@ -27,8 +27,7 @@ _TEXTS = {
         "The highest and the lowest values, whatever the class; equal values in the order of the "
         "dataset. Wrongly labelled samples often show up among the highest. A value below 0 is mostly "
         "noise of the estimate: compare it with its standard error.",
-        "Training images with the highest memorization, then those with the lowest, each with its id, "
-        "class and value.",
+        "Training images with the highest memorization, then those with the lowest, each with its id, class and value.",
     ),
     "influence_pairs_gallery": (
         "Memorized samples that pay off",
@@ -44,8 +43,7 @@ _TEXTS = {
         "as new as the test set, so those two accuracies should be close; if they are not, the test set "
         "is of another kind, or something is wrong. The gap between trained on and left out is the "
         "average memorization.",
-        "Three rows of points, one point per trial: accuracy on samples trained on, left out, and on the "
-        "test set.",
+        "Three rows of points, one point per trial: accuracy on samples trained on, left out, and on the test set.",
     ),
     "alignment_scatter": (
         "A cheaper score against memorization",

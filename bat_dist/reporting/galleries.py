@@ -114,9 +114,7 @@ def influence_pairs_gallery(
     title = "Train and test samples of high influence"
     shown = distinct_pairs(train_index, test_index, influence, k)
     if len(shown) == 0:
-        return message_figure(
-            title, "No pair of a train and a test sample has an influence above the threshold."
-        )
+        return message_figure(title, "No pair of a train and a test sample has an influence above the threshold.")
 
     def cell(p: int) -> Cell:
         i, j = int(train_index[p]), int(test_index[p])
@@ -225,9 +223,7 @@ def _image(ax: Axes, image: UInt8[np.ndarray, "height width 3"], x: float, y: fl
     ax.add_patch(Rectangle((left, bottom), width, height, fill=False, edgecolor=RULE, linewidth=0.5))
 
 
-def _text(
-    ax, x, y, text, room, *, size=SMALL, weight="normal", color=INK, ha="center", keep_end=False
-) -> None:
+def _text(ax, x, y, text, room, *, size=SMALL, weight="normal", color=INK, ha="center", keep_end=False) -> None:
     """Write one line, its baseline at (x, y), cut to `room` inches."""
     shown = fit(text, room, size, weight=weight, keep_end=keep_end)
     ax.text(x, y, shown, size=size, weight=weight, color=color, ha=ha, va="baseline")

@@ -33,15 +33,11 @@ def report_leave_out(
 ) -> str:
     """Write figures/, index.html and summary.json of leave-out scores; returns the lines to print."""
     summary = _leave_out_summary(dataset, settings, scores, failed or {})
-    return _write(
-        folder, f"Memorization of {dataset.name}", summary, settings, _leave_out_figures(dataset, scores)
-    )
+    return _write(folder, f"Memorization of {dataset.name}", summary, settings, _leave_out_figures(dataset, scores))
 
 
-def report_ensemble(
-    folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores
-) -> str:
-    """The same for the cheaper scores, into files of their own: ensemble_figures/, ensemble.html, ensemble_summary.json."""
+def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores) -> str:
+    """The same for the cheaper scores, into files of their own, named ensemble_*."""
     chosen = settings["score"]
     summary: dict[str, Any] = {
         "dataset": dataset.name,
@@ -49,9 +45,7 @@ def report_ensemble(
         "score": chosen,
         "mean_score": found.scores[chosen].mean(),
         "alignment": {name: vars(value) for name, value in found.alignments.items()},
-        "warnings": []
-        if found.mem is not None
-        else ["no memorization.npz in this folder: nothing to compare with"],
+        "warnings": [] if found.mem is not None else ["no memorization.npz in this folder: nothing to compare with"],
     }
     drawn = {}
     if found.mem is not None:
@@ -65,9 +59,7 @@ def report_ensemble(
             auroc=agreement.auroc,
             atypical_threshold=ATYPICAL_THRESHOLD,
         )
-    return _write(
-        folder, f"{chosen.capitalize()} of {dataset.name}", summary, settings, drawn, prefix="ensemble_"
-    )
+    return _write(folder, f"{chosen.capitalize()} of {dataset.name}", summary, settings, drawn, prefix="ensemble_")
 
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:

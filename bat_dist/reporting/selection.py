@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def extremes(
-    mem: Float[np.ndarray, " samples"], k: int
-) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
+def extremes(mem: Float[np.ndarray, " samples"], k: int) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
     """Indices of the `k` highest (falling) and the `k` lowest (rising) values; no index comes in both."""
     index = np.flatnonzero(np.isfinite(mem))
     falling = index[np.lexsort((index, -mem[index]))]

@@ -96,7 +96,7 @@ class Folder:
     def write_npz(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays as a compressed npz that loads without pickle."""
         buffer = BytesIO()
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, allow_pickle=False, **arrays)
         self.write(name, buffer.getvalue())
 
     def read_npz(self, name: str) -> dict[str, np.ndarray]:

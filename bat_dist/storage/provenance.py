@@ -1,4 +1,4 @@
-"""Where a result comes from: command, versions, hardware, git revision.  No environment variables: they hold secrets."""
+"""Where a result comes from: command, versions, hardware, git revision.  Never the environment: it holds secrets."""
 
 import os
 import platform
@@ -39,7 +39,9 @@ def git_revision() -> str | None:
 
 
 def _git(folder: Path, *words: str) -> str:
-    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    return subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
 
 
 def _version(package: str) -> str | None:
@@ -54,4 +56,7 @@ def _cpu_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )

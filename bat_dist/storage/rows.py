@@ -1,8 +1,9 @@
 """The row store: named arrays, one row per unit of work, in Zarr format 3.
 
-Every row is one chunk per array and a SHA-256 digest, written last, over the row's values, its number and the store's
-identity.  A row is complete if its digest is right: a write that was cut off, a flipped byte, a row copied from another
-place or another store all fail it, and the unit is computed again.  No pickle anywhere.  Any Zarr reader opens the arrays.
+Every row is one chunk per array and a SHA-256 digest, written last, over the row's values, its number and the
+store's identity.  A row is complete if its digest is right: a write that was cut off, a flipped byte, a row copied
+from another place or another store all fail it, and the unit is computed again.  No pickle anywhere.  Any Zarr reader
+opens the arrays.
 """
 
 import hashlib
@@ -41,7 +42,7 @@ class Field:
 
 @dataclass(frozen=True)
 class RowStatus:
-    """Which rows are there.  `complete`: bool [rows]; `damaged`: numbers of rows that were begun but fail their digest."""
+    """Which rows are there.  `complete`: bool [rows]; `damaged`: numbers of rows that fail their digest."""
 
     complete: np.ndarray
     damaged: tuple[int, ...]
@@ -50,8 +51,8 @@ class RowStatus:
 class RowStore:
     """Rows 0, 1, 2, ... of named arrays under `folder`, bound to `identity` (any JSON mapping).
 
-    `open` creates the store if there is none, and otherwise compares.  Raises StoreMismatch, naming what differs, if the
-    rows there belong to another identity, and StoreDamaged if the store's description is unreadable.
+    `open` creates the store if there is none, and otherwise compares.  Raises StoreMismatch, naming what differs, if
+    the rows there belong to another identity, and StoreDamaged if the store's description is unreadable.
     """
 
     def __init__(self, group: zarr.Group, folder: Folder):
@@ -65,17 +66,21 @@ class RowStore:
         self._identity_digest = hashlib.sha256(_canonical(self.identity)).digest()
 
     @classmethod
-    def open(cls, folder: Folder, *, fields: Mapping[str, Field], identity: Mapping[str, Any], num_rows: int) -> "RowStore":
+    def open(
+        cls, folder: Folder, *, fields: Mapping[str, Field], identity: Mapping[str, Any], num_rows: int
+    ) -> "RowStore":
         """The store in `folder` with room for `num_rows`, made or grown as needed."""
         identity = json.loads(_canonical(identity))
         store = cls.existing(folder) or cls(_create(folder, fields, identity), folder)
-        if changes := differences(store.identity, identity):
+        if changes := differences(store.identity, dict(identity)):
             raise StoreMismatch(
                 f"{folder} holds results of other settings or data; use another --out, or the same settings. "
                 f"It differs in: {'; '.join(changes)}"
             )
         if store.fields != dict(fields):
-            raise StoreDamaged(f"{folder} has other arrays than its identity asks for: it was changed; use another --out")
+            raise StoreDamaged(
+                f"{folder} has other arrays than its identity asks for: it was changed; use another --out"
+            )
         store._grow(num_rows)
         return store
 

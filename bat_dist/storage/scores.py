@@ -82,7 +82,7 @@ class LeaveOutScores:
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Cheaper scores of every training sample by name, higher = more atypical, and their agreement with `mem`, if known."""
+    """Cheaper scores of every training sample by name, higher = more atypical; agreement with `mem`, if known."""
 
     scores: dict[str, np.ndarray]
     mem: Float[np.ndarray, " train"] | None
@@ -132,7 +132,7 @@ def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> Non
 
 
 def write_ensemble_scores(folder: Folder, names: SampleNames, scores: Mapping[str, np.ndarray]) -> None:
-    """`ensemble_scores.npz`: one value per training sample for each score; higher is more atypical in `disagreement`."""
+    """`ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
     folder.write_npz("ensemble_scores.npz", **scores, **asdict(names))
 
 
@@ -141,6 +141,6 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
     arrays = folder.read_npz(MEMORIZATION)
     if str(arrays.get("fingerprint")) != fingerprint:
         raise UserError(
-            f"{folder}/{MEMORIZATION} was computed on other data (or another order) than the one given: order is identity"
+            f"{folder}/{MEMORIZATION} was computed on other data than the one given, or on another order of it"
         )
     return arrays

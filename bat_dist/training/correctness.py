@@ -34,7 +34,12 @@ def predicted_probabilities(
 
 
 def correctness(
-    model: nn.Module, loader: Loader, labels: Int64[np.ndarray, " samples"], *, batch_size: int, precision: Precision
+    model: nn.Module,
+    loader: Loader,
+    labels: Int64[np.ndarray, " samples"],
+    *,
+    batch_size: int,
+    precision: Precision,
 ) -> Bool[np.ndarray, " samples"]:
     """Whether each sample of the loader's split is given its label.  Raises as `predicted_probabilities`."""
     probabilities = predicted_probabilities(model, loader, batch_size=batch_size, precision=precision)

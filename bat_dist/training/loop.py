@@ -58,9 +58,7 @@ def fit(
     model.train()
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
-        batches = loader.train_epoch(
-            indices, batch_size=recipe.batch_size, generator=generator, drop_last=last == 1
-        )
+        batches = loader.train_epoch(indices, batch_size=recipe.batch_size, generator=generator, drop_last=last == 1)
         for images, labels, _ in batches:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step=step, num_steps=num_steps)

@@ -101,11 +101,11 @@ def run_member(
 
 
 def seeded_model(arch: str, dataset: Dataset, device: torch.device, *, key: tuple[int, ...]) -> nn.Module:
-    """A freshly initialized network on `device`, whose weights depend on `key` alone; torch's own generator is left alone."""
+    """A new network on `device` whose weights depend on `key` alone; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(key))
         model = build(arch, len(dataset.class_names), mean=dataset.spec.mean, std=dataset.spec.std)
-    return model.to(device, memory_format=torch.channels_last)
+    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _fit_erm(

@@ -10,9 +10,7 @@ from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
 
 def crop_flip_one_by_one(images, draws, padding):
     cut = []
-    for image, (row, column), flip in zip(
-        images.numpy(), draws.corners.tolist(), draws.flips.tolist(), strict=True
-    ):
+    for image, (row, column), flip in zip(images.numpy(), draws.corners.tolist(), draws.flips.tolist(), strict=True):
         height, width = image.shape[:2]
         window = np.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         window = window[row : row + height, column : column + width]
@@ -48,9 +46,7 @@ def test_every_window_of_a_rectangular_image(flip):
     corners = torch.cartesian_prod(torch.arange(5), torch.arange(5))
     draws = CropFlip(corners, torch.full((25,), flip))
     images = random_images(1, 4, 6).expand(25, -1, -1, -1)
-    assert torch.equal(
-        crop_flip(images, draws, padding=padding), crop_flip_one_by_one(images, draws, padding)
-    )
+    assert torch.equal(crop_flip(images, draws, padding=padding), crop_flip_one_by_one(images, draws, padding))
 
 
 def test_the_middle_window_is_the_image_and_the_corner_brings_zeros():
@@ -74,8 +70,7 @@ def test_corners_and_flips_are_uniform_and_independent():
 
 def test_without_flip_nothing_is_mirrored_and_crops_are_the_same():
     with_flip, without = (
-        draw_crop_flip(100, padding=4, flip=flip, generator=torch.Generator().manual_seed(0))
-        for flip in (True, False)
+        draw_crop_flip(100, padding=4, flip=flip, generator=torch.Generator().manual_seed(0)) for flip in (True, False)
     )
     assert with_flip.flips.any()
     assert not without.flips.any()

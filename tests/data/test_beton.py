@@ -49,9 +49,7 @@ def test_bytes_are_those_of_ffcvs_own_writer(count, size, tmp_path, monkeypatch)
     fields = {"index": IntField(), "label": IntField(), "image": image_field}
     theirs = tmp_path / "theirs.beton"
     samples = list(zip(range(count), labels, images, strict=True))
-    ffcv.writer.DatasetWriter(str(theirs), fields, page_size=MIN_PAGE, num_workers=1).from_indexed_dataset(
-        samples
-    )
+    ffcv.writer.DatasetWriter(str(theirs), fields, page_size=MIN_PAGE, num_workers=1).from_indexed_dataset(samples)
     assert ensure(tmp_path / "ours", images, labels).read_bytes() == theirs.read_bytes()
 
 

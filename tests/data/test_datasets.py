@@ -54,16 +54,12 @@ def test_the_name_is_the_one_dial(name, num_classes, image_size, epsilon, crop_p
     ],
 )
 def test_unknown_name_gets_the_nearest_valid_one(typed, nearest):
-    with pytest.raises(
-        DatasetError, match=rf"did you mean '.*{nearest}.* The datasets are {', '.join(DATASETS)}"
-    ):
+    with pytest.raises(DatasetError, match=rf"did you mean '.*{nearest}.* The datasets are {', '.join(DATASETS)}"):
         check_dataset(typed)
 
 
 def test_table_loads_no_numpy_torch_or_pillow():
-    code = (
-        "import sys, bat_dist.data.table; print([m for m in ('numpy', 'torch', 'PIL') if m in sys.modules])"
-    )
+    code = "import sys, bat_dist.data.table; print([m for m in ('numpy', 'torch', 'PIL') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
 
@@ -138,9 +134,7 @@ def test_numbers_take_the_first_of_each_class_in_order(num_train, num_test, num_
     [(0, "positive"), (-10, "positive"), (15, "divisible by the 10 classes"), (5000, "equally many")],
 )
 def test_numbers_that_cannot_be_balanced_are_refused(option, number, rule):
-    with pytest.raises(
-        DatasetError, match=rf"{option} must .*{rule}.* got {number}.*multiple of 10 from 10 to \d+"
-    ):
+    with pytest.raises(DatasetError, match=rf"{option} must .*{rule}.* got {number}.*multiple of 10 from 10 to \d+"):
         load_dataset("digits", **{option: number})
 
 

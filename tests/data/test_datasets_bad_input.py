@@ -120,12 +120,8 @@ def test_an_encrypted_zip(tmp_path):
 def test_files_too_large_to_be_images_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_FILE_BYTES", 1000)
     tree = image_tree() | {"train/ant/1.png": b"0" * 1001}
-    refused(
-        "image_folder", write_zip(tree, tmp_path / "a.zip"), match="ant/1.png in .* has 1,001 bytes; at most"
-    )
-    refused(
-        "image_folder", write_folder(tree, tmp_path / "a"), match="ant/1.png has 1,001 bytes; at most 1,000"
-    )
+    refused("image_folder", write_zip(tree, tmp_path / "a.zip"), match="ant/1.png in .* has 1,001 bytes; at most")
+    refused("image_folder", write_folder(tree, tmp_path / "a"), match="ant/1.png has 1,001 bytes; at most 1,000")
 
 
 # --- images
@@ -159,9 +155,7 @@ def test_a_broken_image_is_named(tmp_path, file):
 def test_formats_behind_another_suffix_are_not_opened(tmp_path, data):
     """PostScript would be run by another program."""
     folder = write_folder(image_tree() | {"train/ant/0.png": data}, tmp_path)
-    refused(
-        "image_folder", folder, match=r"train/ant/0.png in .* is not an image, or of a format other than JPEG"
-    )
+    refused("image_folder", folder, match=r"train/ant/0.png in .* is not an image, or of a format other than JPEG")
 
 
 def test_the_first_broken_image_in_order_is_named(tmp_path):

@@ -109,9 +109,7 @@ def test_cifar_takes_its_own_folder_too(stored):
 def test_missing_cifar_says_how_to_get_it(stored, tmp_path):
     name, root = stored
     kind = kind_of(name)
-    with pytest.raises(
-        DatasetError, match=rf"has no file first: .*download.*{kind.filename} from {kind.url}"
-    ):
+    with pytest.raises(DatasetError, match=rf"has no file first: .*download.*{kind.filename} from {kind.url}"):
         load_dataset(name, data_dir=tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
     (root / kind.base_folder / "held_out").unlink()

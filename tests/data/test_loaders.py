@@ -116,14 +116,10 @@ def test_batches_are_of_the_contract(loader):
         assert batch.labels.shape == batch.indices.shape == (5,)
 
 
-@pytest.mark.parametrize(
-    ("size", "padding", "flip"), [(32, 4, True), (32, 0, True), (64, 8, True), (8, 1, False)]
-)
+@pytest.mark.parametrize(("size", "padding", "flip"), [(32, 4, True), (32, 0, True), (64, 8, True), (8, 1, False)])
 def test_both_loaders_yield_the_same_bits(size, padding, flip, tmp_path):
     split = self_describing_split(150, size)
-    memory, ffcv = (
-        make(kind, split, tmp_path, crop_padding=padding, flip=flip) for kind in ("memory", "ffcv")
-    )
+    memory, ffcv = (make(kind, split, tmp_path, crop_padding=padding, flip=flip) for kind in ("memory", "ffcv"))
     indices = np.random.default_rng(2).permutation(150)[:101]
     assert_same(memory.eval_epoch(batch_size=32), ffcv.eval_epoch(batch_size=32))
     mine, other = seeded(1), seeded(1)
@@ -155,9 +151,7 @@ def test_train_epoch_is_the_naive_one(loader, split):
 def test_an_epoch_is_a_function_of_the_generators_state(loader):
     generator = seeded(3)
     state = generator.get_state()
-    first, second = (
-        list(loader.train_epoch(range(200), batch_size=64, generator=generator)) for _ in range(2)
-    )
+    first, second = (list(loader.train_epoch(range(200), batch_size=64, generator=generator)) for _ in range(2))
     assert not torch.equal(first[0].indices, second[0].indices)
     generator.set_state(state)
     assert_same(loader.train_epoch(range(200), batch_size=64, generator=generator), first)
@@ -166,9 +160,7 @@ def test_an_epoch_is_a_function_of_the_generators_state(loader):
 
 def test_augmentation_differs_between_epochs(loader):
     generator = seeded(3)
-    images = torch.cat(
-        [next(loader.train_epoch([5], batch_size=1, generator=generator)).images for _ in range(20)]
-    )
+    images = torch.cat([next(loader.train_epoch([5], batch_size=1, generator=generator)).images for _ in range(20)])
     assert len(torch.unique(images, dim=0)) > 15
 
 
@@ -350,9 +342,7 @@ def test_leaving_an_epoch_early_reads_no_further(fresh_ffcv, monkeypatch):
 
     run_pipeline = module.EpochIterator.run_pipeline
     calls = []
-    monkeypatch.setattr(
-        module.EpochIterator, "run_pipeline", lambda *args: (calls.append(1), run_pipeline(*args))[1]
-    )
+    monkeypatch.setattr(module.EpochIterator, "run_pipeline", lambda *args: (calls.append(1), run_pipeline(*args))[1])
     epoch = fresh_ffcv.eval_epoch(batch_size=1)
     next(epoch)
     epoch.close()

@@ -30,21 +30,16 @@ def test_disagreement_equals_scipy(block, monkeypatch):
     probs = softmax_outputs(4, 7, 5)
     probs[0, 0] = [1, 0, 0, 0, 0]
     expected = [
-        sum(jensenshannon(probs[j, n], probs[p, n]) ** 2 for j in range(4) for p in range(4)) / 16
-        for n in range(7)
+        sum(jensenshannon(probs[j, n], probs[p, n]) ** 2 for j in range(4) for p in range(4)) / 16 for n in range(7)
     ]
     np.testing.assert_allclose(ensemble_disagreement(probs), expected, rtol=1e-10, atol=1e-15)
 
 
 def test_disagreement_of_equals_is_zero_and_of_opposites_log_2():
     """m models sure of m different classes: m(m-1) ordered pairs at log 2, hence (m-1)/m log 2."""
-    np.testing.assert_array_equal(
-        ensemble_disagreement(np.repeat(softmax_outputs(1, 9, 6), 5, axis=0)), np.zeros(9)
-    )
+    np.testing.assert_array_equal(ensemble_disagreement(np.repeat(softmax_outputs(1, 9, 6), 5, axis=0)), np.zeros(9))
     for m in (2, 3, 10):
-        np.testing.assert_allclose(
-            ensemble_disagreement(np.eye(m)[:, None]), (m - 1) / m * np.log(2), rtol=1e-14
-        )
+        np.testing.assert_allclose(ensemble_disagreement(np.eye(m)[:, None]), (m - 1) / m * np.log(2), rtol=1e-14)
 
 
 def test_disagreement_of_near_equals_is_accurate():
@@ -172,9 +167,7 @@ def test_threshold_at_share_cuts_that_share():
         assert (score > threshold_at_share(score, share)).sum() == round(1000 * share)
     with_nan = np.r_[score, np.full(500, np.nan)]
     assert threshold_at_share(with_nan, 0.4) == threshold_at_share(score, 0.4)
-    assert (
-        np.repeat([1.0, 2.0, 3.0], 10) > threshold_at_share(np.repeat([1.0, 2.0, 3.0], 10), 0.5)
-    ).sum() == 10
+    assert (np.repeat([1.0, 2.0, 3.0], 10) > threshold_at_share(np.repeat([1.0, 2.0, 3.0], 10), 0.5)).sum() == 10
 
 
 def test_bad_input_is_refused():

@@ -20,10 +20,7 @@ def naive_memorization(mask, correct):
         answers = {True: [], False: []}
         for trial in range(len(mask)):
             answers[bool(mask[trial, sample])].append(float(correct[trial, sample]))
-        means = [
-            sum(answers[side]) / len(answers[side]) if answers[side] else float("nan")
-            for side in (True, False)
-        ]
+        means = [sum(answers[side]) / len(answers[side]) if answers[side] else float("nan") for side in (True, False)]
         mem.append(means[0] - means[1])
     return np.array(mem)
 
@@ -94,9 +91,7 @@ def test_lookup_table_on_pairs_of_copies_has_its_closed_form():
 def simulated(p_in, p_out, num_trials, replications, seed=0):
     """One replication per sample: correctness is a coin with p_in or p_out."""
     rng = np.random.default_rng(seed)
-    mask = rng.permuted(
-        np.arange(num_trials)[:, None] < np.full(replications, round(0.7 * num_trials)), axis=0
-    )
+    mask = rng.permuted(np.arange(num_trials)[:, None] < np.full(replications, round(0.7 * num_trials)), axis=0)
     p = np.where(mask, np.float32(p_in), np.float32(p_out))
     return estimate_memorization(mask, rng.random(mask.shape, dtype=np.float32) < p)
 
@@ -133,9 +128,7 @@ def test_newcombe_interval_averages_95_percent_where_networks_live():
     """p_in mostly near 1, p_out anywhere, 1000 trials: 95 +- 1% on average; Monte Carlo error 0.05 points."""
     rng, draws = np.random.default_rng(1), 200_000
     p_in, p_out = rng.beta(8, 0.5, draws), rng.random(draws)
-    low, high = newcombe_interval(
-        rng.binomial(700, p_in), np.array(700), rng.binomial(300, p_out), np.array(300)
-    )
+    low, high = newcombe_interval(rng.binomial(700, p_in), np.array(700), rng.binomial(300, p_out), np.array(300))
     assert abs(((low <= p_in - p_out) & (p_in - p_out <= high)).mean() - 0.95) < 0.01
 
 

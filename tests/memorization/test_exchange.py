@@ -152,9 +152,7 @@ def test_another_dataset_or_order_is_refused(trials):
     ):
         load_feldman_zhang(file, train_labels=swapped)
     file.seek(0)
-    with pytest.raises(
-        ValueError, match="tt_labels has 12 samples, the dataset 11: the file is of another set"
-    ):
+    with pytest.raises(ValueError, match="tt_labels has 12 samples, the dataset 11: the file is of another set"):
         load_feldman_zhang(file, test_labels=trials[4][:-1])
 
 

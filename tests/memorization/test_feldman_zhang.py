@@ -39,9 +39,7 @@ def test_where_there_were_no_trials_theirs_is_made_up_and_ours_undefined(golden,
     np.testing.assert_array_equal(np.isnan(ours.mem), ~defined)
     assert ours.num_undefined == 2
     accuracy = golden["correct_train"].mean(axis=0)
-    np.testing.assert_allclose(
-        golden["memorization"][[NEVER_OUT, NEVER_IN]], [accuracy[0], -accuracy[1]], atol=1e-6
-    )
+    np.testing.assert_allclose(golden["memorization"][[NEVER_OUT, NEVER_IN]], [accuracy[0], -accuracy[1]], atol=1e-6)
     assert (ours.accuracy_in[NEVER_OUT], ours.accuracy_out[NEVER_IN]) == (accuracy[0], accuracy[1])
 
 
@@ -63,9 +61,7 @@ def test_influence_is_theirs_where_it_is_defined(golden, defined):
 def test_pairs_are_theirs(golden, defined):
     found = influential_pairs(golden["mask"], golden["correct_test"], threshold=0.15, same_class=False)
     theirs = (golden["own.influence64"].T > 0.15) & defined[:, None]
-    np.testing.assert_array_equal(
-        np.sort(found.train_index * 120 + found.test_index), np.flatnonzero(theirs.ravel())
-    )
+    np.testing.assert_array_equal(np.sort(found.train_index * 120 + found.test_index), np.flatnonzero(theirs.ravel()))
 
 
 @pytest.mark.parametrize("suffix", ["", "_sameclass"])

@@ -176,9 +176,7 @@ def large_trials():
 def test_memory_stays_within_the_block(large_trials, size):
     vectors = 2 * 2**20  # counts and indices by sample
     options = {"same_class": False, "block_bytes": size}
-    assert (
-        peak_bytes(lambda: max_influence(*large_trials, thresholds=(0.15, 0.02), **options)) < size + vectors
-    )
+    assert peak_bytes(lambda: max_influence(*large_trials, thresholds=(0.15, 0.02), **options)) < size + vectors
     assert peak_bytes(lambda: influential_pairs(*large_trials, threshold=0.35, **options)) < size + vectors
 
 
@@ -224,9 +222,7 @@ def test_different_numbers_of_trials_are_refused():
 
 def test_an_empty_subset_gives_no_pairs():
     mask, test_correct, *_ = random_trials(0)
-    pairs = influential_pairs(
-        mask, test_correct, threshold=-2, same_class=False, train_subset=np.array([], int)
-    )
+    pairs = influential_pairs(mask, test_correct, threshold=-2, same_class=False, train_subset=np.array([], int))
     assert pairs.num_found == 0
     assert len(pairs.influence) == 0
     assert np.isnan(

@@ -41,9 +41,7 @@ def test_balanced_leaves_everyone_out_equally_often_after_every_prefix(problem, 
         axis=0,
     )
     assert (left_out.max(axis=1) - left_out.min(axis=1) <= 1).all()
-    np.testing.assert_array_equal(
-        left_out.sum(axis=1), (num_samples - size_in) * np.arange(1, num_trials + 1)
-    )
+    np.testing.assert_array_equal(left_out.sum(axis=1), (num_samples - size_in) * np.arange(1, num_trials + 1))
 
 
 def test_balanced_left_out_samples_are_slots_of_permutations():
@@ -60,9 +58,7 @@ def test_balanced_left_out_samples_are_slots_of_permutations():
 def test_balanced_deals_out_the_smaller_side(ratio, dealt_are_in):
     """Pinned: a plan that changes would not extend the runs that exist."""
     dealt = np.random.default_rng([2, 0]).permutation(10)[: 5 if ratio == 0.5 else 3]
-    np.testing.assert_array_equal(
-        balanced_mask(10, ratio, 2, 0), np.isin(np.arange(10), dealt) == dealt_are_in
-    )
+    np.testing.assert_array_equal(balanced_mask(10, ratio, 2, 0), np.isin(np.arange(10), dealt) == dealt_are_in)
 
 
 @plans
@@ -78,9 +74,7 @@ def test_seeds_and_trials_give_different_subsets(plan):
     assert len(set(drawn)) == len(drawn)
 
 
-@pytest.mark.parametrize(
-    ("plan", "ratio"), [("uniform", 0.7), ("uniform", 0.3), ("balanced", 0.7), ("balanced", 0.3)]
-)
+@pytest.mark.parametrize(("plan", "ratio"), [("uniform", 0.7), ("uniform", 0.3), ("balanced", 0.7), ("balanced", 0.3)])
 def test_pairs_are_left_out_together_as_often_as_at_random(plan, ratio):
     """P(i and j in) = n(n-1)/N(N-1): subsets carry no structure that influence could pick up."""
     num_samples, num_trials = 20, 6000

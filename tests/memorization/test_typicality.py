@@ -78,9 +78,7 @@ def test_thresholds_are_strict_as_printed():
     """mem of exactly 0.15 is not atypical, of exactly 0.02 not typical; accuracy of exactly 0.8 is enough."""
     mask = np.arange(20)[:, None] % 2 == np.zeros(3)
     test_correct = np.tile(np.arange(20)[:, None] < 16, (1, 2))
-    sets = typical_sets(
-        np.array([0.15, 0.02, 0.0199]), mask, test_correct, np.zeros(3, int), np.zeros(2, int)
-    )
+    sets = typical_sets(np.array([0.15, 0.02, 0.0199]), mask, test_correct, np.zeros(3, int), np.zeros(2, int))
     assert not sets.train_atypical.any()
     np.testing.assert_array_equal(sets.train_typical, [False, False, True])
     assert sets.test_typical.all()
@@ -110,10 +108,7 @@ def test_the_noise_warning_foretells_what_chance_takes(no_influence):
     foretold = Noise.of(mask[:, mem > 0.15], test_correct, None).expected_excesses(0.02)
     assert 100 < foretold < 400
     assert abs(lost - foretold) < 5 * np.sqrt(foretold)
-    assert any(
-        f"about {foretold:.0f} of 2000 accurate test samples leave the typical set" in w
-        for w in sets.warnings
-    )
+    assert any(f"about {foretold:.0f} of 2000 accurate test samples leave the typical set" in w for w in sets.warnings)
 
 
 def test_significance_keeps_what_chance_would_take(no_influence):
@@ -146,9 +141,7 @@ def test_at_1000_trials_the_papers_typical_set_is_mostly_chance():
     labels = np.arange(2000) % 10
     sets = typical_sets(np.ones(2000), mask, test_correct, labels, labels[:200], rule="paper")
     assert sets.sizes()["test_typical"] == 0
-    assert any(
-        "about 200 of 200 accurate test samples leave the typical set by chance" in w for w in sets.warnings
-    )
+    assert any("about 200 of 200 accurate test samples leave the typical set by chance" in w for w in sets.warnings)
     assert typical_sets(np.ones(2000), mask, test_correct, labels, labels[:200]).sizes()["test_typical"] > 195
 
 

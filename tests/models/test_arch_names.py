@@ -87,7 +87,5 @@ def test_every_suggestion_is_valid():
 
 
 def test_names_are_checked_without_torch():
-    code = (
-        "import sys; import bat_dist.models.names; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
-    )
+    code = "import sys; import bat_dist.models.names; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

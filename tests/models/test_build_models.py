@@ -47,9 +47,7 @@ def test_the_seed_alone_decides_the_weights(name):
     assert not torch.equal(first.body[0].weight, other.body[0].weight)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"])
 def test_channels_last_changes_the_layout_and_not_the_result(name):
     model = network(name).double().eval()
     x = images(2, 16).double()
@@ -61,15 +59,11 @@ def test_channels_last_changes_the_layout_and_not_the_result(name):
             module.register_forward_hook(
                 lambda _m, _i, out: formats.append(out.is_contiguous(memory_format=torch.channels_last))
             )
-    assert torch.allclose(
-        model(x.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-9, atol=1e-9
-    )
+    assert torch.allclose(model(x.contiguous(memory_format=torch.channels_last)), expected, rtol=1e-9, atol=1e-9)
     assert all(formats)
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"])
 def test_every_parameter_gets_a_gradient(name):
     model = network(name)
     model(images(4, 16)).square().sum().backward()

@@ -155,9 +155,7 @@ def observe(name, num_classes):
 
 def test_outputs_gradients_and_running_statistics(case):
     key, observed = case
-    expected = {
-        name.removeprefix(f"{key}."): VECTORS[name] for name in VECTORS.files if name.startswith(key + ".")
-    }
+    expected = {name.removeprefix(f"{key}."): VECTORS[name] for name in VECTORS.files if name.startswith(key + ".")}
     names = [name for name in expected if name.startswith(("eval.", "train."))]
     assert len(names) == 6
     assert {name: error(observed.outputs[name], expected[name]) for name in names} == {
@@ -186,9 +184,7 @@ def test_counts(reference):
     assert model.head.in_features == expected["penultimate_dim"]
     assert sum(isinstance(module, nn.Conv2d) for module in modules) == expected["n_conv"]
     assert sum(isinstance(module, nn.BatchNorm2d) for module in modules) == expected["n_bn"]
-    if (
-        expected["params"] == expected["params_used_in_forward"]
-    ):  # else TRADES's extra group is among the shapes
+    if expected["params"] == expected["params_used_in_forward"]:  # else TRADES's extra group is among the shapes
         digest = hashlib.sha256(json.dumps(sorted_shapes(model)).encode()).hexdigest()
         assert digest == expected["sorted_param_shapes_sha256"]
 

@@ -87,9 +87,7 @@ def test_accuracy_states_mean_spread_and_gap(visible_texts):
 @pytest.mark.parametrize("num", [0, 1, 8, 1000])
 def test_any_number_of_trials(num, visible_texts):
     rng = np.random.default_rng(0)
-    texts = visible_texts(
-        accuracy_by_trial(np.ones(num), rng.random(num), rng.random(num), dataset="toy" * 60)
-    )
+    texts = visible_texts(accuracy_by_trial(np.ones(num), rng.random(num), rng.random(num), dataset="toy" * 60))
     assert ("No trial is complete." in texts) == (num == 0)
 
 
@@ -118,9 +116,7 @@ def test_every_sample_is_drawn():
 
 
 def test_no_sample_with_both_values(visible_texts):
-    assert "No sample has both values." in visible_texts(
-        alignment(np.array([NAN, 1.0]), np.array([0.5, NAN]))
-    )
+    assert "No sample has both values." in visible_texts(alignment(np.array([NAN, 1.0]), np.array([0.5, NAN])))
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,7 @@ def test_pairs_stand_side_by_side_with_their_numbers(samples, visible_texts):
     s.mem[[10, 20]] = 0.98, NAN
     fig = pairs(s, [10, 10, 20], [15, 16, 21], [0.5, 0.4, 0.3])
     shown = drawn_images(fig)
-    for image, truth in zip(
-        shown, [s.images[10], s.images[::-1][15], s.images[20], s.images[::-1][21]], strict=True
-    ):
+    for image, truth in zip(shown, [s.images[10], s.images[::-1][15], s.images[20], s.images[::-1][21]], strict=True):
         assert (image == truth).all()
     texts = visible_texts(fig)
     for truth in (

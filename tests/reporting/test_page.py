@@ -52,9 +52,7 @@ def write(tmp_path, png, **changes):
         "warnings": ["12 samples are undefined."],
         "provenance": {"command": "bat-dist memorize --dataset digits", "seed": "0"},
     }
-    return write_memorization_page(tmp_path / "report.html", **arguments | changes).read_text(
-        encoding="utf-8"
-    )
+    return write_memorization_page(tmp_path / "report.html", **arguments | changes).read_text(encoding="utf-8")
 
 
 def test_the_page_holds_everything_it_was_given(tmp_path, png):
@@ -70,9 +68,7 @@ def test_the_page_holds_everything_it_was_given(tmp_path, png):
     assert outline.all("html") == [{"lang": "en"}]
     assert len(outline.all("title")) == 1
     assert outline.all("img")[0]["alt"] == "A sentence."
-    assert all(
-        attrs["alt"] and attrs["src"].startswith("data:image/png;base64,") for attrs in outline.all("img")
-    )
+    assert all(attrs["alt"] and attrs["src"].startswith("data:image/png;base64,") for attrs in outline.all("img"))
     assert (outline.all("img")[0]["width"], outline.all("img")[0]["height"]) == (
         "1872",
         "312",

@@ -15,9 +15,14 @@ from bat_dist.storage.files import Folder, FolderBusy, aside
 def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / "scores.npz"
     target.write_bytes(b"old")
-    with pytest.raises(OSError, match="full"), aside(target) as file:
-        file.write(b"new, and then the disk is")
-        raise OSError("full")
+
+    def write() -> None:
+        with aside(target) as file:
+            file.write(b"new, and then the disk is")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        write()
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
     assert target.read_bytes() == b"old"
 

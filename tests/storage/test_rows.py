@@ -111,7 +111,16 @@ def decodable_but_changed(store: Path) -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [cut, empty, flip_a_byte, remove, another_rows_value, another_row_whole, a_row_of_another_store, decodable_but_changed],
+    [
+        cut,
+        empty,
+        flip_a_byte,
+        remove,
+        another_rows_value,
+        another_row_whole,
+        a_row_of_another_store,
+        decodable_but_changed,
+    ],
 )
 def test_a_damaged_row_is_found_and_can_be_written_again(tmp_path: Path, damage) -> None:
     folder = Folder(tmp_path / "trials")

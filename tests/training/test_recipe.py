@@ -8,7 +8,13 @@ from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
 
 def test_the_paper_drops_by_a_tenth_at_epochs_80_and_120() -> None:
     paper = RECIPES["paper"]
-    assert (paper.epochs, paper.batch_size, paper.lr, paper.momentum, paper.weight_decay) == (160, 128, 0.1, 0.9, 5e-4)
+    assert (paper.epochs, paper.batch_size, paper.lr, paper.momentum, paper.weight_decay) == (
+        160,
+        128,
+        0.1,
+        0.9,
+        5e-4,
+    )
     per_epoch = 391
     rates = [learning_rate(paper, step=epoch * per_epoch, num_steps=160 * per_epoch) for epoch in range(160)]
     np.testing.assert_allclose(rates, [0.1] * 80 + [0.01] * 40 + [0.001] * 40)
