@@ -135,6 +135,7 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
     says how to go on and returns 1.
     """
+    _log_to_stderr()
     try:
         return body(sys.argv[1:] if argv is None else argv) or 0
     except UserError as error:
@@ -151,6 +152,16 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         if stop.code:
             raise
         return 0  # --help
+
+
+def _log_to_stderr() -> None:
+    """What the project logs, from INFO on; once, and not where the caller has set it up."""
+    logger = logging.getLogger("bat_dist")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bat_dist.reporting.aside import written_aside
+from bat_dist.storage.files import aside
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def write_memorization_page(
     page = render_memorization_page(
         title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
     )
-    with written_aside(Path(path)) as (aside,):
-        aside.write_text(page, encoding="utf-8")
+    with aside(Path(path)) as file:
+        file.write(page.encode())
     return Path(path)
 
 

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextToPath
 
-from bat_dist.reporting.aside import written_aside
+from bat_dist.storage.files import aside
 
 DPI = 240
 WIDTH = 7.8  # inches, of every figure
@@ -80,9 +80,9 @@ def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
     The bytes depend on the figure alone: no date, no version of the program, ids salted with a constant.
     """
     png, svg = Path(f"{path_without_suffix}.png"), Path(f"{path_without_suffix}.svg")
-    with written_aside(png, svg) as (png_aside, svg_aside):
-        fig.savefig(png_aside, format="png", dpi=DPI, metadata={"Software": None})
-        fig.savefig(svg_aside, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
+    with aside(png) as png_file, aside(svg) as svg_file:
+        fig.savefig(png_file, format="png", dpi=DPI, metadata={"Software": None})
+        fig.savefig(svg_file, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None})
     return png, svg
 
 

@@ -72,9 +72,7 @@ class Folder:
         if self.local_path is None:
             self.fs.pipe_file(path, data)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with aside(target) as file:
+        with aside(Path(path)) as file:
             file.write(data)
 
     def remove(self, name: str) -> None:
@@ -130,6 +128,7 @@ class Folder:
 @contextmanager
 def aside(target: Path) -> Iterator[BinaryIO]:
     """A file beside `target` that takes its place, synced to disk, when the block ends without an error."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
     try:
         with os.fdopen(handle, "wb") as file:

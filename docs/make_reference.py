@@ -1,0 +1,24 @@
+"""Write docs/reference.md from the programs' own --help."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from bat_dist.cli import available
+
+HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
+
+
+def main() -> None:
+    """One section per verb."""
+    sections = [HEAD]
+    for verb in available():
+        command = [str(Path(sys.executable).parent / "bat-dist"), verb, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})
+        sections.append(f"## bat-dist {verb}\n\n```\n{done.stdout.rstrip()}\n```\n")
+    (Path(__file__).parent / "reference.md").write_text("\n".join(sections))
+
+
+if __name__ == "__main__":
+    main()
