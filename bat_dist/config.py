@@ -19,6 +19,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import logging
 import re
 import shutil
 import sys
