@@ -6,20 +6,22 @@ from numbers import Integral
 import numpy as np
 from jaxtyping import Bool, Int
 
+from bat_dist.config import UserError
+
 Mask = Bool[np.ndarray, " samples"]
 
 
 def subset_size(num_samples: int, subset_ratio: float) -> int:
-    """round(r*N), the size of every trial's training set; ValueError if nobody is in, or nobody out."""
+    """round(r*N), the size of every trial's training set; UserError if nobody is in, or nobody out."""
     if num_samples < 2:
-        raise ValueError(f"num_samples must be at least 2, got {num_samples}: one sample cannot be both in and out")
+        raise UserError(f"num_samples must be at least 2, got {num_samples}: one sample cannot be both in and out")
     if not 0 < subset_ratio < 1:
-        raise ValueError(f"subset_ratio must be in (0, 1), got {subset_ratio}")
+        raise UserError(f"subset_ratio must be in (0, 1), got {subset_ratio}")
     size = round(subset_ratio * num_samples)
     if not 0 < size < num_samples:
         nobody = "in" if size == 0 else "out"
         low, high = 1 / num_samples, 1 - 1 / num_samples
-        raise ValueError(
+        raise UserError(
             f"subset_ratio {subset_ratio} of {num_samples} samples leaves nobody {nobody}: "
             f"take a ratio from {low:.4g} to {high:.4g}, or more samples"
         )

@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -21,9 +23,31 @@ from bat_dist.training.precision import default_device
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
 
 
+@dataclass(frozen=True)
+class Job:
+    """Rows to be filled: `function(number, settings=..., ...)` for each number below `num_rows`, in folder `name`."""
+
+    name: str
+    what: str  # its rows are called
+    function: Callable[..., dict[str, Any]]
+    settings: TrialSettings | EnsembleSettings
+    num_rows: int
+    fields: dict[str, Field]
+
+
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
-    """Run the leave-out trials that `folder`/trials lacks."""
-    subset_size(len(dataset.train.labels), settings.subset_ratio)  # raises before anything is written
+    """Run the leave-out trials that `folder`/trials lacks.
+
+    Raises UserError for settings that fit neither the data, the folder nor the cluster, before anything is written.
+    """
+    train, test = (len(dataset.train.labels),), (len(dataset.test.labels),)
+    subset_size(*train, settings.subset_ratio)
+    fields = {
+        "mask": Field("bool", train),
+        "train_correct": Field("bool", train),
+        "test_correct": Field("bool", test),
+        "metrics": Field("float64", (2,)),
+    }
     trial_settings = TrialSettings(
         arch=settings.arch,
         recipe=settings.training,
@@ -32,33 +56,26 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         mask_plan=settings.mask_plan,
         seed=settings.seed,
     )
-    train, test = (len(dataset.train.labels),), (len(dataset.test.labels),)
-    fields = {
-        "mask": Field("bool", train),
-        "train_correct": Field("bool", train),
-        "test_correct": Field("bool", test),
-        "metrics": Field("float64", (2,)),
-    }
-    store = _open(folder / "trials", dataset, trial_settings, fields, settings.num_trials)
-    return store, _fill(store, folder, dataset, settings, settings.num_trials, run_trial, trial_settings, "trials")
+    job = Job("trials", "trials", run_trial, trial_settings, settings.num_trials, fields)
+    return _fill(job, folder, dataset, settings)
 
 
 def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
-    """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks."""
-    member_settings = EnsembleSettings(
-        archs=settings.ensemble_archs or default_ensemble(settings.arch),
-        recipe=settings.training,
-        precision=settings.precision,
-        seed=settings.seed,
-    )
+    """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks.  Raises as `fill_trials`."""
     classes = len(dataset.class_names)
     fields = {
         "train_probabilities": Field("float32", (len(dataset.train.labels), classes)),
         "test_probabilities": Field("float32", (len(dataset.test.labels), classes)),
         "metrics": Field("float64", (2,)),
     }
-    store = _open(folder / "ensemble", dataset, member_settings, fields, settings.num_members)
-    return store, _fill(store, folder, dataset, settings, settings.num_members, run_member, member_settings, "members")
+    member_settings = EnsembleSettings(
+        archs=settings.ensemble_archs or default_ensemble(settings.arch),
+        recipe=settings.training,
+        precision=settings.precision,
+        seed=settings.seed,
+    )
+    job = Job("ensemble", "members", run_member, member_settings, settings.num_members, fields)
+    return _fill(job, folder, dataset, settings)
 
 
 def default_ensemble(arch: str) -> tuple[str, ...]:
@@ -104,51 +121,35 @@ def build_work(
     return work
 
 
-def _open(
-    folder: Folder,
-    dataset: Dataset,
-    settings: TrialSettings | EnsembleSettings,
-    fields: dict[str, Field],
-    num_rows: int,
-) -> RowStore:
-    flat = dataclasses.asdict(settings)
-    identity = {
-        **flat,
-        **flat.pop("recipe"),
-        "dataset": dataset.name,
-        "data_fingerprint": dataset.fingerprint,
-    }
-    del identity["recipe"]
-    return RowStore.open(folder, fields=fields, identity=identity, num_rows=num_rows)
-
-
-def _fill(
-    store: RowStore,
-    folder: Folder,
-    dataset: Dataset,
-    settings: MemorizeSettings,
-    num_rows: int,
-    function,
-    unit_settings,
-    what: str,
-) -> Filled:
-    status = store.status()
-    if status.complete[:num_rows].all():
-        return Filled(num_rows, 0, (), {}, 0.0)
+def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
+    place = folder / job.name
+    opened = partial(
+        RowStore.open, place, fields=job.fields, identity=_identity(job.settings, dataset), num_rows=job.num_rows
+    )
+    if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
+        return store, Filled(job.num_rows, 0, (), {}, 0.0)
     with ray_session(settings.ray_address):
-        args = [ray.put(dataset), settings.loader, function, unit_settings]
-        return fill_rows(
+        resources = _resources(settings)
+        store = opened()
+        filled = fill_rows(
             store,
             folder,
-            num_rows,
-            status,
+            job.num_rows,
             build_work,
-            args,
-            what=what,
-            resources=_resources(settings),
+            [ray.put(dataset), settings.loader, job.function, job.settings],
+            what=job.what,
+            resources=resources,
             num_workers=settings.num_workers,
             give_up_on=(NonFiniteLoss,),
         )
+    return store, filled
+
+
+def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:
+    """All that a row depends on, flat: rows of another identity are another experiment's."""
+    flat = dataclasses.asdict(settings)
+    recipe = flat.pop("recipe")
+    return {**flat, **recipe, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
 
 
 def _resources(settings: MemorizeSettings) -> Resources:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from bat_dist.orchestration.pool import Failed, Resources, Work, run_units
 from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStatus, RowStore
+from bat_dist.storage.rows import RowStore
 from bat_dist.storage.status import failure_name
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ def fill_rows(
     store: RowStore,
     folder: Folder,
     num_rows: int,
-    status: RowStatus,
     build: Callable[..., Work],
     args: Sequence[Any],
     *,
@@ -44,11 +43,12 @@ def fill_rows(
     num_workers: int | None,
     give_up_on: tuple[type[Exception], ...],
 ) -> Filled:
-    """Compute every row below `num_rows` that `store` lacks by its `status`; damaged rows are computed again.
+    """Compute every row below `num_rows` that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  Raises as `run_units`.
     """
+    status = store.status()
     missing = [row for row in range(num_rows) if not status.complete[row]]
     damaged = tuple(row for row in status.damaged if row < num_rows)
     if damaged:

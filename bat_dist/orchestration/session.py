@@ -25,10 +25,10 @@ def ray_session(address: str | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if not (address == "local" or (address is None and not _on_a_cluster())):
-        _connect(address or "auto")
-    else:
+    if address == "local" or (address is None and not _on_a_cluster()):
         _start_private()
+    else:
+        _connect(address or "auto")
     try:
         yield
     finally:
@@ -43,6 +43,9 @@ def _on_a_cluster() -> bool:
 
 
 def _connect(address: str) -> None:
+    if address == "auto" and not _on_a_cluster():
+        # Ray itself would take any Ray it finds running here, another driver's private one too.
+        raise UserError(_no_cluster(address, "this machine belongs to none"))
     # The driver's own code travels to all nodes: what they have installed may be older.
     package = str(Path(bat_dist.__file__).parent)
     try:
@@ -50,12 +53,15 @@ def _connect(address: str) -> None:
             address=address, runtime_env={"py_modules": [package]}, log_to_driver=False, logging_level=logging.ERROR
         )
     except ConnectionError as error:
-        raise UserError(
-            f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}): "
-            "start one (`ray up`, `ray start --head`), "
-            "or pass --ray_address local to use this machine alone"
-        ) from None
+        raise UserError(_no_cluster(address, str(error).splitlines()[0])) from None
     log.info("connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+
+
+def _no_cluster(address: str, why: str) -> str:
+    return (
+        f"no Ray cluster answers at {address!r} ({why}): start one (`ray up`, `ray start --head`), "
+        "or pass --ray_address local to use this machine alone"
+    )
 
 
 def _start_private() -> None:

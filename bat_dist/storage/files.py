@@ -117,12 +117,20 @@ class Folder:
         if path is None:
             yield
             return
+        is_new = not path.exists()
         self.create()
+        lock = FileLock(path / ".driver.lock")
         try:
-            with FileLock(path / ".driver.lock", timeout=0):
-                yield
+            lock.acquire(timeout=0)
         except Timeout:
             raise FolderBusy(f"another run is writing to {self.location}: wait for it, or use another --out") from None
+        try:
+            yield
+        finally:
+            if is_new and len(list(path.iterdir())) == 1:  # bad input leaves nothing behind
+                Path(lock.lock_file).unlink()
+                path.rmdir()
+            lock.release()
 
 
 @contextmanager

@@ -171,7 +171,6 @@ def fill(store: RowStore, folder: Path, num_rows: int, build, *args, give_up_on=
         store,
         Folder(folder),
         num_rows,
-        store.status(),
         build,
         args,
         what="trials",
