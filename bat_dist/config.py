@@ -18,6 +18,7 @@ exception, a plain ValueError from inside the house too, keeps its traceback.
 import argparse
 import dataclasses
 import difflib
+import errno
 import functools
 import logging
 import re
@@ -145,6 +146,12 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         return 2
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{where}: make room; the same command then goes on from there", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: finished work is kept; the same command goes on from there", file=sys.stderr)

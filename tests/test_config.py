@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from bat_dist.config import (
     ConfigError,
     Group,
     Help,
+    RunError,
     UserError,
     differences,
     dump_yaml,
@@ -462,6 +464,19 @@ def test_a_worker_s_bad_input_is_2_without_its_remote_traceback(capsys):
     remote = exceptions.RayTaskError("trial", "Traceback ...", UserError("no images in d/"))
     assert run_command(raising(remote.as_instanceof_cause()), []) == 2
     assert capsys.readouterr().err == "error: no images in d/\n"
+
+
+def test_a_full_disk_is_1_and_says_how_to_go_on(capsys):
+    assert run_command(raising(OSError(errno.ENOSPC, "No space left on device", "runs/trials/mask/c.3.0")), []) == 1
+    message = "No space left on device (runs/trials/mask/c.3.0): make room; the same command then goes on from there"
+    assert capsys.readouterr().err == f"error: {message}\n"
+    with pytest.raises(PermissionError):
+        run_command(raising(PermissionError(errno.EACCES, "no")), [])
+
+
+def test_a_run_that_cannot_go_on_is_1_and_one_message(capsys):
+    assert run_command(raising(RunError("3 workers in a row could not be set up")), []) == 1
+    assert capsys.readouterr().err == "error: 3 workers in a row could not be set up\n"
 
 
 def test_interruption_is_130_and_says_how_to_go_on(capsys):

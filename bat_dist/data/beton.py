@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 from jaxtyping import Int64, UInt8
 
-from bat_dist.data.loaders import LoaderUnavailable, check_split
+from bat_dist.data.split_loader import LoaderUnavailable, check_split
 
 LAYOUT = 1  # raise it whenever the bytes written change
 MIN_PAGE = 1 << 21  # FFCV's smallest

@@ -16,7 +16,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from bat_dist.data.beton import import_ffcv, torch_threads_kept
-from bat_dist.data.loaders import SplitLoader
+from bat_dist.data.split_loader import SplitLoader
 
 POLL_SECONDS = 0.5  # how often a waiting side looks whether the other one is still there
 

@@ -1,61 +1,21 @@
-"""What a loader is: made once for a split, then asked for epochs.
+"""A loader is made once for a split, and then asked for epochs."""
 
-Order, shuffling and augmentation are here, for both kinds of loader; a kind only says how raw images are
-read. So both yield the same bits for the same generator.
-"""
-
-from collections.abc import Iterator, Sequence
-from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
 
-from bat_dist.config import UserError
-from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
+from bat_dist.data.datasets import Split
+from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable
 
-if TYPE_CHECKING:
-    from collections.abc import Generator
-
-    from bat_dist.data.datasets import Split
+__all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "make_loader"]
 
 KINDS = ("ffcv", "memory")
-
-Indices = Sequence[int] | np.ndarray | Tensor
-
-
-class Batch(NamedTuple):
-    """Everything is on the loader's device and belongs to the caller."""
-
-    images: Float[Tensor, "batch 3 height width"]  # in [0, 1], channels_last
-    labels: Int64[Tensor, " batch"]
-    indices: Int64[Tensor, " batch"]  # positions in the split
-
-
-class Loader(Protocol):
-    """Arguments are checked, and all random draws made, when a method is called, not when it is iterated."""
-
-    def train_epoch(
-        self, indices: Indices, *, batch_size: int, generator: torch.Generator, drop_last: bool = False
-    ) -> Iterator[Batch]:
-        """Every index once, shuffled and augmented: a function of the arguments and the generator's state."""
-        ...
-
-    def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
-        """Every index (all samples by default) once, in the order given, as stored."""
-        ...
-
-
-class LoaderUnavailable(UserError):
-    """FFCV cannot be imported on this machine."""
 
 
 def make_loader(
     kind: str,
-    split: "Split",
+    split: Split,
     *,
     crop_padding: int,
     flip: bool,
@@ -83,80 +43,3 @@ def make_loader(
         )
         return FfcvLoader(path, **settings)
     raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")
-
-
-class SplitLoader:
-    """The part of a loader that does not depend on where raw images come from."""
-
-    def __init__(
-        self, labels: Int64[Tensor, " samples"], *, crop_padding: int, flip: bool, device: str | torch.device
-    ) -> None:
-        self.device = torch.device(device)
-        self._labels = labels.to(self.device)
-        self._crop_padding = crop_padding
-        self._flip = flip
-
-    def _read(
-        self, order: Int64[Tensor, " samples"], batch_size: int
-    ) -> "Generator[UInt8[Tensor, 'batch height width 3']]":
-        """Raw images on the device, in `order` (on the CPU); each batch need only be valid until the next."""
-        raise NotImplementedError
-
-    def train_epoch(
-        self, indices: Indices, *, batch_size: int, generator: torch.Generator, drop_last: bool = False
-    ) -> Iterator[Batch]:
-        """See `Loader`; `drop_last` drops the last batch if it is not full."""
-        order = checked_order(indices, len(self._labels), batch_size)
-        order = order[torch.randperm(len(order), generator=generator)]
-        draws = draw_crop_flip(len(order), padding=self._crop_padding, flip=self._flip, generator=generator)
-        if drop_last:
-            order = order[: len(order) // batch_size * batch_size]
-            if not len(order):
-                raise ValueError(f"drop_last leaves nothing: fewer indices than batch_size {batch_size}")
-        return self._batches(order, batch_size, draws)
-
-    def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
-        """See `Loader`."""
-        if indices is None:
-            indices = np.arange(len(self._labels))
-        return self._batches(checked_order(indices, len(self._labels), batch_size), batch_size, None)
-
-    def _batches(self, order: Int64[Tensor, " samples"], batch_size: int, draws: CropFlip | None) -> Iterator[Batch]:
-        positions = order.to(self.device)
-        with closing(self._read(order, batch_size)) as reading:
-            for start, images in zip(range(0, len(order), batch_size), reading, strict=True):
-                stop = start + batch_size
-                if draws is not None:
-                    part = draws.part(start, stop, self.device)
-                    images = crop_flip(images, part, padding=self._crop_padding)
-                at = positions[start:stop].clone()
-                yield Batch(to_float(images), self._labels.index_select(0, at), at)
-
-
-def checked_order(indices: Indices, num_samples: int, batch_size: int) -> Int64[Tensor, " samples"]:
-    """Our own copy of `indices`, on the CPU; ValueError unless they are distinct positions in the split."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    given = np.asarray(indices.cpu() if isinstance(indices, Tensor) else indices)
-    if given.ndim != 1 or not given.size:
-        raise ValueError(f"indices must be a list of at least one position, got shape {given.shape}")
-    if given.dtype.kind not in "iu":
-        raise ValueError(f"indices must be integers, got {given.dtype}: np.flatnonzero(mask) turns a mask into them")
-    order = given.astype(np.int64)
-    outside = order[(order < 0) | (order >= num_samples)]
-    if outside.size:
-        raise ValueError(f"indices must lie in [0, {num_samples}), got {outside[0]}")
-    counts = np.bincount(order)
-    if counts.max() > 1:
-        raise ValueError(f"indices must be distinct, got {counts.argmax()} {counts.max()} times")
-    return torch.from_numpy(order)
-
-
-def check_split(images: np.ndarray, labels: np.ndarray) -> None:
-    """Raise ValueError unless these are the arrays of a split."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or not images.size:
-        raise ValueError(f"images must be uint8 [samples, height, width, 3], got {images.dtype} {images.shape}")
-    if labels.dtype != np.int64 or labels.shape != images.shape[:1]:
-        raise ValueError(
-            f"labels must be int64, one for each of {len(images)} images, got {labels.dtype} {labels.shape}"
-        )

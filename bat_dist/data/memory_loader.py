@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from bat_dist.data.loaders import SplitLoader, check_split
+from bat_dist.data.split_loader import SplitLoader, check_split
 
 
 class MemoryLoader(SplitLoader):

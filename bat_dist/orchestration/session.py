@@ -68,7 +68,6 @@ def _start_private() -> None:
     # Without a mode Ray would make a token and demand it of the next `ray start` on this machine.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     log.info("started a private Ray on this machine: %s", describe_resources())
 

@@ -24,10 +24,10 @@ _TEXTS = {
     ),
     "extremes_gallery": (
         "The two ends of the ranking",
-        "The highest and the lowest values, whatever the class; equal values in the order of the "
-        "dataset. Wrongly labelled samples often show up among the highest. A value below 0 is mostly "
-        "noise of the estimate: compare it with its standard error.",
-        "Training images with the highest memorization, then those with the lowest, each with its id, class and value.",
+        "Above the highest values, whatever the class: expect unusual, cut off, ambiguous and wrongly "
+        "labelled images. Below the values nearest to 0, first those that are always right when left out: "
+        "expect plain ones. The most negative values are not shown: they are noise of the estimate.",
+        "Training images with the highest memorization, then those nearest to 0, each with its id, class and value.",
     ),
     "influence_pairs_gallery": (
         "Memorized samples that pay off",

@@ -50,12 +50,13 @@ def memorization_gallery(
     mem_se: Float[np.ndarray, " samples"],
     ids: Shaped[np.ndarray, " samples"],
     *,
+    accuracy_out: Float[np.ndarray, " samples"] | None = None,
     targets: Sequence[float] = (0.0, 0.5, 1.0),
     num_columns: int = 8,
 ) -> Figure:
     """The paper's Fig. 5: samples whose memorization is nearest to each target; a column holds one class."""
     title = "Samples of low, middle and high memorization"
-    grid = near_targets(mem, labels, targets, num_columns)
+    grid = near_targets(mem, labels, targets, num_columns, accuracy_out)
     if grid.size == 0:
         return message_figure(title, "No sample has a defined memorization value.")
     caption = _captioner(images, labels, class_names, mem, mem_se, ids)
@@ -75,17 +76,18 @@ def extremes_gallery(
     mem_se: Float[np.ndarray, " samples"],
     ids: Shaped[np.ndarray, " samples"],
     *,
+    accuracy_out: Float[np.ndarray, " samples"] | None = None,
     k: int = 24,
 ) -> Figure:
-    """The `k` most and the `k` least memorized samples; equal values in the order of the dataset."""
-    top, bottom = extremes(mem, k)
+    """The `k` most and the `k` least memorized samples (nearest to 0), ordered as `selection.extremes` says."""
+    top, bottom = extremes(mem, k, accuracy_out)
     title = "The most and the least memorized samples"
     if len(top) == 0:
         return message_figure(title, "No sample has a defined memorization value.")
     caption = _captioner(images, labels, class_names, mem, mem_se, ids)
     blocks = [
         Block(f"the {len(top)} highest, falling", [caption(i) for i in top]),
-        Block(f"the {len(bottom)} lowest, rising", [caption(i) for i in bottom]),
+        Block(f"the {len(bottom)} nearest to 0", [caption(i) for i in bottom]),
     ]
     return _sheet(title, NOTE, [block for block in blocks if block.cells], per_row=8)
 

@@ -65,6 +65,7 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
     train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
     about = (train.images, train.labels, dataset.class_names, mem, scores.memorization.mem_se, train.ids)
+    accuracy_out = scores.memorization.accuracy_out
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -72,8 +73,8 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
             dataset=dataset.name,
             thresholds=(TYPICAL_THRESHOLD, ATYPICAL_THRESHOLD),
         ),
-        "memorization_gallery": figures.memorization_gallery(*about),
-        "extremes_gallery": figures.extremes_gallery(*about),
+        "memorization_gallery": figures.memorization_gallery(*about, accuracy_out=accuracy_out),
+        "extremes_gallery": figures.extremes_gallery(*about, accuracy_out=accuracy_out),
         "influence_pairs_gallery": figures.influence_pairs_gallery(
             train.images,
             test.images,

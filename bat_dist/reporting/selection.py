@@ -1,4 +1,8 @@
-"""Which samples and pairs a gallery shows. Pure numpy; ties go to the lower index, NaN is left out."""
+"""Which samples and pairs a gallery shows. Pure numpy; NaN is left out.
+
+Ties in `mem` go to the sample that is right more often when left out (`accuracy_out`, if known), then to the lower
+index. So among values of 0 the samples that are always right come before those that are always wrong.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,13 +11,28 @@ import numpy as np
 from jaxtyping import Float, Int
 
 
-def extremes(mem: Float[np.ndarray, " samples"], k: int) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
-    """Indices of the `k` highest (falling) and the `k` lowest (rising) values; no index comes in both."""
+def extremes(
+    mem: Float[np.ndarray, " samples"], k: int, accuracy_out: Float[np.ndarray, " samples"] | None = None
+) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
+    """Indices of the `k` highest values (falling) and of the `k` nearest to 0; no index comes in both.
+
+    Not of the lowest: memorization is not negative but for noise, and the most negative estimates are the noisiest.
+    """
     index = np.flatnonzero(np.isfinite(mem))
-    falling = index[np.lexsort((index, -mem[index]))]
-    rising = index[np.lexsort((index, mem[index]))]
+    falling = index[_order(-mem, accuracy_out, index)]
+    nearest_to_zero = index[_order(np.abs(mem), accuracy_out, index)]
     top = falling[: min(k, (len(index) + 1) // 2)]
-    return top, rising[~np.isin(rising, top)][:k]
+    return top, nearest_to_zero[~np.isin(nearest_to_zero, top)][:k]
+
+
+def _order(
+    key: Float[np.ndarray, " samples"],
+    accuracy_out: Float[np.ndarray, " samples"] | None,
+    index: Int[np.ndarray, " some"],
+) -> Int[np.ndarray, " some"]:
+    """Positions in `index` by rising key."""
+    ease = np.zeros(len(index)) if accuracy_out is None else -np.nan_to_num(accuracy_out[index])
+    return np.lexsort((index, ease, key[index]))
 
 
 def distinct_pairs(
@@ -34,6 +53,7 @@ def near_targets(
     labels: Int[np.ndarray, " samples"],
     targets: Sequence[float],
     num_columns: int,
+    accuracy_out: Float[np.ndarray, " samples"] | None = None,
 ) -> Int[np.ndarray, "targets columns"]:
     """A grid of sample indices: a row per target value of `mem`, a column per class; -1 is an empty cell.
 
@@ -41,7 +61,7 @@ def near_targets(
     then those nearest to the targets; if too few, a class gets further columns. Columns are in class order.
     """
     distance = np.abs(mem[None, :] - np.asarray(targets)[:, None])
-    queues = [_nearest_by_class(row, distance, labels) for row in range(len(targets))]
+    queues = [_nearest_by_class(row, distance, labels, accuracy_out) for row in range(len(targets))]
     columns = []
     for label in np.unique(labels):
         for rank in range(num_columns):
@@ -54,12 +74,15 @@ def near_targets(
 
 
 def _nearest_by_class(
-    row: int, distance: Float[np.ndarray, "targets samples"], labels: Int[np.ndarray, " samples"]
+    row: int,
+    distance: Float[np.ndarray, "targets samples"],
+    labels: Int[np.ndarray, " samples"],
+    accuracy_out: Float[np.ndarray, " samples"] | None,
 ) -> dict[int, list[int]]:
     """The samples whose nearest target is `row`, of each class, nearest first."""
     index = np.flatnonzero(np.isfinite(distance[row]))
     index = index[distance[:, index].argmin(axis=0) == row]
     queue = defaultdict(list)
-    for sample in index[np.lexsort((index, distance[row, index]))]:
+    for sample in index[_order(distance[row], accuracy_out, index)]:
         queue[labels[sample]].append(int(sample))
     return queue

@@ -14,7 +14,7 @@ import torch
 
 from bat_dist.data import beton
 from bat_dist.data.beton import MIN_PAGE, default_cache_dir, ensure_beton, import_ffcv
-from bat_dist.data.loaders import LoaderUnavailable
+from bat_dist.data.split_loader import LoaderUnavailable
 
 ROOT = Path(__file__).parents[2]
 

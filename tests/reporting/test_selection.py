@@ -13,6 +13,15 @@ def test_extremes_break_ties_by_index_and_leave_nan_out():
     assert bottom.tolist() == [4, 6, 7]
 
 
+def test_the_bottom_is_plain_not_noisy():
+    """Nearest to 0 before the most negative; among zeros the always right before the always wrong."""
+    mem = np.array([-0.4, 0.0, 0.8, 0.0, 0.01, 0.0])
+    top, bottom = extremes(mem, 3, accuracy_out=np.array([0.5, 0.0, 0.1, 1.0, 0.9, NAN]))
+    assert top.tolist() == [2, 4, 3]
+    assert bottom.tolist() == [1, 5, 0]
+    assert extremes(mem, 1, accuracy_out=np.array([0.5, 0.0, 0.1, 1.0, 0.9, NAN]))[1].tolist() == [3]
+
+
 @pytest.mark.parametrize(
     ("num", "k", "num_top", "num_bottom"), [(0, 3, 0, 0), (1, 3, 1, 0), (5, 3, 3, 2), (9, 3, 3, 3)]
 )

@@ -1,0 +1,49 @@
+"""The commands that README, docs and Makefile show are commands that the programs take."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bat_dist import cli
+from bat_dist.config import parse
+from bat_dist.orchestration.settings import MemorizeSettings
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = {"memorize": MemorizeSettings}
+PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command) for every line that runs bat-dist, continued lines joined."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        lines = re.findall(r"^\s*(?:\$\(BIN\)/)?bat-dist +(\w+ .*--.*)$", text, flags=re.MULTILINE)
+        found += [(page.name, line) for line in lines]
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), commands())
+def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
+    verb, *options = shlex.split(command, comments=True)
+    if verb not in cli.available() or "..." in options or "--help" in options:
+        pytest.skip(f"{page} shows {verb} without a full command")
+    parse(SETTINGS[verb], options, prog=verb)
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) >= 5
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_reference_is_what_help_says() -> None:
+    text = (ROOT / "docs" / "reference.md").read_text()
+    for field in MemorizeSettings.__dataclass_fields__:
+        assert f"--{field}" in text, f"{field}: run make docs"
