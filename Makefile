@@ -8,7 +8,6 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 # What FFCV and its build need.
 SYSTEM_PACKAGES := g++ libopencv-dev libturbojpeg0-dev pkg-config
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
-export RAY_AUTH_MODE ?= disabled
 
 .PHONY: setup demo test lint format bench docs clean
 setup: $(STAMP)

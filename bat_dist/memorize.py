@@ -24,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, to_dict
+    from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import MemorizeSettings
 
     settings, _ = parse(MemorizeSettings, argv, prog="bat-dist memorize", description=DESCRIPTION)
+    prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
     from bat_dist.orchestration.rows import conclude

@@ -12,12 +12,17 @@ import tempfile
 import time
 
 import numpy as np
-import ray
 
-from bat_dist.orchestration.pool import Done, Resources, run_units
-from bat_dist.orchestration.session import ray_session
-from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import Field, RowStore
+from bat_dist.orchestration.private_ray import prepare_environment
+
+prepare_environment("local")
+
+import ray  # noqa: E402
+
+from bat_dist.orchestration.pool import Done, Resources, run_units  # noqa: E402
+from bat_dist.orchestration.session import ray_session  # noqa: E402
+from bat_dist.storage.files import Folder  # noqa: E402
+from bat_dist.storage.rows import Field, RowStore  # noqa: E402
 
 FIELDS = {
     "mask": Field("bool", (50_000,)),

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-# Tests must neither touch the user's cache nor leave a token that the next `ray start` would ask for.
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+from bat_dist.orchestration.private_ray import prepare_environment
+
+prepare_environment("local")  # before any test module imports ray
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
@@ -26,8 +27,7 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A private Ray with two logical CPUs."""
-    import ray
+    from bat_dist.orchestration.session import ray_session
 
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
+    with ray_session("local", num_cpus=2):
+        yield

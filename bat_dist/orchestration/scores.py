@@ -30,6 +30,7 @@ from bat_dist.storage.scores import (
 )
 
 MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
+MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pair of a class; CIFAR-10 takes 200 MB
 
 
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
@@ -61,9 +62,10 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     )
     scores = LeaveOutScores(memorization, pairs, trials, sets)
     _write(folder, dataset, scores)
-    buffer = BytesIO()
-    save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
-    folder.write("feldman_zhang.npz", buffer.getvalue())
+    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_EXPORT_BYTES:
+        buffer = BytesIO()
+        save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
+        folder.write("feldman_zhang.npz", buffer.getvalue())
     return scores, filled
 
 

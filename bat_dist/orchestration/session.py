@@ -10,23 +10,25 @@ import ray
 
 import bat_dist
 from bat_dist.config import UserError
+from bat_dist.orchestration.private_ray import on_a_cluster, wants_private
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def ray_session(address: str | None = None) -> Iterator[None]:
+def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
     """Connect to Ray for the length of the block.
 
     `address`: `local` starts a private Ray on this machine; `auto` or `host:port` insists on a running cluster; None
     takes the cluster that this machine is part of (or `RAY_ADDRESS` names), and a private Ray if there is none.
-    A session that is open already is used and left open.  Raises UserError if the cluster does not answer.
+    A private Ray has `num_cpus` logical CPUs (None: the machine's), and `private_ray.prepare_environment` keeps others
+    out of it.  A session that is open already is used and left open.  Raises UserError if the cluster does not answer.
     """
     if ray.is_initialized():
         yield
         return
-    if address == "local" or (address is None and not _on_a_cluster()):
-        _start_private()
+    if wants_private(address):
+        _start_private(num_cpus)
     else:
         _connect(address or "auto")
     try:
@@ -35,15 +37,21 @@ def ray_session(address: str | None = None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _on_a_cluster() -> bool:
-    """Whether `ray start` has run on this machine, or the environment names a cluster."""
-    if os.environ.get("RAY_ADDRESS"):
-        return os.environ["RAY_ADDRESS"] != "local"
-    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").exists()
+def _start_private(num_cpus: int | None) -> None:
+    # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    ray.init(
+        address="local",
+        num_cpus=num_cpus,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    log.info("started a private Ray on this machine: %s", describe_resources())
 
 
 def _connect(address: str) -> None:
-    if address == "auto" and not _on_a_cluster():
+    if address == "auto" and not on_a_cluster():
         # Ray itself would take any Ray it finds running here, another driver's private one too.
         raise UserError(_no_cluster(address, "this machine belongs to none"))
     # The driver's own code travels to all nodes: what they have installed may be older.
@@ -62,14 +70,6 @@ def _no_cluster(address: str, why: str) -> str:
         f"no Ray cluster answers at {address!r} ({why}): start one (`ray up`, `ray start --head`), "
         "or pass --ray_address local to use this machine alone"
     )
-
-
-def _start_private() -> None:
-    # Without a mode Ray would make a token and demand it of the next `ray start` on this machine.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    log.info("started a private Ray on this machine: %s", describe_resources())
 
 
 def describe_resources() -> str:

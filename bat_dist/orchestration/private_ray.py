@@ -1,0 +1,31 @@
+"""The environment of a private Ray.  Ray reads it when it is imported, so this module does not import ray."""
+
+import os
+import secrets
+import sys
+from pathlib import Path
+
+
+def on_a_cluster() -> bool:
+    """Whether `ray start` has run on this machine, or `RAY_ADDRESS` names a cluster."""
+    if (address := os.environ.get("RAY_ADDRESS", "auto")) != "auto":
+        return address != "local"
+    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").exists()
+
+
+def wants_private(address: str | None) -> bool:
+    """Whether `ray_session(address)` will start a private Ray."""
+    return address == "local" or (address is None and not on_a_cluster())
+
+
+def prepare_environment(address: str | None) -> None:
+    """Make a private Ray listen on loopback alone, and ask for a token that only this process and its workers know.
+
+    To be called before ray is imported: later it does nothing, nor where `ray_session(address)` will join a cluster.
+    """
+    if "ray" in sys.modules or not wants_private(address):
+        return
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # Ray's own switch for loopback only, on any system
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_SCHEDULER_EVENTS"] = "0"
