@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Memorization of the digits, then a cheaper score and its agreement with it: figures, tables and a page in demo/.
 demo: setup
-	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --batch_size 32 --lr 0.05 --epochs 20 --num_trials 150 --out demo
-	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --batch_size 32 --lr 0.05 --epochs 20 --score disagreement --num_members 6 --out demo
+	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --precision fp32 --batch_size 32 --epochs 12 --num_trials 150 --out demo
+	$(BIN)/bat-dist memorize --dataset digits --arch tinynet --precision fp32 --batch_size 32 --epochs 12 --score disagreement --num_members 6 --out demo
 	@echo; echo "open demo/index.html"
 
 test: setup

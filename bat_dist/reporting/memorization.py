@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from bat_dist.data.datasets import Dataset
@@ -15,6 +14,7 @@ from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import render_memorization_page
 from bat_dist.reporting.style import save
+from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.scores import EnsembleScores, LeaveOutScores
@@ -32,21 +32,16 @@ def report_leave_out(
     failed: Mapping[int, str] | None = None,
 ) -> str:
     """Write figures/, index.html and summary.json of leave-out scores; returns the lines to print."""
-    summary = _leave_out_summary(dataset, settings, scores, failed or {})
+    summary = leave_out_summary(
+        dataset, scores, influence_threshold=settings["influence_threshold"], failed=failed or {}
+    )
     return _write(folder, f"Memorization of {dataset.name}", summary, settings, _leave_out_figures(dataset, scores))
 
 
 def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores) -> str:
     """The same for the cheaper scores, into files of their own, named ensemble_*."""
     chosen = settings["score"]
-    summary: dict[str, Any] = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "score": chosen,
-        "mean_score": found.scores[chosen].mean(),
-        "alignment": {name: vars(value) for name, value in found.alignments.items()},
-        "warnings": [] if found.mem is not None else ["no memorization.npz in this folder: nothing to compare with"],
-    }
+    summary = ensemble_summary(dataset, chosen, found)
     drawn = {}
     if found.mem is not None:
         agreement = found.alignments[chosen]
@@ -100,45 +95,6 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     return drawn
 
 
-def _leave_out_summary(
-    dataset: Dataset, settings: Mapping[str, Any], scores: LeaveOutScores, failed: Mapping[int, str]
-) -> dict[str, Any]:
-    memorization, trials, sets = scores.memorization, scores.trials, scores.sets
-    mem = memorization.mem[~np.isnan(memorization.mem)]
-    summary: dict[str, Any] = {
-        "dataset": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "num_train": len(dataset.train),
-        "num_test": len(dataset.test),
-        "num_undefined": memorization.num_undefined,
-        "mean_mem": mem.mean(),
-        "median_mem": np.median(mem),
-        "share_atypical": (mem > ATYPICAL_THRESHOLD).mean(),
-        "share_typical": (mem < TYPICAL_THRESHOLD).mean(),
-        "influence_threshold": settings["influence_threshold"],
-        "num_influential_pairs": scores.pairs.num_found,
-        "warnings": [f"{len(failed)} trials failed and are left out"] if failed else [],
-    }
-    if trials:
-        accuracies = {"in": trials.accuracy_in, "out": trials.accuracy_out, "test": trials.test_accuracy}
-        summary |= {
-            "num_trials": len(trials.numbers),
-            "num_failed": len(failed),
-            "failed": {str(trial): reason for trial, reason in failed.items()},
-            "mean_mem_se": np.nanmean(memorization.mem_se),
-            **{f"accuracy_{name}": values.mean() for name, values in accuracies.items()},
-            **{
-                f"accuracy_{name}_sd": values.std(ddof=1) if len(values) > 1 else None
-                for name, values in accuracies.items()
-            },
-            "trial_seconds": trials.metrics[:, 1].mean(),
-            "mean_final_loss": trials.metrics[:, 0].mean(),
-        }
-    if sets:
-        summary |= {"sets": sets.sizes(), "warnings": [*summary["warnings"], *sets.warnings]}
-    return summary
-
-
 def _write(
     folder: Folder,
     title: str,
@@ -153,14 +109,14 @@ def _write(
         shown = [explained(name, save(figure, place / name)[0]) for name, figure in drawn.items()]
         page = render_memorization_page(
             title=title,
-            summary=_as_text(summary),
+            summary=in_words(summary),
             figures=shown,
             warnings=summary["warnings"],
-            provenance=_as_text({**origin, **origin["versions"], "settings": settings}),
+            provenance=_as_text({**origin, "data": summary["fingerprint"], "settings": settings}),
         )
     folder.write(f"{prefix}{PAGE}", page.encode())
     folder.write_json(f"{prefix}{SUMMARY}", {**summary, "settings": dict(settings), "provenance": origin})
-    lines = [f"{name:24s}{value}" for name, value in _as_text(summary).items()]
+    lines = [f"{name:36s}{value}" for name, value in in_words(summary).items()]
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return "\n".join([title, *lines, f"page: {folder}/{prefix}{PAGE}"])
 
@@ -179,17 +135,11 @@ def _local(folder: Folder) -> Iterator[Path]:
 
 
 def _as_text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Flat texts for a table: accuracies and shares in percent, nested mappings as `a=1, b=2`."""
-    return {
-        name: _text(name, value)
-        for name, value in values.items()
-        if name != "warnings" and value is not None and value != {}
-    }
+    """Flat texts for a table; nested mappings as `a=1, b=2`."""
+    return {name: _text(value) for name, value in values.items() if value is not None}
 
 
-def _text(name: str, value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(key, item)}" for key, item in value.items() if item is not None)
-    if isinstance(value, float | np.floating):
-        return f"{value:.1%}" if name.startswith(("accuracy", "share")) else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int | np.integer) and not isinstance(value, bool) else str(value)
+        return ", ".join(f"{key}={_text(item)}" for key, item in value.items() if item is not None)
+    return str(value)

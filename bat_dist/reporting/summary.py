@@ -1,0 +1,106 @@
+"""The numbers of a memorization run: as plain values for `summary.json`, and in words for terminal and page."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.storage.scores import EnsembleScores, LeaveOutScores, Trials
+
+
+def leave_out_summary(
+    dataset: Dataset, scores: LeaveOutScores, *, influence_threshold: float, failed: Mapping[int, str]
+) -> dict[str, Any]:
+    """Accuracies and shares are fractions; undefined values are NaN (null in JSON)."""
+    memorization, sets = scores.memorization, scores.sets
+    mem = memorization.mem[~np.isnan(memorization.mem)]
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
+        **(_about_trials(scores.trials, failed) if scores.trials else {}),
+        "num_undefined": memorization.num_undefined,
+        "mean_mem": _mean(mem),
+        "mean_mem_se": _mean(memorization.mem_se),
+        "median_mem": float(np.median(mem)) if len(mem) else float("nan"),
+        "share_atypical": _mean(mem > ATYPICAL_THRESHOLD),
+        "share_typical": _mean(mem < TYPICAL_THRESHOLD),
+        "influence_threshold": influence_threshold,
+        "num_influential_pairs": scores.pairs.num_found,
+        **({"sets": sets.sizes()} if sets else {}),
+        "warnings": [
+            *([f"{len(failed)} trials failed and are left out"] if failed else []),
+            *(sets.warnings if sets else []),
+        ],
+    }
+
+
+def ensemble_summary(dataset: Dataset, score: str, found: EnsembleScores) -> dict[str, Any]:
+    """The chosen score's mean, and the agreement of every score with memorization, where that is known."""
+    unknown = ["no memorization.npz in this folder: nothing to compare with"] if found.mem is None else []
+    return {
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "score": score,
+        "mean_score": _mean(found.scores[score]),
+        "alignment": {name: vars(value) for name, value in found.alignments.items()},
+        "warnings": unknown,
+    }
+
+
+def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
+    """What a reader wants to know, as label -> text; what the summary lacks is left out."""
+    s, rows = summary, {}
+    if "num_train" in s:
+        rows["data"] = f"{s['dataset']}, {s['num_train']:,} training and {s['num_test']:,} test samples"
+    if "num_trials" in s:
+        rows["trials"] = f"{s['num_trials']:,} complete, {s['num_failed']} failed, {s['trial_seconds']:.1f} s each"
+        for name, label in (("in", "trained on"), ("out", "left out"), ("test", "of the test set")):
+            rows[f"accuracy on samples {label}"] = f"{_percent(s, f'accuracy_{name}')} (sd over trials)"
+    if "mean_mem" in s:
+        error = "" if np.isnan(s["mean_mem_se"]) else f", mean standard error {s['mean_mem_se']:.3f}"
+        rows["mean memorization"] = f"{s['mean_mem']:.3f}, median {s['median_mem']:.3f}{error}"
+        rows[f"atypical, mem > {ATYPICAL_THRESHOLD}"] = f"{s['share_atypical']:.1%}"
+        rows[f"typical, mem < {TYPICAL_THRESHOLD}"] = f"{s['share_typical']:.1%}"
+        rows["undefined"] = f"{s['num_undefined']:,} samples never in or never out"
+        rows[f"influence > {s['influence_threshold']:g}"] = f"{s['num_influential_pairs']:,} pairs"
+    if "sets" in s:
+        rows["test set"] = f"{s['sets']['test_typical']:,} typical, {s['sets']['test_atypical']:,} atypical samples"
+    for name, found in s.get("alignment", {}).items():
+        low, high = found["spearman_interval"]
+        rows[f"{name} and memorization"] = (
+            f"Spearman {found['spearman']:.3f} (95%: {low:.3f} to {high:.3f}), AUROC {found['auroc']:.3f}"
+        )
+    return rows
+
+
+def _about_trials(trials: Trials, failed: Mapping[int, str]) -> dict[str, Any]:
+    accuracies = {"in": trials.accuracy_in, "out": trials.accuracy_out, "test": trials.test_accuracy}
+    return {
+        "num_trials": len(trials.numbers),
+        "num_failed": len(failed),
+        "failed": {str(trial): reason for trial, reason in failed.items()},
+        **{f"accuracy_{name}": _mean(values) for name, values in accuracies.items()},
+        **{f"accuracy_{name}_sd": _deviation(values) for name, values in accuracies.items()},
+        "trial_seconds": _mean(trials.metrics[:, 1]),
+        "mean_final_loss": _mean(trials.metrics[:, 0]),
+    }
+
+
+def _percent(summary: Mapping[str, Any], name: str) -> str:
+    deviation = summary[f"{name}_sd"]
+    spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}%"
+    return f"{summary[name]:.1%}{spread}"
+
+
+def _mean(values: Float[np.ndarray, " values"]) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _deviation(values: Float[np.ndarray, " values"]) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
