@@ -29,7 +29,7 @@ class Folder:
     def __init__(self, location: str | Path):
         self.location = str(location)
         try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.location)
+            self.fs, self.root = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise UserError(f"cannot open {self.location}: {error}") from None
 
