@@ -25,6 +25,7 @@ Work = Callable[[int], Row]
 MAX_ATTEMPTS = 3
 MAX_LOSSES = 30  # of a unit through lost machines, which is not the unit's fault
 CAPACITY_INTERVAL = 10.0  # seconds between looks at what the cluster has
+WAITING_INTERVAL = 30.0  # seconds without a worker before saying so
 
 
 class WorkersCannotStart(RunError):
@@ -227,12 +228,10 @@ class _Pool:
         return self.records.setdefault(unit, _Record())
 
     def _say_if_waiting(self) -> None:
-        if any(seat.unit is not None for seat in self.seats.values()) or self._capacity():
-            self.waiting_since = time.monotonic()
-        elif time.monotonic() - self.waiting_since > CAPACITY_INTERVAL:
-            log.warning(
-                "waiting for a node with room for %s; the cluster has %s",
-                self.resources,
-                describe_resources(),
-            )
-            self.waiting_since = time.monotonic()
+        now = time.monotonic()
+        if any(seat.unit is not None for seat in self.seats.values()):
+            self.waiting_since = now
+        elif now - self.waiting_since > WAITING_INTERVAL:
+            self.waiting_since = now
+            wish = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs"
+            log.warning("no worker yet: starting, or waiting for %s among %s", wish, describe_resources())
