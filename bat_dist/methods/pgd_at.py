@@ -1,0 +1,27 @@
+"""PGD adversarial training: cross-entropy on adversarial images alone (Madry et al. 2018, arXiv:1706.06083, Eq. 2.1).
+
+Attack in training: PGD on the cross-entropy from a uniform start in the ball.
+"""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from bat_dist.methods.parallel import ALONE, Ranks, mean
+from bat_dist.methods.terms import cross_entropy
+
+
+@dataclass(frozen=True)
+class PgdAt:
+    """Mean cross-entropy on adversarial images; no hyper-parameter of its own."""
+
+    def objective(
+        self,
+        logits_adv: Float[Tensor, "batch classes"],
+        labels: Int64[Tensor, " batch"],
+        *,
+        ranks: Ranks = ALONE,
+    ) -> Float[Tensor, ""]:
+        """mean CE(f(x_adv), y)."""
+        return mean(cross_entropy(logits_adv, labels), ranks)

@@ -1,0 +1,21 @@
+"""Comparison by the rule of the golden numbers, and gradients of a function of arrays."""
+
+import numpy as np
+import torch
+
+
+def assert_near(actual, expected, tol):
+    """|a - b| <= tol (1 + |b|), of equal shapes; NaN is never near."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape
+    excess = np.abs(actual - expected) - tol * (1 + np.abs(expected))
+    assert (excess <= 0).all(), f"off by {np.nanmax(np.abs(actual - expected)):.3g}"
+
+
+def leaf(array, dtype=torch.float64):
+    return torch.tensor(array, dtype=dtype, requires_grad=True)
+
+
+def gradients(loss, *leaves):
+    loss.backward()
+    return [leaf.grad for leaf in leaves]
