@@ -1,0 +1,53 @@
+"""The l_inf ball: where an attack starts, how it steps, and how it stays inside.
+
+Nothing here is ever part of a differentiated graph. In torch the gradient of a clamp is 0 AT its bounds, so that a
+clamp inside the graph would freeze every pixel that is exactly 0 or 1.
+"""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Images = Float[Tensor, "batch *image"]
+
+
+class Start(Protocol):
+    """Where an attack begins; called once per restart."""
+
+    def __call__(self, x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+        """The first iterate: shape, dtype, device and memory format of x."""
+        ...
+
+
+def no_start(x: Images, *, epsilon: float, generator: torch.Generator | None = None) -> Images:
+    """The clean images themselves. The gradient of KL is 0 there: ascend KL from `gaussian_start`."""
+    return x
+
+
+def uniform_start(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+    """Uniform in the ball, clipped to [0, 1] (Madry et al. 2018, arXiv:1706.06083)."""
+    return (x + _empty(x, generator).uniform_(-epsilon, epsilon, generator=generator).to(x.device)).clamp(0, 1)
+
+
+def gaussian_start(x: Images, *, epsilon: float, generator: torch.Generator | None, std: float = 0.001) -> Images:
+    """x + std * N(0, 1), not clipped, as TRADES (arXiv:1901.08573) and MART begin; their std is 0.001."""
+    return x + _empty(x, generator).normal_(0, std, generator=generator).to(x.device)
+
+
+def step(x_adv: Images, gradient: Images, step_size: float) -> Images:
+    """Steepest ascent in l_inf: x_adv + step_size * sign(gradient)."""
+    return torch.add(x_adv, gradient.sign(), alpha=step_size)
+
+
+def project(x_adv: Images, x: Images, epsilon: float) -> Images:
+    """The nearest point with |x_adv - x| <= epsilon and values in [0, 1]; x in [0, 1]."""
+    return torch.clamp(x_adv, min=x - epsilon, max=x + epsilon).clamp(0, 1)
+
+
+def _empty(x: Images, generator: torch.Generator | None) -> Images:
+    """Room for noise on the generator's device, in one memory format, so that a seed means the same noise always."""
+    if generator is None:
+        raise ValueError("a random start needs a generator, got None: pass generator=torch.Generator().manual_seed(0)")
+    return torch.empty(x.shape, dtype=x.dtype, device=generator.device)
