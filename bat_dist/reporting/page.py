@@ -8,8 +8,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bat_dist.storage.files import aside
-
 
 @dataclass(frozen=True)
 class PageFigure:
@@ -35,27 +33,6 @@ class EmbeddedPng:
     height: int
 
 
-def write_memorization_page(
-    path: str | Path,
-    *,
-    title: str,
-    summary: Mapping[str, str],
-    figures: Sequence[PageFigure],
-    warnings: Sequence[str],
-    provenance: Mapping[str, str],
-) -> Path:
-    """Write the page of one memorization run; it appears whole or not at all. Returns its path.
-
-    `summary` and `provenance` become two tables, in their order; `warnings` stand above what they question.
-    """
-    page = render_memorization_page(
-        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
-    )
-    with aside(Path(path)) as file:
-        file.write(page.encode())
-    return Path(path)
-
-
 def render_memorization_page(
     *,
     title: str,
@@ -64,7 +41,10 @@ def render_memorization_page(
     warnings: Sequence[str],
     provenance: Mapping[str, str],
 ) -> str:
-    """The page as text, for a caller that stores it elsewhere than in a local file."""
+    """The page of one memorization run, as text.
+
+    `summary` and `provenance` become two tables, in their order; `warnings` stand above what they question.
+    """
     environment = Environment(
         loader=PackageLoader("bat_dist.reporting"),
         autoescape=True,

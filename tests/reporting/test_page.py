@@ -5,7 +5,7 @@ import pytest
 
 from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
-from bat_dist.reporting.page import PageFigure, write_memorization_page
+from bat_dist.reporting.page import PageFigure, render_memorization_page
 from bat_dist.reporting.style import message_figure, save
 
 EVIL = """<script>alert("1")</script> & 'x' {{ 7 * 7 }}"""
@@ -52,7 +52,7 @@ def write(tmp_path, png, **changes):
         "warnings": ["12 samples are undefined."],
         "provenance": {"command": "bat-dist memorize --dataset digits", "seed": "0"},
     }
-    return write_memorization_page(tmp_path / "report.html", **arguments | changes).read_text(encoding="utf-8")
+    return render_memorization_page(**arguments | changes)
 
 
 def test_the_page_holds_everything_it_was_given(tmp_path, png):
