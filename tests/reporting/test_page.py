@@ -97,8 +97,7 @@ def test_nothing_is_fetched(tmp_path, png):
 
 
 def test_everything_is_escaped(tmp_path, png):
-    page = write(
-        tmp_path,
+    page = rendered(
         png,
         title=EVIL,
         summary={EVIL: EVIL},
