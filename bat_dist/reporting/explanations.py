@@ -33,7 +33,8 @@ _TEXTS = {
         "Memorized samples that pay off",
         "The influence (infl) of a training sample on a test sample is how much more often models get "
         "the test sample right when they trained on that training sample. High influence and a pair that "
-        "looks alike: without the one, models fail on the other.",
+        "looks alike: without the one, models fail on the other. Shown are the strongest pairs of an atypical "
+        "training sample. With few trials chance alone makes large values: read them with their standard error.",
         "Pairs of a training image and a test image side by side, with their influence and the training "
         "image's memorization.",
     ),

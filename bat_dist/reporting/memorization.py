@@ -60,6 +60,8 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
     train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
     about = (train.images, train.labels, dataset.class_names, mem, scores.memorization.mem_se, train.ids)
+    # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
+    of_atypical = mem[pairs.train_index] > ATYPICAL_THRESHOLD
     accuracy_out = scores.memorization.accuracy_out
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
@@ -73,10 +75,10 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
         "influence_pairs_gallery": figures.influence_pairs_gallery(
             train.images,
             test.images,
-            pairs.train_index,
-            pairs.test_index,
-            pairs.influence,
-            pairs.influence_se,
+            pairs.train_index[of_atypical],
+            pairs.test_index[of_atypical],
+            pairs.influence[of_atypical],
+            pairs.influence_se[of_atypical],
             train_labels=train.labels,
             test_labels=test.labels,
             class_names=dataset.class_names,
