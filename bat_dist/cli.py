@@ -12,6 +12,7 @@ VERBS = {
     "train": "one training run of any method, on one or many workers",
     "tune": "sweep alpha and beta",
     "evaluate": "attack checkpoints: clean, FGSM, PGD, CW, AutoAttack",
+    "export": "a trained network for others: Hugging Face Hub, RobustBench, ONNX",
     "study": "the preliminary studies of the paper and their figures",
     "report": "tables, figures and one HTML page from all results",
     "collect": "fetch results from the head node of a cluster",

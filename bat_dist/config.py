@@ -166,10 +166,18 @@ def _log_to_stderr() -> None:
     """What the project logs, from INFO on; once, and not where the caller has set it up."""
     logger = logging.getLogger("bat_dist")
     if not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to what sys.stderr is at the time, not to what it was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:

@@ -41,15 +41,7 @@ def _memorize(argv: Sequence[str]) -> int:
     if settings.status:
         print(describe(folder))
         return 0
-    dataset = load_dataset(
-        settings.dataset,
-        data_dir=settings.data_dir,
-        num_train=settings.num_train,
-        num_test=settings.num_test,
-        num_classes=settings.num_classes,
-        image_size=settings.image_size,
-        download=settings.download,
-    )
+    dataset = load_dataset(settings.dataset, **settings.data)
     with folder.only_driver():
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)

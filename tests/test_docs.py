@@ -8,10 +8,11 @@ import pytest
 
 from bat_dist import cli
 from bat_dist.config import parse
-from bat_dist.orchestration.settings import MemorizeSettings
+from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
+from bat_dist.storage.export_settings import ExportSettings
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {"memorize": MemorizeSettings}
+SETTINGS = {"memorize": MemorizeSettings, "train": TrainSettings, "export": ExportSettings}
 PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -45,5 +46,6 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 
 def test_the_reference_is_what_help_says() -> None:
     text = (ROOT / "docs" / "reference.md").read_text()
-    for field in MemorizeSettings.__dataclass_fields__:
-        assert f"--{field}" in text, f"{field}: run make docs"
+    for settings in SETTINGS.values():
+        for field in settings.__dataclass_fields__:
+            assert f"--{field}" in text, f"{field}: run make docs"

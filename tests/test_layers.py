@@ -27,6 +27,8 @@ ONLY_IN = {
     "matplotlib": {"reporting"},
     "plotly": {"reporting"},
     "jinja2": {"reporting"},
+    "tensorboard": {"training"},
+    "mlflow": {"training"},
 }
 BARRED = {
     HOUSE: {"torch", "torchvision", "numpy", "zarr"},

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from bat_dist.data.datasets import Split
-from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable
+from bat_dist.data.split_loader import WHOLE, Batch, Indices, Loader, LoaderUnavailable, Share
 
-__all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "make_loader"]
+__all__ = ["KINDS", "WHOLE", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "make_loader"]
 
 KINDS = ("ffcv", "memory")
 

@@ -6,6 +6,7 @@ read. So both yield the same bits for the same generator.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
@@ -30,13 +31,39 @@ class Batch(NamedTuple):
     indices: Int64[Tensor, " batch"]  # positions in the split
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several ranks has of a batch: consecutive rows, as many as the other ranks or one more."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, batch: int) -> slice:
+        """This rank's rows of a batch of that many; the first ranks have one more where it does not divide."""
+        each, more = divmod(batch, self.size)
+        start = self.rank * each + min(self.rank, more)
+        return slice(start, start + each + (self.rank < more))
+
+
+WHOLE = Share()
+
+
 class Loader(Protocol):
     """Arguments are checked, and all random draws made, when a method is called, not when it is iterated."""
 
     def train_epoch(
-        self, indices: Indices, *, batch_size: int, generator: torch.Generator, drop_last: bool = False
+        self,
+        indices: Indices,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+        drop_last: bool = False,
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
-        """Every index once, shuffled and augmented: a function of the arguments and the generator's state."""
+        """Every index once, shuffled and augmented: a function of the arguments and the generator's state.
+
+        share: only a rank's rows of each batch of `batch_size`; the ranks' rows together are the whole batches.
+        """
         ...
 
     def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
@@ -66,9 +93,19 @@ class SplitLoader:
         raise NotImplementedError
 
     def train_epoch(
-        self, indices: Indices, *, batch_size: int, generator: torch.Generator, drop_last: bool = False
+        self,
+        indices: Indices,
+        *,
+        batch_size: int,
+        generator: torch.Generator,
+        drop_last: bool = False,
+        share: Share = WHOLE,
     ) -> Iterator[Batch]:
-        """See `Loader`; `drop_last` drops the last batch if it is not full."""
+        """See `Loader`; `drop_last` drops the last batch if it is not full.
+
+        All ranks draw what belongs to the whole batches. Raises ValueError if `batch_size` does not divide by the
+        number of ranks, or if the last batch would leave a rank with nothing.
+        """
         order = checked_order(indices, len(self._labels), batch_size)
         order = order[torch.randperm(len(order), generator=generator)]
         draws = draw_crop_flip(len(order), padding=self._crop_padding, flip=self._flip, generator=generator)
@@ -76,7 +113,8 @@ class SplitLoader:
             order = order[: len(order) // batch_size * batch_size]
             if not len(order):
                 raise ValueError(f"drop_last leaves nothing: fewer indices than batch_size {batch_size}")
-        return self._batches(order, batch_size, draws)
+        own = positions_of(share, len(order), batch_size)
+        return self._batches(order[own], batch_size // share.size, CropFlip(draws.corners[own], draws.flips[own]))
 
     def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
         """See `Loader`."""
@@ -94,6 +132,18 @@ class SplitLoader:
                     images = crop_flip(images, part, padding=self._crop_padding)
                 at = positions[start:stop].clone()
                 yield Batch(to_float(images), self._labels.index_select(0, at), at)
+
+
+def positions_of(share: Share, count: int, batch_size: int) -> slice | Int64[Tensor, " own"]:
+    """Which of `count` samples in batches of `batch_size` are the share's, in order."""
+    if share.size == 1:
+        return slice(None)
+    if batch_size % share.size:
+        raise ValueError(f"batch_size must be divisible by the {share.size} ranks, got {batch_size}")
+    if 0 < count % batch_size < share.size:
+        raise ValueError(f"the last batch has {count % batch_size} samples for {share.size} ranks: use drop_last")
+    batches = torch.arange(count).split(batch_size)
+    return torch.cat([batch[share.rows(len(batch))] for batch in batches])
 
 
 def checked_order(indices: Indices, num_samples: int, batch_size: int) -> Int64[Tensor, " samples"]:

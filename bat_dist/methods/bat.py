@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bat_dist.methods.checks import check_above_0, check_at_least_0, check_one_of, check_per_example
+from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, weighted_mean
 from bat_dist.methods.terms import cross_entropy, full_precision, largest_wrong, softmax
 
@@ -77,6 +78,13 @@ class Bat:
             raise ValueError(f"num_negatives must be at least 1, got {self.num_negatives}: none takes all there are")
         if self.num_negatives is not None and self.denominator == "supcon":
             raise ValueError("num_negatives has no meaning with denominator supcon: drop it, or take pos_plus_neg")
+
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
+        """The loss of one mini-batch.  Raises ValueError if it carries no memorization."""
+        if batch.mem is None:
+            raise ValueError("BAT needs the memorization of its samples: give scores")
+        logits, features = batch.forward(batch.adversarial(), with_features=True)
+        return self.objective(logits, features, batch.labels, batch.mem, ranks=batch.ranks, generator=batch.generator)
 
     def objective(
         self,

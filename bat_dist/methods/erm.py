@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
+
+from bat_dist.methods.mini_batch import MiniBatch
+from bat_dist.methods.parallel import ALONE, Ranks, mean
 
 
 @dataclass(frozen=True)
@@ -13,8 +16,13 @@ class Erm:
 
     label_smoothing: float = 0.0
 
-    def loss(
-        self, model: nn.Module, images: Float[Tensor, "batch 3 height width"], labels: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, ""]:
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
         """The loss of one mini-batch."""
-        return functional.cross_entropy(model(images), labels, label_smoothing=self.label_smoothing)
+        return self.objective(batch.forward(batch.images), batch.labels, ranks=batch.ranks)
+
+    def objective(
+        self, logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"], *, ranks: Ranks = ALONE
+    ) -> Float[Tensor, ""]:
+        """mean CE(f(x), y)."""
+        losses = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        return mean(losses, ranks)

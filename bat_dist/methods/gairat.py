@@ -34,6 +34,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from bat_dist.methods.checks import check_one_of, check_per_example
+from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean, weighted_mean
 from bat_dist.methods.terms import cross_entropy
 
@@ -75,6 +76,18 @@ class Gairat:
         if self.schedule == "fixed":
             return self.final_lambda
         return self.initial_lambda - progress * (self.initial_lambda - self.final_lambda)
+
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
+        """The loss of one mini-batch."""
+        path = batch.adversarial_path()
+        return self.objective(
+            batch.forward(path.x_adv),
+            batch.labels,
+            path.kappa,
+            num_steps=batch.num_steps,
+            progress=batch.progress,
+            ranks=batch.ranks,
+        )
 
     def objective(
         self,

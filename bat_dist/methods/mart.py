@@ -12,7 +12,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bat_dist.attacks.linf import gaussian_start
 from bat_dist.methods.checks import check_at_least_0
+from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
 from bat_dist.methods.terms import cross_entropy, largest_wrong, log_softmax, softmax
 
@@ -28,6 +30,12 @@ class Mart:
 
     def __post_init__(self) -> None:
         check_at_least_0("beta", self.beta, "0 leaves the boosted cross-entropy alone, 5 or 6 are the published ones")
+
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
+        """The loss of one mini-batch."""
+        x_adv = batch.adversarial(start=gaussian_start)
+        logits_nat, logits_adv = batch.forward(batch.images), batch.forward(x_adv)
+        return self.objective(logits_nat, logits_adv, batch.labels, ranks=batch.ranks)
 
     def objective(
         self,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
 from bat_dist.methods.terms import cross_entropy
 
@@ -15,6 +16,10 @@ from bat_dist.methods.terms import cross_entropy
 @dataclass(frozen=True)
 class PgdAt:
     """Mean cross-entropy on adversarial images; no hyper-parameter of its own."""
+
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
+        """The loss of one mini-batch."""
+        return self.objective(batch.forward(batch.adversarial()), batch.labels, ranks=batch.ranks)
 
     def objective(
         self,

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bat_dist.attacks.linf import gaussian_start
+from bat_dist.attacks.losses import kl_divergence
 from bat_dist.methods.checks import check_at_least_0
+from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
 from bat_dist.methods.terms import cross_entropy, log_softmax
 
@@ -25,6 +28,12 @@ class Trades:
 
     def __post_init__(self) -> None:
         check_at_least_0("beta", self.beta, "0 is training on natural images, 5 the paper's")
+
+    def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
+        """The loss of one mini-batch."""
+        x_adv = batch.adversarial(loss=kl_divergence, against="clean_logits", start=gaussian_start)
+        logits_nat, logits_adv = batch.forward(batch.images), batch.forward(x_adv)
+        return self.objective(logits_nat, logits_adv, batch.labels, ranks=batch.ranks)
 
     def objective(
         self,

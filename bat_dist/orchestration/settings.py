@@ -2,13 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
+from bat_dist.methods.table import check_method
 from bat_dist.models.names import check_arch
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
 
@@ -21,8 +22,8 @@ Arch = Annotated[str, AfterValidator(check_arch)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemorizeSettings:
-    """`bat-dist memorize`.  Defaults: Sec. 2.1 and Appendix A of the paper, where it says; the rest is ours."""
+class DataSettings:
+    """Which data, and where the results go: the same for every program."""
 
     dataset: Annotated[
         str,
@@ -30,7 +31,7 @@ class MemorizeSettings:
         Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"),
         Group("data"),
     ]
-    out: Annotated[str, Help("result folder, or a URI such as s3://bucket/run; resumed if it holds trials", "DIR")]
+    out: Annotated[str, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR")]
     data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
     download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
     num_train: Annotated[
@@ -46,6 +47,17 @@ class MemorizeSettings:
         Help("ffcv reads a .beton from disk, memory holds all images; equal batches"),
         Group("data"),
     ] = "ffcv"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keyword arguments of `load_dataset`."""
+        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "download")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorizeSettings(DataSettings):
+    """`bat-dist memorize`.  Defaults: Sec. 2.1 and Appendix A of the paper, where it says; the rest is ours."""
 
     score: Annotated[
         Literal["leave_out", "disagreement", "confidence"],
@@ -134,5 +146,153 @@ class MemorizeSettings:
     @property
     def training(self) -> Recipe:
         """The recipe with what the user changed."""
-        changed = {name: getattr(self, name) for name in ("epochs", "batch_size", "lr")}
-        return dataclasses.replace(RECIPES[self.recipe], **{k: v for k, v in changed.items() if v is not None})
+        return _changed(RECIPES[self.recipe], epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(DataSettings):
+    """`bat-dist train`.  Defaults: Sec. 5 of the paper, where it says; the rest is ours."""
+
+    method: Annotated[
+        str,
+        AfterValidator(check_method),
+        Help("erm, pgd_at, trades, mart, gairat or bat", "NAME"),
+        Group("method"),
+    ]
+    scores: Annotated[
+        str | None,
+        Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),
+        Group("method"),
+    ] = None
+    score: Annotated[
+        Literal["disagreement", "confidence", "true_class_confidence"],
+        Help("which of an ensemble's scores"),
+        Group("method"),
+    ] = "disagreement"
+    alpha: Annotated[
+        float | None, Ge(0), Help("bat: strength of the reweighting; 0 is none, 1 the default"), Group("method")
+    ] = None
+    beta: Annotated[
+        float | None,
+        Ge(0),
+        Help("bat: weight of the discrimination loss, 0.2; trades, mart: of the divergence, 5"),
+        Group("method"),
+    ] = None
+    sigma: Annotated[float | None, Help("a sample with a larger score is atypical; 0.15"), Group("method")] = None
+    atypical_share: Annotated[
+        float | None, Gt(0), Lt(1), Help("choose sigma so that this share is atypical"), Group("method")
+    ] = None
+    hyper: Annotated[
+        tuple[str, ...],
+        Help("further hyper-parameters of the method: tau=0.5 denominator=supcon", "NAME=VALUE"),
+        Group("method"),
+    ] = ()
+
+    epsilon: Annotated[
+        float | None, Gt(0), Lt(1), Help("radius of the ball in [0, 1] pixels; default: the dataset's"), Group("attack")
+    ] = None
+    step_size: Annotated[float | None, Gt(0), Lt(1), Help("default: the dataset's"), Group("attack")] = None
+    num_steps: Annotated[int, Ge(1), Help("PGD steps in training"), Group("attack")] = 10
+    random_start: Annotated[bool, Help("start in the ball, not at the image"), Group("attack")] = True
+    attack_mode: Annotated[
+        Literal["eval", "keep"], Help("the network's mode while it is attacked; keep: train"), Group("attack")
+    ] = "eval"
+    attack_precision: Annotated[Precision | None, Help("default: as precision"), Group("attack")] = None
+
+    arch: Annotated[
+        Arch,
+        Help("architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...", "NAME"),
+        Group("training"),
+    ] = "resnet18"
+    recipe: Annotated[
+        Literal["paper", "study", "fast"],
+        Help("paper: 160 epochs, two drops (Sec. 5); study: 200, one drop (Sec. 3); fast: one cycle"),
+        Group("training"),
+    ] = "paper"
+    epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
+    batch_size: Annotated[int | None, Ge(2), Help("over all workers, instead of the recipe's"), Group("training")] = (
+        None
+    )
+    lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
+    weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), Group("training")] = None
+    precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
+    ema: Annotated[
+        float | None,
+        Gt(0),
+        Lt(1),
+        Help("average the weights with this decay, and judge and keep those"),
+        Group("training"),
+    ] = None
+    awp: Annotated[
+        float | None, Gt(0), Help("adversarial weight perturbation of this relative size, 0.005"), Group("training")
+    ] = None
+    awp_from: Annotated[int, Ge(1), Help("first epoch with it"), Group("training")] = 1
+    clip_norm: Annotated[float | None, Gt(0), Help("clip the gradient to this norm"), Group("training")] = None
+    seed: Annotated[int, Ge(0), Help("weights, order, augmentation and noise"), Group("training")] = 0
+
+    num_val: Annotated[
+        int | None,
+        Ge(1),
+        Help("samples held out of the training set; default: a tenth, at most 1000"),
+        Group("validation"),
+    ] = None
+    val_seed: Annotated[int, Ge(0), Help("which samples"), Group("validation")] = 0
+    val_steps: Annotated[
+        int | None, Ge(0), Help("PGD steps; 0: clean only; default: num_steps"), Group("validation")
+    ] = None
+    best_by: Annotated[
+        Literal["val_pgd", "val_clean"] | None,
+        Help("what the best checkpoint is best in; default: val_pgd, val_clean for erm"),
+        Group("validation"),
+    ] = None
+    track: Annotated[
+        tuple[Literal["tensorboard", "mlflow"], ...], Help("log epochs there too"), Group("validation")
+    ] = ()
+
+    num_workers: Annotated[
+        int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), Group("Ray")
+    ] = 0
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), Group("Ray")] = None
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
+    sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), Group("Ray")] = False
+    max_failures: Annotated[
+        int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), Group("Ray")
+    ] = 3
+    ray_address: Annotated[
+        str | None,
+        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
+        Group("Ray"),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.method == "bat" and not self.scores:
+            raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")
+        if self.sigma is not None and self.atypical_share is not None:
+            raise ValueError("give sigma or atypical_share, not both")
+        if self.num_workers and self.training.batch_size % self.num_workers:
+            raise ValueError(
+                f"batch_size must be divisible by num_workers, got {self.training.batch_size} for {self.num_workers}"
+            )
+        if self.best_by == "val_pgd" and self.val_steps == 0:
+            raise ValueError("best_by val_pgd needs val_steps of at least 1, got 0")
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe with what the user changed."""
+        names = ("epochs", "batch_size", "lr", "weight_decay")
+        return _changed(RECIPES[self.recipe], **{name: getattr(self, name) for name in names})
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Of the method, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
+        given = {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) is not None}
+        for words in self.hyper:
+            name, equals, value = words.partition("=")
+            if not equals or name in given:
+                raise ValueError(f"hyper wants NAME=VALUE, each name once, got {words!r}")
+            given[name] = value
+        return given
+
+
+def _changed(recipe: Recipe, **changes: Any) -> Recipe:
+    return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})

@@ -1,30 +1,22 @@
-"""The training loop of one rank."""
+"""Plain training of one network in this process: what a leave-out trial does."""
 
 import math
-from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from jaxtyping import Int64
+from torch import nn
 
 from bat_dist.data.loaders import Loader
+from bat_dist.methods.mini_batch import MiniBatch
+from bat_dist.methods.table import Method
 from bat_dist.training.precision import autocast
+from bat_dist.training.progress import sgd
 from bat_dist.training.recipe import Precision, Recipe, learning_rate
 
 
 class NonFiniteLoss(ArithmeticError):
     """The loss became infinite or NaN; training it again would do the same."""
-
-
-class Method(Protocol):
-    """What the loop needs of a training method."""
-
-    def loss(
-        self, model: nn.Module, images: Float[Tensor, "batch 3 height width"], labels: Int64[Tensor, " batch"]
-    ) -> Float[Tensor, ""]:
-        """The loss of one mini-batch."""
-        ...
 
 
 def fit(
@@ -46,14 +38,7 @@ def fit(
     steps_per_epoch, last = divmod(len(indices), recipe.batch_size)
     steps_per_epoch += last > 1
     num_steps = recipe.epochs * steps_per_epoch
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
+    optimizer = sgd(model, recipe)
     losses, step = [], 0
     model.train()
     for epoch in range(recipe.epochs):
@@ -63,7 +48,7 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe, step=step, num_steps=num_steps)
             with autocast(images.device, precision):
-                loss = method.loss(model, images, labels)
+                loss = method.loss(MiniBatch(images, labels, network=model, forward=model))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -14,10 +14,10 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.memorization.subsets import MASK_PLANS
 from bat_dist.methods.erm import Erm
-from bat_dist.models.build import build
 from bat_dist.training.correctness import correctness, predicted_probabilities
 from bat_dist.training.loop import fit
 from bat_dist.training.recipe import Precision, Recipe
+from bat_dist.training.seeding import seed_of, seeded_model
 
 EVAL_BATCH_SIZE = 500
 _INIT, _ORDER = 1, 2  # streams of randomness of one unit of work
@@ -100,14 +100,6 @@ def run_member(
     }
 
 
-def seeded_model(arch: str, dataset: Dataset, device: torch.device, *, key: tuple[int, ...]) -> nn.Module:
-    """A new network on `device` whose weights depend on `key` alone; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_seed(key))
-        model = build(arch, len(dataset.class_names), mean=dataset.spec.mean, std=dataset.spec.std)
-    return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-
 def _fit_erm(
     model: nn.Module,
     loader: Loader,
@@ -125,9 +117,5 @@ def _fit_erm(
         method=Erm(settings.recipe.label_smoothing),
         recipe=settings.recipe,
         precision=settings.precision,
-        generator=torch.Generator().manual_seed(_seed(key)),
+        generator=torch.Generator().manual_seed(seed_of(*key)),
     )[-1]
-
-
-def _seed(key: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,59 @@
+"""A trained network for others: a folder for the Hugging Face Hub, with a model card and RobustBench's model_info.
+
+bat-dist export --checkpoint results/bat --out exported/bat
+bat-dist export --checkpoint results/bat --out exported/bat --onnx --license apache-2.0
+
+The card speaks of validation accuracies, and says so; nothing is uploaded.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Write a trained network as a folder that others can load: weights (safetensors), model card, RobustBench's "
+    "model_info.json and, if asked for, ONNX. Nothing is uploaded."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (anything else)."""
+    from bat_dist.config import run_command
+
+    return run_command(_export, argv)
+
+
+def _export(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse
+    from bat_dist.storage.export_settings import ExportSettings
+
+    settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION)
+    # Everything that loads torch comes after --help and the settings' own checks.
+    import json
+
+    from bat_dist.reporting.model_card import model_card
+    from bat_dist.storage import export, onnx_file
+    from bat_dist.storage.checkpoints import place
+    from bat_dist.storage.files import Folder
+
+    folder = Folder(settings.out)
+    export.check_free(folder, place(settings.checkpoint, settings.which)[0])
+    trained = export.read_trained(settings.checkpoint, settings.which)
+    onnx = onnx_file.to_onnx(trained.model, trained.spec.image_size) if settings.onnx else None
+    name = settings.name or trained.default_name
+    about = {"name": name, "authors": settings.authors, "link": settings.link}
+    files = {
+        export.CARD: model_card(trained, **about, license=settings.license, onnx=onnx).encode(),
+        export.MODEL_INFO: (json.dumps(export.model_info(trained, **about), indent=2) + "\n").encode(),
+        **({export.ONNX: onnx.data} if onnx else {}),
+    }
+    config = export.model_config(trained, **({"onnx_max_difference": onnx.max_difference} if onnx else {}))
+    export.write_export(folder, trained, files, config)
+    print(f"{name}: exported to {folder}")
+    if onnx:
+        print(f"{export.ONNX}: {onnx.verdict}")
+    return 0
+
+
+if __name__ == "__main__":
+    from bat_dist.export import main as installed_main
+
+    raise SystemExit(installed_main())

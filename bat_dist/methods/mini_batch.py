@@ -1,0 +1,123 @@
+"""A mini-batch as a method sees it: images, labels, scores, the network, and the attack it trains against."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bat_dist.attacks.frozen import Mode
+from bat_dist.attacks.linf import Images, Start, no_start, uniform_start
+from bat_dist.attacks.losses import Loss, cross_entropy
+from bat_dist.attacks.pgd import Against, PgdPath, pgd, pgd_path
+from bat_dist.attacks.pgd import Precision as AttackPrecision
+from bat_dist.methods.parallel import ALONE, Ranks
+
+
+@dataclass(frozen=True)
+class Attack:
+    """PGD in the l_inf ball, as adversarial training uses it; epsilon and step_size in [0, 1] pixels.
+
+    random_start: False begins at the image where the method would begin uniformly in the ball.
+    """
+
+    epsilon: float
+    step_size: float
+    num_steps: int = 10
+    precision: AttackPrecision = "fp32"
+    mode: Mode = "eval"
+    random_start: bool = True
+
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments of `pgd`, but for the start."""
+        names = ("epsilon", "step_size", "num_steps", "precision", "mode")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class MiniBatch:
+    """One rank's rows of a mini-batch, and all that a loss may need.
+
+    network: the bare network, for attacks. forward: what the loss calls, `forward(images)` -> logits or
+    `forward(images, with_features=True)` -> (logits, features); under data parallelism DDP around the network.
+    mem: memorization of the rows' samples, None without scores. progress: the finished share of the epochs.
+    generator: on the CPU, in the same state on all ranks. rows: which of the `total` rows of all ranks these are.
+    Attacks are computed once: asked again with the same settings, the same images come back.
+    """
+
+    images: Images
+    labels: Int64[Tensor, " batch"]
+    network: nn.Module
+    forward: Callable[..., Any]
+    attack: Attack | None = None
+    generator: torch.Generator | None = None
+    mem: Float[Tensor, " batch"] | None = None
+    progress: float = 0.0
+    ranks: Ranks = ALONE
+    rows: slice | None = None
+    total: int | None = None
+    _attacked: dict[Any, PgdPath | Images] = field(default_factory=dict, repr=False)
+
+    def adversarial(
+        self, *, loss: Loss = cross_entropy, against: Against = "labels", start: Start = uniform_start
+    ) -> Images:
+        """x_adv of the method's attack (see `pgd`): by default cross-entropy PGD from a uniform start."""
+        key = ("pgd", loss, against, start)
+        if key not in self._attacked:
+            self._attacked[key] = pgd(
+                self.network,
+                self.images,
+                self.labels,
+                loss=loss,
+                against=against,
+                start=self._start(start),
+                generator=self.generator,
+                **self._settings(),
+            )
+        return self._attacked[key]  # pyright: ignore[reportReturnType]
+
+    def adversarial_path(self) -> PgdPath:
+        """The images of `adversarial()` and kappa, the number of iterates that are classified right (GAIRAT)."""
+        if "path" not in self._attacked:
+            self._attacked["path"] = pgd_path(
+                self.network,
+                self.images,
+                self.labels,
+                start=self._start(uniform_start),
+                generator=self.generator,
+                look_at_last=False,
+                **self._settings(),
+            )
+        return self._attacked["path"]  # pyright: ignore[reportReturnType]
+
+    @property
+    def num_steps(self) -> int:
+        """Of the attack."""
+        return self._settings()["num_steps"]
+
+    def _settings(self) -> dict[str, Any]:
+        if self.attack is None:
+            raise ValueError("this method trains on adversarial images: give the mini-batch an attack")
+        return self.attack.settings()
+
+    def _start(self, start: Start) -> Start:
+        if self.attack and not self.attack.random_start and start is uniform_start:
+            return no_start  # a Gaussian start stays: the gradient of KL is 0 at the image
+        return start if self.rows is None or self.total is None else rows_of_start(start, self.rows, self.total)
+
+
+def rows_of_start(start: Start, rows: slice, total: int) -> Start:
+    """The start whose noise is drawn for all `total` rows of a batch, of which the images are `rows`.
+
+    So that several ranks attack from where one process would.
+    """
+
+    def sliced(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+        whole = torch.zeros((total, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        whole[rows] = x
+        own = start(whole, epsilon=epsilon, generator=generator)[rows]
+        return torch.empty_like(x).copy_(own)  # in x's memory format
+
+    return sliced

@@ -1,0 +1,326 @@
+"""One training run: settings to a plan, then in this process, or data-parallel on Ray Train."""
+
+import dataclasses
+import logging
+import math
+import secrets
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from bat_dist.config import RunError, UserError, to_dict
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.table import build_method
+from bat_dist.orchestration.settings import TrainSettings
+from bat_dist.storage.checkpoints import load_tensors
+from bat_dist.storage.files import Folder
+from bat_dist.training import run
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings
+from bat_dist.training.precision import default_device
+from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.score_file import TrainingScores, read_scores
+from bat_dist.training.splits import Held, default_num_val, hold_out
+from bat_dist.training.trackers import Tracker, open_trackers
+from bat_dist.training.world import World
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run, worked out from what the user asked for; plain enough to travel to workers."""
+
+    out: str
+    settings: TrainingSettings
+    dataset: Dataset
+    held: Held
+    scores: TrainingScores | None
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+    asked: dict[str, Any]  # what the user set, for trackers
+
+    @property
+    def record(self) -> Record:
+        """Where it is kept."""
+        return Record(Folder(self.out), self.identity, self.facts)
+
+    def material(self, loader: Loader) -> Material:
+        """What it is trained on."""
+        mem, subsets = (self.scores.values, self.scores.subsets) if self.scores else (None, {})
+        return Material(self.dataset, loader, self.held, mem, subsets)
+
+
+def make_plan(dataset: Dataset, asked: TrainSettings) -> Plan:
+    """Check everything that can be checked before anything is written.
+
+    Raises UserError for hyper-parameters, scores or a validation split that do not fit.
+    """
+    scores = None
+    if asked.scores:
+        chosen = {"score": asked.score, "sigma": asked.sigma, "atypical_share": asked.atypical_share}
+        scores = read_scores(asked.scores, dataset, **chosen)
+    elif asked.sigma is not None or asked.atypical_share is not None:
+        raise UserError("sigma and atypical_share say which scores are atypical: give --scores too")
+    try:
+        given = asked.hyper_parameters
+        if asked.method == "bat" and scores is not None:
+            given = {"sigma": scores.sigma, **given}
+        method = build_method(asked.method, given)
+        held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    attack = Attack(
+        epsilon=asked.epsilon or dataset.spec.epsilon,
+        step_size=asked.step_size or dataset.spec.step_size,
+        num_steps=asked.num_steps,
+        precision=asked.attack_precision or asked.precision,
+        mode=asked.attack_mode,
+        random_start=asked.random_start,
+    )
+    val_steps = asked.num_steps if asked.val_steps is None else asked.val_steps
+    judge = dataclasses.replace(attack, num_steps=val_steps, mode="eval", random_start=True) if val_steps else None
+    step = StepSettings(method, attack, asked.precision, asked.awp, asked.awp_from - 1, asked.clip_norm)
+    settings = TrainingSettings(
+        arch=asked.arch,
+        recipe=asked.training,
+        step=step,
+        validation_attack=judge,
+        best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
+        seed=asked.seed,
+        ema=asked.ema,
+        sync_bn=asked.sync_bn,
+    )
+    facts = _facts(asked, dataset, settings, held, scores)
+    return Plan(asked.out, settings, dataset, held, scores, _flat(facts), facts, to_dict(asked))
+
+
+def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any]:
+    """Train, or go on, or find that it is done; returns the run's summary.  config: what is kept as `config.yaml`.
+
+    Raises UserError for a folder that holds another run or a damaged state, RunError if the training fails.
+    """
+    record = plan.record
+    run.check_identity(record)
+    if run.finished(record.folder):
+        log.info("%s holds this run, trained to its end", record.folder)
+        return record.folder.read_json(run.RUN)
+    if record.folder.exists(run.STATE):
+        load_tensors(record.folder, run.STATE)  # a damaged one is better found here than by each worker
+    run.begin(record)
+    record.folder.write("config.yaml", config.encode())
+    try:
+        history = _train_on_ray(plan, asked) if asked.num_workers else _train_here(plan, asked)
+    except NonFiniteBatch as error:
+        raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
+    return run.finish(record, plan.settings, history)
+
+
+def _train_here(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
+    trackers = partial(_open_trackers, plan, asked.track)
+    device = default_device()
+    material = plan.material(_loader(plan, asked.loader, device))
+    return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers)
+
+
+def _train_on_ray(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
+    """Data-parallel training; a lost worker or machine costs the epoch it was in."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from bat_dist.orchestration.session import ray_session
+
+    with ray_session(asked.ray_address):
+        resources = _resources(asked)
+        config = {
+            "plan": ray.put(plan),
+            "loader": asked.loader,
+            "threads": asked.cpus_per_worker,
+            "track": asked.track,
+        }
+        with _ray_storage(plan.record.folder) as storage, _followed(plan.record.folder, plan.settings.recipe.epochs):
+            trainer = TorchTrainer(
+                _worker,
+                train_loop_config=config,
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=asked.num_workers, use_gpu="GPU" in resources, resources_per_worker=resources
+                ),
+                run_config=ray.train.RunConfig(
+                    **storage, failure_config=ray.train.FailureConfig(max_failures=asked.max_failures)
+                ),
+            )
+            try:
+                outcome = trainer.fit().return_value or {}
+            except ray.train.TrainingFailedError as error:
+                raise RunError(f"{error}\nfinished epochs are kept; the same command goes on from there") from None
+    if "non_finite" in outcome:
+        raise NonFiniteBatch(outcome["non_finite"], [])
+    return outcome["history"]
+
+
+def _worker(config: dict[str, Any]) -> dict[str, Any]:
+    """What each rank does; rank 0's answer reaches the driver."""
+    import ray
+    import ray.train.torch
+
+    logging.getLogger("bat_dist").setLevel(logging.INFO)
+    torch.set_num_threads(config["threads"])
+    plan: Plan = ray.get(config["plan"])
+    device = ray.train.torch.get_device()
+    material = plan.material(_loader(plan, config["loader"], device))
+    trackers = partial(_open_trackers, plan, config["track"])
+    try:
+        history = run.train(
+            plan.settings,
+            material,
+            plan.record,
+            device=device,
+            world=World.current(),
+            open_trackers=trackers,
+        )
+    except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
+        return {"non_finite": str(error)}
+    return {"history": history}
+
+
+def _resources(asked: TrainSettings) -> dict[str, float]:
+    """What a worker occupies.  Raises UserError if the machines at hand can never hold all workers."""
+    import ray
+
+    from bat_dist.orchestration.pool import Resources
+    from bat_dist.orchestration.session import describe_resources
+
+    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
+    gpus = asked.gpus_per_worker if asked.gpus_per_worker is not None else float(has_gpus)
+    each = Resources(asked.cpus_per_worker, gpus)
+    room = sum(each.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
+    if room < asked.num_workers:
+        raise UserError(
+            f"no room for {asked.num_workers} workers with {each.cpus} CPUs and {each.gpus:g} GPUs each: there are "
+            f"{describe_resources()}; lower num_workers, cpus_per_worker or gpus_per_worker"
+        )
+    return {"CPU": float(each.cpus)} | ({"GPU": each.gpus} if each.gpus else {})
+
+
+@contextmanager
+def _ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
+    """Where Ray Train may keep its own notes: below the run's folder, which all machines see; removed at the end.
+
+    A new name each time: a run that Ray has seen end it would not start again, and the resume state is ours.
+    """
+    import pyarrow.fs
+
+    name = f".ray_train-{secrets.token_hex(4)}"
+    if folder.local_path is not None:
+        place = {"storage_path": str(folder.local_path.absolute())}
+    else:
+        handler = pyarrow.fs.FSSpecHandler(folder.fs)
+        place = {"storage_path": folder.root, "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+    try:
+        yield {"name": name, **place}
+    finally:
+        if folder.exists(name):
+            folder.fs.rm(f"{folder.root}/{name}", recursive=True)
+
+
+@contextmanager
+def _followed(folder: Folder, epochs: int) -> Iterator[None]:
+    """Log the epochs that appear in the folder's history while the block runs."""
+    done, stop = len(run.read_history(folder)), threading.Event()
+
+    def follow() -> None:
+        seen = done
+        ending = False
+        while not ending:
+            ending = stop.wait(FOLLOW_SECONDS)  # and one last look
+            rows = run.read_history(folder)
+            for row in rows[seen:]:
+                log.info(run.epoch_line(row, epochs))
+            seen = max(seen, len(rows))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _loader(plan: Plan, kind: str, device: torch.device) -> Loader:
+    spec = plan.dataset.spec
+    return make_loader(
+        kind,
+        plan.dataset.train,
+        crop_padding=spec.crop_padding,
+        flip=spec.flip,
+        fingerprint=plan.dataset.fingerprint,
+        split_name="train",
+        device=device,
+    )
+
+
+def _open_trackers(plan: Plan, names: Sequence[str], first_epoch: int) -> list[Tracker]:
+    run_name = f"{plan.facts['method']}-{plan.settings.arch}-{plan.dataset.name}-seed{plan.settings.seed}"
+    return open_trackers(names, out=plan.out, settings=plan.asked, run_name=run_name, first_epoch=first_epoch)
+
+
+def _facts(
+    asked: TrainSettings,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    held: Held,
+    scores: TrainingScores | None,
+) -> dict[str, Any]:
+    """What a checkpoint says of its making: plain values that, with the data, decide it."""
+    step = settings.step
+    return {
+        "method": asked.method,
+        "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "num_train": len(held.train),
+        "num_val": len(held.validation),
+        "val_seed": asked.val_seed,
+        "scores": f"{scores.name} {scores.digest}" if scores else None,
+        "arch": settings.arch,
+        "recipe": dataclasses.asdict(settings.recipe) | {"milestones": list(settings.recipe.milestones)},
+        "epochs": settings.recipe.epochs,
+        **{name: getattr(step.attack, name) for name in ("epsilon", "step_size", "num_steps", "random_start")},
+        "attack_mode": step.attack.mode,
+        "attack_precision": step.attack.precision,
+        "val_steps": settings.validation_attack.num_steps if settings.validation_attack else 0,
+        "best_by": settings.best_by,
+        "precision": step.precision,
+        "ema": settings.ema,
+        "awp": step.awp,
+        "awp_from": step.awp_from + 1,
+        "clip_norm": step.clip_norm,
+        "sync_bn": settings.sync_bn,
+        "seed": settings.seed,
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {name: str(v) if isinstance(v, float) and math.isinf(v) else v for name, v in values.items()}
+
+
+def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity of a run: nested settings under names of their own, so that differences can be named."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": item for key, item in value.items()}
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,149 @@
+"""The model card of an exported network: Markdown with YAML in front, as the Hugging Face Hub reads it."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bat_dist.models.cost import count_parameters
+from bat_dist.storage.export import AccuracyRow, Trained, architecture, pixels
+from bat_dist.storage.export_settings import one_line
+from bat_dist.storage.onnx_file import OnnxFile
+
+METHODS = {
+    "erm": "empirical risk minimization: no adversarial training, so hardly any robustness is to be expected",
+    "pgd_at": "PGD adversarial training (Madry et al. 2018, arXiv:1706.06083)",
+    "trades": "TRADES (Zhang et al. 2019, arXiv:1901.08573)",
+    "mart": "MART (Wang et al. 2020)",
+    "gairat": "GAIRAT (Zhang et al. 2021, arXiv:2010.01736)",
+    "bat": "Benign Adversarial Training (Towards the Memorization Effect of Neural Networks in Adversarial Training)",
+}
+FURTHER = ("attack_mode", "random_start", "ema", "awp", "clip_norm", "sync_bn", "scores", "val_seed", "best_by")
+HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
+MAX_CLASSES_SHOWN = 100
+
+
+class _Raw(str):
+    """Text that the card holds as it is; all other values are escaped."""
+
+
+def model_card(
+    trained: Trained,
+    *,
+    name: str,
+    authors: str | None = None,
+    link: str | None = None,
+    license: str | None = None,
+    onnx: OnnxFile | None = None,
+) -> str:
+    """The text of README.md.  All texts are plain, may come from strangers, and are escaped here."""
+    environment = Environment(
+        loader=PackageLoader("bat_dist.reporting"),
+        finalize=_escaped,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    spec, facts = trained.spec, trained.facts
+    return environment.get_template("model_card.md.j2").render(
+        front_matter=_Raw(_front_matter(trained, name, license)),
+        name=name,
+        authors=authors,
+        link=link and _Raw(f"<{link}>"),
+        spec=spec,
+        facts=facts,
+        architecture=architecture(spec.arch),
+        num_parameters=count_parameters(trained.model),
+        classes=_classes(spec.class_names),
+        method=METHODS.get(str(facts.get("method")), facts.get("method")),
+        attacks=_attacks(facts),
+        epsilon=None if facts.get("epsilon") is None else pixels(facts["epsilon"]),
+        rows=[_shown(row) for row in (*trained.evaluated, *trained.validated)],
+        has_autoattack=any(row.attack == "autoattack" for row in trained.evaluated),
+        validated=trained.validated,
+        is_best=trained.is_best,
+        settings={
+            "hyper-parameters": facts.get("method_settings"),
+            "recipe": facts.get("recipe"),
+            "further settings": {key: facts.get(key) for key in FURTHER},
+        },
+        as_text=_as_text,
+        origin=trained.origin,
+        command=_Raw(one_line(str(trained.origin.get("command", "")))),
+        onnx=onnx,
+    )
+
+
+def _front_matter(trained: Trained, name: str, license: str | None) -> str:
+    dataset = str(trained.facts.get("dataset") or "unknown")
+    hub_name = HUB_DATASETS.get(dataset)
+    results = [
+        {
+            "task": {"type": "image-classification", "name": "Image Classification"},
+            "dataset": {"type": hub_name or one_line(dataset), "name": one_line(dataset), "split": row.split},
+            "metrics": [
+                {
+                    "type": "accuracy",
+                    "value": round(100 * row.accuracy, 2),
+                    "name": f"{one_line(row.attack)} accuracy, {row.split} split (%)",
+                }
+            ],
+        }
+        for row in (*trained.evaluated, *trained.validated)
+    ]
+    tags = ["image-classification", "adversarial-robustness", "pytorch", "bat_dist"]
+    about = {
+        "license": license,
+        "library_name": "bat_dist",
+        "pipeline_tag": "image-classification",
+        "tags": tags + [one_line(str(tag)) for tag in (trained.facts.get("method"), trained.spec.arch) if tag],
+        "datasets": [hub_name] if hub_name else None,
+        "metrics": ["accuracy"],
+        "model-index": [{"name": one_line(name), "results": results}] if results else None,
+    }
+    return yaml.safe_dump({k: v for k, v in about.items() if v is not None}, sort_keys=False, width=10**6)
+
+
+def _classes(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - MAX_CLASSES_SHOWN} more (config.json)" if len(names) > MAX_CLASSES_SHOWN else ""
+    return ", ".join(names[:MAX_CLASSES_SHOWN]) + more
+
+
+def _attacks(facts: Mapping[str, Any]) -> dict[str, str]:
+    """In training and in validation: `PGD, l_inf, epsilon 8/255, 10 steps of 2/255`."""
+    taken = {"training": facts.get("num_steps"), "validation": facts.get("val_steps", facts.get("num_steps"))}
+    if facts.get("method") == "erm":
+        taken["training"] = None
+    if facts.get("epsilon") is None or facts.get("step_size") is None:
+        return {}
+    epsilon, size = pixels(facts["epsilon"]), pixels(facts["step_size"])
+    return {
+        when: f"PGD, l_inf, epsilon {epsilon}, {steps} steps of {size}" if steps else "none"
+        for when, steps in taken.items()
+    }
+
+
+def _shown(row: AccuracyRow) -> dict[str, str]:
+    return {
+        "attack": row.attack,
+        "images": f"{row.n:,} {row.split}",
+        "accuracy": f"{row.accuracy:.2%}",
+        "error": f"{row.standard_error:.2%}",
+    }
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_as_text(item)}" for key, item in value.items() if item is not None)
+    return ", ".join(map(_as_text, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _escaped(value: Any) -> str:
+    """A value as Markdown that shows it: no markup, no HTML, no end of a table's cell."""
+    if isinstance(value, _Raw):
+        return value
+    text = one_line(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)

@@ -1,0 +1,52 @@
+"""Settings of `bat-dist export`.  Imports no torch, so that `--help` answers at once."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from bat_dist.config import Group, Help
+
+
+def one_line(text: str) -> str:
+    """Without line breaks, control characters and what turns the direction of writing."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _title(text: str) -> str:
+    if not one_line(text):
+        raise ValueError(f"must have a letter to show, got {text!r}")
+    return one_line(text)
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\W_][\w.-]*(:\d+)?([/?#][\w./?#\[\]@!$&'()*+,;=:%~-]*)?", text, flags=re.ASCII):
+        raise ValueError(f"must be a plain http:// or https:// address, got {text!r}")
+    return text
+
+
+def _license(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):
+        raise ValueError(f"must be a name that the Hub knows, such as apache-2.0, mit or other, got {text!r}")
+    return text
+
+
+_CARD = Group("the model card")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """`bat-dist export`."""
+
+    checkpoint: Annotated[str, Help("a folder of bat-dist train, or one .safetensors file of it", "DIR_OR_FILE")]
+    out: Annotated[str, Help("folder to write, or a URI; an earlier export in it is replaced", "DIR")]
+    which: Annotated[Literal["best", "last"], Help("which network of a folder")] = "best"
+    onnx: Annotated[bool, Help("write model.onnx too (needs the packages of bat-dist[onnx])")] = False
+
+    name: Annotated[str | None, AfterValidator(_title), Help("of the network; default: arch-dataset-method"), _CARD] = (
+        None
+    )
+    authors: Annotated[str | None, AfterValidator(_title), Help("in one text, separated by commas"), _CARD] = None
+    link: Annotated[str | None, AfterValidator(_url), Help("paper or page", "URL"), _CARD] = None
+    license: Annotated[str | None, AfterValidator(_license), Help("as the Hub calls it: apache-2.0, ..."), _CARD] = None

@@ -1,0 +1,52 @@
+"""Train one network by any method: in this process, or data-parallel on Ray.
+
+    bat-dist train --method pgd_at --dataset cifar10 --arch resnet18 --out runs/pgd_at
+    bat-dist train --method bat --scores results/memorization.npz --num_workers 4 ...
+    ray submit cluster/gpu.yaml bat_dist/train.py -- ...
+
+The same command resumes, from the last epoch that was finished.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Train a network on clean images (erm) or adversarially (pgd_at, trades, mart, gairat, bat), with validation, "
+    "checkpoints and a history of every epoch."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
+    from bat_dist.config import run_command
+
+    return run_command(_train, argv)
+
+
+def _train(argv: Sequence[str]) -> int:
+    from bat_dist.config import dump_yaml, parse
+    from bat_dist.orchestration.private_ray import prepare_environment
+    from bat_dist.orchestration.settings import TrainSettings
+
+    settings, _ = parse(TrainSettings, argv, prog="bat-dist train", description=DESCRIPTION)
+    if settings.num_workers:
+        prepare_environment(settings.ray_address)
+    # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.training import carry_out, make_plan
+    from bat_dist.reporting.training import in_words
+    from bat_dist.storage.files import Folder
+
+    dataset = load_dataset(settings.dataset, **settings.data)
+    plan = make_plan(dataset, settings)
+    folder = Folder(settings.out)
+    with folder.only_driver():
+        summary = carry_out(plan, settings, config=dump_yaml(settings))
+        print(in_words(settings.out, summary))
+    return 0
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.train import main as installed_main
+
+    raise SystemExit(installed_main())

@@ -1,0 +1,141 @@
+"""One epoch of any method, on one of several ranks."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from bat_dist.data.loaders import Loader
+from bat_dist.methods.mini_batch import Attack, MiniBatch
+from bat_dist.methods.table import Method
+from bat_dist.training.awp import perturbation, perturbed
+from bat_dist.training.loop import NonFiniteLoss
+from bat_dist.training.precision import autocast
+from bat_dist.training.progress import Progress
+from bat_dist.training.recipe import Precision, Recipe, learning_rate
+from bat_dist.training.seeding import seed_of
+from bat_dist.training.world import World
+
+_EPOCH, _WARM_UP = 11, 12  # streams of randomness of a training run
+
+
+class NonFiniteBatch(NonFiniteLoss):
+    """The loss of one batch is not finite; the weights are those before it.  `indices`: its samples."""
+
+    def __init__(self, message: str, indices: list[int]) -> None:
+        super().__init__(message)
+        self.indices = indices
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How a loss becomes an update, beside the recipe."""
+
+    method: Method
+    attack: Attack
+    precision: Precision
+    awp: float | None = None  # gamma of `awp`
+    awp_from: int = 0  # the epoch, from 0, at which it begins
+    clip_norm: float | None = None
+
+
+def train_epoch(
+    progress: Progress,
+    forward: Callable[..., Any],
+    loader: Loader,
+    indices: Int64[np.ndarray, " train"],
+    *,
+    recipe: Recipe,
+    settings: StepSettings,
+    mem: Float[Tensor, " samples"] | None,
+    seed: int,
+    world: World,
+) -> float:
+    """Train on each of `indices` once, in an order and with noise that (seed, epoch) alone decide; the mean loss.
+
+    forward: the network, or DDP around it. mem: memorization of every sample of the loader's split.
+    A last batch of fewer than two samples per rank is dropped. Raises NonFiniteBatch on all ranks, before the update.
+    """
+    epoch = progress.epoch
+    generator = torch.Generator().manual_seed(seed_of(seed, _EPOCH, epoch))
+    # What a network or a loss draws from torch's global generators (dropout) must not depend on a resume either.
+    torch.manual_seed(seed_of(seed, _WARM_UP, epoch, world.rank))
+    sizes = batch_sizes(len(indices), recipe.batch_size, world.size)
+    batches = loader.train_epoch(
+        indices,
+        batch_size=recipe.batch_size,
+        generator=generator,
+        drop_last=sum(sizes) < len(indices),
+        share=world.share,
+    )
+    progress.network.train()
+    total = 0.0
+    for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
+        step = epoch * len(sizes) + number
+        lr = learning_rate(recipe, step=step, num_steps=recipe.epochs * len(sizes))
+        batch = MiniBatch(
+            images,
+            labels,
+            network=progress.network,
+            forward=forward,
+            attack=settings.attack,
+            generator=generator,
+            mem=None if mem is None else mem[positions],
+            progress=epoch / recipe.epochs,
+            ranks=world.ranks(size),
+            rows=world.share.rows(size),
+            total=size,
+        )
+        with_awp = settings.awp is not None and epoch >= settings.awp_from
+        loss = differentiate(progress, batch, settings, with_awp=with_awp)
+        value = world.sum(loss).item() / world.size
+        if not math.isfinite(value):
+            everyone = [index for rank in world.concatenate(positions.tolist()) for index in rank]
+            raise NonFiniteBatch(
+                f"loss {value} in epoch {epoch + 1}, batch {number + 1} of {len(sizes)}, at learning rate {lr:.3g}: "
+                "try a lower lr, precision fp32, or clip_norm 1",
+                everyone,
+            )
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(progress.network.parameters(), settings.clip_norm)
+        for group in progress.optimizer.param_groups:
+            group["lr"] = lr
+        progress.optimizer.step()
+        if progress.average is not None:
+            progress.average.update_parameters(progress.network)
+        total += value * size
+    return total / sum(sizes)
+
+
+def differentiate(progress: Progress, batch: MiniBatch, settings: StepSettings, *, with_awp: bool) -> Float[Tensor, ""]:
+    """Leave the gradient of the method's loss in `.grad`, and return the loss; with AWP, those at perturbed weights."""
+    network = progress.network
+
+    def backward() -> Tensor:
+        progress.optimizer.zero_grad(set_to_none=True)
+        with autocast(batch.images.device, settings.precision):
+            loss = settings.method.loss(batch)
+        loss.backward()
+        return loss.detach()
+
+    if not with_awp:
+        return backward()
+    assert settings.awp is not None
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    backward()
+    with torch.no_grad():  # the look ahead moves no running statistics
+        for buffer, before in zip(network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    with perturbed(network, perturbation(network, settings.awp)):
+        return backward()
+
+
+def batch_sizes(num_samples: int, batch_size: int, num_ranks: int) -> list[int]:
+    """Samples in each batch of an epoch, over all ranks; a last one with fewer than two for each rank is left out."""
+    whole, last = divmod(num_samples, batch_size)
+    return [batch_size] * whole + [last] * (last >= 2 * num_ranks)

@@ -1,0 +1,67 @@
+"""What a training run is between two epochs: weights, momentum, averaged weights and history, as tensors and values."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from bat_dist.training.recipe import Recipe
+
+_MOMENTUM = "momentum_buffer"
+
+
+class Progress:
+    """A network in training.  Its random numbers need no place here: each epoch draws its own from (seed, epoch)."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, *, ema: float | None = None) -> None:
+        self.network = network
+        self.optimizer = sgd(network, recipe)
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema is not None else None
+        self.history: list[dict[str, Any]] = []
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and kept: the averaged one if there is one."""
+        return self.network if self.average is None else self.average.module
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs, by name; not copied."""
+        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            momentum = self.optimizer.state[parameter].get(_MOMENTUM)
+            found |= {} if momentum is None else {f"momentum.{name}": momentum}
+        if self.average is not None:
+            found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        return found
+
+    def restore(self, tensors: dict[str, Tensor], history: list[dict[str, Any]]) -> None:
+        """Take the state of `tensors()` and the history that belongs to it."""
+        self.network.load_state_dict(_below("network.", tensors))
+        for name, parameter in self.network.named_parameters():
+            if (momentum := tensors.get(f"momentum.{name}")) is not None:
+                self.optimizer.state[parameter][_MOMENTUM] = torch.empty_like(parameter).copy_(momentum)
+        if self.average is not None:
+            self.average.load_state_dict(_below("average.", tensors))
+        self.history = history
+
+
+def sgd(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """The recipe's optimizer; its learning rate is set at every step."""
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=True,
+    )
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,278 @@
+"""A training run: epochs, validation, checkpoints; resumed from the last epoch that was finished.
+
+Files of a run's folder, each of which appears whole: `state.safetensors` is the truth while the run goes on (weights,
+momentum, history); `last` and `best.safetensors`, `history.csv` follow from it. `run.json` with "finished" is written
+last, and then the state is removed.
+"""
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from bat_dist.config import UserError, differences
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import Loader
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.storage.checkpoints import SUFFIX, ModelSpec, load_tensors, save_model, save_tensors
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
+from bat_dist.training.progress import Progress
+from bat_dist.training.recipe import Recipe
+from bat_dist.training.robustness import clean_and_pgd_correct
+from bat_dist.training.seeding import seed_of, seeded_model
+from bat_dist.training.splits import Held
+from bat_dist.training.sync_batch_norm import synchronize_batch_norm
+from bat_dist.training.trackers import Tracker
+from bat_dist.training.world import THIS_PROCESS, World
+
+log = logging.getLogger(__name__)
+
+STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
+_INIT, _VALIDATION = 10, 13  # streams of randomness, beside those of `epoch`
+
+Criterion = Literal["val_pgd", "val_clean"]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """All that decides a run's result, beside the data, the scores and the split."""
+
+    arch: str
+    recipe: Recipe
+    step: StepSettings
+    validation_attack: Attack | None  # None: clean accuracy alone
+    best_by: Criterion
+    seed: int
+    ema: float | None = None
+    sync_bn: bool = False
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on. mem: of every training sample, None without scores. subsets: of training samples, by name."""
+
+    dataset: Dataset
+    loader: Loader
+    held: Held
+    mem: Float[np.ndarray, " samples"] | None = None
+    subsets: Mapping[str, Bool[np.ndarray, " samples"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """Where a run is kept. identity: flat plain values that must agree for a resume. facts: go into checkpoints."""
+
+    folder: Folder
+    identity: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def train(
+    settings: TrainingSettings,
+    material: Material,
+    record: Record,
+    *,
+    device: torch.device,
+    world: World = THIS_PROCESS,
+    open_trackers: Callable[[int], Sequence[Tracker]] = lambda first_epoch: (),
+) -> list[dict[str, Any]]:
+    """Train from where the folder's state stands to the last epoch; returns the history, a row per epoch.
+
+    All ranks call it; only rank 0 writes. open_trackers: called by rank 0 with the first epoch (from 1) to be run.
+    Raises UserError if the folder holds a run of another identity or a damaged state; NonFiniteBatch, on all ranks,
+    after the batch's indices have been written to `non_finite.json`.
+    """
+    torch.backends.cudnn.deterministic = True
+    network = seeded_model(settings.arch, material.dataset, device, key=(settings.seed, _INIT))
+    if settings.sync_bn and world.size > 1:
+        network = synchronize_batch_norm(network)
+    progress = Progress(network, settings.recipe, ema=settings.ema)
+    _restore(progress, record)
+    forward = world.parallel(network)
+    mem = None if material.mem is None else torch.as_tensor(material.mem, dtype=torch.float32, device=device)
+    trackers = open_trackers(progress.epoch + 1) if world.rank == 0 else ()
+    try:
+        while progress.epoch < settings.recipe.epochs:
+            start = time.perf_counter()
+            loss = _train_epoch(progress, forward, settings, material, record, mem, world)
+            trained = time.perf_counter()
+            world.average_buffers(network)
+            row = {
+                "epoch": progress.epoch + 1,
+                "lr": progress.optimizer.param_groups[0]["lr"],
+                "train_loss": loss,
+                **_validate(progress, settings, material, world),
+                "train_seconds": round(trained - start, 3),
+                "validation_seconds": round(time.perf_counter() - trained, 3),
+            }
+            progress.history.append(row)
+            if world.rank == 0:
+                for tracker in trackers:  # before the save: an epoch that is run again may be logged again
+                    tracker.log(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
+                _save(progress, settings, material, record)
+                log.info(epoch_line(row, settings.recipe.epochs))
+    finally:
+        for tracker in trackers:
+            tracker.close()
+    return progress.history
+
+
+def finished(folder: Folder) -> bool:
+    """Whether the folder holds a run that was trained to its end."""
+    return folder.exists(RUN) and bool(folder.read_json(RUN).get("finished"))
+
+
+def check_identity(record: Record) -> None:
+    """Raise UserError, naming what differs, if the folder holds a run of another identity."""
+    if not record.folder.exists(RUN):
+        return
+    differs = differences(record.folder.read_json(RUN).get("identity", {}), dict(record.identity))
+    if differs:
+        raise UserError(f"{record.folder} holds another run; use another --out\n" + "\n".join(differs))
+
+
+def begin(record: Record) -> None:
+    """Write `run.json` of a run that begins or goes on."""
+    begun = record.folder.read_json(RUN).get("begun") if record.folder.exists(RUN) else None
+    record.folder.remove(NON_FINITE)
+    document = {"finished": False, "identity": dict(record.identity), "begun": begun or _now(), **provenance()}
+    record.folder.write_json(RUN, document)
+
+
+def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Close a run: `run.json` says finished, and the state goes.  Returns its summary."""
+    write_history(record.folder, history)
+    document = record.folder.read_json(RUN)
+    best = history[best_epoch(history, settings.best_by) - 1]
+    seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
+    summary = {"best_by": settings.best_by, "best": dict(best), "last": dict(history[-1]), "seconds": seconds}
+    record.folder.write_json(RUN, {**document, "finished": True, "ended": _now(), **summary})
+    record.folder.remove(STATE)
+    return summary
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]], criterion: Criterion) -> int:
+    """The epoch, from 1, with the highest value; of equal ones the first."""
+    return 1 + max(range(len(history)), key=lambda place: (history[place][criterion], -place))
+
+
+def write_history(folder: Folder, history: Sequence[Mapping[str, Any]]) -> None:
+    """`history.csv`: a line per epoch under a header; what is undefined is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    folder.write(HISTORY, text.getvalue().encode())
+
+
+def read_history(folder: Folder) -> list[dict[str, Any]]:
+    """The rows of `history.csv` as numbers, None where empty; none without a file."""
+    if not folder.exists(HISTORY):
+        return []
+    rows = csv.DictReader(io.StringIO(folder.read(HISTORY).decode()))
+    return [{name: _number(text) for name, text in row.items()} for row in rows]
+
+
+def _number(text: str) -> float | int | None:
+    return None if text == "" else int(text) if text.isdigit() else float(text)
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """One epoch of the history in words."""
+    pgd = f", PGD {row['val_pgd']:.1%}" if row.get("val_pgd") is not None else ""
+    seconds = row["train_seconds"] + row["validation_seconds"]
+    return (
+        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  "
+        f"validation: clean {row['val_clean']:.1%}{pgd}  ({seconds:.1f} s)"
+    )
+
+
+def _restore(progress: Progress, record: Record) -> None:
+    if not record.folder.exists(STATE):
+        return
+    tensors, about = load_tensors(record.folder, STATE)
+    try:
+        progress.restore(tensors, about["history"])
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{record.folder}/{STATE} is not the state of this run ({error}): remove it") from None
+    log.info("going on after epoch %d", progress.epoch)
+
+
+def _train_epoch(
+    progress: Progress,
+    forward: Callable[..., Any],
+    settings: TrainingSettings,
+    material: Material,
+    record: Record,
+    mem: torch.Tensor | None,
+    world: World,
+) -> float:
+    try:
+        return train_epoch(
+            progress,
+            forward,
+            material.loader,
+            material.held.train,
+            recipe=settings.recipe,
+            settings=settings.step,
+            mem=mem,
+            seed=settings.seed,
+            world=world,
+        )
+    except NonFiniteBatch as error:
+        if world.rank == 0:
+            ids = material.dataset.train.ids[error.indices]
+            document = {"message": str(error), "indices": error.indices, "ids": ids.tolist()}
+            record.folder.write_json(NON_FINITE, document)
+        raise
+
+
+def _validate(
+    progress: Progress, settings: TrainingSettings, material: Material, world: World
+) -> dict[str, float | None]:
+    """Accuracies on the validation split, and on its part of each subset; None where there is nothing to count."""
+    clean, attacked = clean_and_pgd_correct(
+        progress.judged,
+        material.loader,
+        material.held.validation,
+        attack=settings.validation_attack,
+        precision=settings.step.precision,
+        seed=seed_of(settings.seed, _VALIDATION),
+        world=world,
+    )
+    found: dict[str, float | None] = {}
+    for name, correct in (("val_clean", clean), ("val_pgd", attacked)):
+        if correct is None:
+            continue
+        found[name] = float(correct.mean())
+        for subset, members in material.subsets.items():
+            chosen = correct[members[material.held.validation]]
+            found[f"{name}_{subset}"] = float(chosen.mean()) if len(chosen) else None
+    return found
+
+
+def _save(progress: Progress, settings: TrainingSettings, material: Material, record: Record) -> None:
+    """The best first: should the process die between two files, the same epoch is run again and writes the same."""
+    dataset, history = material.dataset, progress.history
+    size = dataset.train.images.shape[1]
+    spec = ModelSpec(settings.arch, dataset.class_names, size, dataset.spec.mean, dataset.spec.std)
+    weights = progress.judged.state_dict()
+    facts = {**record.facts, **{name: v for name, v in history[-1].items() if "seconds" not in name}}
+    if best_epoch(history, settings.best_by) == progress.epoch:
+        save_model(record.folder, "best", weights, spec, facts)
+    save_model(record.folder, "last", weights, spec, facts)
+    save_tensors(record.folder, STATE, progress.tensors(), {"history": history})
+    write_history(record.folder, history)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,106 @@
+"""Memorization scores as a training run takes them: from our files, or from one in Feldman & Zhang's format."""
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from bat_dist.config import UserError
+from bat_dist.data.datasets import Dataset
+from bat_dist.memorization.exchange import load_feldman_zhang
+from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.storage.files import Folder
+from bat_dist.storage.scores import MEMORIZATION
+
+
+@dataclass(frozen=True)
+class TrainingScores:
+    """A score of every training sample, NaN where undefined; above `sigma` a sample is atypical.
+
+    typical_below: the samples that accuracies call typical; those between belong to neither subset.
+    """
+
+    values: Float[np.ndarray, " samples"]
+    sigma: float
+    typical_below: float
+    name: str
+
+    @property
+    def subsets(self) -> dict[str, Bool[np.ndarray, " samples"]]:
+        """`typical` and `atypical` training samples."""
+        return {"typical": self.values < self.typical_below, "atypical": self.values > self.sigma}
+
+    @property
+    def digest(self) -> str:
+        """Of all values, in order."""
+        return hashlib.sha256(np.ascontiguousarray(self.values, "<f8").tobytes()).hexdigest()[:16]
+
+
+def read_scores(
+    location: str,
+    dataset: Dataset,
+    *,
+    score: str = "disagreement",
+    sigma: float | None = None,
+    atypical_share: float | None = None,
+) -> TrainingScores:
+    """The scores in a file: `memorization.npz`, `ensemble_scores.npz` (of which `score`), or Feldman & Zhang's.
+
+    sigma: 0.15 for memorization (Sec. 2.1) unless given, or chosen so that `atypical_share` of the samples lie above.
+    A cheaper score has a scale of its own: without either, the share of `memorization.npz` beside it is taken.
+    Raises UserError if the file is missing, damaged, of other data, or if no threshold can be known.
+    """
+    place, _, name = location.rpartition("/")
+    folder = Folder(place or ".")
+    arrays = folder.read_npz(name)
+    if "tr_mem" in arrays:
+        return _memorization(_feldman_zhang(folder, name, dataset), sigma, atypical_share, name)
+    if str(arrays.get("fingerprint")) != dataset.fingerprint:
+        raise UserError(
+            f"scores {location}: of other data than the dataset, or of another order of it; "
+            "give the same --dataset, --num_train and --num_test as for bat-dist memorize"
+        )
+    if "mem" in arrays:
+        return _memorization(arrays["mem"], sigma, atypical_share, "mem")
+    if score not in arrays:
+        raise UserError(f"scores {location} holds neither mem nor {score}: take a file of bat-dist memorize")
+    if sigma is None:
+        share = atypical_share or _share_of_memorization(folder, location, dataset)
+        sigma = _threshold(arrays[score], share)
+    return TrainingScores(arrays[score], sigma, np.nextafter(sigma, np.inf), score)
+
+
+def _memorization(
+    mem: Float[np.ndarray, " samples"], sigma: float | None, atypical_share: float | None, name: str
+) -> TrainingScores:
+    if atypical_share is not None:
+        sigma = _threshold(mem, atypical_share)
+    sigma = ATYPICAL_THRESHOLD if sigma is None else sigma
+    return TrainingScores(mem, sigma, min(TYPICAL_THRESHOLD, sigma), name)
+
+
+def _feldman_zhang(folder: Folder, name: str, dataset: Dataset) -> Float[np.ndarray, " samples"]:
+    labels = {"train_labels": dataset.train.labels, "test_labels": dataset.test.labels}
+    try:
+        return load_feldman_zhang(BytesIO(folder.read(name)), **labels, allow_undefined=True).mem
+    except ValueError as error:
+        raise UserError(f"scores {folder}/{name}: {error}") from None
+
+
+def _threshold(values: Float[np.ndarray, " samples"], share: float) -> float:
+    """The value above which (nearly) that share of the defined values lies."""
+    return float(np.nanquantile(values, 1 - share, method="lower"))
+
+
+def _share_of_memorization(folder: Folder, location: str, dataset: Dataset) -> float:
+    if folder.exists(MEMORIZATION):
+        arrays = folder.read_npz(MEMORIZATION)
+        if str(arrays.get("fingerprint")) == dataset.fingerprint:
+            defined = arrays["mem"][~np.isnan(arrays["mem"])]
+            return float(np.mean(defined > ATYPICAL_THRESHOLD))
+    raise UserError(
+        f"scores {location} have a scale of their own, and no {MEMORIZATION} lies beside them to tell which share is "
+        "atypical: give --atypical_share (0.11 is CIFAR-10's in the paper) or --sigma"
+    )

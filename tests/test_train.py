@@ -1,0 +1,213 @@
+"""The training program: in this process and on Ray, killed and resumed, and what it says to bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from bat_dist.data.datasets import load_dataset
+from bat_dist.storage.checkpoints import load_checkpoint, load_model
+from bat_dist.train import main
+
+SMALL = ["--dataset", "digits", "--num_train", "300", "--num_test", "100", "--arch", "tinynet", "--loader", "memory"]
+QUICK = [*SMALL, "--recipe", "fast", "--epochs", "2", "--batch_size", "32", "--num_steps", "2", "--precision", "fp32"]
+
+
+def run(out: Path, *options: str, method: str = "pgd_at") -> int:
+    return main([*QUICK, "--method", method, "--out", str(out), *options])
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scores of the 300 digits, as `bat-dist memorize` writes them (made up, with two undefined)."""
+    dataset = load_dataset("digits", num_train=300, num_test=100)
+    mem = np.random.default_rng(0).random(300) * 0.4
+    mem[:2] = np.nan
+    path = tmp_path_factory.mktemp("scores") / "memorization.npz"
+    np.savez(path, mem=mem, fingerprint=np.array(dataset.fingerprint))
+    return path
+
+
+def test_what_lies_in_the_folder_afterwards(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
+    assert run(tmp_path, "--scores", str(scores), "--alpha", "2", "--hyper", "tau=0.5", method="bat") == 0
+    printed = capsys.readouterr().out
+    assert "best by val_pgd" in printed
+    assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
+        "last.safetensors",
+        "best.safetensors",
+        "history.csv",
+        "config.yaml",
+        "run.json",
+    }
+    told = json.loads((tmp_path / "run.json").read_text())
+    assert told["finished"] is True
+    assert told["identity"]["method_settings.tau"] == 0.5
+    assert told["identity"]["method_settings.alpha"] == 2
+    assert {"torch", "ray", "numpy"} <= told["versions"].keys()
+    header, *rows = (tmp_path / "history.csv").read_text().splitlines()
+    assert "val_pgd_atypical" in header.split(",")
+    assert len(rows) == 2
+    model = load_model(tmp_path)
+    assert not model.training
+    images = torch.rand(3, 3, 8, 8)
+    assert model(images).shape == (3, 10)
+    assert load_checkpoint(tmp_path, "last").facts["epoch"] == 2
+    # The same settings from the file it left give the same run again, to the last bit.
+    again = tmp_path / "again"
+    assert main(["--config", str(tmp_path / "config.yaml"), "--out", str(again)]) == 0
+    assert (again / "last.safetensors").read_bytes() == (tmp_path / "last.safetensors").read_bytes()
+
+
+def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 0
+    first, before = capsys.readouterr().out, (tmp_path / "last.safetensors").stat().st_mtime_ns
+    assert run(tmp_path) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "last.safetensors").stat().st_mtime_ns == before
+
+
+def test_two_workers_give_what_one_process_gives(tmp_path: Path, ray_cluster: None) -> None:
+    """ERM with synchronized BatchNorm: only the order of sums differs."""
+    options = ["--sync_bn", "--epochs", "1", "--lr", "0.01"]
+    assert run(tmp_path / "alone", *options, method="erm") == 0
+    assert run(tmp_path / "two", *options, "--num_workers", "2", method="erm") == 0
+    alone, two = (load_model(tmp_path / name, "last").state_dict() for name in ("alone", "two"))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-4)
+    assert not [path.name for path in (tmp_path / "two").iterdir() if "ray" in path.name]
+
+
+def test_both_loaders_train_the_same_on_two_workers(tmp_path: Path, ray_cluster: None) -> None:
+    pytest.importorskip("ffcv", reason="FFCV is not installed")
+    for loader in ("ffcv", "memory"):
+        assert run(tmp_path / loader, "--num_workers", "2", "--loader", loader) == 0
+    files = [(tmp_path / loader / "last.safetensors").read_bytes() for loader in ("ffcv", "memory")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "patt"], "there is no method 'patt'"),
+        (["--method", "pgdat"], "did you mean pgd_at?"),
+        (["--method", "bat"], "method bat needs --scores"),
+        (["--method", "pgd_at", "--beta", "1"], "pgd_at has no hyper-parameter 'beta': it has none"),
+        (["--method", "trades", "--hyper", "gamma=1"], "its hyper-parameters are beta"),
+        (["--method", "trades", "--hyper", "beta"], "hyper wants NAME=VALUE"),
+        (["--method", "trades", "--beta", "-1"], "beta must be a number >= 0"),
+        (["--method", "gairat", "--hyper", "function=tan"], "function of gairat, got 'tan'"),
+        (["--method", "pgd_at", "--epsilon", "8"], "epsilon must be a number in (0, 1)"),
+        (["--method", "pgd_at", "--num_workers", "3"], "batch_size must be divisible by num_workers, got 32 for 3"),
+        (["--method", "pgd_at", "--num_val", "300"], "num_val must be in [1, 299], got 300"),
+        (["--method", "pgd_at", "--scores", "nowhere.npz"], "nowhere.npz does not exist"),
+        (["--method", "pgd_at", "--sigma", "0.2"], "give --scores too"),
+        (["--method", "pgd_at", "--arch", "resnet33"], "did you mean 'resnet32'?"),
+        (["--method", "pgd_at", "--best_by", "val_pgd", "--val_steps", "0"], "best_by val_pgd needs val_steps"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main([*QUICK, "--out", str(out), *options]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not out.exists()
+
+
+def test_scores_of_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
+    assert run(tmp_path / "out", "--num_train", "200", "--scores", str(scores)) == 2
+    assert "of other data than the dataset" in capsys.readouterr().err
+
+
+def test_damaged_scores_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "memorization.npz").write_bytes(b"PK\x03\x04 not a zip")
+    assert run(tmp_path / "out", "--scores", str(tmp_path / "memorization.npz")) == 2
+    assert "cannot be read as npz" in capsys.readouterr().err
+
+
+def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 0
+    assert run(tmp_path, "--epsilon", "0.05", "--seed", "7") == 2
+    errors = capsys.readouterr().err
+    assert "seed: 0 in the store, 7 now" in errors
+    assert "epsilon: " in errors
+
+
+def test_more_workers_than_room(tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None) -> None:
+    assert run(tmp_path / "out", "--num_workers", "16") == 2
+    assert "no room for 16 workers with 1 CPUs and 0 GPUs each: there are 1 node, 2 CPUs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_loss_that_is_not_finite(
+    workers: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None
+) -> None:
+    assert run(tmp_path, "--lr", "1e18", "--num_workers", workers) == 1
+    errors = capsys.readouterr().err
+    assert "try a lower lr" in errors
+    assert "Traceback" not in errors
+    told = json.loads((tmp_path / "non_finite.json").read_text())
+    assert 4 <= len(set(told["indices"])) == len(told["indices"]) <= 32  # the whole batch's, of all ranks
+
+
+# -------------------------------------------------------------------------------------------------- kill -9
+
+
+def program(out: Path, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bat_dist.train", *QUICK, "--method", "pgd_at", "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+
+
+def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
+    for _ in range(1200):
+        history = out / "history.csv"
+        if history.exists() and len(history.read_text().splitlines()) > count:
+            return
+        assert driver.poll() is None, driver.stderr.read().decode()  # pyright: ignore[reportOptionalMemberAccess]
+        time.sleep(0.1)
+    raise AssertionError(f"no {count} epochs in two minutes")
+
+
+LONG = ["--epochs", "12", "--num_steps", "10"]
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on_to_the_same_end(tmp_path: Path) -> None:
+    assert run(tmp_path / "undisturbed", *LONG) == 0
+    for epochs in (2, 5):
+        driver = program(tmp_path / "killed", *LONG)
+        wait_for_epochs(tmp_path / "killed", epochs, driver)
+        driver.kill()
+        driver.communicate()
+    assert run(tmp_path / "killed", *LONG) == 0
+    files = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("undisturbed", "killed")]
+    assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_the_epoch_it_was_in(tmp_path: Path, ray_cluster: None) -> None:
+    options = [*LONG, "--num_workers", "2"]
+    assert run(tmp_path / "undisturbed", *options) == 0
+    driver = program(tmp_path / "killed", *options, "--ray_address", "local")
+    wait_for_epochs(tmp_path / "killed", 2, driver)
+    workers = [
+        process.pid
+        for process in psutil.Process(driver.pid).children(recursive=True)
+        if "RayTrainWorker" in " ".join(process.cmdline())
+    ]
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 0, errors.decode()[-3000:]
+    files = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("undisturbed", "killed")]
+    assert files[0] == files[1]

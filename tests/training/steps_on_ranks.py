@@ -1,0 +1,126 @@
+"""Three optimizer steps of every method on this rank of a gloo world: a program that test_world.py starts twice."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from bat_dist.data.datasets import load_dataset
+from bat_dist.data.loaders import Batch, make_loader
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.parallel import Ranks
+from bat_dist.methods.table import build_method
+from bat_dist.models.build import build
+from bat_dist.training.epoch import StepSettings, train_epoch
+from bat_dist.training.progress import Progress
+from bat_dist.training.recipe import Recipe
+from bat_dist.training.sync_batch_norm import synchronize_batch_norm
+from bat_dist.training.world import World
+
+METHODS: dict[str, dict[str, Any]] = {
+    "erm": {},
+    "pgd_at": {},
+    "trades": {},
+    "mart": {},
+    "gairat": {"begin": 0.0},
+    "bat": {"alpha": 2.0, "beta": 0.5},
+    "bat_sampled": {"alpha": 2.0, "beta": 0.5, "num_negatives": 4},
+}
+STEPS = {"one": 16, "three": 43}  # samples at batch size 16: the last of three batches has 11, 6 and 5 for two ranks
+FEATURES = {"with_awp": {"awp": 0.01}, "clipped": {"clip_norm": 0.1}}
+
+
+class DoubleLoader:
+    """Images in float64, so that the sign of a gradient is no matter of rounding."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader = loader
+
+    def train_epoch(self, *args: Any, **kwargs: Any) -> Iterator[Batch]:
+        for images, labels, indices in self.loader.train_epoch(*args, **kwargs):
+            yield Batch(images.double(), labels, indices)
+
+
+def without_batch_norm(module: nn.Module) -> nn.Module:
+    for name, child in module.named_children():
+        setattr(module, name, nn.Identity() if isinstance(child, nn.BatchNorm2d) else without_batch_norm(child))
+    return module
+
+
+def network(norm: str, world: World) -> nn.Module:
+    torch.manual_seed(3)
+    net = build("resnet9-w4", 10, mean=(0.3,) * 3, std=(0.4,) * 3).double()
+    if norm == "none":
+        return without_batch_norm(net)
+    return synchronize_batch_norm(net) if world.size > 1 else net
+
+
+def cases() -> Iterator[tuple[str, str, str, dict[str, Any]]]:
+    for norm in ("none", "sync"):
+        for method in METHODS:
+            for steps in STEPS:
+                yield method, norm, steps, {}
+    for extra in FEATURES.values():
+        yield "pgd_at", "none", "three", extra
+
+
+def name_of(case: tuple[str, str, str, dict[str, Any]]) -> str:
+    return "-".join([*case[:3], *case[3]])
+
+
+def weights_after(case: tuple[str, str, str, dict[str, Any]], world: World) -> np.ndarray:
+    """All weights and running statistics, in one row."""
+    method, norm, steps, extra = case
+    dataset = load_dataset("digits", num_train=100, num_test=10)
+    loader = DoubleLoader(
+        make_loader("memory", dataset.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
+    )
+    recipe = Recipe(epochs=1, batch_size=16, lr=0.05, schedule="multistep", milestones=(0.5,))
+    progress = Progress(network(norm, world), recipe)
+    attack = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=4)
+    settings = StepSettings(build_method(method.removesuffix("_sampled"), METHODS[method]), attack, "fp32", **extra)
+    mem = torch.rand(100, generator=torch.Generator().manual_seed(1)) * 0.4
+    with mock.patch("torch.manual_seed"):  # the test's own order of random numbers is not looked at
+        train_epoch(
+            progress,
+            world.parallel(progress.network),
+            loader,
+            np.arange(STEPS[steps]),
+            recipe=recipe,
+            settings=settings,
+            mem=mem,
+            seed=0,
+            world=world,
+        )
+    world.average_buffers(progress.network)
+    return torch.cat([tensor.double().flatten() for tensor in progress.network.state_dict().values()]).numpy()
+
+
+def without_reduction(world: World) -> Any:
+    """Each rank for itself: what a loss would be that forgot the others."""
+    return mock.patch.object(World, "ranks", lambda self, batch: Ranks(self.size, lambda x: x * self.size))
+
+
+def main(out: Path, rank: int, size: int) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=size)
+    world = World.current()
+    found = {name_of(case): weights_after(case, world) for case in cases()}
+    with without_reduction(world):
+        for method in ("gairat", "bat"):
+            found[f"careless-{method}"] = weights_after((method, "none", "three", {}), world)
+    gathered = world.concatenate({name: row.sum() for name, row in found.items()})
+    assert gathered[0] == gathered[-1], "the ranks' weights differ"
+    if rank == 0:
+        np.savez(out / "found.npz", **found)
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,351 @@
+"""A training run: learns, resumes to the last bit, keeps the best, stops before a loss that is not finite."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bat_dist.config import UserError
+from bat_dist.data.datasets import Dataset, load_dataset
+from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.table import METHODS, build_method
+from bat_dist.storage.checkpoints import load_checkpoint, load_tensors
+from bat_dist.storage.files import Folder
+from bat_dist.training import run
+from bat_dist.training.awp import perturbation, perturbed
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
+from bat_dist.training.progress import Progress
+from bat_dist.training.recipe import Recipe
+from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.splits import hold_out
+
+CPU = torch.device("cpu")
+ATTACK = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
+RECIPE = Recipe(epochs=4, batch_size=32, lr=0.05, schedule="multistep", milestones=(0.5,))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", num_train=300, num_test=10)
+
+
+@pytest.fixture(scope="module")
+def loader(digits: Dataset) -> Loader:
+    return make_loader("memory", digits.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
+
+
+@pytest.fixture(scope="module")
+def material(digits: Dataset, loader: Loader) -> Material:
+    mem = np.random.default_rng(0).random(300) * 0.4
+    subsets = {"typical": mem < 0.1, "atypical": mem > 0.15, "none": mem > 1}
+    return Material(digits, loader, hold_out(digits.train.labels, 60, seed=0), mem, subsets)
+
+
+def settings(method: str = "pgd_at", *, recipe: Recipe = RECIPE, **changes: Any) -> TrainingSettings:
+    hyper, step = changes.pop("hyper", {}), {k: changes.pop(k) for k in ("awp", "clip_norm") if k in changes}
+    steps = StepSettings(build_method(method, hyper), ATTACK, "fp32", **step)
+    return TrainingSettings("tinynet", recipe, steps, ATTACK, "val_pgd", seed=1, **changes)
+
+
+def record(out: Path, **identity: Any) -> Record:
+    return Record(Folder(out), {"seed": 1, **identity}, {"method": "pgd_at"})
+
+
+def trained(out: Path, chosen: TrainingSettings, material: Material) -> dict[str, torch.Tensor]:
+    run.begin(record(out))
+    history = run.train(chosen, material, record(out), device=CPU)
+    run.finish(record(out), chosen, history)
+    return load_checkpoint(out, "last").model.state_dict()
+
+
+def assert_equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def differ(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return any(not torch.equal(a[name], b[name]) for name in a)
+
+
+class Killed(BaseException):
+    """What ends a process between any two instructions."""
+
+
+class KillAfter:
+    """A tracker that ends the process in its n-th epoch, before that epoch is saved."""
+
+    def __init__(self, epochs: int) -> None:
+        self.left = epochs
+
+    def log(self, epoch: int, values: Any) -> None:
+        self.left -= 1
+        if not self.left:
+            raise Killed
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_ends_as_an_undisturbed_one_to_the_last_bit(
+    method: str, tmp_path: Path, material: Material
+) -> None:
+    chosen = settings(method, ema=0.9, clip_norm=1.0, hyper={"num_negatives": 3} if method == "bat" else {})
+    undisturbed = trained(tmp_path / "undisturbed", chosen, material)
+    for epochs in (2, 2):  # killed in the second epoch, and again in the third
+        with pytest.raises(Killed):
+            run.train(
+                chosen,
+                material,
+                record(tmp_path / "killed"),
+                device=CPU,
+                open_trackers=lambda first, epochs=epochs: [KillAfter(epochs)],
+            )
+        torch.manual_seed(99)  # a new process knows nothing of the old one's generators
+        torch.rand(7)
+    assert_equal(undisturbed, trained(tmp_path / "killed", chosen, material))
+    rows = [
+        [
+            {k: v for k, v in row.items() if "seconds" not in k}
+            for row in csv.DictReader(io.StringIO((tmp_path / name / "history.csv").read_text()))
+        ]
+        for name in ("undisturbed", "killed")
+    ]
+    assert rows[0] == rows[1]
+    assert [int(row["epoch"]) for row in rows[0]] == [1, 2, 3, 4]
+
+
+def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
+    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = trained(tmp_path / "undisturbed", settings(), material)
+    out = tmp_path / "killed"
+    for place in (run, "save_tensors"), (run, "save_model"), (torch.optim.SGD, "step"):
+        calls = [0]
+        real = getattr(*place)
+
+        def dying(*args: Any, real: Any = real, calls: list[int] = calls, **kwargs: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 2:
+                raise Killed
+            return real(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*place, dying)
+            with pytest.raises(Killed):
+                run.train(settings(), material, record(out), device=CPU)
+    assert_equal(undisturbed, trained(out, settings(), material))
+
+
+def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, material: Material) -> None:
+    plain = trained(tmp_path / "pgd", settings("pgd_at"), material)
+    nothing = {"alpha": 0.0, "beta": 0.0}
+    assert_equal(plain, trained(tmp_path / "bat", settings("bat", hyper=nothing), material))
+    assert differ(plain, trained(tmp_path / "alpha", settings("bat", hyper={"alpha": 1.0, "beta": 0.0}), material))
+    assert differ(plain, trained(tmp_path / "beta", settings("bat", hyper={"alpha": 0.0, "beta": 0.2}), material))
+
+
+def test_gairat_is_pgd_at_before_it_begins(tmp_path: Path, material: Material) -> None:
+    plain = trained(tmp_path / "pgd", settings("pgd_at"), material)
+    assert_equal(plain, trained(tmp_path / "never", settings("gairat", hyper={"begin": 1.0}), material))
+    assert differ(plain, trained(tmp_path / "half", settings("gairat"), material))
+    half = dataclasses.replace(RECIPE, epochs=2, milestones=())
+    early = settings("gairat", recipe=half, hyper={"begin": 1.0})
+    assert_equal(trained(tmp_path / "a", early, material), trained(tmp_path / "b", settings(recipe=half), material))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns(method: str, tmp_path: Path) -> None:
+    """On all of the digits; chance is 10%."""
+    digits = load_dataset("digits", num_test=10)
+    loader = make_loader("memory", digits.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
+    mem = np.random.default_rng(0).random(len(digits.train)) * 0.4
+    material = Material(digits, loader, hold_out(digits.train.labels, 100, seed=0), mem)
+    recipe = Recipe(epochs=12, batch_size=32, lr=0.1, schedule="one_cycle", nesterov=True)
+    chosen = settings(method, recipe=recipe)
+    run.begin(record(tmp_path))
+    last = run.train(chosen, material, record(tmp_path), device=CPU)[-1]
+    assert last["val_clean"] > 0.6
+    assert last["val_pgd"] < last["val_clean"]
+    if method != "erm":
+        assert last["val_pgd"] > 0.25
+
+
+def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material: Material) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=8, lr=0.2)
+    chosen = settings(recipe=recipe)
+    trained(tmp_path, chosen, material)
+    rows = run.read_history(Folder(tmp_path))
+    values = [row["val_pgd"] for row in rows]
+    best = load_checkpoint(tmp_path, "best")
+    assert best.facts["val_pgd"] == max(values)
+    assert best.facts["epoch"] == 1 + values.index(max(values))  # of equal ones the first
+    assert best.spec.class_names == material.dataset.class_names
+    # The file holds the weights of that epoch: judged again, they have its accuracy.
+    clean, attacked = run.clean_and_pgd_correct(
+        best.model,
+        material.loader,
+        material.held.validation,
+        attack=ATTACK,
+        precision="fp32",
+        seed=run.seed_of(1, run._VALIDATION),
+        world=run.THIS_PROCESS,
+    )
+    assert attacked is not None
+    assert (clean.mean(), attacked.mean()) == (best.facts["val_clean"], best.facts["val_pgd"])
+
+
+def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Material) -> None:
+    trained(tmp_path, settings(), material)
+    row = run.read_history(Folder(tmp_path))[-1]
+    assert row["val_clean_none"] is None
+    held = material.held.validation
+    members = {name: material.subsets[name][held] for name in ("typical", "atypical")}
+    for name, chosen in members.items():  # a count out of as many samples as are in the subset
+        assert (row[f"val_pgd_{name}"] * chosen.sum()) % 1 == pytest.approx(0, abs=1e-9)
+    inside = sum(row[f"val_clean_{name}"] * chosen.sum() for name, chosen in members.items())
+    assert inside <= row["val_clean"] * len(held) + 1e-9
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, material: Material) -> None:
+    wild = dataclasses.replace(RECIPE, lr=1e18, milestones=())
+    with pytest.raises(NonFiniteBatch, match=r"epoch 1, batch \d of 8, at learning rate 1e\+18: try a lower lr"):
+        run.train(settings(recipe=wild), material, record(tmp_path), device=CPU)
+    told = json.loads((tmp_path / run.NON_FINITE).read_text())
+    assert 2 <= len(told["indices"]) <= 32
+    assert set(told["indices"]) <= set(material.held.train.tolist())
+    assert told["ids"] == material.dataset.train.ids[told["indices"]].tolist()
+    assert not (tmp_path / run.STATE).exists()
+
+
+def test_the_update_is_not_made_when_the_loss_is_not_finite(
+    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def loss(self, batch: Any) -> torch.Tensor:
+            return batch.forward(batch.images).sum() * float("nan")
+
+    steps = []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: steps.append(1))
+    chosen = settings()
+    chosen = dataclasses.replace(chosen, step=dataclasses.replace(chosen.step, method=Broken()))
+    with pytest.raises(NonFiniteBatch):
+        run.train(chosen, material, record(tmp_path), device=CPU)
+    assert not steps
+
+
+def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    run.begin(record(tmp_path, alpha=1.0))
+    run.check_identity(record(tmp_path, alpha=1.0))
+    with pytest.raises(UserError, match=r"alpha: 1\.0 in the store, 2\.0 now"):
+        run.check_identity(record(tmp_path, alpha=2.0))
+
+
+def test_a_damaged_state_is_refused(tmp_path: Path, material: Material) -> None:
+    with pytest.raises(Killed):
+        run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
+    state = tmp_path / run.STATE
+    whole = state.read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:], b""):
+        state.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"state\.safetensors"):
+            run.train(settings(), material, record(tmp_path), device=CPU)
+
+
+def test_the_state_of_another_network_is_refused(tmp_path: Path, material: Material) -> None:
+    with pytest.raises(Killed):
+        run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
+    other = dataclasses.replace(settings(), arch="resnet9-w4")
+    with pytest.raises(UserError, match="not the state of this run"):
+        run.train(other, material, record(tmp_path), device=CPU)
+
+
+def test_no_pickle_is_written(tmp_path: Path, material: Material) -> None:
+    with pytest.raises(Killed):
+        run.train(settings(ema=0.5), material, record(tmp_path), device=CPU, open_trackers=lambda _: [KillAfter(2)])
+    tensors, about = load_tensors(Folder(tmp_path), run.STATE)
+    assert len(about["history"]) == 1
+    assert any(name.startswith("momentum.") for name in tensors)
+    assert any(name.startswith("average.") for name in tensors)
+    suffixes = {path.suffix for path in tmp_path.iterdir()}
+    assert suffixes <= {".safetensors", ".csv", ".json", ".yaml"}
+
+
+# -------------------------------------------------------------------------------------------------- options
+
+
+def test_averaged_weights_follow_their_formula(tmp_path: Path, material: Material) -> None:
+    progress = Progress(nn.Linear(2, 1, bias=False), RECIPE, ema=0.75)
+    assert progress.average is not None
+    expected = None
+    for value in (1.0, 2.0, 4.0):
+        with torch.no_grad():
+            progress.network.weight.fill_(value)  # pyright: ignore[reportCallIssue]
+        progress.average.update_parameters(progress.network)
+        expected = value if expected is None else 0.75 * expected + 0.25 * value
+    assert progress.judged.weight.unique().item() == pytest.approx(expected)  # pyright: ignore[reportCallIssue]
+    assert differ(trained(tmp_path / "a", settings(ema=0.9), material), trained(tmp_path / "b", settings(), material))
+
+
+def test_clipping_bounds_the_step(tmp_path: Path, material: Material) -> None:
+    """One step of plain SGD moves the weights by at most lr * clip_norm (+ weight decay)."""
+    recipe = Recipe(epochs=1, batch_size=240, lr=0.5, schedule="multistep", weight_decay=0, momentum=0)
+    start = run.seeded_model("tinynet", material.dataset, CPU, key=(1, run._INIT))
+    names = {name for name, _ in start.named_parameters()}
+
+    def moved(out: str, **options: Any) -> float:
+        after = trained(tmp_path / out, settings(recipe=recipe, **options), material)
+        before = start.state_dict()
+        return sum(((after[n] - before[n]) ** 2).sum().item() for n in names) ** 0.5
+
+    free = moved("free")
+    assert free > 0.02
+    assert moved("clipped", clip_norm=0.01) == pytest.approx(0.5 * 0.01, rel=1e-3)
+
+
+def test_weight_perturbation_has_the_published_length_and_direction() -> None:
+    net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
+    net(torch.randn(5, 3)).sum().backward()
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    moved = perturbation(net, 0.01)
+    assert set(moved) == {"0.weight", "1.weight"}
+    for name, v in moved.items():
+        weight = net.get_parameter(name)
+        assert v.norm().item() == pytest.approx(0.01 * weight.norm().item(), rel=1e-5)
+        assert torch.nn.functional.cosine_similarity(v.flatten(), weight.grad.flatten(), dim=0) > 1 - 1e-5  # pyright: ignore
+    with perturbed(net, moved):
+        assert torch.equal(net[0].weight, before[0] + moved["0.weight"])  # pyright: ignore[reportArgumentType]
+    for parameter, was in zip(net.parameters(), before, strict=True):
+        assert torch.equal(parameter, was)
+
+
+def test_awp_trains_and_differs(tmp_path: Path, material: Material) -> None:
+    plain = trained(tmp_path / "a", settings(), material)
+    assert differ(plain, trained(tmp_path / "b", settings(awp=0.01), material))
+    tiny = trained(tmp_path / "c", settings(awp=1e-12), material)  # no perturbation to speak of: the same run
+    assert all(torch.allclose(plain[name], tiny[name], atol=1e-3) for name in plain)
+
+
+@pytest.mark.parametrize(
+    ("samples", "batch", "ranks", "sizes"),
+    [(10, 5, 1, [5, 5]), (11, 5, 1, [5, 5]), (12, 5, 1, [5, 5, 2]), (11, 8, 2, [8]), (12, 8, 2, [8, 4])],
+)
+def test_batches_of_an_epoch(samples: int, batch: int, ranks: int, sizes: list[int]) -> None:
+    assert batch_sizes(samples, batch, ranks) == sizes
