@@ -38,11 +38,14 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Minutes each; on a quiet machine.
+# An hour, on a quiet machine: make bench IMAGES=cifar10-images.zip (images as for --dataset image_folder).
+IMAGES ?= ../shared/data/cifar10-images.zip
 bench: setup
-	$(BIN)/python benchmarks/trial_speed.py
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/influence.py
+	$(BIN)/python benchmarks/trial_speed.py --data_dir $(IMAGES)
+	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES)
+	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES) --accuracy --arch resnet9-w16
 
 # The reference of commands in docs/, from the programs' own --help.
 docs: setup

@@ -33,15 +33,16 @@ def _train(argv: Sequence[str]) -> int:
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
     from bat_dist.orchestration.training import carry_out, make_plan
-    from bat_dist.reporting.training import in_words
+    from bat_dist.reporting.training import report_training
     from bat_dist.storage.files import Folder
+    from bat_dist.training.run import read_history
 
     dataset = load_dataset(settings.dataset, **settings.data)
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
     with folder.only_driver():
         summary = carry_out(plan, settings, config=dump_yaml(settings))
-        print(in_words(settings.out, summary))
+        print(report_training(folder, summary, read_history(folder)))
     return 0
 
 

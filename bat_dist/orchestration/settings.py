@@ -182,6 +182,11 @@ class TrainSettings(DataSettings):
     atypical_share: Annotated[
         float | None, Gt(0), Lt(1), Help("choose sigma so that this share is atypical"), Group("method")
     ] = None
+    undefined: Annotated[
+        Literal["neutral", "typical"],
+        Help("samples without a defined score: neither typical nor atypical, or typical"),
+        Group("method"),
+    ] = "neutral"
     hyper: Annotated[
         tuple[str, ...],
         Help("further hyper-parameters of the method: tau=0.5 denominator=supcon", "NAME=VALUE"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from bat_dist.config import RunError, UserError, to_dict
@@ -22,7 +23,7 @@ from bat_dist.orchestration.settings import TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
-from bat_dist.training.epoch import NonFiniteBatch, StepSettings
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.precision import default_device
 from bat_dist.training.run import Material, Record, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
@@ -66,7 +67,8 @@ def make_plan(dataset: Dataset, asked: TrainSettings) -> Plan:
     """
     scores = None
     if asked.scores:
-        chosen = {"score": asked.score, "sigma": asked.sigma, "atypical_share": asked.atypical_share}
+        chosen: dict[str, Any] = {"score": asked.score, "sigma": asked.sigma, "atypical_share": asked.atypical_share}
+        chosen["undefined"] = asked.undefined
         scores = read_scores(asked.scores, dataset, **chosen)
     elif asked.sigma is not None or asked.atypical_share is not None:
         raise UserError("sigma and atypical_share say which scores are atypical: give --scores too")
@@ -76,6 +78,7 @@ def make_plan(dataset: Dataset, asked: TrainSettings) -> Plan:
             given = {"sigma": scores.sigma, **given}
         method = build_method(asked.method, given)
         held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
+        _check_batches(asked, dataset, held, scores)
     except ValueError as error:
         raise UserError(str(error)) from None
     attack = Attack(
@@ -101,6 +104,31 @@ def make_plan(dataset: Dataset, asked: TrainSettings) -> Plan:
     )
     facts = _facts(asked, dataset, settings, held, scores)
     return Plan(asked.out, settings, dataset, held, scores, _flat(facts), facts, to_dict(asked))
+
+
+def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: TrainingScores | None) -> None:
+    """Raise ValueError if a batch can never hold what the method needs; warn if it will seldom."""
+    size, workers = asked.training.batch_size, max(1, asked.num_workers)
+    if not batch_sizes(len(held.train), size, workers):
+        raise ValueError(
+            f"{len(held.train)} training samples are too few for {workers} workers: each needs two at least; "
+            "lower num_workers"
+        )
+    if asked.method != "bat" or scores is None or asked.beta == 0:
+        return
+    if size < 3:
+        raise ValueError(f"batch_size must be at least 3 for the discrimination loss, got {size}: or set beta 0")
+    typical = np.bincount(dataset.train.labels[held.train][scores.values[held.train] < scores.sigma])
+    share = typical / max(1, len(held.train))  # of a batch, by class
+    partners = 1 - (1 - share) ** (size - 1)  # chance that a sample of the class has another one beside it
+    paired = float((share * partners).sum() / share.sum()) if share.sum() else 0.0
+    if paired < 0.5:
+        log.warning(
+            "batch_size %d: only %.0f%% of the typical samples will find another of their class in their batch, "
+            "which the discrimination loss needs; a larger batch_size would help",
+            size,
+            100 * paired,
+        )
 
 
 def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any]:

@@ -25,8 +25,8 @@ _TEXTS = {
     "extremes_gallery": (
         "The two ends of the ranking",
         "Above the highest values, whatever the class: expect unusual, cut off, ambiguous and wrongly "
-        "labelled images. Below the values nearest to 0, first those that are always right when left out: "
-        "expect plain ones. The most negative values are not shown: they are noise of the estimate.",
+        "labelled images. Below the values nearest to 0, first those that are always right when left out, "
+        "the classes in turn: expect plain ones. The most negative values are not shown: they are noise.",
         "Training images with the highest memorization, then those nearest to 0, each with its id, class and value.",
     ),
     "influence_pairs_gallery": (

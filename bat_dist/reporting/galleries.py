@@ -80,7 +80,7 @@ def extremes_gallery(
     k: int = 24,
 ) -> Figure:
     """The `k` most and the `k` least memorized samples (nearest to 0), ordered as `selection.extremes` says."""
-    top, bottom = extremes(mem, k, accuracy_out)
+    top, bottom = extremes(mem, k, accuracy_out, labels)
     title = "The most and the least memorized samples"
     if len(top) == 0:
         return message_figure(title, "No sample has a defined memorization value.")

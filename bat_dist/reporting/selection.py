@@ -1,10 +1,11 @@
 """Which samples and pairs a gallery shows. Pure numpy; NaN is left out.
 
-Ties in `mem` go to the sample that is right more often when left out (`accuracy_out`, if known), then to the lower
-index. So among values of 0 the samples that are always right come before those that are always wrong.
+Ties in `mem` go to the sample that is right more often when left out (`accuracy_out`, if known), then in turns to each
+class (`labels`, if given), then to the lower index. So among values of 0 the samples that are always right come before
+those that are always wrong, and the first class does not fill the row.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,15 +13,18 @@ from jaxtyping import Float, Int
 
 
 def extremes(
-    mem: Float[np.ndarray, " samples"], k: int, accuracy_out: Float[np.ndarray, " samples"] | None = None
+    mem: Float[np.ndarray, " samples"],
+    k: int,
+    accuracy_out: Float[np.ndarray, " samples"] | None = None,
+    labels: Int[np.ndarray, " samples"] | None = None,
 ) -> tuple[Int[np.ndarray, " top"], Int[np.ndarray, " bottom"]]:
     """Indices of the `k` highest values (falling) and of the `k` nearest to 0; no index comes in both.
 
     Not of the lowest: memorization is not negative but for noise, and the most negative estimates are the noisiest.
     """
     index = np.flatnonzero(np.isfinite(mem))
-    falling = index[_order(-mem, accuracy_out, index)]
-    nearest_to_zero = index[_order(np.abs(mem), accuracy_out, index)]
+    falling = index[_order(-mem, accuracy_out, index, labels)]
+    nearest_to_zero = index[_order(np.abs(mem), accuracy_out, index, labels)]
     top = falling[: min(k, (len(index) + 1) // 2)]
     return top, nearest_to_zero[~np.isin(nearest_to_zero, top)][:k]
 
@@ -29,10 +33,19 @@ def _order(
     key: Float[np.ndarray, " samples"],
     accuracy_out: Float[np.ndarray, " samples"] | None,
     index: Int[np.ndarray, " some"],
+    labels: Int[np.ndarray, " samples"] | None = None,
 ) -> Int[np.ndarray, " some"]:
     """Positions in `index` by rising key."""
     ease = np.zeros(len(index)) if accuracy_out is None else -np.nan_to_num(accuracy_out[index])
-    return np.lexsort((index, ease, key[index]))
+    by_index = np.lexsort((index, ease, key[index]))
+    if labels is None:
+        return by_index
+    turn, seen = np.zeros(len(index), np.int64), Counter()
+    for place in by_index:
+        tie = (key[index[place]], ease[place], labels[index[place]])
+        turn[place] = seen[tie]
+        seen[tie] += 1
+    return np.lexsort((labels[index], turn, ease, key[index]))
 
 
 def distinct_pairs(

@@ -1,7 +1,26 @@
-"""The end of a training run, in words."""
+"""The end of a training run: a figure of its curves, and a few lines for the terminal."""
 
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from bat_dist.reporting.curves import training_curves
+from bat_dist.reporting.style import save
+from bat_dist.storage.files import Folder
+
+_SUFFIX = ".safetensors"
+
+
+def report_training(folder: Folder, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
+    """Write curves.png and curves.svg; returns the lines to print.  summary: of `training.run.finish`."""
+    identity = summary["identity"]
+    title = f"{identity['method']}: {identity['arch']} on {identity['dataset']}"
+    fig = training_curves({identity["method"]: history}, title=title, num_val=identity["num_val"])
+    with tempfile.TemporaryDirectory() as scratch:
+        for file in save(fig, Path(scratch) / "curves"):
+            folder.write(file.name, file.read_bytes())
+    return in_words(str(folder), summary)
 
 
 def in_words(out: str, summary: Mapping[str, Any]) -> str:
@@ -11,12 +30,9 @@ def in_words(out: str, summary: Mapping[str, Any]) -> str:
         f"{'':22}{'epoch':>6}  validation accuracy",
         f"{'best by ' + summary['best_by']:22}{best['epoch']:>6}  {_accuracies(best)}",
         f"{'last':22}{last['epoch']:>6}  {_accuracies(last)}",
-        f"weights: {out}/best{_SUFFIX}, {out}/last{_SUFFIX}; every epoch: {out}/history.csv",
+        f"weights: {out}/best{_SUFFIX}, {out}/last{_SUFFIX}; every epoch: {out}/history.csv, {out}/curves.png",
     ]
     return "\n".join(lines)
-
-
-_SUFFIX = ".safetensors"
 
 
 def _accuracies(row: Mapping[str, Any]) -> str:

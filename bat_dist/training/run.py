@@ -149,15 +149,16 @@ def begin(record: Record) -> None:
 
 
 def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Close a run: `run.json` says finished, and the state goes.  Returns its summary."""
+    """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
     write_history(record.folder, history)
     document = record.folder.read_json(RUN)
     best = history[best_epoch(history, settings.best_by) - 1]
     seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
-    summary = {"best_by": settings.best_by, "best": dict(best), "last": dict(history[-1]), "seconds": seconds}
-    record.folder.write_json(RUN, {**document, "finished": True, "ended": _now(), **summary})
+    found = {"best_by": settings.best_by, "best": dict(best), "last": dict(history[-1]), "seconds": seconds}
+    document |= {"finished": True, "ended": _now(), **found}
+    record.folder.write_json(RUN, document)
     record.folder.remove(STATE)
-    return summary
+    return document
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], criterion: Criterion) -> int:

@@ -1,8 +1,10 @@
 """Memorization scores as a training run takes them: from our files, or from one in Feldman & Zhang's format."""
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -13,6 +15,8 @@ from bat_dist.memorization.exchange import load_feldman_zhang
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.storage.files import Folder
 from bat_dist.storage.scores import MEMORIZATION
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,12 @@ def read_scores(
     score: str = "disagreement",
     sigma: float | None = None,
     atypical_share: float | None = None,
+    undefined: Literal["neutral", "typical"] = "neutral",
 ) -> TrainingScores:
     """The scores in a file: `memorization.npz`, `ensemble_scores.npz` (of which `score`), or Feldman & Zhang's.
 
     sigma: 0.15 for memorization (Sec. 2.1) unless given, or chosen so that `atypical_share` of the samples lie above.
+    undefined: what samples without a defined score are; "typical" puts the lowest defined score in their place.
     A cheaper score has a scale of its own: without either, the share of `memorization.npz` beside it is taken.
     Raises UserError if the file is missing, damaged, of other data, or if no threshold can be known.
     """
@@ -56,29 +62,42 @@ def read_scores(
     folder = Folder(place or ".")
     arrays = folder.read_npz(name)
     if "tr_mem" in arrays:
-        return _memorization(_feldman_zhang(folder, name, dataset), sigma, atypical_share, name)
+        mem = _defined(_feldman_zhang(folder, name, dataset), undefined, location)
+        return _memorization(mem, sigma, atypical_share)
     if str(arrays.get("fingerprint")) != dataset.fingerprint:
         raise UserError(
             f"scores {location}: of other data than the dataset, or of another order of it; "
             "give the same --dataset, --num_train and --num_test as for bat-dist memorize"
         )
     if "mem" in arrays:
-        return _memorization(arrays["mem"], sigma, atypical_share, "mem")
+        return _memorization(_defined(arrays["mem"], undefined, location), sigma, atypical_share)
     if score not in arrays:
         raise UserError(f"scores {location} holds neither mem nor {score}: take a file of bat-dist memorize")
+    values = _defined(arrays[score], undefined, location)
     if sigma is None:
-        share = atypical_share or _share_of_memorization(folder, location, dataset)
-        sigma = _threshold(arrays[score], share)
-    return TrainingScores(arrays[score], sigma, np.nextafter(sigma, np.inf), score)
+        sigma = _threshold(values, atypical_share or _share_of_memorization(folder, location, dataset))
+    return TrainingScores(values, sigma, np.nextafter(sigma, np.inf), score)
+
+
+def _defined(values: Float[np.ndarray, " samples"], undefined: str, location: str) -> Float[np.ndarray, " samples"]:
+    """Say how many are NaN, and put the lowest value in their place if they are to be typical."""
+    missing = np.isnan(values)
+    if missing.all():
+        raise UserError(f"scores {location}: none is defined; run more trials")
+    if missing.any():
+        log.warning(
+            "scores %s: %d of %d are undefined and count as %s", location, missing.sum(), len(values), undefined
+        )
+    return np.where(missing, np.nanmin(values), values) if undefined == "typical" else values
 
 
 def _memorization(
-    mem: Float[np.ndarray, " samples"], sigma: float | None, atypical_share: float | None, name: str
+    mem: Float[np.ndarray, " samples"], sigma: float | None, atypical_share: float | None
 ) -> TrainingScores:
     if atypical_share is not None:
         sigma = _threshold(mem, atypical_share)
     sigma = ATYPICAL_THRESHOLD if sigma is None else sigma
-    return TrainingScores(mem, sigma, min(TYPICAL_THRESHOLD, sigma), name)
+    return TrainingScores(mem, sigma, min(TYPICAL_THRESHOLD, sigma), "mem")
 
 
 def _feldman_zhang(folder: Folder, name: str, dataset: Dataset) -> Float[np.ndarray, " samples"]:

@@ -22,6 +22,18 @@ def test_the_bottom_is_plain_not_noisy():
     assert extremes(mem, 1, accuracy_out=np.array([0.5, 0.0, 0.1, 1.0, 0.9, NAN]))[1].tolist() == [3]
 
 
+def test_ties_go_to_each_class_in_turn():
+    """Six easy zeros, of which the first class has most, and a hard one of a fourth class."""
+    mem = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.9])
+    labels = np.array([0, 0, 0, 2, 1, 2, 3, 0])
+    ease = np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.0])
+    assert extremes(mem, 1, ease, labels)[0].tolist() == [7]
+    order = [0, 4, 3, 1, 5, 2, 6]
+    for k in range(1, 5):
+        top, bottom = extremes(mem, k, ease, labels)
+        assert bottom.tolist() == [i for i in order if i not in top][:k]
+
+
 @pytest.mark.parametrize(
     ("num", "k", "num_top", "num_bottom"), [(0, 3, 0, 0), (1, 3, 1, 0), (5, 3, 3, 2), (9, 3, 3, 3)]
 )
