@@ -126,6 +126,29 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert not out.exists()
 
 
+def test_a_batch_too_small_for_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
+    options = ["--scores", str(scores), "--batch_size", "2"]
+    assert run(tmp_path / "out", *options, method="bat") == 2
+    assert "batch_size must be at least 3 for the discrimination loss, got 2" in capsys.readouterr().err
+    assert run(tmp_path / "few", "--scores", str(scores), "--batch_size", "4", "--epochs", "1", method="bat") == 0
+    assert "% of the typical samples will find another of their class in their batch" in capsys.readouterr().err
+
+
+def test_more_workers_than_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--num_train", "20", "--num_val", "10", "--num_workers", "8"]
+    assert run(tmp_path / "out", *options) == 2
+    assert "10 training samples are too few for 8 workers" in capsys.readouterr().err
+
+
+def test_undefined_scores_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
+    assert run(tmp_path / "a", "--scores", str(scores), "--epochs", "1", method="bat") == 0
+    assert "2 of 300 are undefined and count as neutral" in capsys.readouterr().err
+    assert run(tmp_path / "b", "--scores", str(scores), "--epochs", "1", "--undefined", "typical", method="bat") == 0
+    assert "2 of 300 are undefined and count as typical" in capsys.readouterr().err
+    identities = [json.loads((tmp_path / name / "run.json").read_text())["identity"]["scores"] for name in "ab"]
+    assert identities[0] != identities[1]
+
+
 def test_scores_of_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
     assert run(tmp_path / "out", "--num_train", "200", "--scores", str(scores)) == 2
     assert "of other data than the dataset" in capsys.readouterr().err

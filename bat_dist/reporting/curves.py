@@ -35,19 +35,20 @@ def training_curves(histories: Mapping[str, History], *, title: str, num_val: in
     rows = (len(panels) + 1) // 2
     fig = Figure(figsize=(WIDTH, 0.9 + 2.6 * rows), layout="constrained")
     fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.01, ha="left")
-    axes = fig.subplots(rows, min(2, len(panels)), sharex=True, squeeze=False).flatten()
+    axes = fig.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
     for ax, key in zip(axes, panels, strict=False):
         _panel(ax, key, drawn)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
-    fig.supxlabel(
-        f"epoch; {num_val:,} validation samples: the standard error of an accuracy of 50% is {50 / num_val**0.5:.1f} "
-        "points, more on a part of them",
-        fontsize=9,
-        color=SOFT_INK,
+    note = (
+        f"{num_val:,} validation samples: the standard error of an accuracy of 50% is {50 / num_val**0.5:.1f} points, "
+        "more on a part of them"
     )
-    if len(drawn) > 1:
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(drawn)))
+    if len(drawn) == 1:
+        fig.supxlabel(note, fontsize=9, color=SOFT_INK)
+    else:
+        handles = axes[0].get_legend_handles_labels()
+        fig.legend(*handles, loc="outside lower center", ncols=min(6, len(drawn)), title=note, title_fontsize=9)
     return fig
 
 
@@ -60,4 +61,6 @@ def _panel(ax: Axes, key: str, histories: Mapping[str, History]) -> None:
     ax.grid(axis="y")
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.set_xlabel("epoch")
