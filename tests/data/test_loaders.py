@@ -10,7 +10,7 @@ import torch
 from bat_dist.data import ffcv_loader
 from bat_dist.data.beton import ensure_beton, import_ffcv
 from bat_dist.data.ffcv_loader import FfcvLoader
-from bat_dist.data.loaders import KINDS, LoaderUnavailable, make_loader
+from bat_dist.data.loaders import KINDS, Batch, LoaderUnavailable, Share, make_loader
 from bat_dist.data.memory_loader import MemoryLoader, shared_tensor
 
 NUM_SAMPLES = 300
@@ -225,6 +225,31 @@ def test_bad_arguments_are_refused_at_the_call(loader, indices, batch_size, mess
         loader.train_epoch(indices, batch_size=batch_size, generator=seeded(0))
     with pytest.raises(ValueError, match=message):
         loader.eval_epoch(indices, batch_size=batch_size)
+
+
+@pytest.mark.parametrize(("ranks", "count"), [(1, 40), (2, 40), (2, 37), (4, 39), (4, 44)])
+def test_shares_of_the_ranks_are_the_whole_batches(loader, ranks, count):
+    """Image by image what one process would have drawn; nothing twice, nothing lost."""
+    arguments = {"batch_size": 8, "drop_last": False}
+    whole = list(loader.train_epoch(np.arange(count), generator=seeded(5), **arguments))
+    shares = [
+        list(loader.train_epoch(np.arange(count), generator=seeded(5), share=Share(rank, ranks), **arguments))
+        for rank in range(ranks)
+    ]
+    assert {len(share) for share in shares} == {len(whole)}
+    for batch, *parts in zip(whole, *shares, strict=True):
+        sizes = [len(part.labels) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+        assert_same([batch], [Batch(*map(torch.cat, zip(*parts, strict=True)))])
+
+
+def test_shares_that_cannot_be(loader):
+    arguments = {"batch_size": 8, "generator": seeded(0)}
+    with pytest.raises(ValueError, match="divisible by the 3 ranks, got 8"):
+        loader.train_epoch(np.arange(40), share=Share(0, 3), **arguments)
+    with pytest.raises(ValueError, match="the last batch has 1 samples for 2 ranks: use drop_last"):
+        loader.train_epoch(np.arange(33), share=Share(0, 2), **arguments)
+    assert len(list(loader.train_epoch(np.arange(33), share=Share(0, 2), drop_last=True, **arguments))) == 4
 
 
 def test_leaving_an_epoch_early_stops_its_thread(loader):
