@@ -177,9 +177,7 @@ def _begin(x: Images, y: Labels, against: Tensor, start: Images, seen: Seen, ste
     gradient, _, losses = seen
     zeros = torch.zeros_like(losses)  # the published code compares the loss after the first step with 0, and so do we
     sizes, rises, halved = torch.full_like(losses, step_size), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
-    return _Climb(
-        x, y, against, start, start, gradient, start, gradient, losses, sizes, zeros, rises, losses, halved
-    )
+    return _Climb(x, y, against, start, start, gradient, start, gradient, losses, sizes, zeros, rises, losses, halved)
 
 
 def _next(climb: _Climb, epsilon: float, momentum: float) -> Images:

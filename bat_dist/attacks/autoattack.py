@@ -104,6 +104,6 @@ def check_classes(attacks: Mapping[str, Stage], num_classes: int) -> None:
     if small:
         needed = max(attacks[name].fewest_classes for name in small)
         raise ValueError(
-            f"the model has {num_classes} classes, {' and '.join(small)} of AutoAttack standard need at least {needed}: "
-            f"evaluate it with PGD, CW, APGD-CE and Square, and do not call it AutoAttack"
+            f"{' and '.join(small)} need at least {needed} classes, the model has {num_classes}: "
+            f"AutoAttack standard is not defined for it; evaluate it with PGD, CW, APGD-CE and Square"
         )

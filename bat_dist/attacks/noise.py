@@ -30,7 +30,7 @@ def image_keys(seed: int, stream: str, ids: Int64[Tensor, " batch"]) -> Keys:
     return _mix(root + ids * _GAMMA)
 
 
-def uniform(keys: Keys, draw: int, *shape: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch *shape"]:
+def uniform(keys: Keys, draw: int, *shape: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch ..."]:
     """In [0, 1), multiples of 2^-24; each draw 0, 1, 2, ... has numbers of its own."""
     positions = torch.arange(prod(shape), device=keys.device)
     numbers = _mix(_mix(keys + _wrapped(draw * _DRAW)).unsqueeze(1) + positions * _GAMMA)

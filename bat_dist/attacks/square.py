@@ -11,7 +11,7 @@ from math import sqrt
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
@@ -20,6 +20,8 @@ from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.noise import Keys, image_keys, uniform
 from bat_dist.attacks.standing import Ids, Outcome, Standing
 from bat_dist.attacks.victim import attacked, wrong
+
+_BLOCK = 100  # queries whose random numbers are drawn together
 
 SHRINKS_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries; by half the area each time
 
@@ -53,6 +55,7 @@ def square(
             logits = victim.logits(candidate)
             search = _keep_better(search, candidate, margins(logits, search.y))
             search = _Search(*standing.fell(wrong(logits, search.y), candidate, *search))
+            search = _draw(search, query) if query % _BLOCK == 0 else search
             candidate = _paint(search, query, side_length(query, x.shape[2:], p_init))
         return standing.outcome
 
@@ -81,6 +84,7 @@ class _Search(NamedTuple):
 
     y: Labels
     keys: Keys
+    draws: Float[Tensor, "batch queries numbers"]  # the current block's: row, column, a color per channel
     low: Images
     high: Images
     best: Images
@@ -92,13 +96,19 @@ def _begin(x: Images, y: Labels, keys: Keys, epsilon: float) -> _Search:
     low, high = (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
     up = uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5
     stripes = torch.where(up, high, low)
-    return _Search(y, keys, low, high, stripes, torch.full_like(x[:, 0, 0, 0], torch.inf))
+    none = x.new_empty(len(x), 0, 0)
+    return _Search(y, keys, none, low, high, stripes, torch.full_like(x[:, 0, 0, 0], torch.inf))
+
+
+def _draw(search: _Search, query: int) -> _Search:
+    """The random numbers of this query and the next ones."""
+    return search._replace(draws=uniform(search.keys, 1 + query // _BLOCK, _BLOCK, 2 + search.best.shape[1]))
 
 
 def _paint(search: _Search, query: int, side: int) -> Images:
     """The best image with a square of a random place and random colors."""
     _, channels, height, width = search.best.shape
-    draws = uniform(search.keys, query + 1, 2 + channels)
+    draws = search.draws[:, query % _BLOCK]
     inside = _span(draws[:, 0], side, height).unsqueeze(2) & _span(draws[:, 1], side, width).unsqueeze(1)
     up = (draws[:, 2:] >= 0.5).view(-1, channels, 1, 1)
     return torch.where(inside.unsqueeze(1), torch.where(up, search.high, search.low), search.best)

@@ -28,7 +28,15 @@ class Attack(Protocol):
     """One attack. What it does to an image does not depend on the other images of the batch."""
 
     def __call__(
-        self, model: nn.Module, x: Images, y: Labels, *, epsilon: float, seed: int, ids: Ids, logits: Logits | None = None
+        self,
+        model: nn.Module,
+        x: Images,
+        y: Labels,
+        *,
+        epsilon: float,
+        seed: int,
+        ids: Ids,
+        logits: Logits | None = None,
     ) -> Outcome:
         """ids: name the images, for their random numbers. logits: the model's at x, if the caller has them."""
         ...

@@ -47,7 +47,7 @@ class Victim:
 def attacked(
     model: nn.Module, x: Images, y: Labels, ids: Ids | None, logits: Logits | None
 ) -> Iterator[tuple[Victim, Images, Labels, Logits]]:
-    """The frozen model, the batch and its logits, whatever contexts the caller is in: no_grad, inference_mode, autocast.
+    """The frozen model, the batch and its logits. No matter in what contexts: no_grad, inference_mode, autocast.
 
     Without `logits` it costs one forward pass. Raises ValueError for a batch or labels that cannot be attacked.
     """
