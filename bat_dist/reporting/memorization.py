@@ -118,7 +118,9 @@ def _write(
         )
     folder.write(f"{prefix}{PAGE}", page.encode())
     folder.write_json(f"{prefix}{SUMMARY}", {**summary, "settings": dict(settings), "provenance": origin})
-    lines = [f"{name:36s}{value}" for name, value in in_words(summary).items()]
+    words = in_words(summary)
+    width = max(map(len, words)) + 1
+    lines = [f"{name:{width}s}{value}" for name, value in words.items()]
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return "\n".join([title, *lines, f"page: {folder}/{prefix}{PAGE}"])
 
