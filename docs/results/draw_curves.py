@@ -1,6 +1,6 @@
 """Draw the curves of several training runs beside each other.
 
-    python docs/results/draw_curves.py OUT.png RUN_DIR [RUN_DIR ...]
+python docs/results/draw_curves.py OUT.png RUN_DIR [RUN_DIR ...]
 """
 
 import sys
