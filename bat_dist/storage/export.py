@@ -1,7 +1,6 @@
 """A trained network as a folder for others: ready for the Hugging Face Hub, described as RobustBench does."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.names import parse_arch
 from bat_dist.storage.checkpoints import EXPORTED, SUFFIX, ModelSpec, load_checkpoint, place, save_model
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import without_passwords
 
 CONFIG, CARD, MODEL_INFO, ONNX = "config.json", "README.md", "model_info.json", "model.onnx"
 LIBRARY = "bat_dist"
@@ -164,7 +164,7 @@ def _origin(run: Any) -> dict[str, Any]:
     run = run.get("provenance", run) if isinstance(run, dict) else {}
     origin = {key: run[key] for key in _ORIGIN if run.get(key) is not None}
     if "command" in origin:
-        origin["command"] = re.sub(r"(?<=://)[^/\s@]+@", "***@", str(origin["command"]))
+        origin["command"] = without_passwords(str(origin["command"]))
     return origin
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -17,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
 def provenance() -> dict[str, Any]:
     """What is needed to run the same again, as plain values."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "bat_dist": bat_dist.__version__,
         "git_revision": git_revision(),
         "python": platform.python_version(),
@@ -26,6 +27,11 @@ def provenance() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }
+
+
+def without_passwords(text: str) -> str:
+    """The text with `***` for what stands before the @ of a URI."""
+    return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
 
 
 def git_revision() -> str | None:
