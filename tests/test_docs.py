@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from bat_dist import cli
 from bat_dist.config import parse
 from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
 from bat_dist.storage.export_settings import ExportSettings
@@ -22,15 +21,13 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
         lines = re.findall(r"^\s*(?:\$\(BIN\)/)?bat-dist +(\w+ .*--.*)$", text, flags=re.MULTILINE)
-        found += [(page.name, line) for line in lines]
+        found += [(page.name, line) for line in lines if "..." not in line and "--help" not in line]
     return found
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
-    if verb not in cli.available() or "..." in options or "--help" in options:
-        pytest.skip(f"{page} shows {verb} without a full command")
     parse(SETTINGS[verb], options, prog=verb)
 
 
