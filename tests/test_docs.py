@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 
 from bat_dist.config import parse
-from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
+from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
 from bat_dist.storage.export_settings import ExportSettings
 
 ROOT = Path(__file__).parents[1]
-SETTINGS = {"memorize": MemorizeSettings, "train": TrainSettings, "export": ExportSettings}
+SETTINGS = {
+    "memorize": MemorizeSettings,
+    "train": TrainSettings,
+    "export": ExportSettings,
+    "evaluate": EvaluateSettings,
+}
 PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").rglob("*.md"))]
 
 

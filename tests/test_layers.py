@@ -15,7 +15,7 @@ LAYERS = [
     {"config"},
     {"attacks", "models", "memorization", "theory"},
     {"methods", "data", "storage"},
-    {"training"},
+    {"training", "evaluation"},
     {"orchestration", "reporting"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -9,6 +9,7 @@ from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
+from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import check_arch
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
@@ -297,6 +298,49 @@ class TrainSettings(DataSettings):
                 raise ValueError(f"hyper wants NAME=VALUE, each name once, got {words!r}")
             given[name] = value
         return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(DataSettings):
+    """`bat-dist evaluate`.  Defaults: Sec. 5.1 of the paper (PGD and CW with steps of 2/255 from a random start)."""
+
+    checkpoint: Annotated[
+        str, Help("folder of bat-dist train or export, or a .safetensors file", "DIR"), Group("what is evaluated")
+    ]
+    which: Annotated[Literal["best", "last"], Help("of a run's folder"), Group("what is evaluated")] = "best"
+    attacks: Annotated[
+        tuple[str, ...],
+        AfterValidator(check_attacks),
+        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast", "NAME"),
+        Group("what is evaluated"),
+    ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
+    epsilon: Annotated[
+        float | None,
+        Gt(0),
+        Lt(1),
+        Help("radius of the ball in [0, 1] pixels; default: the dataset's"),
+        Group("what is evaluated"),
+    ] = None
+    step_size: Annotated[
+        float | None, Gt(0), Lt(1), Help("of pgd and cw; default: the dataset's"), Group("what is evaluated")
+    ] = None
+    restarts: Annotated[int, Ge(1), Help("of pgd and cw; the worst counts"), Group("what is evaluated")] = 1
+    scores: Annotated[
+        str | None,
+        Help("typicality.npz of these data: accuracies of typical and atypical test samples too", "FILE"),
+        Group("what is evaluated"),
+    ] = None
+    seed: Annotated[int, Ge(0), Help("of the attacks' random numbers"), Group("what is evaluated")] = 0
+
+    block: Annotated[int, Ge(1), Help("images in a unit of work; does not change the result"), Group("Ray")] = 50
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), Group("Ray")] = None
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
+    num_workers: Annotated[
+        int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), Group("Ray")
+    ] = None
+    ray_address: Annotated[
+        str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
+    ] = None
 
 
 def _changed(recipe: Recipe, **changes: Any) -> Recipe:

@@ -144,3 +144,15 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
             f"{folder}/{MEMORIZATION} was computed on other data than the one given, or on another order of it"
         )
     return arrays
+
+
+def read_test_subsets(location: str, fingerprint: str) -> dict[str, np.ndarray]:
+    """`typical` and `atypical` test samples of a `typicality.npz`.  Raises UserError if missing or of other data."""
+    place, _, name = location.rpartition("/")
+    arrays = Folder(place or ".").read_npz(name)
+    if str(arrays.get("fingerprint")) != fingerprint:
+        raise UserError(f"{location} is no typicality.npz of these data, or of another order of them")
+    try:
+        return {name: arrays[f"test_{name}"] for name in ("typical", "atypical")}
+    except KeyError:
+        raise UserError(f"{location} has no typical sets of the test samples: take typicality.npz") from None

@@ -1,0 +1,227 @@
+"""Auto-PGD in the l_inf ball (Croce & Hein 2020, arXiv:2003.01690, Section 3, Algorithm 1).
+
+    z_{k+1} = project(x_k + step * sign(gradient at x_k))
+    x_{k+1} = project(x_k + a (z_{k+1} - x_k) + (1 - a) (x_k - x_{k-1}))            a = 0.75, in the first step 1
+
+The step is 2 epsilon at first. At the checkpoints it is halved for the images whose loss no longer grows, and these go
+back to the best point they have seen. AutoAttack runs it once with cross-entropy, and with the targeted DLR loss once
+towards each of the nine wrong classes that are likeliest at the clean image.
+
+An image leaves at its first iterate that the model gets wrong.
+"""
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor, nn
+
+from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.linf import Images, project
+from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
+from bat_dist.attacks.noise import Keys, image_keys, uniform
+from bat_dist.attacks.standing import Flags, Ids, Outcome, Standing
+from bat_dist.attacks.targets import check_targets, likely_targets
+from bat_dist.attacks.victim import Seen, Victim, attacked, wrong
+
+RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
+MOMENTUM = 0.75  # the paper's alpha; a above
+
+
+def apgd(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    seed: int,
+    ids: Ids,
+    logits: Logits | None = None,
+    loss: Loss = cross_entropy,
+    num_steps: int = 100,
+) -> Outcome:
+    """One run from a random start, ascending a loss of logits and labels.
+
+    Costs at most num_steps + 1 forward and num_steps backward passes, and a forward pass without `logits`.
+    """
+    check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps)
+    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+        standing = Standing(x)
+        x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
+        if len(standing):
+            start = random_start(x, image_keys(seed, "apgd", ids), epsilon)
+            robust, x_adv = ascend(victim, x, y, y, start, loss=loss, epsilon=epsilon, num_steps=num_steps)
+            standing.fell(~robust, x_adv)
+        return standing.outcome
+
+
+def apgd_targeted(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    seed: int,
+    ids: Ids,
+    logits: Logits | None = None,
+    num_targets: int = 9,
+    num_steps: int = 100,
+) -> Outcome:
+    """A run of `targeted_dlr` towards each of the num_targets likeliest wrong classes, each from its own start."""
+    check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
+    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+        check_targets("APGD-T", logits.shape[1], num_targets)
+        check_dlr(logits.shape[1])
+        standing, targets = Standing(x), likely_targets(logits, num_targets)
+        x, y, ids, targets = standing.fell(wrong(logits, y), x, x, y, ids, targets)
+        for number in range(num_targets):
+            if not len(standing):
+                break
+            start = random_start(x, image_keys(seed, f"apgd-t {number}", ids), epsilon)
+            pair = torch.stack([y, targets[:, number]], dim=1)
+            robust, x_adv = ascend(victim, x, y, pair, start, loss=targeted_dlr, epsilon=epsilon, num_steps=num_steps)
+            x, y, ids, targets = standing.fell(~robust, x_adv, x, y, ids, targets)
+        return standing.outcome
+
+
+def targeted_dlr(logits: Logits, label_and_target: Int64[Tensor, "batch 2"]) -> PerExample:
+    """-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), z_(k) the k-th largest logit (arXiv:2003.01690, Eq. 7)."""
+    true, target = logits.gather(1, label_and_target).unbind(dim=1)
+    first, _, third, fourth = logits.topk(4, dim=1).values.unbind(dim=1)
+    return -(true - target) / (first - 0.5 * (third + fourth) + 1e-12)
+
+
+def check_dlr(num_classes: int) -> None:
+    """Are there the four logits that the loss is made of? Raises ValueError."""
+    if num_classes < 4:
+        raise ValueError(
+            f"the targeted DLR loss needs at least 4 classes, the model has {num_classes}: "
+            f"evaluate it with PGD, CW, APGD-CE and Square"
+        )
+
+
+def random_start(x: Images, keys: Keys, epsilon: float) -> Images:
+    """Uniform noise, scaled so that its largest pixel is at the border of the ball; clipped to [0, 1]."""
+    noise = 2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1
+    largest = noise.flatten(1).abs().amax(dim=1)
+    return (x + noise * _column(epsilon / (largest + 1e-12), x)).clamp(0, 1)
+
+
+def checkpoints(num_steps: int) -> list[int]:
+    """After which steps the step size is judged: 22, 41, 57, 70, 80, 87, 93, 99 of 100 (Section 3.1).
+
+    The first distance is 22% of the steps, each further one 3% shorter, down to 6%; in whole steps, cut off.
+    """
+    distance, shortest, less = (max(int(part * num_steps), 1) for part in (0.22, 0.06, 0.03))
+    found, at = [], distance
+    while at <= num_steps:
+        found.append(at)
+        distance = max(distance - less, shortest)
+        at += distance
+    return found
+
+
+def ascend(
+    victim: Victim,
+    x: Images,
+    y: Labels,
+    against: Tensor,
+    start: Images,
+    *,
+    loss: Loss,
+    epsilon: float,
+    num_steps: int,
+) -> Outcome:
+    """Auto-PGD from `start`; the loss compares logits with `against`, which has a row per image."""
+    standing = Standing(x)
+    judged_after = {at: at - before for before, at in pairwise([0, *checkpoints(num_steps)])}
+    seen = victim.gradient(start, loss, against)
+    climb = _begin(x, y, against, start, seen, 2 * epsilon)
+    climb = _Climb(*standing.fell(wrong(seen.logits, y), start, *climb))
+    for number in range(1, num_steps + 1):
+        if not len(standing):
+            break
+        x_adv = _next(climb, epsilon, MOMENTUM if number > 1 else 1.0)
+        if number == num_steps:  # nobody will ask for the gradient there
+            standing.fell(wrong(victim.logits(x_adv), climb.y), x_adv)
+            break
+        seen = victim.gradient(x_adv, loss, climb.against)
+        climb = _arrive(climb, x_adv, seen)
+        climb = _Climb(*standing.fell(wrong(seen.logits, climb.y), x_adv, *climb))
+        if number in judged_after:
+            climb = _judge(climb, judged_after[number])
+    return standing.outcome
+
+
+class _Climb(NamedTuple):
+    """Where each image is on its way, a row per image."""
+
+    x: Images
+    y: Labels
+    against: Tensor
+    x_adv: Images
+    previous: Images
+    gradient: Images
+    best: Images
+    best_gradient: Images
+    best_loss: PerExample
+    step_size: PerExample
+    last_loss: PerExample
+    rises: Int64[Tensor, " batch"]  # of the loss, since the last checkpoint
+    best_at_check: PerExample
+    halved_at_check: Bool[Tensor, " batch"]
+
+
+def _begin(x: Images, y: Labels, against: Tensor, start: Images, seen: Seen, step_size: float) -> _Climb:
+    gradient, _, losses = seen
+    zeros = torch.zeros_like(losses)  # the published code compares the loss after the first step with 0, and so do we
+    sizes, rises, halved = torch.full_like(losses, step_size), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
+    return _Climb(x, y, against, start, start, gradient, start, gradient, losses, sizes, zeros, rises, losses, halved)
+
+
+def _next(climb: _Climb, epsilon: float, momentum: float) -> Images:
+    """The next iterate."""
+    x_adv, step_size = climb.x_adv, _column(climb.step_size, climb.x)
+    step = project(x_adv + step_size * climb.gradient.sign(), climb.x, epsilon) - x_adv
+    return project(x_adv + momentum * step + (1 - momentum) * (x_adv - climb.previous), climb.x, epsilon)
+
+
+def _arrive(climb: _Climb, x_adv: Images, seen: Seen) -> _Climb:
+    """At x_adv."""
+    gradient, _, losses = seen
+    better = losses > climb.best_loss
+    return climb._replace(
+        x_adv=x_adv,
+        previous=climb.x_adv,
+        gradient=gradient,
+        best=_choose(better, x_adv, climb.best),
+        best_gradient=_choose(better, gradient, climb.best_gradient),
+        best_loss=_choose(better, losses, climb.best_loss),
+        rises=climb.rises + (losses > climb.last_loss),
+        last_loss=losses,
+    )
+
+
+def _judge(climb: _Climb, steps: int) -> _Climb:
+    """Conditions 1 and 2 of Section 3.1: too few rises, or no better point since a checkpoint that did not halve."""
+    few = climb.rises <= RHO * steps
+    stuck = ~climb.halved_at_check & (climb.best_at_check >= climb.best_loss)
+    halve = few | stuck
+    return climb._replace(
+        step_size=torch.where(halve, climb.step_size / 2, climb.step_size),
+        x_adv=_choose(halve, climb.best, climb.x_adv),
+        gradient=_choose(halve, climb.best_gradient, climb.gradient),
+        rises=torch.zeros_like(climb.rises),
+        best_at_check=climb.best_loss,
+        halved_at_check=halve,
+    )
+
+
+def _choose(which: Flags, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(_column(which, new), new, old)
+
+
+def _column(values: Tensor, like: Tensor) -> Tensor:
+    """A value per image, in a shape that meets images."""
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,115 @@
+"""AutoAttack `standard` in the l_inf ball (Croce & Hein 2020, arXiv:2003.01690): four attacks, one after another.
+
+APGD-CE, APGD-T, FAB-T and Square, without parameters to tune. An image that one of them fools does not see the next.
+What happens to an image depends on the model, the image, the seed and its id alone: images may come in any batches, in
+any order and on any number of processes, up to the rounding of the model itself, which may differ with the batch size.
+`STANDARD[name].attack` on some images is a unit of work for a scheduler; `autoattack` is the plain loop over them.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from bat_dist.attacks.apgd import apgd, apgd_targeted
+from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.fab import fab_targeted
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits
+from bat_dist.attacks.square import square
+from bat_dist.attacks.standing import Attack, Flags, Ids, Outcome
+from bat_dist.attacks.victim import attacked, wrong
+
+
+class Stage(NamedTuple):
+    """An attack and how many classes it needs."""
+
+    attack: Attack
+    fewest_classes: int
+
+
+STANDARD: Mapping[str, Stage] = {
+    "apgd-ce": Stage(apgd, 2),
+    "apgd-t": Stage(apgd_targeted, 10),
+    "fab-t": Stage(fab_targeted, 10),
+    "square": Stage(square, 2),
+}
+
+
+class AutoAttackResult(NamedTuple):
+    """robust: is the image still classified right, on clean images and after each attack? x_adv: as `Outcome`'s."""
+
+    stages: tuple[str, ...]
+    robust: Bool[Tensor, "stages batch"]
+    x_adv: Images
+
+
+def autoattack(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    seed: int,
+    ids: Ids,
+    attacks: Mapping[str, Stage] = STANDARD,
+    batch_size: int = 64,
+) -> AutoAttackResult:
+    """Run the attacks in order, each on the images that are still robust, batch_size at a time.
+
+    Raises ValueError for a bad batch, and before anything is attacked if the model has too few classes for an attack.
+    """
+    check_settings(epsilon=epsilon, step_size=epsilon, batch_size=batch_size)
+    logits = clean_logits(model, x, y, batch_size=batch_size)
+    check_classes(attacks, logits.shape[1])
+    robust, x_adv = [~wrong(logits, y)], x.detach().clone()
+    for stage in attacks.values():
+        robust.append(robust[-1].clone())
+        for rows in _parts(robust[-1], batch_size):
+            batch = x[rows], y[rows]
+            outcome = stage.attack(model, *batch, epsilon=epsilon, seed=seed, ids=ids[rows], logits=logits[rows])
+            robust[-1][rows], x_adv[rows] = confirmed(model, *batch, outcome)
+    return AutoAttackResult(("clean", *attacks), torch.stack(robust), x_adv)
+
+
+def _parts(robust: Flags, batch_size: int) -> tuple[Tensor, ...]:
+    """The rows of the robust ones, in batches; none if there are none (`split` would give an empty one)."""
+    rows = robust.nonzero().squeeze(1)
+    return rows.split(batch_size) if len(rows) else ()
+
+
+def clean_logits(model: nn.Module, x: Images, y: Labels, *, batch_size: int) -> Logits:
+    """Of images in [0, 1] whose labels name classes of the model. Raises ValueError for others."""
+    parts = []
+    for part_x, part_y in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        with attacked(model, part_x, part_y, None, None) as (_, _, _, logits):
+            parts.append(logits)
+    return torch.cat(parts)
+
+
+def confirmed(model: nn.Module, x: Images, y: Labels, outcome: Outcome) -> Outcome:
+    """Only those fall whose x_adv this model, asked once more, gets wrong; the others are robust, x_adv as it was.
+
+    An image at the very border may change sides with the rounding of another batch size, or of a faster form of the
+    model that the attack was given. Costs a forward pass over the fallen.
+    """
+    fallen = (~outcome.robust).nonzero().squeeze(1)
+    if not len(fallen):
+        return outcome
+    with attacked(model, outcome.x_adv[fallen], y[fallen], None, None) as (_, _, labels, logits):
+        stands = fallen[~wrong(logits, labels)]
+    outcome.robust[stands], outcome.x_adv[stands] = True, x[stands]
+    return outcome
+
+
+def check_classes(attacks: Mapping[str, Stage], num_classes: int) -> None:
+    """Does the model have as many as each attack needs? Raises ValueError."""
+    small = [name for name, stage in attacks.items() if num_classes < stage.fewest_classes]
+    if small:
+        needed = max(attacks[name].fewest_classes for name in small)
+        raise ValueError(
+            f"{' and '.join(small)} need at least {needed} classes, the model has {num_classes}: "
+            f"AutoAttack standard is not defined for it; evaluate it with PGD, CW, APGD-CE and Square"
+        )

@@ -1,0 +1,94 @@
+"""FAB, the fast adaptive boundary attack in l_inf, targeted (Croce & Hein 2020, arXiv:1907.02044).
+
+It looks for the nearest image beyond the decision boundary, whatever epsilon is. The boundary to the target class is
+linearized at the iterate; iterate and clean image are projected onto that plane inside [0, 1] (`plane`), overshoot it
+by eta and are mixed, the clean image with a weight alpha of at most alpha_max (Eq. 9, 10). From an adversarial image
+the search goes back towards the clean one by the factor beta (Eq. 11).
+
+AutoAttack's choices: from the clean image (so nothing is random), towards each of the nine wrong classes that are
+likeliest there. An image leaves as soon as an adversarial one within epsilon is found.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits, PerExample
+from bat_dist.attacks.plane import to_plane
+from bat_dist.attacks.standing import Ids, Outcome, Standing
+from bat_dist.attacks.targets import check_targets, likely_targets
+from bat_dist.attacks.victim import Victim, attacked, wrong
+
+ALPHA_MAX = 0.1
+ETA = 1.05
+BETA = 0.9
+
+
+def fab_targeted(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    seed: int,
+    ids: Ids,
+    logits: Logits | None = None,
+    num_targets: int = 9,
+    num_steps: int = 100,
+) -> Outcome:
+    """A run towards each of the num_targets likeliest wrong classes. seed and ids are not used: nothing is random.
+
+    Costs at most num_targets * num_steps backward and twice as many forward passes, and one more without `logits`.
+    """
+    check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
+    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+        check_targets("FAB-T", logits.shape[1], num_targets)
+        standing, targets = Standing(x), likely_targets(logits, num_targets)
+        x, y, targets = standing.fell(wrong(logits, y), x, x, y, targets)
+        for number in range(num_targets):
+            if not len(standing):
+                break
+            robust, x_adv = approach(victim, x, y, targets[:, number], epsilon=epsilon, num_steps=num_steps)
+            x, y, targets = standing.fell(~robust, x_adv, x, y, targets)
+        return standing.outcome
+
+
+def approach(victim: Victim, x: Images, y: Labels, target: Labels, *, epsilon: float, num_steps: int) -> Outcome:
+    """FAB from the clean images towards one class each."""
+    x = x.contiguous()  # many sums over whole images follow: they want their pixels in a row
+    standing, pair, iterate = Standing(x), torch.stack([y, target], dim=1), x
+    for _ in range(num_steps):
+        if not len(standing):
+            break
+        gradient, _, lead = victim.gradient(iterate, targets_lead, pair)
+        iterate = _beyond(iterate, x, gradient.contiguous(), lead)
+        adversarial = wrong(victim.logits(iterate), pair[:, 0])
+        within = (iterate - x).flatten(1).abs().amax(dim=1) <= epsilon
+        back = torch.where(_column(adversarial, x), x + (iterate - x) * BETA, iterate)
+        x, pair, iterate = standing.fell(adversarial & within, iterate, x, pair, back)
+    return standing.outcome
+
+
+def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:
+    """The target's logit less the label's: 0 at the boundary."""
+    true, target = logits.gather(1, label_and_target).unbind(dim=1)
+    return target - true
+
+
+def _beyond(iterate: Images, x: Images, gradient: Images, lead: PerExample) -> Images:
+    """The next iterate, from the plane lead + <gradient, z - iterate> = 0."""
+    lead_at_x = lead + (gradient * (x - iterate)).flatten(1).sum(dim=1)
+    far, near = (to_plane(points, gradient, at) for points, at in ((iterate, lead), (x, lead_at_x)))
+    length, length_at_x = (_largest(move).clamp(min=1e-8) for move in (far, near))
+    alpha = _column((length / (length + length_at_x)).clamp(max=ALPHA_MAX), x)
+    return ((1 - alpha) * (iterate + ETA * far) + alpha * (x + ETA * near)).clamp(0, 1)
+
+
+def _largest(move: Images) -> PerExample:
+    return move.flatten(1).abs().amax(dim=1)
+
+
+def _column(values: Float[Tensor, " batch"], like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))

@@ -1,0 +1,90 @@
+"""The same network in a faster form, for where frozen weights are asked many thousand times, as in AutoAttack.
+
+In eval mode BatchNorm is a scale and a shift, which a convolution before it can take over.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.linf import Images
+
+TOLERANCE = 1e-5  # |a - b| <= TOLERANCE * (1 + |b|), of logits
+
+
+def faster(model: nn.Module, x: Images) -> nn.Module:
+    """A copy in eval mode with the same logits, to attack in the model's place; the model itself is left as found.
+
+    Convolutions take over the BatchNorms that follow them directly, ReLUs write in place, weights are channels_last.
+    x: a few images in [0, 1]; they show which layer follows which, and are the proof: a change after which the copy's
+    logits are not the model's (TOLERANCE), or cannot be differentiated, is taken back. Costs a few passes per layer.
+    """
+    plain, copy = _copy(model), _copy(model)
+    for conv, norm in _pairs(copy, x):
+        _try(copy, plain, x, {conv: fuse_conv_bn_eval(conv, norm), norm: nn.Identity()})
+    _try(copy, plain, x, {module: nn.ReLU(inplace=True) for module in copy.modules() if type(module) is nn.ReLU})
+    return copy
+
+
+def _try(copy: nn.Module, plain: nn.Module, x: Images, changes: dict[nn.Module, nn.Module]) -> None:
+    """Put the new layers in the place of the old ones, and back again if that is not the same model."""
+    _replace(copy, changes)
+    if not _same(copy, plain, x):
+        _replace(copy, {new: old for old, new in changes.items()})
+
+
+def _copy(model: nn.Module) -> nn.Module:
+    copy = deepcopy(model).eval().requires_grad_(False)
+    return copy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def _same(copy: nn.Module, plain: nn.Module, x: Images) -> bool:
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        try:
+            logits = copy(leaf)
+            torch.autograd.grad(logits.sum(), leaf)
+        except RuntimeError:  # something was overwritten that the backward pass needs
+            return False
+        expected = plain(x)
+    return bool(((logits - expected).abs() <= TOLERANCE * (1 + expected.abs())).all())
+
+
+def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions and the BatchNorms that were given just what they made; each called once."""
+    maker: dict[int, nn.Conv2d] = {}
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+    calls: list[nn.Module] = []
+    alive: list[Tensor] = []  # so that no id is given to another tensor
+
+    def made(module: nn.Module, _: tuple[Tensor], output: Tensor) -> None:
+        calls.append(module)
+        if type(module) is nn.Conv2d:
+            maker[id(output)] = module
+            alive.append(output)
+
+    def given(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        if type(module) is nn.BatchNorm2d and module.running_mean is not None and id(inputs[0]) in maker:
+            pairs.append((maker[id(inputs[0])], module))
+
+    layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_hook(made) for layer in layers]
+    hooks += [layer.register_forward_pre_hook(given) for layer in layers]
+    try:
+        with frozen(model):
+            model(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [pair for pair in pairs if all(calls.count(layer) == 1 for layer in pair)]
+
+
+def _replace(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
+    """Wherever the model holds them."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in changes:
+                setattr(parent, name, changes[child])

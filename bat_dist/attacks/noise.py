@@ -1,0 +1,54 @@
+"""Random numbers by image: what an image draws depends on (seed, stream, its id, draw, position) and on nothing else.
+
+So an attack makes the same moves on an image in whatever batch, order or process it finds it. A generator with a state
+cannot do that; here each number is a hash of its address, computed for a whole batch in integer arithmetic on the
+images' device. The hash is splitmix64's: position k of a sequence is `mix(key + k * GAMMA)` (Steele, Lea, Flood 2014,
+"Fast splittable pseudorandom number generators"), taken twice: once for the draw, once for the position within it.
+"""
+
+from hashlib import blake2b
+from math import prod
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+Keys = Int64[Tensor, " batch"]
+
+_GAMMA = 0x9E3779B97F4A7C15 - 2**64  # as the int64 of the same bits; products and sums wrap around
+_DRAW = 0x632BE59BD9B4E019  # another odd number, so that draws and positions walk apart
+_FACTORS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
+_BITS = 24  # of a number: float32 holds them exactly, so that both precisions draw the same
+
+
+def image_keys(seed: int, stream: str, ids: Int64[Tensor, " batch"]) -> Keys:
+    """Where each image's random numbers lie.
+
+    ids: numbers that name the images, the same in every batch. stream: who draws, such as "apgd-t 3".
+    """
+    root = int.from_bytes(blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest(), "little", signed=True)
+    return _mix(root + ids * _GAMMA)
+
+
+def uniform(keys: Keys, draw: int, *shape: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch ..."]:
+    """In [0, 1), multiples of 2^-24; each draw 0, 1, 2, ... has numbers of its own."""
+    positions = torch.arange(prod(shape), device=keys.device)
+    numbers = _mix(_mix(keys + _wrapped(draw * _DRAW)).unsqueeze(1) + positions * _GAMMA)
+    return (_shift(numbers, 64 - _BITS).to(dtype) * 2.0**-_BITS).view(-1, *shape)
+
+
+def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """A bijection of 64 bits in which each input bit flips half of the output bits."""
+    for bits, factor in zip((30, 27), _FACTORS, strict=True):
+        z = (z ^ _shift(z, bits)) * factor
+    return z ^ _shift(z, 31)
+
+
+def _shift(z: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
+    """To the right, with zeros from the left (>> of a signed number repeats its sign)."""
+    return (z >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _wrapped(number: int) -> int:
+    """As int64 arithmetic has it."""
+    return (number + 2**63) % 2**64 - 2**63

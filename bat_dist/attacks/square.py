@@ -1,0 +1,127 @@
+"""Square Attack in the l_inf ball (Andriushchenko et al. 2020, arXiv:1912.00049): random search, no gradient.
+
+It begins at vertical stripes x +- epsilon. A query paints one square: in each channel all of its pixels go to
+x + epsilon or all to x - epsilon, clipped to [0, 1]. The image with the smaller margin stays. The squares shrink with
+the number of queries (Section 3.2), by AutoAttack's schedule, which does not depend on how many there will be.
+
+As in the published code a square never touches the last row or column unless it fills the image.
+"""
+
+from math import sqrt
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits, PerExample
+from bat_dist.attacks.noise import Keys, image_keys, uniform
+from bat_dist.attacks.standing import Ids, Outcome, Standing
+from bat_dist.attacks.victim import attacked, wrong
+
+_BLOCK = 100  # queries whose random numbers are drawn together
+
+SHRINKS_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries; by half the area each time
+
+
+def square(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    *,
+    epsilon: float,
+    seed: int,
+    ids: Ids,
+    logits: Logits | None = None,
+    num_queries: int = 5000,
+    p_init: float = 0.8,
+) -> Outcome:
+    """Random search with num_queries squares that at first cover p_init of the image.
+
+    Costs at most num_queries + 1 forward passes, and one more without `logits`.
+    """
+    check_settings(epsilon=epsilon, step_size=p_init, num_queries=num_queries)
+    check_images(x)
+    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+        standing = Standing(x)
+        x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
+        search = _begin(x, y, image_keys(seed, "square", ids), epsilon)
+        candidate = search.best
+        for query in range(num_queries + 1):
+            if not len(standing):
+                break
+            logits = victim.logits(candidate)
+            search = _keep_better(search, candidate, margins(logits, search.y))
+            search = _Search(*standing.fell(wrong(logits, search.y), candidate, *search))
+            search = _draw(search, query) if query % _BLOCK == 0 else search
+            candidate = _paint(search, query, side_length(query, x.shape[2:], p_init))
+        return standing.outcome
+
+
+def margins(logits: Logits, y: Labels) -> PerExample:
+    """The label's logit less the largest other: what the attack makes small."""
+    column = y.unsqueeze(1)
+    return logits.gather(1, column).squeeze(1) - logits.scatter(1, column, -torch.inf).amax(dim=1)
+
+
+def side_length(query: int, size: tuple[int, int] | torch.Size, p_init: float) -> int:
+    """Of the square that query 0, 1, ... paints: a part p of the image, p_init halved after each of SHRINKS_AFTER."""
+    height, width = size
+    p = p_init / 2 ** sum(query > after for after in SHRINKS_AFTER)
+    return min(max(round(sqrt(p * height * width)), 1), height, width)
+
+
+def check_images(x: Images) -> None:
+    """Are there rows and columns? Raises ValueError."""
+    if x.ndim != 4:
+        raise ValueError(f"Square paints images [batch, channels, height, width], got shape {list(x.shape)}")
+
+
+class _Search(NamedTuple):
+    """The state of the search, a row per image; a pixel is at `low`, at `high` or, never painted, as it began."""
+
+    y: Labels
+    keys: Keys
+    draws: Float[Tensor, "batch queries numbers"]  # the current block's: row, column, a color per channel
+    low: Images
+    high: Images
+    best: Images
+    best_margin: PerExample
+
+
+def _begin(x: Images, y: Labels, keys: Keys, epsilon: float) -> _Search:
+    """The stripes, one column wide, each channel for itself."""
+    low, high = (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
+    up = uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5
+    stripes = torch.where(up, high, low)
+    none = x.new_empty(len(x), 0, 0)
+    return _Search(y, keys, none, low, high, stripes, torch.full_like(x[:, 0, 0, 0], torch.inf))
+
+
+def _draw(search: _Search, query: int) -> _Search:
+    """The random numbers of this query and the next ones."""
+    return search._replace(draws=uniform(search.keys, 1 + query // _BLOCK, _BLOCK, 2 + search.best.shape[1]))
+
+
+def _paint(search: _Search, query: int, side: int) -> Images:
+    """The best image with a square of a random place and random colors."""
+    _, channels, height, width = search.best.shape
+    draws = search.draws[:, query % _BLOCK]
+    inside = _span(draws[:, 0], side, height).unsqueeze(2) & _span(draws[:, 1], side, width).unsqueeze(1)
+    up = (draws[:, 2:] >= 0.5).view(-1, channels, 1, 1)
+    return torch.where(inside.unsqueeze(1), torch.where(up, search.high, search.low), search.best)
+
+
+def _span(draw: PerExample, side: int, size: int) -> Bool[Tensor, "batch size"]:
+    """Which of `size` places lie in a random run of `side`."""
+    first = (draw * (size - side)).long().unsqueeze(1)
+    places = torch.arange(size, device=draw.device)
+    return (places >= first) & (places < first + side)
+
+
+def _keep_better(search: _Search, candidate: Images, found: PerExample) -> _Search:
+    better = found < search.best_margin
+    best = torch.where(better.view(-1, 1, 1, 1), candidate, search.best)
+    return search._replace(best=best, best_margin=torch.where(better, found, search.best_margin))

@@ -1,0 +1,88 @@
+"""How AutoAttack's attacks see a model: frozen, as logits or as a gradient with respect to the images alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from bat_dist.attacks.checks import check_batch
+from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
+from bat_dist.attacks.standing import Flags, Ids
+
+
+class Seen(NamedTuple):
+    """At a point: the gradient of the loss there, and what was seen on the way; free of any graph."""
+
+    gradient: Images
+    logits: Logits
+    losses: PerExample
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A model inside `attacked`."""
+
+    model: nn.Module
+
+    def logits(self, x: Images) -> Logits:
+        """One forward pass, without a graph."""
+        return self.model(x).to(x.dtype)
+
+    def gradient(self, x: Images, loss: Loss, against: Tensor) -> Seen:
+        """Of the sum of the losses: of each image its own loss's."""
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = self.logits(leaf)
+            losses = loss(logits, against)
+            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        return Seen(gradient, logits.detach(), losses.detach())
+
+
+@contextmanager
+def attacked(
+    model: nn.Module, x: Images, y: Labels, ids: Ids | None, logits: Logits | None
+) -> Iterator[tuple[Victim, Images, Labels, Logits]]:
+    """The frozen model, the batch and its logits. No matter in what contexts: no_grad, inference_mode, autocast.
+
+    Without `logits` it costs one forward pass. Raises ValueError for a batch or labels that cannot be attacked.
+    """
+    check_batch(x, y)
+    if ids is not None:
+        check_ids(ids, x)
+    no_autocast = torch.autocast(x.device.type, enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model):
+        victim, x, y = Victim(model), x.detach().clone(), y.clone()
+        logits = victim.logits(x) if logits is None else logits.clone()
+        check_labels(y, logits)
+        yield victim, x, y, logits
+
+
+def wrong(logits: Logits, y: Labels) -> Flags:
+    """Of equal logits the first wins, as in torch.argmax."""
+    return logits.argmax(dim=1) != y
+
+
+def check_ids(ids: Ids, x: Images) -> None:
+    """Is there one whole number per image? Raises ValueError."""
+    if ids.dtype != torch.int64 or ids.shape != x.shape[:1] or ids.device != x.device:
+        raise ValueError(
+            f"ids must be torch.int64 of shape {list(x.shape[:1])} on {x.device}, a number that names each image "
+            f"in whatever batch it comes, got {ids.dtype} of shape {list(ids.shape)} on {ids.device}"
+        )
+
+
+def check_labels(y: Labels, logits: Logits) -> None:
+    """Does every label name a class of the model? Raises ValueError."""
+    if logits.ndim != 2 or len(logits) != len(y):
+        raise ValueError(f"a model must give logits of shape [{len(y)}, classes] here, got {list(logits.shape)}")
+    low, high = torch.stack(y.aminmax()).tolist()
+    if low < 0 or high >= logits.shape[1]:
+        raise ValueError(
+            f"labels must be 0 to {logits.shape[1] - 1}, one of the model's {logits.shape[1]} classes, "
+            f"got {low} to {high}: is the model for another data set?"
+        )

@@ -1,0 +1,52 @@
+"""How robust is a network?  Attacks on every test image, on Ray, with a flag for each image kept.
+
+    bat-dist evaluate --checkpoint runs/bat --dataset cifar10 --attacks clean pgd20 autoattack --out results/bat
+
+The same command resumes: finished blocks of images are kept.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Attack a network on the test set: clean, FGSM, PGD, CW (l_inf margin) and AutoAttack. Accuracies with standard "
+    "errors, and for every image and attack whether it stayed right."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
+    from bat_dist.config import run_command
+
+    return run_command(_evaluate, argv)
+
+
+def _evaluate(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse, to_dict
+    from bat_dist.orchestration.private_ray import prepare_environment
+    from bat_dist.orchestration.settings import EvaluateSettings
+
+    settings, _ = parse(EvaluateSettings, argv, prog="bat-dist evaluate", description=DESCRIPTION)
+    prepare_environment(settings.ray_address)
+    # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.evaluation import evaluate, load_trained
+    from bat_dist.reporting.evaluation import report_evaluation
+    from bat_dist.storage.files import Folder
+    from bat_dist.storage.scores import read_test_subsets
+
+    dataset = load_dataset(settings.dataset, **settings.data)
+    trained = load_trained(dataset, settings)
+    subsets = read_test_subsets(settings.scores, dataset.fingerprint) if settings.scores else {}
+    folder = Folder(settings.out)
+    with folder.only_driver():
+        flags, _ = evaluate(folder, dataset, settings, trained)
+        network = (trained.checkpoint, trained.digest)
+        print(report_evaluation(folder, dataset, to_dict(settings), flags.attacks, flags.robust, subsets, *network))
+    return 0
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.evaluate import main as installed_main
+
+    raise SystemExit(installed_main())

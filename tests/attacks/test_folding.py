@@ -1,0 +1,109 @@
+"""The faster copy says what the model says, whatever the model; and where it would not, it is a plain copy."""
+
+import pytest
+import torch
+from attack_nets import state
+from torch import nn
+
+from bat_dist.attacks.folding import faster
+from bat_dist.models.build import build
+
+ARCHITECTURES = ["resnet9-w16", "resnet20", "preactresnet18", "wrn16-1", "tinynet"]
+
+
+def images(count=8):
+    return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def warmed(model):
+    """With running statistics, scales and shifts that are not the initial ones."""
+    model.train()
+    with torch.no_grad():
+        model(images(16))
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.uniform_(-0.5, 0.5)
+    return model
+
+
+def norms(model):
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_same_logits_and_gradient_with_fewer_layers(name):
+    torch.manual_seed(0)
+    model = warmed(build(name, 10, mean=(0.5,) * 3, std=(0.25,) * 3))
+    before = state(model)
+    copy = faster(model, images(4))
+    assert state(model) == before
+    assert norms(copy) < norms(model)
+    x, y = images().double().requires_grad_(), images().double().requires_grad_()
+    expected, logits = model.double().eval()(x), faster(model, images(4).double())(y)
+    assert torch.allclose(logits, expected, atol=1e-9)
+    (one,), (other,) = torch.autograd.grad(expected[:, 0].sum(), x), torch.autograd.grad(logits[:, 0].sum(), y)
+    assert torch.allclose(one, other, atol=1e-9)
+
+
+def test_single_precision_to_one_in_a_hundred_thousand():
+    torch.manual_seed(0)
+    model = warmed(build("resnet9-w16", 10, mean=(0.5,) * 3, std=(0.25,) * 3))
+    copy = faster(model, images(4))
+    expected = model.eval()(images())
+    assert norms(copy) == 0
+    assert ((copy(images()) - expected).abs() <= 1e-5 * (1 + expected.abs())).all()
+
+
+class TwoReaders(nn.Module):
+    """Someone else reads the convolution before BatchNorm does."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 10, 3), nn.BatchNorm2d(10)
+
+    def forward(self, x):
+        made = self.conv(x)
+        return (made + self.norm(made)).amax((2, 3))
+
+
+class Shared(TwoReaders):
+    """One BatchNorm behind two calls of one convolution."""
+
+    def forward(self, x):
+        return (self.norm(self.conv(x)) + self.norm(self.conv(1 - x))).amax((2, 3))
+
+
+class Overwritten(nn.Module):
+    """The sigmoid's value is needed after the ReLU."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 10, 3), nn.ReLU()
+
+    def forward(self, x):
+        made = self.conv(x).sigmoid()
+        return (made * self.relu(made)).amax((2, 3))
+
+
+class ReadTwice(nn.Module):
+    """A ReLU beside its own input."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu = nn.Conv2d(3, 10, 3), nn.ReLU()
+
+    def forward(self, x):
+        made = self.conv(x)
+        return (self.relu(made) + made).amax((2, 3))
+
+
+@pytest.mark.parametrize("kind", [TwoReaders, Shared, Overwritten, ReadTwice])
+def test_what_cannot_be_changed_is_a_plain_copy(kind):
+    torch.manual_seed(0)
+    model = kind()
+    if kind in (TwoReaders, Shared):
+        warmed(model)
+    copy, expected = faster(model, images(4)), model.eval()(images())
+    assert torch.allclose(copy(images()), expected, atol=1e-6)
+    assert copy(images().requires_grad_()).sum().backward() is None
