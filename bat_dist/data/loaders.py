@@ -5,12 +5,35 @@ from typing import Any
 
 import torch
 
-from bat_dist.data.datasets import Split
+from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.split_loader import WHOLE, Batch, Indices, Loader, LoaderUnavailable, Share
 
-__all__ = ["KINDS", "WHOLE", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "make_loader"]
+__all__ = [
+    "KINDS",
+    "WHOLE",
+    "Batch",
+    "Indices",
+    "Loader",
+    "LoaderUnavailable",
+    "Share",
+    "dataset_loader",
+    "make_loader",
+]
 
 KINDS = ("ffcv", "memory")
+
+
+def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str | torch.device = "cpu") -> Loader:
+    """The loader of a dataset's "train" or "test" split, augmented as its row of the table says; see `make_loader`."""
+    return make_loader(
+        kind,
+        getattr(dataset, split_name),
+        crop_padding=dataset.spec.crop_padding,
+        flip=dataset.spec.flip,
+        fingerprint=dataset.fingerprint,
+        split_name=split_name,
+        device=device,
+    )
 
 
 def make_loader(

@@ -83,7 +83,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, train
                 build_work,
                 [ray.put(dataset), ray.put(trained.checkpoint), settings.block, attack],
                 what="blocks",
-                resources=_resources(settings),
+                resources=Resources.of_worker(settings.cpus_per_worker, settings.gpus_per_worker),
                 num_workers=settings.num_workers,
                 give_up_on=(ValueError,),
             )
@@ -116,12 +116,6 @@ def build_work(dataset: Dataset, checkpoint: Checkpoint, size: int, attack: dict
         return {"robust": padded}
 
     return work
-
-
-def _resources(settings: EvaluateSettings) -> Resources:
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    gpus = settings.gpus_per_worker if settings.gpus_per_worker is not None else float(has_gpus)
-    return Resources(settings.cpus_per_worker, gpus)
 
 
 def _some(names: tuple[str, ...]) -> str:

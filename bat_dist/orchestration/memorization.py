@@ -10,7 +10,7 @@ import ray
 
 from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.loaders import make_loader
+from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.orchestration.pool import Resources, Work
 from bat_dist.orchestration.rows import Filled, fill_rows
@@ -95,18 +95,7 @@ def build_work(
 ) -> Work:
     """Runs once in each worker: the loaders, and a function of the unit's number alone."""
     device = default_device()
-    train_loader, test_loader = (
-        make_loader(
-            loader,
-            getattr(dataset, split_name),
-            crop_padding=dataset.spec.crop_padding,
-            flip=dataset.spec.flip,
-            fingerprint=dataset.fingerprint,
-            split_name=split_name,
-            device=device,
-        )
-        for split_name in ("train", "test")
-    )
+    train_loader, test_loader = (dataset_loader(loader, dataset, name, device=device) for name in ("train", "test"))
 
     def work(unit: int) -> dict[str, Any]:
         return function(
@@ -154,9 +143,7 @@ def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> d
 
 def _resources(settings: MemorizeSettings) -> Resources:
     """What a worker occupies.  Raises UserError if the user's own machine can never hold one."""
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    gpus = settings.gpus_per_trial if settings.gpus_per_trial is not None else float(has_gpus)
-    resources = Resources(settings.cpus_per_trial, gpus)
+    resources = Resources.of_worker(settings.cpus_per_trial, settings.gpus_per_trial)
     if settings.num_workers is None and not any(resources.fit_into(node["Resources"]) for node in ray.nodes()):
         raise UserError(
             f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: "

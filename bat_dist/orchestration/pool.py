@@ -39,6 +39,11 @@ class Resources:
     cpus: int = 1
     gpus: float = 0.0
 
+    @classmethod
+    def of_worker(cls, cpus: int, gpus: float | None) -> "Resources":
+        """What the user asked for; None is one GPU where the session's cluster has any."""
+        return cls(cpus, float(ray.cluster_resources().get("GPU", 0) > 0) if gpus is None else gpus)
+
     def fit_into(self, node: dict[str, float]) -> int:
         """How many workers a node with these resources holds."""
         by_cpu = int(node.get("CPU", 0) / self.cpus + 1e-9)

@@ -16,7 +16,7 @@ import torch
 
 from bat_dist.config import RunError, UserError, to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
 from bat_dist.orchestration.settings import TrainSettings
@@ -155,7 +155,7 @@ def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any
 def _train_here(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
     trackers = partial(_open_trackers, plan, asked.track)
     device = default_device()
-    material = plan.material(_loader(plan, asked.loader, device))
+    material = plan.material(dataset_loader(asked.loader, plan.dataset, "train", device=device))
     return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers)
 
 
@@ -204,7 +204,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(config["threads"])
     plan: Plan = ray.get(config["plan"])
     device = ray.train.torch.get_device()
-    material = plan.material(_loader(plan, config["loader"], device))
+    material = plan.material(dataset_loader(config["loader"], plan.dataset, "train", device=device))
     trackers = partial(_open_trackers, plan, config["track"])
     try:
         history = run.train(
@@ -227,9 +227,7 @@ def _resources(asked: TrainSettings) -> dict[str, float]:
     from bat_dist.orchestration.pool import Resources
     from bat_dist.orchestration.session import describe_resources
 
-    has_gpus = ray.cluster_resources().get("GPU", 0) > 0
-    gpus = asked.gpus_per_worker if asked.gpus_per_worker is not None else float(has_gpus)
-    each = Resources(asked.cpus_per_worker, gpus)
+    each = Resources.of_worker(asked.cpus_per_worker, asked.gpus_per_worker)
     room = sum(each.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
     if room < asked.num_workers:
         raise UserError(
@@ -282,19 +280,6 @@ def _followed(folder: Folder, epochs: int) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-
-
-def _loader(plan: Plan, kind: str, device: torch.device) -> Loader:
-    spec = plan.dataset.spec
-    return make_loader(
-        kind,
-        plan.dataset.train,
-        crop_padding=spec.crop_padding,
-        flip=spec.flip,
-        fingerprint=plan.dataset.fingerprint,
-        split_name="train",
-        device=device,
-    )
 
 
 def _open_trackers(plan: Plan, names: Sequence[str], first_epoch: int) -> list[Tracker]:

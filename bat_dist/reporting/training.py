@@ -7,9 +7,8 @@ from typing import Any
 
 from bat_dist.reporting.curves import training_curves
 from bat_dist.reporting.style import save
+from bat_dist.storage.checkpoints import SUFFIX
 from bat_dist.storage.files import Folder
-
-_SUFFIX = ".safetensors"
 
 
 def report_training(folder: Folder, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
@@ -30,7 +29,7 @@ def in_words(out: str, summary: Mapping[str, Any]) -> str:
         f"{'':22}{'epoch':>6}  validation accuracy",
         f"{'best by ' + summary['best_by']:22}{best['epoch']:>6}  {_accuracies(best)}",
         f"{'last':22}{last['epoch']:>6}  {_accuracies(last)}",
-        f"weights: {out}/best{_SUFFIX}, {out}/last{_SUFFIX}; every epoch: {out}/history.csv, {out}/curves.png",
+        f"weights: {out}/best{SUFFIX}, {out}/last{SUFFIX}; every epoch: {out}/history.csv, {out}/curves.png",
     ]
     return "\n".join(lines)
 
