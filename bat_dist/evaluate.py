@@ -29,19 +29,20 @@ def _evaluate(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.evaluation import evaluate, load_trained
+    from bat_dist.orchestration.evaluation import evaluate
+    from bat_dist.orchestration.subject import load_subject
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.storage.files import Folder
     from bat_dist.storage.scores import read_test_subsets
 
     dataset = load_dataset(settings.dataset, **settings.data)
-    trained = load_trained(dataset, settings)
+    subject = load_subject(dataset, settings)
     subsets = read_test_subsets(settings.scores, dataset.fingerprint) if settings.scores else {}
     folder = Folder(settings.out)
     with folder.only_driver():
-        flags, _ = evaluate(folder, dataset, settings, trained)
-        network = (trained.checkpoint, trained.digest)
-        print(report_evaluation(folder, dataset, to_dict(settings), flags.attacks, flags.robust, subsets, *network))
+        evaluation = evaluate(folder, dataset, settings, subject)
+        of_network = {"facts": subject.facts, "digest": subject.digest}
+        print(report_evaluation(folder, dataset, to_dict(settings), evaluation, subsets=subsets, **of_network))
     return 0
 
 

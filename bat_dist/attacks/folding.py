@@ -21,8 +21,14 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
     Convolutions take over the BatchNorms that follow them directly, ReLUs write in place, weights are channels_last.
     x: a few images in [0, 1]; they show which layer follows which, and are the proof: a change after which the copy's
     logits are not the model's (TOLERANCE), or cannot be differentiated, is taken back. Costs a few passes per layer.
+    The model itself is returned if it cannot be copied, or says something else when asked again (a randomized one).
     """
-    plain, copy = _copy(model), _copy(model)
+    try:
+        plain, copy = deepcopy(model).eval().requires_grad_(False), _copy(model)
+    except Exception:  # whatever others' modules hold that cannot be copied
+        return model
+    if not _same(copy, plain, x):
+        return model
     for conv, norm in _pairs(copy, x):
         _try(copy, plain, x, {conv: fuse_conv_bn_eval(conv, norm), norm: nn.Identity()})
     _try(copy, plain, x, {module: nn.ReLU(inplace=True) for module in copy.modules() if type(module) is nn.ReLU})
@@ -47,9 +53,9 @@ def _same(copy: nn.Module, plain: nn.Module, x: Images) -> bool:
         try:
             logits = copy(leaf)
             torch.autograd.grad(logits.sum(), leaf)
-        except RuntimeError:  # something was overwritten that the backward pass needs
+            expected = plain(x)
+        except RuntimeError:  # overwritten what the backward pass needs, or a view of another memory format
             return False
-        expected = plain(x)
     return bool(((logits - expected).abs() <= TOLERANCE * (1 + expected.abs())).all())
 
 

@@ -33,6 +33,16 @@ def margin(logits: Logits, labels: Labels, *, confidence: float = 50.0) -> PerEx
     return -(true - other + confidence).relu()
 
 
+def rescaled_cross_entropy(logits: Logits, labels: Labels, *, spread: float = 10.0) -> PerExample:
+    """Cross-entropy of the logits scaled so that largest and smallest are `spread` apart; the scale is a constant.
+
+    A network whose logits are far apart has a softmax of ones and zeros and a gradient of exactly 0 in float32, which
+    stops PGD without making the network robust (Carlini & Wagner 2017, arXiv:1608.04644, on defensive distillation).
+    """
+    apart = (logits.amax(dim=1, keepdim=True) - logits.amin(dim=1, keepdim=True)).detach()
+    return cross_entropy(logits * (spread / apart.clamp(min=1e-30)), labels)
+
+
 def kl_divergence(logits: Logits, clean_logits: Logits) -> PerExample:
     """KL(softmax f(x) || softmax f(x_adv)), natural logarithm (TRADES, arXiv:1901.08573, Eq. 5).
 

@@ -1,7 +1,7 @@
 """Units of work on long-lived Ray actors.
 
-A process per unit would pay for torch, CUDA and FFCV a thousand times over; an actor pays once.  Units are numbers, and
-the work is a plain function of the number, so that any unit may run twice, anywhere.
+A process per unit would pay for torch, CUDA and FFCV a thousand times over; an actor pays once.  A unit is a number or
+another plain value that can be hashed, and the work is a function of it alone: any unit may run twice, anywhere.
 """
 
 import logging
@@ -20,7 +20,7 @@ from bat_dist.orchestration.session import describe_resources
 log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-Work = Callable[[int], Row]
+Work = Callable[[Any], Row]
 
 MAX_ATTEMPTS = 3
 MAX_LOSSES = 30  # of a unit through lost machines, which is not the unit's fault
@@ -58,7 +58,7 @@ class Resources:
 class Done:
     """A finished unit and its row."""
 
-    unit: int
+    unit: Any
     row: Row
 
 
@@ -66,7 +66,7 @@ class Done:
 class Failed:
     """A unit that was given up, and why."""
 
-    unit: int
+    unit: Any
     reason: str
     attempts: int
 
@@ -82,16 +82,16 @@ class _Worker:
         self._work = build(*args)
         return ray.get_runtime_context().get_node_id()
 
-    def run(self, unit: int) -> Row:
+    def run(self, unit: Any) -> Row:
         return self._work(unit)
 
 
 @dataclass
 class _Seat:
-    """The driver's view of one worker: `unit` is None while it is being set up."""
+    """The driver's view of one worker: `unit` is None while it is being set up, or idle."""
 
     actor: Any
-    unit: int | None = None
+    unit: Any = None
     node: str | None = None
 
 
@@ -103,13 +103,14 @@ class _Record:
 
 
 def run_units(
-    units: Iterable[int],
+    units: Iterable[Any],
     build: Callable[..., Work],
     args: Sequence[Any],
     *,
     resources: Resources,
     num_workers: int | None = None,
     give_up_on: tuple[type[Exception], ...] = (),
+    smaller: Callable[[Any], Any] | None = None,
 ) -> Iterator[Done | Failed]:
     """Run `build(*args)(unit)` for every unit on Ray and yield each outcome once, as it comes.
 
@@ -117,9 +118,11 @@ def run_units(
     As many workers run as the cluster holds, also when it grows; `num_workers` asks for that many (an autoscaler sees
     the wish).  One unit per worker is in flight.  A unit whose worker process died or that raised is tried MAX_ATTEMPTS
     times; one that raised an exception of `give_up_on` is not tried again; the loss of a machine does not count.
+    units: a deque may be added to between two outcomes; workers then wait for that, instead of being let go one by one.
+    smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
     Raises UserError if no machine is large enough, WorkersCannotStart if setting up fails everywhere.
     """
-    pool = _Pool(build, args, resources, num_workers, give_up_on)
+    pool = _Pool(build, args, resources, num_workers, give_up_on, smaller)
     try:
         yield from pool.outcomes(units)
     finally:
@@ -127,16 +130,18 @@ def run_units(
 
 
 class _Pool:
-    def __init__(self, build, args, resources: Resources, num_workers: int | None, give_up_on):
+    def __init__(self, build, args, resources: Resources, num_workers: int | None, give_up_on, smaller):
         self.build, self.args, self.resources = build, args, resources
-        self.num_workers, self.give_up_on = num_workers, give_up_on
+        self.num_workers, self.give_up_on, self.smaller = num_workers, give_up_on, smaller
         self.seats: dict[Any, _Seat] = {}  # by the reference we wait for
-        self.records: dict[int, _Record] = {}
+        self.idle: list[_Seat] = []
+        self.records: dict[Any, _Record] = {}
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
-    def outcomes(self, units: Iterable[int]) -> Iterator[Done | Failed]:
-        self.queue = deque(units)
+    def outcomes(self, units: Iterable[Any]) -> Iterator[Done | Failed]:
+        self.may_grow = isinstance(units, deque)
+        self.queue: deque[Any] = units if isinstance(units, deque) else deque(units)
         while self.queue or any(seat.unit is not None for seat in self.seats.values()):
             self._fill_seats()
             ready, _ = ray.wait(list(self.seats), num_returns=1, timeout=1.0)
@@ -147,10 +152,12 @@ class _Pool:
                     yield outcome
 
     def close(self) -> None:
-        for seat in self.seats.values():
+        for seat in (*self.seats.values(), *self.idle):
             ray.kill(seat.actor)
 
     def _fill_seats(self) -> None:
+        while self.queue and self.idle:
+            self._next_unit(self.idle.pop())
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
             self.wanted, self.looked_at = self.num_workers or self._capacity(), now
@@ -183,6 +190,9 @@ class _Pool:
         if self.queue:
             seat.unit = self.queue.popleft()
             self.seats[seat.actor.run.remote(seat.unit)] = seat
+        elif self.may_grow:
+            seat.unit = None
+            self.idle.append(seat)
         else:
             ray.kill(seat.actor)
 
@@ -208,19 +218,23 @@ class _Pool:
             return None
         if seat.node not in alive and self._record(seat.unit).losses < MAX_LOSSES:
             self._record(seat.unit).losses += 1
-            log.warning("unit %d goes back to the queue: its machine was lost", seat.unit)
+            log.warning("unit %s goes back to the queue: its machine was lost", seat.unit)
             self.queue.appendleft(seat.unit)
             return None
-        return self._again_or_failed(seat.unit, reason)
+        return self._again_or_failed(seat.unit, reason, smaller=self.smaller)
 
-    def _again_or_failed(self, unit: int, reason: str, *, hopeless: bool = False) -> Failed | None:
-        record = self._record(unit)
+    def _again_or_failed(
+        self, unit: Any, reason: str, *, hopeless: bool = False, smaller: Callable[[Any], Any] | None = None
+    ) -> Failed | None:
+        record = self.records.pop(unit, None) or _Record()
         record.attempts += 1
         record.reasons.append(reason)
         if hopeless or record.attempts >= MAX_ATTEMPTS:
             return Failed(unit, record.reasons[-1], record.attempts)
-        log.warning("unit %d, attempt %d of %d: %s", unit, record.attempts, MAX_ATTEMPTS, reason)
-        self.queue.append(unit)
+        log.warning("unit %s, attempt %d of %d: %s", unit, record.attempts, MAX_ATTEMPTS, reason)
+        again = smaller(unit) if smaller else unit
+        self.records[again] = record
+        self.queue.append(again)
         return None
 
     def _failed_start(self, reason: str) -> None:
@@ -229,7 +243,7 @@ class _Pool:
         if self.failed_starts >= MAX_ATTEMPTS:
             raise WorkersCannotStart(f"{self.failed_starts} workers in a row could not be set up; the last: {reason}")
 
-    def _record(self, unit: int) -> _Record:
+    def _record(self, unit: Any) -> _Record:
         return self.records.setdefault(unit, _Record())
 
     def _say_if_waiting(self) -> None:

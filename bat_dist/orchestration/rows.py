@@ -61,7 +61,7 @@ def fill_rows(
         ):
             if isinstance(outcome, Failed):
                 failed[outcome.unit] = outcome.reason
-                _note_failure(folder, what, outcome)
+                note_failure(folder, what, outcome.unit, outcome)
             else:
                 store.write(outcome.unit, outcome.row)
                 folder.remove(failure_name(what, outcome.unit))
@@ -82,17 +82,18 @@ def conclude(filled: Filled, what: str) -> int:
     return 1
 
 
-def _note_failure(folder: Folder, what: str, outcome: Failed) -> None:
-    note = {"row": outcome.unit, "reason": outcome.reason, "attempts": outcome.attempts}
-    folder.write_json(failure_name(what, outcome.unit), note)
-    log.error("%s %d failed after %d attempt(s): %s", what, outcome.unit, outcome.attempts, outcome.reason)
+def note_failure(folder: Folder, what: str, row: int, outcome: Failed) -> None:
+    """Write down in the result folder's `failed/` why a row was given up."""
+    note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
+    folder.write_json(failure_name(what, row), note)
+    log.error("%s %d failed after %d attempt(s): %s", what, row, outcome.attempts, outcome.reason)
 
 
 class Tick(Protocol):
     """Called after each outcome with the number of failures so far."""
 
-    def __call__(self, num_failed: int) -> None:
-        """Count one more outcome and show it."""
+    def __call__(self, num_failed: int, *, by: int = 1, total: int | None = None) -> None:
+        """Count one more outcome (or `by` more), of a `total` that may have changed, and show it."""
         ...
 
 
@@ -104,12 +105,12 @@ def progress(what: str, *, total: int, done: int) -> Iterator[Tick]:
     if not sys.stderr.isatty():
         last = time.monotonic()
 
-        def tick(num_failed: int) -> None:
+        def tick(num_failed: int, *, by: int = 1, total: int | None = None) -> None:
             nonlocal last
-            pace.step()
-            if time.monotonic() - last >= LOG_INTERVAL or pace.finished == total:
+            pace.step(by, total)
+            if time.monotonic() - last >= LOG_INTERVAL or pace.finished == pace.total:
                 last = time.monotonic()
-                console.print(f"{what} {pace.finished}/{total}, {pace.describe(num_failed)}", highlight=False)
+                console.print(f"{what} {pace.finished:,}/{pace.total:,}, {pace.describe(num_failed)}", highlight=False)
 
         yield tick
         return
@@ -122,9 +123,9 @@ def progress(what: str, *, total: int, done: int) -> Iterator[Tick]:
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total, completed=done, pace="starting workers")
 
-        def tick(num_failed: int) -> None:
-            pace.step()
-            bar.update(task, completed=pace.finished, pace=pace.describe(num_failed))
+        def tick(num_failed: int, *, by: int = 1, total: int | None = None) -> None:
+            pace.step(by, total)
+            bar.update(task, completed=pace.finished, total=pace.total, pace=pace.describe(num_failed))
 
         yield tick
 
@@ -137,9 +138,10 @@ class Pace:
         self._clock = clock
         self._start, self._at_start = clock(), done
 
-    def step(self) -> None:
-        """One more is finished."""
-        self.finished += 1
+    def step(self, by: int = 1, total: int | None = None) -> None:
+        """One more is finished, or `by` more."""
+        self.finished += by
+        self.total = self.total if total is None else total
 
     @property
     def per_hour(self) -> float:

@@ -1,11 +1,12 @@
 """Settings of the programs that run on Ray.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
-from pydantic import AfterValidator
+from annotated_types import Ge, Gt, Len, Lt
+from pydantic import AfterValidator, BeforeValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
@@ -17,6 +18,12 @@ from bat_dist.training.recipe import RECIPES, Precision, Recipe
 
 def _dataset_name(name: str) -> str:
     return check_dataset(name).name
+
+
+def fraction(value: Any) -> Any:
+    """`8/255` as a number; all else as it is."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+)\s*", value) if isinstance(value, str) else None
+    return float(match[1]) / int(match[2]) if match and int(match[2]) else value
 
 
 Arch = Annotated[str, AfterValidator(check_arch)]
@@ -305,34 +312,65 @@ class EvaluateSettings(DataSettings):
     """`bat-dist evaluate`.  Defaults: Sec. 5.1 of the paper (PGD and CW with steps of 2/255 from a random start)."""
 
     checkpoint: Annotated[
-        str, Help("folder of bat-dist train or export, or a .safetensors file", "DIR"), Group("what is evaluated")
-    ]
+        str | None,
+        Help("folder of bat-dist train or export, or a file of weights (.safetensors, .pt)", "DIR"),
+        Group("what is evaluated"),
+    ] = None
     which: Annotated[Literal["best", "last"], Help("of a run's folder"), Group("what is evaluated")] = "best"
+    model: Annotated[
+        str | None,
+        Help("a network of your own: NAME() gives it; checkpoint then names its weights", "FILE.py:NAME"),
+        Group("what is evaluated"),
+    ] = None
+    mean: Annotated[
+        tuple[float, float, float] | None,
+        Help("of a network of your own that wants normalized images; its input is (x - mean) / std"),
+        Group("what is evaluated"),
+    ] = None
+    std: Annotated[tuple[float, float, float] | None, Help("the same"), Group("what is evaluated")] = None
+    allow_pickle: Annotated[
+        bool, Help("read a checkpoint that can run any code while it is read"), Group("what is evaluated")
+    ] = False
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
-        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast", "NAME"),
-        Group("what is evaluated"),
+        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square", "NAME"),
+        Group("attacks"),
     ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
     epsilon: Annotated[
         float | None,
+        BeforeValidator(fraction),
         Gt(0),
         Lt(1),
-        Help("radius of the ball in [0, 1] pixels; default: the dataset's"),
-        Group("what is evaluated"),
+        Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
+        Group("attacks"),
     ] = None
     step_size: Annotated[
-        float | None, Gt(0), Lt(1), Help("of pgd and cw; default: the dataset's"), Group("what is evaluated")
+        float | None,
+        BeforeValidator(fraction),
+        Gt(0),
+        Lt(1),
+        Help("of pgd and cw; default: the dataset's"),
+        Group("attacks"),
     ] = None
-    restarts: Annotated[int, Ge(1), Help("of pgd and cw; the worst counts"), Group("what is evaluated")] = 1
+    restarts: Annotated[int, Ge(1), Help("of pgd and cw; the worst counts"), Group("attacks")] = 1
+    seeds: Annotated[
+        tuple[Annotated[int, Ge(0)], ...],
+        Len(1),
+        Help("of the attacks' random numbers; with several, a row for each and one for the worst"),
+        Group("attacks"),
+    ] = (0,)
+    check_images: Annotated[int, Ge(0), Help("images for the hygiene checks; 0 leaves them out"), Group("attacks")] = 64
     scores: Annotated[
         str | None,
         Help("typicality.npz of these data: accuracies of typical and atypical test samples too", "FILE"),
         Group("what is evaluated"),
     ] = None
-    seed: Annotated[int, Ge(0), Help("of the attacks' random numbers"), Group("what is evaluated")] = 0
+    keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), Group("what is evaluated")] = (
+        False
+    )
 
-    block: Annotated[int, Ge(1), Help("images in a unit of work; does not change the result"), Group("Ray")] = 50
+    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("Ray")] = 64
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), Group("Ray")] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
     num_workers: Annotated[
@@ -341,6 +379,15 @@ class EvaluateSettings(DataSettings):
     ray_address: Annotated[
         str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
     ] = None
+
+    def __post_init__(self) -> None:
+        """What only makes sense together."""
+        if self.checkpoint is None and self.model is None:
+            raise ValueError("what is to be evaluated? Give --checkpoint DIR, or --model FILE.py:NAME")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together: give both, three numbers each")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must differ, got {' '.join(map(str, self.seeds))}")
 
 
 def _changed(recipe: Recipe, **changes: Any) -> Recipe:

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool
 
 from bat_dist.data.datasets import Dataset
+from bat_dist.evaluation.result import Evaluation, Row
 from bat_dist.evaluation.statistics import accuracy
-from bat_dist.storage.checkpoints import Checkpoint
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 
@@ -19,37 +19,53 @@ def report_evaluation(
     folder: Folder,
     dataset: Dataset,
     settings: Mapping[str, Any],
-    attacks: tuple[str, ...],
-    robust: Bool[np.ndarray, "attacks images"],
+    evaluation: Evaluation,
+    *,
     subsets: Mapping[str, Bool[np.ndarray, " images"]],
-    checkpoint: Checkpoint,
+    facts: Mapping[str, Any],
     digest: str,
 ) -> str:
-    """Write both files; returns the lines to print.  subsets: of the test images, by name."""
+    """Write both files; returns the lines to print.
+
+    subsets: of the test images, by name. facts and digest: of the network.
+    """
     test = dataset.test
-    rows = [_row(name, flags, subsets) for name, flags in zip(attacks, robust, strict=True)]
+    rows = [_row(row, subsets) for row in evaluation.rows]
     folder.write_npz(
         FLAGS,
-        flags=robust,
-        attacks=np.array(attacks),
+        flags=np.array([row.robust for row in evaluation.rows]),
+        attacks=np.array([row.name for row in evaluation.rows]),
         labels=test.labels,
         ids=test.ids,
         fingerprint=np.array(dataset.fingerprint),
         **{f"subset_{name}": members for name, members in subsets.items()},
     )
-    about = {"facts": checkpoint.facts, "network": digest, "fingerprint": dataset.fingerprint}
+    about = {"facts": dict(facts), "network": digest, "fingerprint": dataset.fingerprint}
+    checks = [check._asdict() for check in evaluation.checks]
+    about |= {"checks": checks, "num_checked": evaluation.num_checked}
     folder.write_json(RESULT, {"rows": rows, **about, "settings": dict(settings), **provenance()})
-    return _table(rows, folder)
+    return "\n".join([*_table(rows), *_verdict(evaluation), f"by image: {folder}/{FLAGS}"])
 
 
-def _row(name: str, flags: Bool[np.ndarray, " images"], subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    row: dict[str, Any] = {"attack": name, **accuracy(flags)._asdict()}
+def _row(found: Row, subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    row: dict[str, Any] = {"attack": found.name, **accuracy(found.robust)._asdict()}
+    row |= {"seconds": found.seconds, "max_delta": found.max_delta, "warnings": list(found.warnings)}
     for subset, members in subsets.items():
-        row[subset] = accuracy(flags[members])._asdict()
+        row[subset] = accuracy(found.robust[members])._asdict()
     return row
 
 
-def _table(rows: list[dict[str, Any]], folder: Folder) -> str:
+def _verdict(evaluation: Evaluation) -> list[str]:
+    """What the checks say."""
+    bad = [check for check in evaluation.checks if not check.passed]
+    looked = f" on {evaluation.num_checked} images" if evaluation.num_checked else " (without those on images)"
+    if not bad:
+        return [f"checks: all {len(evaluation.checks)} passed{looked}"]
+    lines = [f"checks: {len(bad)} of {len(evaluation.checks)} failed{looked}; these numbers may be too good:"]
+    return lines + [f"  {check.name}: {check.message}" for check in bad]
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
     subsets = [key for key, value in rows[0].items() if isinstance(value, dict)]
     width = max(len(row["attack"]) for row in rows) + 2
     lines = [f"{'accuracy':{width}}{'all':>14}" + "".join(f"{name:>14}" for name in subsets)]
@@ -58,7 +74,7 @@ def _table(rows: list[dict[str, Any]], folder: Folder) -> str:
         lines.append(f"{row['attack']:{width}}" + "".join(f"{_cell(cell):>14}" for cell in cells))
     counts = [f"{name}: {rows[0][name]['n']}" for name in subsets]
     lines.append(f"mean ± standard error over {rows[0]['n']:,} images" + (f" ({', '.join(counts)})" if counts else ""))
-    return "\n".join([*lines, f"by image: {folder}/{FLAGS}"])
+    return lines
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

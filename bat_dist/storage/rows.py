@@ -72,17 +72,21 @@ class RowStore:
         """The store in `folder` with room for `num_rows`, made or grown as needed."""
         identity = json.loads(_canonical(identity))
         store = cls.existing(folder) or cls(_create(folder, fields, identity), folder)
-        if changes := differences(store.identity, dict(identity)):
-            raise StoreMismatch(
-                f"{folder} holds results of other settings or data; use another --out, or the same settings. "
-                f"It differs in: {'; '.join(changes)}"
-            )
-        if store.fields != dict(fields):
-            raise StoreDamaged(
-                f"{folder} has other arrays than its identity asks for: it was changed; use another --out"
-            )
+        store.check(fields, identity)
         store._grow(num_rows)
         return store
+
+    def check(self, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> None:
+        """Raise StoreMismatch or StoreDamaged if the store is not of this identity and these fields."""
+        if changes := differences(self.identity, json.loads(_canonical(identity))):
+            raise StoreMismatch(
+                f"{self.folder} holds results of other settings or data; use another --out, or the same settings. "
+                f"It differs in: {'; '.join(changes)}"
+            )
+        if self.fields != dict(fields):
+            raise StoreDamaged(
+                f"{self.folder} has other arrays than its identity asks for: it was changed; use another --out"
+            )
 
     @classmethod
     def existing(cls, folder: Folder) -> "RowStore | None":

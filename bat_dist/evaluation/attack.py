@@ -1,0 +1,184 @@
+"""Attack some images with one of the evaluation's attacks: what a worker does."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import nn
+
+from bat_dist.attacks.apgd import apgd, apgd_targeted
+from bat_dist.attacks.fab import fab_targeted
+from bat_dist.attacks.folding import faster
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Loss, cross_entropy, margin, rescaled_cross_entropy
+from bat_dist.attacks.noise import image_keys, uniform
+from bat_dist.attacks.pgd import fgsm, pgd
+from bat_dist.attacks.square import square
+from bat_dist.attacks.standing import Flags, Ids, Outcome
+from bat_dist.attacks.victim import attacked, wrong
+from bat_dist.evaluation.names import steps_of
+from bat_dist.evaluation.plan import CLEAN
+from bat_dist.models.classifier import ImageClassifier
+
+log = logging.getLogger(__name__)
+
+LARGE_EPSILON = 0.5  # every image can become the same grey one, so no network is robust there
+
+
+class Networks(NamedTuple):
+    """A network, and the same in a faster form to attack in its place; what falls is confirmed by the network."""
+
+    model: nn.Module
+    fast: nn.Module
+
+    def tensor(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Images:
+        """In [0, 1], float32, on the network's device, in the memory format that suits it."""
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+        return x.contiguous(memory_format=_memory_format(self.model))
+
+
+def prepare(model: nn.Module, images: UInt8[np.ndarray, "batch height width 3"], device: torch.device) -> Networks:
+    """In eval mode, on the device. images: a few, on which the faster form must agree (see `folding`)."""
+    model = model.to(device=device).eval().requires_grad_(False)
+    plain = Networks(model.to(memory_format=_memory_format(model)), model)  # pyright: ignore[reportCallIssue]
+    return plain._replace(fast=faster(model, plain.tensor(images)))
+
+
+def _memory_format(model: nn.Module) -> torch.memory_format:
+    """Others' networks may ask for a `view` of their input."""
+    return torch.channels_last if isinstance(model, ImageClassifier) else torch.contiguous_format
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of all attacks of an evaluation; epsilon and step_size in [0, 1] pixels."""
+
+    epsilon: float
+    step_size: float  # of pgd and cw
+    restarts: int  # of pgd and cw; the worst counts
+
+
+def attack_images(
+    networks: Networks,
+    x: Images,
+    y: Labels,
+    ids: Ids,
+    *,
+    attack: str,
+    seed: int,
+    settings: Settings,
+    batch_size: int,
+) -> Outcome:
+    """Is each image still classified right after the attack, and if not, what fools the network?
+
+    An image's random numbers depend on (seed, attack, restart, its id) alone, so batches may be cut in any way. fp32,
+    eval mode. Out of memory: a batch is halved. Raises ValueError for images or labels that cannot be attacked.
+    """
+    run = partial(_attacked, networks, attack=attack, seed=seed, settings=settings)
+    outcomes = [_halving(run, batch) for batch in zip(*(part.split(batch_size) for part in (x, y, ids)), strict=True)]
+    return Outcome(*map(torch.cat, zip(*outcomes, strict=True)))
+
+
+def largest_move(x: Images, outcome: Outcome) -> float:
+    """max |x_adv - x| over all pixels: at most epsilon."""
+    return float((outcome.x_adv - x).abs().max())
+
+
+def _attacked(
+    networks: Networks, x: Images, y: Labels, ids: Ids, *, attack: str, seed: int, settings: Settings
+) -> Outcome:
+    """The faster form is attacked; where the network itself is not fooled by what came out, it is attacked itself."""
+    model, fast = networks
+    if attack == CLEAN:
+        return Outcome(_right(model, x, y), x)
+    run = partial(_run, attack, seed=seed, settings=settings)
+    robust, x_adv = run(fast, x, y, ids)
+    for again in (True, False):
+        fallen = (~robust).nonzero().squeeze(1)
+        stands = fallen[_right(model, x_adv[fallen], y[fallen])] if len(fallen) else fallen
+        robust[stands], x_adv[stands] = True, x[stands]
+        if not again or not len(stands):
+            break
+        robust[stands], x_adv[stands] = run(model, x[stands], y[stands], ids[stands])
+    return Outcome(robust, x_adv)
+
+
+def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: int, settings: Settings) -> Outcome:
+    epsilon = settings.epsilon
+    ends = {"epsilon": epsilon, "seed": seed, "ids": ids}
+    match name.partition("-"):
+        case ("fgsm", "", ""):
+            return _outcome(model, x, y, fgsm(model, x, y, epsilon=epsilon))
+        case ("apgd", _, "ce"):
+            return apgd(model, x, y, **ends)
+        case ("apgd", _, "t"):
+            return apgd_targeted(model, x, y, **ends)
+        case ("apgd", _, "t3"):
+            return apgd_targeted(model, x, y, **ends, num_targets=3)
+        case ("fab", _, "t"):
+            return fab_targeted(model, x, y, **ends)
+        case ("square", "", ""):
+            return square(model, x, y, **ends)
+        case ("square1000", "", ""):
+            return square(model, x, y, **ends, num_queries=1000)
+        case (_, _, "rescaled"):
+            return _pgd(name, model, x, y, ids, seed, settings, rescaled_cross_entropy)
+        case (_, _, "large"):
+            large = Settings(LARGE_EPSILON, LARGE_EPSILON / 10, settings.restarts)
+            return _pgd(name, model, x, y, ids, seed, large, cross_entropy)
+        case _:
+            return _pgd(name, model, x, y, ids, seed, settings, margin if name.startswith("cw") else cross_entropy)
+
+
+def _pgd(
+    name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, seed: int, settings: Settings, loss: Loss
+) -> Outcome:
+    """From a uniform start, again from others on what still stands."""
+    steps = steps_of(name.partition("-")[0])
+    assert steps is not None
+    robust, x_adv = torch.ones_like(y, dtype=torch.bool), x.clone()
+    for restart in range(settings.restarts):
+        at = robust.nonzero().squeeze(1)
+        if not len(at):
+            break
+        keys = image_keys(seed, f"{name} {restart}", ids[at])
+
+        def start(x: Images, *, epsilon: float, generator: torch.Generator | None, keys: Ids = keys) -> Images:
+            return (x + epsilon * (2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1)).clamp(0, 1)
+
+        sizes = {"epsilon": settings.epsilon, "step_size": settings.step_size, "num_steps": steps}
+        found = pgd(model, x[at], y[at], **sizes, loss=loss, start=start)
+        robust[at], x_adv[at] = _outcome(model, x[at], y[at], found)
+    return Outcome(robust, x_adv)
+
+
+def _outcome(model: nn.Module, x: Images, y: Labels, x_adv: Images) -> Outcome:
+    robust = _right(model, x_adv, y)
+    return Outcome(robust, torch.where(robust.view(-1, 1, 1, 1), x, x_adv))
+
+
+def _right(model: nn.Module, x: Images, y: Labels) -> Flags:
+    with attacked(model, x, y, None, None) as (_, _, labels, logits):
+        return ~wrong(logits, labels)
+
+
+Batch = tuple[Images, Labels, Ids]
+
+
+def _halving(run: Callable[..., Outcome], batch: Batch) -> Outcome:
+    """`run` on the batch, or on its halves where it does not fit into memory."""
+    try:
+        return run(*batch)
+    except (torch.OutOfMemoryError, MemoryError):
+        size = len(batch[0])
+        if size == 1:
+            raise
+        log.warning("out of memory with %d images: halving", size)
+    halves = zip(*(tensor.split((size + 1) // 2) for tensor in batch), strict=True)
+    return Outcome(*map(torch.cat, zip(*(_halving(run, half) for half in halves), strict=True)))

@@ -1,0 +1,178 @@
+"""Can this evaluation be trusted?  What the probe and the attacks of the checks found, judged.  Imports no torch.
+
+The signs of masked gradients are those of Carlini et al. 2019 (arXiv:1902.06705) and Athalye et al. 2018
+(arXiv:1802.00420); the rest is AutoAttack's own checks and common mistakes. A sign is not a proof: it says
+that the network may be less robust than its row says, and what to try.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from bat_dist.evaluation.statistics import mcnemar
+
+PREPROCESSINGS = ("as_given", "normalized", "imagenet", "minus_one_to_one", "bytes", "denormalized")
+FOUND = (
+    *("random_difference", "company_difference", "optimizes", "state_changed", "is_probability", "not_finite"),
+    "zero_gradient",
+    *(f"right_{name}" for name in PREPROCESSINGS),
+)
+"""What `probe.probe` tells."""
+
+SIGNIFICANT = 0.01
+GREAT = 0.1  # a difference of robust accuracies that is a sign
+FEW = 0.02  # a share of images that may be an accident
+LARGE_BALL = 0.05  # what may stay robust where no network is
+
+
+class Check(NamedTuple):
+    """One check. evidence: the numbers it was judged by. message: empty if passed."""
+
+    name: str
+    passed: bool
+    message: str
+    evidence: dict[str, float]
+
+
+def judge(
+    found: Mapping[str, float] | None,
+    robust: Mapping[str, Bool[np.ndarray, " images"]],
+    *,
+    epsilon: float,
+    max_delta: float,
+) -> list[Check]:
+    """found: what the probe found. robust: by the names of `plan.CHECKS`, of the images that are right when clean."""
+    return [
+        *(_of_network(found) if found else ()),
+        *_of_attacks(robust),
+        check_epsilon(epsilon),
+        _ball(epsilon, max_delta),
+    ]
+
+
+def check_epsilon(epsilon: float) -> Check:
+    """A rounded epsilon: 0.031 is smaller than 8/255, and a network's robust accuracy larger there."""
+    steps = 255 * epsilon
+    exact = abs(steps - round(steps)) < 1e-4
+    message = (
+        f"epsilon {epsilon:g} is {steps:.3f}/255, not {round(steps)}/255 = {round(steps) / 255:.5f}: numbers at one "
+        f"cannot be compared with numbers at the other; give --epsilon {round(steps)}/255"
+    )
+    return Check("epsilon", exact or round(steps) < 1, "" if exact or round(steps) < 1 else message, {"of_255": steps})
+
+
+def _ball(epsilon: float, max_delta: float) -> Check:
+    """The images that fooled the network were inside the ball, as the network was given them."""
+    inside = not max_delta > epsilon + 1e-6
+    message = f"an adversarial image is {max_delta:g} away from its original, more than epsilon {epsilon:g}"
+    return Check("inside_the_ball", inside, "" if inside else message, {"max_delta": max_delta})
+
+
+def _of_network(found: Mapping[str, float]) -> list[Check]:
+    right = {name: found[f"right_{name}"] for name in PREPROCESSINGS}
+    better = max(right, key=lambda name: right[name])
+    meant = {
+        "normalized": "images normalized with the data set's mean and std: give --mean and --std",
+        "imagenet": "images normalized with ImageNet's mean and std: give --mean 0.485 0.456 0.406 "
+        "--std 0.229 0.224 0.225",
+        "minus_one_to_one": "images in [-1, 1]: give --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5",
+        "bytes": "images in [0, 255]: give --mean 0 0 0 --std 0.00392157 0.00392157 0.00392157",
+        "denormalized": "images whose normalization is undone: it normalizes twice; leave out --mean and --std",
+    }
+    messages = {
+        "randomized": (
+            found["random_difference"] > 1e-4,
+            "the network answers differently each time it is asked: its randomness hides gradients, and one pass "
+            "does not tell what it says; attack the expectation over it (EOT)",
+            ("random_difference",),
+        ),
+        "depends_on_company": (
+            found["random_difference"] <= 1e-4 and found["company_difference"] > 1e-3,
+            "an image's logits depend on the other images in the batch: in eval mode they must not",
+            ("company_difference",),
+        ),
+        "dynamic": (
+            bool(found["optimizes"] or found["state_changed"]),
+            "the network optimizes or changes its own state while it is asked: a defense at test time, against which "
+            "AutoAttack can be insufficient; an adaptive attack is needed",
+            ("optimizes", "state_changed"),
+        ),
+        "probabilities": (
+            bool(found["is_probability"]),
+            "the network gives probabilities: attacks want logits; take the softmax off",
+            ("is_probability",),
+        ),
+        "not_finite": (found["not_finite"] > 0, "logits are infinite or not numbers", ("not_finite",)),
+        "zero_gradients": (
+            found["zero_gradient"] > FEW,
+            "cross-entropy has a gradient of exactly 0 at {zero_gradient:.0%} of the images: PGD cannot move there",
+            ("zero_gradient",),
+        ),
+        "normalization": (
+            right[better] > right["as_given"] + GREAT,
+            f"on images in [0, 1] the network is right on {right['as_given']:.0%}, and on {right[better]:.0%} if it "
+            f"gets {meant.get(better, '')}",
+            tuple(f"right_{name}" for name in PREPROCESSINGS),
+        ),
+    }
+    return [
+        Check(name, not bad, message.format_map(found) if bad else "", {key: found[key] for key in keys})
+        for name, (bad, message, keys) in messages.items()
+    ]
+
+
+def _of_attacks(robust: Mapping[str, Bool[np.ndarray, " images"]]) -> list[Check]:
+    """Comparisons of attacks on the same images."""
+    if not robust or not len(next(iter(robust.values()))):
+        return []
+    share = {name: float(flags.mean()) for name, flags in robust.items()}
+    with_gradient = [robust[name] for name in ("pgd100", "cw100", "apgd-t3") if name in robust]
+    by_gradient = np.all(with_gradient, axis=0)
+    unseen = float((by_gradient & ~robust["square1000"]).mean())
+    single = float((robust["pgd100"] & ~robust["fgsm"]).mean())
+    others = np.all(with_gradient[1:], axis=0)
+    weak = mcnemar(robust["pgd100"], others)
+    scale = mcnemar(robust["pgd100"], robust["pgd100-rescaled"])
+    table = {
+        "square_finds_more": (
+            unseen > FEW,
+            f"Square, which uses no gradient, fools {unseen:.0%} of the images that PGD-100, CW-100 and APGD-T leave: "
+            "gradients are masked",
+            {"square_alone": unseen, "square": share["square1000"], "gradient_attacks": float(by_gradient.mean())},
+        ),
+        "one_step_finds_more": (
+            single > 2 * FEW,
+            f"FGSM's one step fools {single:.0%} of the images that 100 steps of PGD leave: gradients are masked",
+            {"fgsm": share["fgsm"], "pgd100": share["pgd100"], "fgsm_alone": single},
+        ),
+        "pgd_is_weak": (
+            weak.difference > GREAT and weak.p_value < SIGNIFICANT,
+            f"PGD-100 leaves {share['pgd100']:.0%}, CW-100 and APGD-T {others.mean():.0%}: do not go by PGD here",
+            {"pgd100": share["pgd100"], "cw_and_apgd_t": float(others.mean()), "p_value": weak.p_value},
+        ),
+        "logit_scale": (
+            scale.difference > GREAT / 2 and scale.p_value < SIGNIFICANT,
+            f"PGD-100 leaves {share['pgd100']:.0%}, and {share['pgd100-rescaled']:.0%} once the logits are scaled "
+            "down: their size hides the gradient",
+            {"pgd100": share["pgd100"], "rescaled": share["pgd100-rescaled"], "p_value": scale.p_value},
+        ),
+        "large_ball": (
+            share["pgd100-large"] > LARGE_BALL,
+            f"{share['pgd100-large']:.0%} stay right in a ball of radius 0.5, in which every image can be made the "
+            "same grey one: the attack is stuck, or the gradient is masked",
+            {"pgd100_at_half": share["pgd100-large"]},
+        ),
+    }
+    return [Check(name, not bad, message if bad else "", evidence) for name, (bad, message, evidence) in table.items()]
+
+
+def square_check(before: float, after: float) -> Check:
+    """AutoAttack's own: robust accuracies before and after Square, its last part."""
+    passed = after >= before - 0.002
+    message = (
+        f"Square decreased AutoAttack's robust accuracy by {before - after:.2%}: the evaluation may be unreliable; try "
+        "more queries or an adaptive attack"
+    )
+    return Check("square_decreases", passed, "" if passed else message, {"before": before, "after": after})

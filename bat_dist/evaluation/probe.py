@@ -1,0 +1,111 @@
+"""Look at a network for what makes an evaluation misleading; `hygiene` judges what is found here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits, cross_entropy
+from bat_dist.evaluation.hygiene import PREPROCESSINGS
+
+ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
+
+
+def probe(
+    model: nn.Module, x: Images, y: Labels, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> dict[str, float]:
+    """Numbers by the names of `hygiene.FOUND`. x: images in [0, 1]; mean and std: of the data set, per channel.
+
+    The network is left as it was.
+    """
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with torch.no_grad(), frozen(model):
+        with _optimizing() as counted:
+            logits = model(x)
+        again = [model(x) for _ in range(ASKS - 1)]
+        alone = torch.cat([model(image.unsqueeze(0)) for image in x[:8]])
+        found = {
+            "random_difference": max(_difference(logits, other) for other in again),
+            "company_difference": _difference(logits[:8], alone),
+            "optimizes": float(counted()),
+            "is_probability": float(_is_probability(logits)),
+            "not_finite": float((~logits.isfinite()).any(dim=1).float().mean()),
+            **{f"right_{name}": _accuracy(model, change(x), y) for name, change in _changes(mean, std).items()},
+        }
+    changed = any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    found |= {"state_changed": float(changed), "zero_gradient": _zero_gradients(model, x, y)}
+    with torch.no_grad():  # a network that moved its own statistics is set back
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(before[name])
+    return found
+
+
+def _changes(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Callable[[Images], Images]]:
+    """What people do to images before they give them to a network; ours are left in [0, 1]."""
+
+    def normalized(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Images], Images]:
+        return lambda x: (x - x.new_tensor(mean).view(-1, 1, 1)) / x.new_tensor(std).view(-1, 1, 1)
+
+    undone = tuple(-m / s for m, s in zip(mean, std, strict=True)), tuple(1 / s for s in std)
+    changes = (
+        lambda x: x,
+        normalized(mean, std),
+        normalized((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        lambda x: 2 * x - 1,
+        lambda x: 255 * x,
+        normalized(*undone),
+    )
+    return dict(zip(PREPROCESSINGS, changes, strict=True))
+
+
+def _accuracy(model: nn.Module, x: Images, y: Labels) -> float:
+    return float((model(x).argmax(dim=1) == y).float().mean())
+
+
+def _difference(logits: Logits, other: Logits) -> float:
+    """The largest change of an image's logits, relative to their length."""
+    length = logits.norm(dim=1, keepdim=True).clamp(min=1e-10)
+    return float(((logits - other) / length).nan_to_num().abs().max())
+
+
+def _is_probability(logits: Logits) -> bool:
+    """AutoAttack's check: between 0 and 1, and they add up to 1."""
+    within = bool((logits > -1e-5).all() and (logits < 1 + 1e-5).all())
+    return within and bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all())
+
+
+def _zero_gradients(model: nn.Module, x: Images, y: Labels) -> float:
+    """The share of the images at which cross-entropy has no gradient at all; 1 if the network has none to give."""
+    leaf = x.detach().clone().requires_grad_()
+    with torch.enable_grad(), frozen(model):
+        try:
+            (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
+        except RuntimeError:
+            return 1.0
+    return float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
+
+
+@contextmanager
+def _optimizing() -> Iterator[Callable[[], int]]:
+    """Counts the gradients that are taken inside: by a network that optimizes something while it is asked."""
+    calls = 0
+
+    def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return real(*args, **kwargs)
+
+        return counted
+
+    with (
+        patch.object(torch.autograd, "grad", counting(torch.autograd.grad)),
+        patch.object(torch.autograd, "backward", counting(torch.autograd.backward)),
+        patch.object(Tensor, "backward", counting(Tensor.backward)),
+    ):
+        yield lambda: calls

@@ -1,0 +1,113 @@
+"""The network that is evaluated: from ours or from elsewhere, checked against the data, ready to travel."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import ray
+import torch
+from torch import nn
+
+from bat_dist.attacks.frozen import frozen
+from bat_dist.config import UserError
+from bat_dist.data.datasets import Dataset
+from bat_dist.evaluation.names import fewest_classes
+from bat_dist.orchestration.settings import EvaluateSettings
+from bat_dist.storage.checkpoints import load_checkpoint
+from bat_dist.storage.foreign import load_foreign
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that takes images in [0, 1]; facts: what is known of it; digest: of its weights and code."""
+
+    network: nn.Module
+    facts: dict[str, Any]
+    digest: str
+
+
+def load_subject(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    """The network that the settings name.
+
+    Raises UserError if it is missing, damaged, unsafe to read, for other classes than the data's, or if an attack needs
+    what it has not: a gradient, or more classes.
+    """
+    subject = _foreign(dataset, settings) if is_foreign(settings) else _ours(dataset, settings)
+    _check_classes(settings.attacks, len(dataset.class_names))
+    _check_answers(subject.network, dataset, settings.attacks)
+    return subject
+
+
+def is_foreign(settings: EvaluateSettings) -> bool:
+    """Is the network another's?"""
+    return settings.model is not None or str(settings.checkpoint).endswith(TORCH_SUFFIXES)
+
+
+def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    assert settings.checkpoint is not None
+    found = load_checkpoint(settings.checkpoint, settings.which)
+    if found.spec.class_names != dataset.class_names:
+        raise UserError(
+            f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
+            f"{_some(found.spec.class_names)}, the data has {len(dataset.class_names)}, {_some(dataset.class_names)}"
+        )
+    return Subject(found.model, found.facts, _digest(found.model))
+
+
+def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    found = load_foreign(
+        settings.model,
+        settings.checkpoint,
+        num_classes=len(dataset.class_names),
+        mean=settings.mean,
+        std=settings.std,
+        allow_pickle=settings.allow_pickle,
+    )
+    for module in found.modules:  # pyright: ignore  -- other machines do not have the user's file
+        ray.cloudpickle.register_pickle_by_value(module)
+    facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
+    return Subject(found.network, facts, _digest(found.network, found.source))
+
+
+def _digest(network: nn.Module, source: str = "") -> str:
+    digest = sha256(source.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
+    small = [name for name in attacks if num_classes < fewest_classes(name)]
+    if small:
+        raise UserError(
+            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
+            f"{num_classes}: evaluate it with pgd100, cw, apgd-ce and square"
+        )
+
+
+def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...]) -> None:
+    """Ask the network about two images."""
+    x = torch.from_numpy(dataset.test.images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous().requires_grad_()
+    with torch.enable_grad(), frozen(network):
+        try:
+            logits = network(x)
+        except Exception as error:
+            raise UserError(
+                f"the network cannot take images of shape {list(x.shape)}: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(x):
+            shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise UserError(f"the network must give logits [batch, classes], got {shape} for {len(x)} images")
+        if logits.shape[1] != len(dataset.class_names):
+            raise UserError(f"the network knows {logits.shape[1]} classes, the data has {len(dataset.class_names)}")
+        if not logits.requires_grad and (wanting := [name for name in attacks if name not in ("clean", "square")]):
+            raise UserError(
+                f"the network cannot be differentiated with respect to its images, which {', '.join(wanting)} "
+                "must do: attack it with square alone"
+            )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,204 @@
+"""Networks that are not ours: a module from a user's file or an installed package, with weights as others save them."""
+
+import importlib
+import importlib.util
+import inspect
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from bat_dist.config import UserError, nearest
+from bat_dist.models.normalization import Normalize
+from bat_dist.storage.checkpoints import SUFFIX, place
+from bat_dist.storage.files import Folder
+
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where others put their weights
+_PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.")  # DataParallel, Lightning, torch.compile, ...
+
+
+class Foreign(NamedTuple):
+    """A network that takes images in [0, 1], and what made it."""
+
+    network: nn.Module
+    modules: tuple[ModuleType, ...]  # the user's own files, which other machines don't have
+    source: str  # sha256 of these files' text
+
+
+def load_foreign(
+    model: str | None,
+    weights: str | None,
+    *,
+    num_classes: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    allow_pickle: bool = False,
+) -> Foreign:
+    """`model` is FILE.py:NAME or package.module:NAME; NAME() gives a network, NAME(num_classes=...) if it takes that.
+
+    weights: a .safetensors file or a torch file; a state dict, also inside a dict under a usual name, also with a
+    usual prefix. Without `model` the file must hold a whole module, which only `allow_pickle` reads.
+    mean, std: of a network that wants normalized images; the normalization is put before it.
+    allow_pickle: read files that may run any code while they are read. Never do that with a stranger's.
+    Raises UserError.
+    """
+    foreign = Foreign(nn.Identity(), (), "") if model is None else _built(model, num_classes)
+    found = None if weights is None else _read(weights, allow_pickle)
+    if isinstance(found, nn.Module):
+        foreign = foreign._replace(network=found)
+    elif model is None:
+        raise UserError(
+            f"{weights} holds weights without their network: say which with --model FILE.py:NAME or package.module:NAME"
+        )
+    elif found is not None:
+        _load_weights(foreign.network, found, str(weights))
+    if mean is not None and std is not None:
+        try:
+            foreign = foreign._replace(network=nn.Sequential(Normalize(mean, std), foreign.network))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return foreign._replace(network=foreign.network.float().eval())
+
+
+def _built(reference: str, num_classes: int) -> Foreign:
+    where, colon, name = reference.rpartition(":")
+    if not colon or not name:
+        raise UserError(f"--model {reference!r} must be FILE.py:NAME or package.module:NAME")
+    modules, source = (), ""
+    if where.endswith(".py"):
+        module, modules = _import_file(Path(where))
+        source = sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
+    else:
+        module = _importing(where, lambda: importlib.import_module(where))
+    if not hasattr(module, name):
+        names = [key for key, value in vars(module).items() if callable(value)]
+        raise UserError(f"{where} has no {name!r}{nearest(name, names)}")
+    made = getattr(module, name)
+    if isinstance(made, nn.Module):
+        return Foreign(made, modules, source)
+    try:
+        takes = "num_classes" in inspect.signature(made).parameters
+        network = made(num_classes=num_classes) if takes else made()
+    except Exception as error:
+        raise UserError(f"{name}() of {where} raised {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{name}() of {where} must give a torch.nn.Module, got {type(network).__name__}")
+    return Foreign(network, modules, source)
+
+
+def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
+    """The file as a module, and all modules of its folder that are loaded then."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    name, folder = f"_model_{path.stem}", path.resolve().parent
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _on_path(folder):
+        _importing(str(path), lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    return module, tuple(m for _, m in sorted(sys.modules.items()) if _lies_in(m, folder))
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
+    if not file or top in ("bat_dist", "__main__") or "site-packages" in file:
+        return False
+    return Path(file).resolve().is_relative_to(folder)
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _importing(what: str, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        raise UserError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
+    """A state dict or something around it; a whole module if pickle is allowed."""
+    folder, name = place(location) if location.endswith(SUFFIX) else _split(location)
+    try:
+        data = folder.read(name)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{location} does not exist, or is no file") from None
+    try:
+        if name.endswith(SUFFIX):
+            return safetensors.torch.load(data)
+        found = torch.load(BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
+    except SafetensorError as error:
+        raise UserError(f"{location} cannot be read as safetensors ({error})") from None
+    except pickle.UnpicklingError as error:
+        if not allow_pickle and ("GLOBAL" in str(error) or "Unsupported" in str(error)):
+            raise UserError(
+                f"{location} holds more than tensors: reading it can run any code that its author put there. Refused. "
+                "Ask for a file of weights only, or give --allow_pickle if you trust the author as yourself"
+            ) from None
+        raise UserError(f"{location} cannot be read: it is damaged or no torch file") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"{location} cannot be read: {type(error).__name__}: {error}") from None
+    if not isinstance(found, Mapping | nn.Module):
+        raise UserError(f"{location} holds a {type(found).__name__}, not weights by name")
+    return found
+
+
+def _split(location: str) -> tuple[Folder, str]:
+    parent, slash, name = location.rpartition("/")
+    return Folder(parent or slash or "."), name
+
+
+def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:
+    """The first of the ways in which others nest and prefix weights that fits.  Raises UserError if none does."""
+    nests = [found, *(found[name] for name in _NESTS if isinstance(found.get(name), Mapping))]
+    wanted = set(network.state_dict())
+    for nest in nests:
+        weights = {key: value for key, value in nest.items() if isinstance(value, Tensor)}
+        for candidate in _without_prefixes(weights):
+            if set(candidate) == wanted:
+                try:
+                    network.load_state_dict(candidate)
+                except RuntimeError as error:
+                    raise UserError(f"{location} does not fit the network: {error}") from None
+                return
+    fullest = max(nests, key=lambda nest: sum(isinstance(value, Tensor) for value in nest.values()))
+    closest = max(
+        _without_prefixes({key: value for key, value in fullest.items() if isinstance(value, Tensor)}),
+        key=lambda candidate: len(wanted & set(candidate)),
+    )
+    missing, strange = sorted(wanted - set(closest)), sorted(set(closest) - wanted)
+    raise UserError(
+        f"{location} does not fit the network: it lacks {_some(missing)}, and the network knows no {_some(strange)}"
+    )
+
+
+def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """As they are, then with the prefix that all share taken off, again and again."""
+    candidate = dict(weights)
+    yield candidate
+    while prefix := next((p for p in _PREFIXES if candidate and all(key.startswith(p) for key in candidate)), None):
+        candidate = {key.removeprefix(prefix): value for key, value in candidate.items()}
+        yield candidate
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return shown or "nothing"

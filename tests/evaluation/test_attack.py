@@ -1,0 +1,137 @@
+"""What a worker does: an image's fate depends on nothing but the image, and the network has the last word."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from bat_dist.attacks.pgd import fgsm
+from bat_dist.evaluation import attack as module
+from bat_dist.evaluation.attack import LARGE_EPSILON, Networks, Settings, attack_images, largest_move, prepare
+from bat_dist.evaluation.plan import CHECKS
+
+SETTINGS = Settings(epsilon=0.12, step_size=0.03, restarts=2)
+ATTACKS = ["clean", "fgsm", "pgd5", "cw5", "apgd-ce", *CHECKS]
+
+
+@pytest.fixture
+def networks(trained, images) -> Networks:
+    return prepare(trained, images[0][:4], torch.device("cpu"))
+
+
+def run(networks, images, attack, **changes):
+    _, x, y = images
+    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 64} | changes
+    return attack_images(networks, x, y, torch.arange(len(x)), **settings)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_what_falls_fools_the_network_inside_the_ball(attack, networks, images, trained):
+    _, x, y = images
+    robust, x_adv = run(networks, images, attack)
+    assert torch.equal(trained(x_adv).argmax(1) == y, robust)
+    assert torch.equal(x_adv[robust], x[robust])
+    epsilon = LARGE_EPSILON if "large" in attack else 0.12
+    assert largest_move(x, run(networks, images, attack)) <= epsilon + 1e-6
+    assert (x_adv.min(), x_adv.max()) >= (0, 0)
+    assert x_adv.max() <= 1
+    if attack not in ("clean", "pgd100-large"):
+        assert 0 < robust.sum() < len(x), "an epsilon at which the flags say something"
+
+
+@pytest.mark.parametrize("attack", ["pgd5", "cw5", "apgd-ce", "apgd-t3", "square1000"])
+def test_batches_and_order_change_nothing(attack, networks, images):
+    whole, parts = run(networks, images, attack), run(networks, images, attack, batch_size=7)
+    assert torch.equal(whole.robust, parts.robust)
+    order = torch.randperm(96, generator=torch.Generator().manual_seed(0))
+    _, x, y = images
+    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 50}
+    shuffled = attack_images(networks, x[order], y[order], order, **settings)
+    assert torch.equal(shuffled.robust, whole.robust[order])
+
+
+def test_fgsm_is_fgsm(networks, images, trained):
+    _, x, y = images
+    assert torch.equal(run(networks, images, "fgsm").robust, trained(fgsm(trained, x, y, epsilon=0.12)).argmax(1) == y)
+
+
+def test_another_seed_is_another_start(networks, images):
+    one, other = (run(networks, images, "pgd5", seed=seed) for seed in (0, 1))
+    both = one.robust | other.robust
+    assert not torch.equal(one.x_adv[~both], other.x_adv[~both])
+
+
+def test_more_restarts_leave_less(networks, images):
+    few, many = (run(networks, images, "pgd5", settings=Settings(0.12, 0.03, restarts)).robust for restarts in (1, 6))
+    assert (many <= few).all()
+    assert many.sum() < few.sum()
+
+
+class Liar(nn.Module):
+    """Says that everything is wrong."""
+
+    def __init__(self, model, y):
+        super().__init__()
+        self.model, self.y = model, y
+
+    def forward(self, x):
+        return -self.model(x)
+
+
+@pytest.mark.parametrize("attack", ["fgsm", "pgd5", "apgd-ce", "square1000"])
+def test_a_faster_form_that_is_wrong_changes_no_flag(attack, images, trained):
+    """What does not fool the network itself does not count, and such images are attacked on the network itself."""
+    alone = run(Networks(trained, trained), images, attack)
+    misled = run(Networks(trained, Liar(trained, images[2])), images, attack)
+    assert torch.equal(misled.robust, alone.robust)
+
+
+def test_out_of_memory_halves_the_batch(networks, images, monkeypatch, caplog):
+    whole, real, sizes = run(networks, images, "pgd5", batch_size=60), module._attacked, []
+
+    def small_memory(networks, x, *args, **kwargs):
+        sizes.append(len(x))
+        if len(x) > 20:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(networks, x, *args, **kwargs)
+
+    monkeypatch.setattr(module, "_attacked", small_memory)
+    with caplog.at_level(logging.WARNING):
+        outcome = run(networks, images, "pgd5", batch_size=60)
+    assert torch.equal(outcome.robust, whole.robust)
+    assert sizes == [60, 30, 15, 15, 30, 15, 15, 36, 18, 18]
+    assert "out of memory with 60 images" in caplog.text
+
+
+def test_one_image_that_does_not_fit_is_an_error(networks, images, monkeypatch):
+    def no_memory(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "_attacked", no_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        run(networks, images, "pgd5", batch_size=3)
+
+
+class WantsContiguous(nn.Module):
+    """As many a published network: `view` fails on channels_last."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 10)
+
+    def forward(self, x):
+        x.view(len(x), -1)
+        return self.linear(self.conv(x).view(len(x), -1))
+
+
+def test_a_network_that_wants_plain_memory_gets_it(images):
+    torch.manual_seed(0)
+    pixels, _, _ = images
+    nets = prepare(WantsContiguous(), pixels[:4], torch.device("cpu"))
+    assert nets.fast is nets.model
+    x = nets.tensor(pixels)
+    y = nets.model(x).argmax(1)
+    settings = {"seed": 0, "settings": SETTINGS, "batch_size": 64}
+    outcome = attack_images(nets, x, y, torch.arange(96), attack="pgd5", **settings)
+    assert outcome.robust.sum() < 96
