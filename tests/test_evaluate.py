@@ -1,19 +1,25 @@
 """The evaluation program: flags by image that depend on nothing but the image, resumed, and bad input."""
 
 import json
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
 from bat_dist.attacks.pgd import fgsm
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluate import main
-from bat_dist.evaluation import blocks
-from bat_dist.orchestration.evaluation import blocks_of
+from bat_dist.orchestration import evaluation
 from bat_dist.storage.checkpoints import load_model
+from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
 
 DATA = ["--dataset", "digits", "--num_train", "300", "--num_test", "60", "--loader", "memory"]
@@ -36,8 +42,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(out: Path, network: Path, *options: str) -> int:
-    return main([*DATA, "--checkpoint", str(network), "--out", str(out), *options])
+def run(out: Path, network: Path | None, *options: str) -> int:
+    checkpoint = [] if network is None else ["--checkpoint", str(network)]
+    return main([*DATA, *checkpoint, "--out", str(out), *options])
 
 
 def flags(out: Path) -> dict[str, np.ndarray]:
@@ -45,13 +52,22 @@ def flags(out: Path) -> dict[str, np.ndarray]:
         return dict(zip(file["attacks"].tolist(), file["flags"], strict=True))
 
 
-ATTACKS = ["--attacks", "clean", "fgsm", "pgd3", "pgd20", "cw20"]
+def rows(out: Path) -> dict[str, dict]:
+    return {row["attack"]: row for row in result(out)["rows"]}
+
+
+def result(out: Path) -> dict:
+    return json.loads((out / "evaluation.json").read_text())
+
+
+NO_CHECKS = ["--check_images", "0"]
+FEW = ["--attacks", "clean", "fgsm", "pgd3", "pgd20", "cw20", "autoattack_fast", "--batch_size", "13", *NO_CHECKS]
 
 
 @pytest.fixture(scope="module")
 def evaluated(network: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     out = tmp_path_factory.mktemp("evaluated")
-    assert run(out, network, *ATTACKS, "--block", "13") == 0
+    assert run(out, network, *FEW) == 0
     return out
 
 
@@ -70,46 +86,79 @@ def test_stronger_attacks_leave_less(evaluated: Path) -> None:
     assert 1 > found["clean"] > 0.5
     assert found["clean"] > found["pgd3"] >= found["pgd20"]  # steps of 4/255, a ball of 16/255
     assert found["fgsm"] >= found["pgd20"]
-    told = {row["attack"]: row for row in json.loads((evaluated / "evaluation.json").read_text())["rows"]}
-    assert told["pgd20"]["accuracy"] == found["pgd20"]
-    p = found["pgd20"]
-    assert told["pgd20"]["standard_error"] == pytest.approx((p * (1 - p) / 60) ** 0.5)
+    told = rows(evaluated)["pgd20"]
+    assert told["accuracy"] == (p := found["pgd20"])
+    assert told["standard_error"] == pytest.approx((p * (1 - p) / 60) ** 0.5)
+    assert 0.9 * 16 / 255 < told["max_delta"] < 16 / 255 + 1e-6
+    assert told["seconds"] > 0
+    worst = [flags(evaluated)[name] for name in ("fgsm", "pgd3", "pgd20", "cw20", "autoattack_fast")]
+    np.testing.assert_array_equal(flags(evaluated)["worst_case"], np.all(worst, axis=0))
 
 
-@pytest.mark.parametrize("options", [["--block", "60"], ["--block", "7", "--num_workers", "1"]])
-def test_blocks_and_workers_change_nothing(
-    options: list[str], evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None
+@pytest.mark.parametrize("workers", ["1", "2", "4"])
+def test_workers_change_nothing(
+    workers: str, evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None
 ) -> None:
-    assert run(tmp_path, network, *ATTACKS, *options) == 0
+    assert run(tmp_path, network, *FEW, "--num_workers", workers) == 0
     np.testing.assert_equal(flags(tmp_path), flags(evaluated))
 
 
-def test_a_lost_block_is_computed_again(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
-    before = flags(evaluated)
-    chunk = next(path for path in (evaluated / "blocks" / "robust").rglob("c*") if path.is_file())
-    chunk.write_bytes(chunk.read_bytes()[:-3])
-    (evaluated / "flags.npz").unlink()
-    assert run(evaluated, network, *ATTACKS, "--block", "13") == 0
-    np.testing.assert_equal(flags(evaluated), before)
+def test_another_batch_size_changes_nothing(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    assert run(tmp_path, network, *FEW, "--batch_size", "50") == 0
+    np.testing.assert_equal(flags(tmp_path), flags(evaluated))
 
 
-def test_out_of_memory_halves_the_block(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    test = load_dataset("digits", num_train=300, num_test=60).test
-    ids = np.arange(60)
-    settings = {"attacks": ("clean", "pgd3"), "epsilon": 0.06, "step_size": 0.02, "restarts": 2, "seed": 0}
-    arguments = (load_model(network), test.images, test.labels, ids)
-    whole = blocks.robust_flags(*arguments, **settings, device=torch.device("cpu"))
-    real, sizes = blocks._flags, []
+def chunks(out: Path, stage: str) -> list[Path]:
+    return sorted(path for path in (out / "units" / stage / "robust").iterdir() if path.name.startswith("c"))
 
-    def small_memory(model: torch.nn.Module, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        sizes.append(len(x))
-        if len(x) > 20:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(model, x, *args, **kwargs)
 
-    monkeypatch.setattr(blocks, "_flags", small_memory)
-    np.testing.assert_array_equal(blocks.robust_flags(*arguments, **settings, device=torch.device("cpu")), whole)
-    assert sizes == [60, 30, 15, 15, 30, 15, 15]
+@pytest.fixture
+def copy(evaluated: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(evaluated, tmp_path / "copy"))
+
+
+def test_a_truncated_unit_is_computed_again(copy: Path, network: Path, ray_cluster: None) -> None:
+    before = flags(copy)
+    for stage in ("clean", "apgd-ce@0"):
+        chunk = chunks(copy, stage)[-1]
+        chunk.write_bytes(chunk.read_bytes()[:-3])
+    (copy / "flags.npz").unlink()
+    assert run(copy, network, *FEW) == 0
+    np.testing.assert_equal(flags(copy), before)
+
+
+def test_nothing_is_run_that_is_there(copy: Path, network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_ray(*_, **__):
+        raise AssertionError("Ray was started")
+
+    before = flags(copy)
+    monkeypatch.setattr(evaluation, "ray_session", no_ray)
+    assert run(copy, network, *FEW) == 0
+    np.testing.assert_equal(flags(copy), before)
+
+
+def test_attacks_can_be_added(copy: Path, network: Path, ray_cluster: None) -> None:
+    before, old = flags(copy), {path: path.stat().st_mtime_ns for path in chunks(copy, "pgd20@0")}
+    attacks = ["--attacks", "clean", "pgd20", "pgd7", "--batch_size", "13", *NO_CHECKS]
+    assert run(copy, network, *attacks) == 0
+    assert list(flags(copy)) == ["clean", "pgd20", "pgd7", "worst_case"]
+    np.testing.assert_array_equal(flags(copy)["pgd20"], before["pgd20"])
+    assert {path: path.stat().st_mtime_ns for path in chunks(copy, "pgd20@0")} == old
+
+
+def test_units_of_other_images_are_computed_again(copy: Path, network: Path, ray_cluster: None) -> None:
+    """As if the stage before had ended otherwise, on other hardware: what is there is of other images."""
+    before = flags(copy)
+    wrong = np.zeros(60, bool)  # nothing stood after the clean stage
+    store = RowStore.existing(Folder(copy / "units" / "clean"))
+    assert store is not None
+    row = {name: store.read(name, np.array([0]))[0] for name in store.fields}
+    store.write(0, row | {"robust": wrong[: len(row["robust"])]})
+    assert run(copy, network, *FEW) == 0
+    assert not flags(copy)["pgd20"].any()
+    store.write(0, row)
+    assert run(copy, network, *FEW) == 0
+    np.testing.assert_equal(flags(copy), before)
 
 
 def test_subsets_have_rows_of_their_own(network: Path, tmp_path: Path, ray_cluster: None) -> None:
@@ -118,8 +167,8 @@ def test_subsets_have_rows_of_their_own(network: Path, tmp_path: Path, ray_clust
     names = {"test_typical": typical, "test_atypical": ~typical, "fingerprint": np.array(dataset.fingerprint)}
     np.savez(tmp_path / "typicality.npz", **names)
     scores = ["--scores", str(tmp_path / "typicality.npz")]
-    assert run(tmp_path / "out", network, "--attacks", "clean", *scores) == 0
-    (row,) = json.loads((tmp_path / "out" / "evaluation.json").read_text())["rows"]
+    assert run(tmp_path / "out", network, "--attacks", "clean", *NO_CHECKS, *scores) == 0
+    (row,) = result(tmp_path / "out")["rows"]
     clean = flags(tmp_path / "out")["clean"]
     assert row["typical"]["accuracy"] == clean[:40].mean()
     assert row["atypical"] == {
@@ -134,6 +183,8 @@ def test_subsets_have_rows_of_their_own(network: Path, tmp_path: Path, ray_clust
     [
         (["--attacks", "pdg20"], "did you mean pgd20?"),
         (["--epsilon", "0"], "epsilon must be a number in (0, 1)"),
+        (["--epsilon", "0/255"], "epsilon must be a number in (0, 1)"),
+        (["--seeds", "1", "1"], "seeds must differ, got 1 1"),
         (["--checkpoint", "nowhere"], "nowhere/best.safetensors does not exist"),
         (["--scores", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--num_classes", "5"], "knows 10 classes, 0, 1, 2, ..., the data has 5"),
@@ -152,15 +203,169 @@ def test_bad_input_is_one_message(
 def test_another_evaluation_in_the_same_folder_is_refused(
     evaluated: Path, network: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(evaluated, network, *ATTACKS, "--block", "13", "--epsilon", "0.1") == 2
+    assert run(evaluated, network, *FEW, "--epsilon", "0.1") == 2
     assert "epsilon: 0.06" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("images", "size"), [(10, 3), (10, 10), (10, 99), (1, 1), (100, 50)])
-def test_blocks_hold_every_image_once(images: int, size: int) -> None:
-    found = blocks_of(images, size)
-    assert sorted(np.concatenate(found).tolist()) == list(range(images))
-    lengths = [len(block) for block in found]
-    assert max(lengths) <= size
-    assert max(lengths) - min(lengths) <= 1
-    assert lengths[0] == max(lengths)
+def test_seeds_and_restarts(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    attacks = ["--attacks", "fgsm", "pgd3", "--seeds", "0", "1", "2", *NO_CHECKS, "--batch_size", "13"]
+    assert run(tmp_path, network, *attacks) == 0
+    found = flags(tmp_path)
+    assert list(found) == ["fgsm", "pgd3@0", "pgd3@1", "pgd3@2", "pgd3@worst", "worst_case"]
+    np.testing.assert_array_equal(found["pgd3@0"], flags(evaluated)["pgd3"])
+    np.testing.assert_array_equal(found["pgd3@worst"], found["pgd3@0"] & found["pgd3@1"] & found["pgd3@2"])
+
+
+def test_the_images_that_fooled_the_network_are_evidence(network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """Anyone can check them without an attack: outside of this program, with the network alone."""
+    assert run(tmp_path, network, "--attacks", "clean", "pgd20", "--keep_adversarial", *NO_CHECKS) == 0
+    test, model = load_dataset("digits", num_train=300, num_test=60).test, load_model(network)
+    store = RowStore.existing(Folder(tmp_path / "units" / "pgd20@0"))
+    assert store is not None
+    numbers = np.arange(store.num_rows)
+    listed, x_adv = store.read("images", numbers).ravel(), store.read("adversarial", numbers).reshape(-1, 8, 8, 3)
+    at, x_adv = listed[listed >= 0], torch.from_numpy(x_adv[listed >= 0])
+    robust = (model(x_adv.permute(0, 3, 1, 2)).argmax(1) == torch.from_numpy(test.labels[at])).numpy()
+    np.testing.assert_array_equal(robust, flags(tmp_path)["pgd20"][at])
+    assert 0 < robust.sum() < len(robust)
+    assert np.abs(x_adv.numpy() - test.images[at] / 255).max() <= 16 / 255 + 1e-6
+
+
+def test_an_undefended_network_ends_at_nothing(tmp_path: Path, ray_cluster: None, capsys) -> None:
+    recipe = ["--recipe", "fast", "--epochs", "12", "--batch_size", "32", "--precision", "fp32"]
+    assert train([*DATA, *recipe, "--method", "erm", "--arch", "tinynet", "--out", str(tmp_path / "erm")]) == 0
+    large = ["--attacks", "clean", "autoattack", "--epsilon", "48/255", "--check_images", "20"]
+    assert run(tmp_path / "out", tmp_path / "erm", *large) == 0
+    found = flags(tmp_path / "out")
+    assert found["clean"].mean() > 0.6
+    assert not found["autoattack"].any()
+    assert result(tmp_path / "out")["settings"]["epsilon"] == 48 / 255
+    assert "passed on 20 images" in capsys.readouterr().out
+
+
+OWN = """
+import torch
+from bat_dist.storage.checkpoints import load_model
+
+class Loud(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+    def forward(self, x):
+        return 1e4 * self.model(x)
+
+def honest():
+    return load_model({path!r})
+
+def loud():
+    return Loud(load_model({path!r}))
+
+def five():
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
+
+class Stone(torch.nn.Module):
+    def forward(self, x):
+        return x.detach().flatten(1)[:, :10]
+"""
+
+
+@pytest.fixture
+def own(network: Path, tmp_path: Path) -> Path:
+    file = tmp_path / "own_networks.py"
+    file.write_text(OWN.format(path=str(network)))
+    return file
+
+
+def test_a_network_of_ones_own_has_the_same_flags(
+    own: Path, evaluated: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    assert run(tmp_path / "out", None, "--model", f"{own}:honest", *FEW) == 0
+    np.testing.assert_equal(flags(tmp_path / "out"), flags(evaluated))
+
+
+def test_a_masked_gradient_is_told_in_the_rows(own: Path, tmp_path: Path, ray_cluster: None, capsys) -> None:
+    attacks = ["--attacks", "clean", "pgd20", "--check_images", "60"]
+    assert run(tmp_path / "out", None, "--model", f"{own}:loud", *attacks) == 0
+    assert "logit_scale" in rows(tmp_path / "out")["pgd20"]["warnings"]
+    assert "their size hides the gradient" in capsys.readouterr().out
+    failed = [check["name"] for check in result(tmp_path / "out")["checks"] if not check["passed"]]
+    assert {"logit_scale", "zero_gradients"} <= set(failed)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "{own}:five"], "the network knows 5 classes, the data has 10"),
+        (["--model", "{own}:Stone"], "cannot be differentiated with respect to its images, which fgsm, pgd20"),
+        (["--model", "{own}:honset"], "did you mean honest"),
+        (["--model", "{own}:honest", "--mean", "0", "0", "0"], "mean and std belong together"),
+        (["--checkpoint", "{own}.pt"], "own_networks.py.pt does not exist"),
+        ([], "what is to be evaluated? Give --checkpoint DIR, or --model FILE.py:NAME"),
+    ],
+)
+def test_a_network_of_ones_own_that_does_not_fit(
+    options: list[str], message: str, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "out", None, *(option.format(own=own) for option in options)) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert "Traceback" not in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_autoattack_wants_ten_classes(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--num_classes", "5", "--model", f"{own}:five", "--attacks", "clean", "autoattack"]
+    assert run(tmp_path / "out", None, *options) == 2
+    assert "autoattack need at least 10 classes, the data has 5" in capsys.readouterr().err
+
+
+# -------------------------------------------------------------------------------------------------- kill -9
+
+DRILL = ["--attacks", "clean", "pgd100", "autoattack", "--batch_size", "8", *NO_CHECKS]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_killed_drivers_and_workers_change_nothing(network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    assert run(undisturbed, network, *DRILL) == 0
+    options = [*DATA, *DRILL, "--checkpoint", str(network), "--out", str(killed), "--ray_address", "local"]
+    command = [sys.executable, "-m", "bat_dist.evaluate", *options, "--num_workers", "2"]
+    done, deaths = 0, 0
+    for victim in ("driver", "worker", "driver", "worker"):
+        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        wait_for_more_units(killed, done, driver)
+        if victim == "worker":
+            deaths += kill_a_worker(driver)
+            wait_for_more_units(killed, num_units(killed), driver)
+        driver.kill()  # or it has ended already
+        driver.wait()
+        assert num_units(killed) >= done
+        done = num_units(killed)
+    assert deaths, "no worker was there to be killed"
+    assert run(killed, network, *DRILL) == 0
+    np.testing.assert_equal(flags(killed), flags(undisturbed))
+
+
+def num_units(out: Path) -> int:
+    return len(list(out.glob("units/*/digest/c*")))
+
+
+def wait_for_more_units(out: Path, before: int, driver: subprocess.Popen) -> None:
+    for _ in range(600):
+        if num_units(out) > before or driver.poll() is not None:
+            return
+        time.sleep(0.1)
+
+
+def kill_a_worker(driver: subprocess.Popen) -> int:
+    """kill -9 of one of this driver's workers; how many."""
+    for process in psutil.process_iter(["cmdline"]):
+        if "ray::_Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
+            process.kill()
+            return 1
+    return 0
+
+
+def descends(process: psutil.Process, pid: int) -> bool:
+    return pid in [parent.pid for parent in process.parents()]

@@ -244,6 +244,9 @@ def test_cheaper_scores_and_their_agreement_with_memorization(finished: Path, tm
     summary = json.loads((copy / "ensemble_summary.json").read_text())
     assert -1 <= summary["alignment"]["disagreement"]["spearman"] <= 1
     assert (copy / "ensemble_figures" / "alignment_scatter.png").is_file()
+    (copy / "memorization.npz").unlink()  # scores alone, as for a first look at data
+    assert run(copy, "--score", "disagreement", "--num_members", "3") == 0
+    assert json.loads((copy / "ensemble_summary.json").read_text())["alignment"] == {}
 
 
 # -------------------------------------------------------------------------------------------------- bad input

@@ -339,17 +339,17 @@ class EvaluateSettings(DataSettings):
     ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
     epsilon: Annotated[
         float | None,
-        BeforeValidator(fraction),
         Gt(0),
         Lt(1),
+        BeforeValidator(fraction),
         Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
         Group("attacks"),
     ] = None
     step_size: Annotated[
         float | None,
-        BeforeValidator(fraction),
         Gt(0),
         Lt(1),
+        BeforeValidator(fraction),
         Help("of pgd and cw; default: the dataset's"),
         Group("attacks"),
     ] = None

@@ -45,6 +45,8 @@ def ensemble_summary(dataset: Dataset, score: str, found: EnsembleScores) -> dic
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
+        "num_train": len(dataset.train),
+        "num_test": len(dataset.test),
         "score": score,
         "mean_score": _mean(found.scores[score]),
         "alignment": {name: vars(value) for name, value in found.alignments.items()},
@@ -70,6 +72,8 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
         rows[f"influence > {s['influence_threshold']:g}"] = f"{s['num_influential_pairs']:,} pairs"
     if "sets" in s:
         rows["test set"] = f"{s['sets']['test_typical']:,} typical, {s['sets']['test_atypical']:,} atypical samples"
+    if "mean_score" in s:
+        rows[f"mean {s['score']}"] = f"{s['mean_score']:.3f}"
     for name, found in s.get("alignment", {}).items():
         low, high = found["spearman_interval"]
         rows[f"{name} and memorization"] = (

@@ -6,7 +6,7 @@ import inspect
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -87,13 +87,26 @@ def _built(reference: str, num_classes: int) -> Foreign:
     if isinstance(made, nn.Module):
         return Foreign(made, modules, source)
     try:
-        takes = "num_classes" in inspect.signature(made).parameters
-        network = made(num_classes=num_classes) if takes else made()
+        network = _call(made, num_classes)
     except Exception as error:
         raise UserError(f"{name}() of {where} raised {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise UserError(f"{name}() of {where} must give a torch.nn.Module, got {type(network).__name__}")
     return Foreign(network, modules, source)
+
+
+def _call(made: Callable[..., Any], num_classes: int) -> Any:
+    """With num_classes if it takes that, by name or, as torchvision's functions, for what they call."""
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones do not tell
+        return made()
+    if any(p.name == "num_classes" for p in parameters):
+        return made(num_classes=num_classes)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        with suppress(TypeError):
+            return made(num_classes=num_classes)
+    return made()
 
 
 def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
@@ -154,8 +167,8 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
                 "Ask for a file of weights only, or give --allow_pickle if you trust the author as yourself"
             ) from None
         raise UserError(f"{location} cannot be read: it is damaged or no torch file") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{location} cannot be read: {type(error).__name__}: {error}") from None
+    except Exception as error:  # torch and pickle have many of their own for what is no file of theirs
+        raise UserError(f"{location} cannot be read ({type(error).__name__}: {error}): is it a torch file?") from None
     if not isinstance(found, Mapping | nn.Module):
         raise UserError(f"{location} holds a {type(found).__name__}, not weights by name")
     return found
