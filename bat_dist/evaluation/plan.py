@@ -83,9 +83,9 @@ class Plan:
     rows: Mapping[str, tuple[Stage, ...]]
     stages: tuple[Stage, ...]
 
-    def after(self, stage: Stage) -> list[Stage]:
+    def after(self, stage: Stage) -> tuple[Stage, ...]:
         """The stages that attack its survivors."""
-        return [other for other in self.stages if other.before == stage]
+        return tuple(other for other in self.stages if other.before == stage)
 
     def weight(self, stage: Stage) -> int:
         """Passes of an image on the longest way from this stage to an end: what should not wait."""

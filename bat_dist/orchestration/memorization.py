@@ -8,13 +8,12 @@ from typing import Any
 
 import ray
 
-from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
-from bat_dist.orchestration.pool import Resources, Work
+from bat_dist.orchestration.pool import Work, worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
-from bat_dist.orchestration.session import describe_resources, ray_session
+from bat_dist.orchestration.session import ray_session
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
@@ -118,7 +117,8 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
         return store, Filled(job.num_rows, 0, (), {}, 0.0)
     with ray_session(settings.ray_address):
-        resources = _resources(settings)
+        asked = settings.cpus_per_trial, settings.gpus_per_trial, settings.num_workers
+        resources = worker_resources(*asked, of="trial")
         store = opened()
         filled = fill_rows(
             store,
@@ -139,15 +139,3 @@ def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> d
     flat = dataclasses.asdict(settings)
     recipe = flat.pop("recipe")
     return {**flat, **recipe, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
-
-
-def _resources(settings: MemorizeSettings) -> Resources:
-    """What a worker occupies.  Raises UserError if the user's own machine can never hold one."""
-    resources = Resources.of_worker(settings.cpus_per_trial, settings.gpus_per_trial)
-    if settings.num_workers is None and not any(resources.fit_into(node["Resources"]) for node in ray.nodes()):
-        raise UserError(
-            f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: "
-            f"there are {describe_resources()}; "
-            "lower cpus_per_trial or gpus_per_trial, or give num_workers to wait for larger nodes"
-        )
-    return resources

@@ -54,6 +54,21 @@ class Resources:
         return min(by_cpu, gpus * per_gpu if per_gpu else int(gpus / self.gpus))
 
 
+def worker_resources(cpus: int, gpus: float | None, num_workers: int | None, *, of: str) -> Resources:
+    """What a worker occupies, `cpus_per_{of}` and `gpus_per_{of}` as the user asked for.
+
+    Raises UserError if no node of the session can ever hold one; with num_workers it may wait for others to come.
+    """
+    resources = Resources.of_worker(cpus, gpus)
+    if num_workers is None and not any(resources.fit_into(node["Resources"]) for node in ray.nodes()):
+        raise UserError(
+            f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: "
+            f"there are {describe_resources()}; "
+            f"lower cpus_per_{of} or gpus_per_{of}, or give num_workers to wait for larger nodes"
+        )
+    return resources
+
+
 @dataclass(frozen=True)
 class Done:
     """A finished unit and its row."""

@@ -108,7 +108,8 @@ def progress(what: str, *, total: int, done: int) -> Iterator[Tick]:
         def tick(num_failed: int, *, by: int = 1, total: int | None = None) -> None:
             nonlocal last
             pace.step(by, total)
-            if time.monotonic() - last >= LOG_INTERVAL or pace.finished == pace.total:
+            ended = total is None and pace.finished == pace.total  # one that changes may reach its end many times
+            if time.monotonic() - last >= LOG_INTERVAL or ended:
                 last = time.monotonic()
                 console.print(f"{what} {pace.finished:,}/{pace.total:,}, {pace.describe(num_failed)}", highlight=False)
 

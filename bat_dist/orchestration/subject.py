@@ -65,8 +65,8 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
         std=settings.std,
         allow_pickle=settings.allow_pickle,
     )
-    for module in found.modules:  # pyright: ignore  -- other machines do not have the user's file
-        ray.cloudpickle.register_pickle_by_value(module)
+    for module in found.modules:  # other machines do not have the user's file
+        ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
     return Subject(found.network, facts, _digest(found.network, found.source))
 

@@ -1,0 +1,191 @@
+"""What of an evaluation is done: a row store per stage, and which units are to be done next.  No torch, no ray."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+
+from bat_dist.config import RunError
+from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
+from bat_dist.evaluation.plan import (
+    CLEAN_STAGE,
+    PROBE,
+    Plan,
+    Stage,
+    Unit,
+    checked_images,
+    cut,
+    is_whole_autoattack,
+    unit_size,
+)
+from bat_dist.evaluation.result import Evaluation, Row
+from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import Field, RowStore
+
+log = logging.getLogger(__name__)
+
+STORE = "units"
+NO_IMAGE = -1
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What is evaluated, and what decides how it is cut into units."""
+
+    identity: Mapping[str, Any]  # all that a flag depends on, beside the stage: network, data, epsilon, ...
+    epsilon: float
+    image_shape: tuple[int, int, int]
+    num_images: int
+    batch_size: int
+    num_checked: int
+    keep_adversarial: bool
+
+    def identity_of(self, stage: Stage) -> dict[str, Any]:
+        """Of the stage's store."""
+        own = {"batch_size": self.batch_size, "keep_adversarial": self.keep_adversarial}
+        return {**self.identity, **own, **({"check_images": self.num_checked} if stage.among == "checked" else {})}
+
+    def fields_of(self, stage: Stage) -> dict[str, Field]:
+        """Of one unit of the stage. spent: seconds, and the largest change of a pixel."""
+        spent = {"spent": Field("float64", (2,))}
+        if stage.attack == PROBE:
+            return {"found": Field("float64", (len(FOUND),)), **spent}
+        size = min(unit_size(stage, self.batch_size), self.num_images)
+        fields = {"images": Field("int64", (size,)), "robust": Field("bool", (size,)), **spent}
+        if self.keep_adversarial:
+            fields["adversarial"] = Field("float32", (size, *self.image_shape))
+        return fields
+
+
+@dataclass
+class _Progress:
+    """What is known of one stage."""
+
+    units: list[Int64[np.ndarray, " unit"]]
+    store: RowStore
+    missing: set[int]
+    robust: Bool[np.ndarray, " images"]
+    found: Float[np.ndarray, " found"]
+    seconds: float = 0.0
+    max_delta: float = 0.0
+    failed: dict[int, str] = field(default_factory=dict)
+
+
+class Ledger:
+    """The one hand that writes. Units come from `begin` and `record`; in which order they are done does not matter."""
+
+    def __init__(self, folder: Folder, plan: Plan, frame: Frame):
+        self.folder, self.plan, self.frame = folder, plan, frame
+        self._checked = checked_images(frame.num_images, frame.num_checked)
+        self._stages: dict[Stage, _Progress] = {}
+
+    def begin(self) -> list[Unit]:
+        """What can be done now.
+
+        Raises UserError if the folder holds another evaluation; then nothing has been written.
+        """
+        for stage in self.plan.stages:
+            if (store := RowStore.existing(self._place(stage))) is not None:
+                store.check(self.frame.fields_of(stage), self.frame.identity_of(stage))
+        return self._begin(tuple(stage for stage in self.plan.stages if stage.before is None))
+
+    def record(self, unit: Unit, row: Mapping[str, Any]) -> list[Unit]:
+        """Write a finished unit; what can be done now that could not before.
+
+        row: as `work.build_work` gives it.
+        """
+        state = self._stages[unit.stage]
+        values = _padded(row, state.store.fields)
+        state.store.write(unit.number, values)
+        self._take(unit.stage, unit.number, values)
+        if state.missing:
+            return []
+        if unit.stage.attack != PROBE:
+            stand, met = state.robust.sum(), sum(map(len, state.units))
+            log.info("%s: %d of %d images stand, %.1f s of work", unit.stage, stand, met, state.seconds)
+        return self._begin(self.plan.after(unit.stage))
+
+    def give_up(self, unit: Unit, reason: str) -> None:
+        """Note that a unit failed; what waits for it will not begin."""
+        self._stages[unit.stage].failed[unit.number] = reason
+
+    def evaluation(self) -> Evaluation:
+        """All rows.  Raises RunError if a unit failed."""
+        failed = {f"{stage} {n}": reason for stage, s in self._stages.items() for n, reason in s.failed.items()}
+        if failed:
+            unit, reason = next(iter(failed.items()))
+            raise RunError(f"{len(failed)} units failed, {unit} with {reason}; the same command goes on")
+        checks = [*self._checks(), *(self._square(stage) for stage in self._stages if is_whole_autoattack(stage))]
+        warnings = tuple(dict.fromkeys(check.name for check in checks if not check.passed))
+        rows = tuple(self._row(name, stages, warnings) for name, stages in self.plan.rows.items())
+        return Evaluation(rows, tuple(checks), len(self._checked))
+
+    def _place(self, stage: Stage) -> Folder:
+        return self.folder / STORE / str(stage)
+
+    def _begin(self, stages: tuple[Stage, ...]) -> list[Unit]:
+        return [unit for stage in stages for unit in self._begin_stage(stage)]
+
+    def _begin_stage(self, stage: Stage) -> list[Unit]:
+        """Its missing units; of a stage that is complete, those of the stages after it."""
+        images = np.arange(self.frame.num_images) if stage.among == "all" else self._checked
+        if stage.before is not None:
+            images = images[self._stages[stage.before].robust[images]]
+        units = cut(images, stage, self.frame.batch_size)
+        fields, identity = self.frame.fields_of(stage), self.frame.identity_of(stage)
+        store = RowStore.open(self._place(stage), fields=fields, identity=identity, num_rows=len(units))
+        nothing = np.zeros(self.frame.num_images, bool), np.full(len(FOUND), np.nan)
+        state = self._stages[stage] = _Progress(units, store, set(range(len(units))), *nothing)
+        status = store.status()
+        for number in np.flatnonzero(status.complete[: len(units)]).tolist():
+            self._take(stage, number, {name: store.read(name, np.array([number]))[0] for name in fields})
+        if damaged := sorted(set(status.damaged) & state.missing):
+            log.warning("%s: units %s damaged in the store: computing again", stage, ", ".join(map(str, damaged)))
+        if not state.missing:
+            return self._begin(self.plan.after(stage))
+        batch = min(self.frame.batch_size, len(units[0]))
+        return [Unit(stage, number, tuple(units[number].tolist()), batch) for number in sorted(state.missing)]
+
+    def _take(self, stage: Stage, number: int, row: Mapping[str, Any]) -> None:
+        """Note a finished unit, unless it is of other images than the unit has now: then it is still missing."""
+        state, images = self._stages[stage], self._stages[stage].units[number]
+        if stage.attack == PROBE:
+            state.found = np.asarray(row["found"])
+        elif np.array_equal(row["images"][row["images"] != NO_IMAGE], images):
+            state.robust[images] = row["robust"][: len(images)]
+        else:
+            return
+        seconds, delta = map(float, row["spent"])
+        state.seconds, state.max_delta = state.seconds + seconds, max(state.max_delta, delta)
+        state.missing.discard(number)
+
+    def _row(self, name: str, stages: tuple[Stage, ...], warnings: tuple[str, ...]) -> Row:
+        robust = np.all([self._stages[stage].robust for stage in stages], axis=0)
+        links = [self._stages[link] for link in dict.fromkeys(link for stage in stages for link in stage.chain)]
+        return Row(name, robust, sum(s.seconds for s in links), max(s.max_delta for s in links), warnings)
+
+    def _checks(self) -> list[Check]:
+        inside = [state.max_delta for stage, state in self._stages.items() if not stage.attack.endswith("-large")]
+        about = {"epsilon": self.frame.epsilon, "max_delta": max(inside)}
+        if not len(self._checked):
+            return judge(None, {}, **about)
+        right = self._checked[self._stages[CLEAN_STAGE].robust[self._checked]]
+        checked = {stage.attack: state for stage, state in self._stages.items() if stage.among == "checked"}
+        found = dict(zip(FOUND, checked.pop(PROBE).found.tolist(), strict=True))
+        return judge(found, {name: state.robust[right] for name, state in checked.items()}, **about)
+
+    def _square(self, stage: Stage) -> Check:
+        before, after = (float(self._stages[link].robust.mean()) for link in stage.chain[-2:])
+        return square_check(before, after)
+
+
+def _padded(row: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+    """As the store wants it: the last units of a stage may have fewer images than the first."""
+    padded = {}
+    for name, of in fields.items():
+        padded[name] = np.full(of.shape, NO_IMAGE if name == "images" else 0, of.dtype)
+        padded[name][: len(row[name])] = row[name]
+    return padded

@@ -1,0 +1,40 @@
+"""A unit of an evaluation, done: what a worker sets up once, and a function of the unit alone."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.evaluation.attack import Settings, attack_images, largest_move, prepare
+from bat_dist.evaluation.hygiene import FOUND
+from bat_dist.evaluation.plan import PROBE, Unit
+from bat_dist.evaluation.probe import probe
+
+
+def build_work(
+    dataset: Dataset, network: nn.Module, settings: Settings, *, keep_adversarial: bool, device: torch.device
+) -> Callable[[Unit], dict[str, Any]]:
+    """Puts the network on the device. The function gives a row as `ledger.Frame.fields_of` has it."""
+    test, spec = dataset.test, dataset.spec
+    networks = prepare(network, test.images[:4], device)
+
+    def work(unit: Unit) -> dict[str, Any]:
+        start, at = time.perf_counter(), np.array(unit.images)
+        x, y = networks.tensor(test.images[at]), torch.from_numpy(test.labels[at]).to(device)
+        if unit.stage.attack == PROBE:
+            found = probe(networks.model, x, y, mean=spec.mean, std=spec.std)
+            return {"found": [found[name] for name in FOUND], "spent": [time.perf_counter() - start, 0.0]}
+        how: dict[str, Any] = {"attack": unit.stage.attack, "seed": unit.stage.seed or 0}
+        ids = torch.from_numpy(at).to(device)
+        outcome = attack_images(networks, x, y, ids, **how, settings=settings, batch_size=unit.batch_size)
+        row: dict[str, Any] = {"images": at, "robust": outcome.robust.cpu().numpy()}
+        if keep_adversarial:
+            row["adversarial"] = outcome.x_adv.permute(0, 2, 3, 1).cpu().numpy()
+        move = largest_move(x, outcome)
+        return row | {"spent": [time.perf_counter() - start, move]}
+
+    return work
