@@ -11,14 +11,13 @@ from jaxtyping import Bool, Float, Int64
 from bat_dist.config import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
 from bat_dist.evaluation.plan import (
-    CLEAN_STAGE,
     PROBE,
     Plan,
     Stage,
     Unit,
-    checked_images,
     cut,
     is_whole_autoattack,
+    spread,
     unit_size,
 )
 from bat_dist.evaluation.result import Evaluation, Row
@@ -73,13 +72,17 @@ class _Progress:
     max_delta: float = 0.0
     failed: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def images(self) -> Int64[np.ndarray, " images"]:
+        """Those that it attacks."""
+        return np.concatenate([np.empty(0, np.int64), *self.units])
+
 
 class Ledger:
     """The one hand that writes. Units come from `begin` and `record`; in which order they are done does not matter."""
 
     def __init__(self, folder: Folder, plan: Plan, frame: Frame):
         self.folder, self.plan, self.frame = folder, plan, frame
-        self._checked = checked_images(frame.num_images, frame.num_checked)
         self._stages: dict[Stage, _Progress] = {}
 
     def begin(self) -> list[Unit]:
@@ -104,7 +107,7 @@ class Ledger:
         if state.missing:
             return []
         if unit.stage.attack != PROBE:
-            stand, met = state.robust.sum(), sum(map(len, state.units))
+            stand, met = state.robust.sum(), len(state.images)
             log.info("%s: %d of %d images stand, %.1f s of work", unit.stage, stand, met, state.seconds)
         return self._begin(self.plan.after(unit.stage))
 
@@ -121,7 +124,8 @@ class Ledger:
         checks = [*self._checks(), *(self._square(stage) for stage in self._stages if is_whole_autoattack(stage))]
         warnings = tuple(dict.fromkeys(check.name for check in checks if not check.passed))
         rows = tuple(self._row(name, stages, warnings) for name, stages in self.plan.rows.items())
-        return Evaluation(rows, tuple(checks), len(self._checked))
+        checked = [len(state.images) for stage, state in self._stages.items() if stage.among == "checked"]
+        return Evaluation(rows, tuple(checks), min(checked, default=0))
 
     def _place(self, stage: Stage) -> Folder:
         return self.folder / STORE / str(stage)
@@ -131,9 +135,11 @@ class Ledger:
 
     def _begin_stage(self, stage: Stage) -> list[Unit]:
         """Its missing units; of a stage that is complete, those of the stages after it."""
-        images = np.arange(self.frame.num_images) if stage.among == "all" else self._checked
+        images = np.arange(self.frame.num_images)
         if stage.before is not None:
-            images = images[self._stages[stage.before].robust[images]]
+            images = images[self._stages[stage.before].robust]
+        if stage.among == "checked":
+            images = spread(images, self.frame.num_checked)
         units = cut(images, stage, self.frame.batch_size)
         fields, identity = self.frame.fields_of(stage), self.frame.identity_of(stage)
         store = RowStore.open(self._place(stage), fields=fields, identity=identity, num_rows=len(units))
@@ -170,12 +176,11 @@ class Ledger:
     def _checks(self) -> list[Check]:
         inside = [state.max_delta for stage, state in self._stages.items() if not stage.attack.endswith("-large")]
         about = {"epsilon": self.frame.epsilon, "max_delta": max(inside)}
-        if not len(self._checked):
-            return judge(None, {}, **about)
-        right = self._checked[self._stages[CLEAN_STAGE].robust[self._checked]]
         checked = {stage.attack: state for stage, state in self._stages.items() if stage.among == "checked"}
+        if not checked:
+            return judge(None, {}, **about)
         found = dict(zip(FOUND, checked.pop(PROBE).found.tolist(), strict=True))
-        return judge(found, {name: state.robust[right] for name, state in checked.items()}, **about)
+        return judge(found, {name: state.robust[state.images] for name, state in checked.items()}, **about)
 
     def _square(self, stage: Stage) -> Check:
         before, after = (float(self._stages[link].robust.mean()) for link in stage.chain[-2:])

@@ -170,6 +170,6 @@ def unit_size(stage: Stage, batch_size: int) -> int:
     return max(batch_size * PASSES_PER_UNIT // stage.passes, batch_size // SMALLEST_SHARE, 1)
 
 
-def checked_images(num_images: int, count: int) -> Int64[np.ndarray, " checked"]:
-    """`count` images for the checks, evenly over all."""
-    return np.unique(np.linspace(0, num_images - 1, min(count, num_images)).astype(np.int64))
+def spread(images: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " chosen"]:
+    """At most `count` of them, evenly over all."""
+    return images[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))]

@@ -360,7 +360,9 @@ class EvaluateSettings(DataSettings):
         Help("of the attacks' random numbers; with several, a row for each and one for the worst"),
         Group("attacks"),
     ] = (0,)
-    check_images: Annotated[int, Ge(0), Help("images for the hygiene checks; 0 leaves them out"), Group("attacks")] = 64
+    check_images: Annotated[
+        int, Ge(0), Help("rightly classified images for the hygiene checks; 0 leaves them out"), Group("attacks")
+    ] = 64
     scores: Annotated[
         str | None,
         Help("typicality.npz of these data: accuracies of typical and atypical test samples too", "FILE"),

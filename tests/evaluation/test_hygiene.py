@@ -198,5 +198,13 @@ def test_few_images_are_no_evidence():
     rng = np.random.default_rng(0)
     flags = {name: rng.random(20) < 0.5 for name in CHECKS}
     flags["pgd100-large"][:] = False
-    flags["fgsm"] = flags["square1000"] = flags["pgd100"] | True
-    assert not [c.name for c in judge(None, flags, epsilon=8 / 255, max_delta=0.0) if not c.passed]
+    flags["fgsm"] = flags["square1000"] = np.ones(20, bool)
+    flags["pgd100"][:3] = flags["cw100"][:3] = flags["apgd-t3"][:3] = True
+
+    def bad() -> list[str]:
+        return [c.name for c in judge(None, flags, epsilon=8 / 255, max_delta=0.0) if not c.passed]
+
+    flags["square1000"][:2] = flags["fgsm"][:2] = False
+    assert bad() == []
+    flags["square1000"][2] = flags["fgsm"][2] = False
+    assert bad() == ["square_finds_more", "one_step_finds_more"]

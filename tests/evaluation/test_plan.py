@@ -8,11 +8,11 @@ from bat_dist.evaluation.plan import (
     CLEAN_STAGE,
     PROBE,
     Stage,
-    checked_images,
     cut,
     is_whole_autoattack,
     make_plan,
     passes,
+    spread,
 )
 
 FOUR = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -96,6 +96,6 @@ def test_units_of_all_attacks_cost_about_the_same() -> None:
 
 
 def test_the_checked_images_are_spread_evenly() -> None:
-    assert checked_images(100, 5).tolist() == [0, 24, 49, 74, 99]
-    assert checked_images(3, 64).tolist() == [0, 1, 2]
-    assert checked_images(10, 0).tolist() == []
+    assert spread(np.arange(100), 5).tolist() == [0, 24, 49, 74, 99]
+    assert spread(np.array([4, 7, 9]), 64).tolist() == [4, 7, 9]
+    assert spread(np.arange(10), 0).tolist() == spread(np.arange(0), 5).tolist() == []
