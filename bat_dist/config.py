@@ -370,6 +370,8 @@ def _bounds(schema: dict[str, Any]) -> str:
     bounds = {key: sign for key, sign in (_LOW | _HIGH).items() if key in schema}
     length = " of length" * any(key.endswith(("Items", "Length")) for key in bounds)
     low, high = ([key for key in bounds if key in side] for side in (_LOW, _HIGH))
+    if low and high and schema[low[0]] == schema[high[0]]:
+        return f"{length} {schema[low[0]]}"
     if low and high:
         left, right = "(" if bounds[low[0]] == ">" else "[", ")" if bounds[high[0]] == "<" else "]"
         return f"{length} in {left}{schema[low[0]]}, {schema[high[0]]}{right}"

@@ -1,29 +1,31 @@
-"""AutoAttack standard: ours against plain pyautoattack, interleaved in one process, one thread.
+"""AutoAttack standard on the same network, images and cores: plain pyautoattack against `bat-dist evaluate`.
 
-    python benchmarks/autoattack_speed.py --checkpoint RUN_FOLDER --data_dir cifar10-images.zip [--images 64]
-        [--chunk 32] [--epsilon 8] [--seed 0] [--attacks apgd-ce apgd-t fab-t square] [--plain_model]
+    python benchmarks/autoattack_speed.py --checkpoint RUN_FOLDER --data_dir cifar10-images.zip
+        [--images 100] [--rounds 3] [--cores 2] [--epsilon 8] [--batch_size 64]
 
-Both attack the first images of the test split, a chunk at a time, in turn; each chunk is one batch of either. Ours
-attacks `folding.faster` of the model (unless --plain_model), and the model itself confirms what falls. The times are of
-the processor: other programs on the machine disturb them little. Every attack keeps its full budget.
+In turn, --rounds times, on --images test images spread over all: pyautoattack in this process with a thread per core;
+ours with a single-thread worker per core; ours with one such worker. Wall clock; for ours from the call to the flags in
+an open Ray session, the start of the workers included. Every attack has its full budget in all three.
 """
 
 import argparse
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from statistics import median
 
+import numpy as np
 import torch
 from pyautoattack import AutoAttack
-from torch import Tensor, nn
 
-from bat_dist.attacks.autoattack import STANDARD, autoattack
-from bat_dist.attacks.folding import faster
-from bat_dist.data.datasets import load_dataset
+from bat_dist.data.datasets import Dataset, Split, load_dataset
+from bat_dist.evaluation.result import Row
+from bat_dist.orchestration.evaluation import evaluate
+from bat_dist.orchestration.session import ray_session
+from bat_dist.orchestration.settings import EvaluateSettings
+from bat_dist.orchestration.subject import load_subject
 from bat_dist.storage.checkpoints import load_model
-
-Flags = Tensor
+from bat_dist.storage.files import Folder
 
 
 def options() -> argparse.Namespace:
@@ -33,65 +35,67 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dataset", default="image_folder")
     parser.add_argument("--num_train", type=int, default=5000)
     parser.add_argument("--num_test", type=int, default=1000)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--chunk", type=int, default=32)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--epsilon", type=float, default=8, help="of 255")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--attacks", nargs="+", choices=list(STANDARD), default=list(STANDARD))
-    parser.add_argument("--plain_model", action="store_true")
+    parser.add_argument("--batch_size", type=int, default=64)
     return parser.parse_args()
 
 
-def images(args: argparse.Namespace) -> tuple[Tensor, Tensor]:
-    split = load_dataset(args.dataset, data_dir=args.data_dir, num_train=args.num_train, num_test=args.num_test).test
-    x = torch.from_numpy(split.images[: args.images]).permute(0, 3, 1, 2).float() / 255
-    return x.contiguous(), torch.from_numpy(split.labels[: args.images])
+def some(dataset: Dataset, count: int) -> Dataset:
+    """With `count` test images, evenly over all."""
+    test, at = dataset.test, np.linspace(0, len(dataset.test) - 1, count).astype(int)
+    few = Split(test.images[at], test.labels[at], test.ids[at])
+    return Dataset(dataset.name, dataset.train, few, dataset.class_names, dataset.fingerprint, dataset.spec)
 
 
-def theirs(model: nn.Module, x: Tensor, y: Tensor, args: argparse.Namespace) -> Flags:
-    rival = AutoAttack(model, eps=args.epsilon / 255, seed=args.seed, version="standard")
-    rival.attacks_to_run = args.attacks
+def theirs(dataset: Dataset, args: argparse.Namespace) -> np.ndarray:
+    torch.set_num_threads(args.cores)
+    x = torch.from_numpy(dataset.test.images).permute(0, 3, 1, 2).float().div(255).contiguous()
+    y, model = torch.from_numpy(dataset.test.labels), load_model(args.checkpoint)
+    rival = AutoAttack(model, eps=args.epsilon / 255, seed=0, version="standard")
     x_adv, _ = rival.run_standard_evaluation(x, y, batch_size=len(x))
     with torch.no_grad():
-        return model(x_adv).argmax(1) == y
+        return (model(x_adv).argmax(1) == y).numpy()
 
 
-def ours(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, args: argparse.Namespace) -> Flags:
-    fast = model if args.plain_model else faster(model, x[:4])
-    attacks = {name: STANDARD[name] for name in args.attacks}
-    settings: dict[str, Any] = {"epsilon": args.epsilon / 255, "seed": args.seed, "ids": ids, "attacks": attacks}
-    x = x.contiguous(memory_format=torch.channels_last)
-    x_adv = autoattack(fast, x, y, **settings, batch_size=len(x)).x_adv
-    with torch.no_grad():
-        return model(x_adv).argmax(1) == y
-
-
-def timed(work: Callable[[], Flags]) -> tuple[float, Flags]:
-    start = time.process_time()
-    flags = work()
-    return time.process_time() - start, flags
+def ours(dataset: Dataset, args: argparse.Namespace, workers: int) -> Row:
+    with tempfile.TemporaryDirectory() as out:
+        settings = EvaluateSettings(
+            dataset=dataset.name,
+            out=out,
+            checkpoint=args.checkpoint,
+            attacks=("autoattack",),
+            epsilon=args.epsilon / 255,
+            batch_size=args.batch_size,
+            num_workers=workers,
+            check_images=0,
+        )
+        return evaluate(Folder(out), dataset, settings, load_subject(dataset, settings)).rows[-1]
 
 
 def main() -> None:
     args = options()
-    torch.set_num_threads(1)
-    model, (x, y) = load_model(args.checkpoint).eval(), images(args)
-    seconds, flags = {"pyautoattack": 0.0, "ours": 0.0}, {"pyautoattack": [], "ours": []}
-    for rows in torch.arange(len(x)).split(args.chunk):
-        part = x[rows], y[rows]
-        for name, work in (
-            ("pyautoattack", lambda part=part: theirs(model, *part, args)),
-            ("ours", lambda part=part, rows=rows: ours(model, *part, rows, args)),
-        ):
-            spent, robust = timed(work)
-            seconds[name] += spent
-            flags[name].append(robust)
-        done = {name: f"{seconds[name]:.1f} s, {torch.cat(flags[name]).sum()} robust" for name in seconds}
-        print(f"{rows[-1] + 1} images:", done, flush=True)
-    rival, own = (torch.cat(flags[name]) for name in seconds)
-    print(f"robust accuracy: pyautoattack {rival.float().mean():.2%}, ours {own.float().mean():.2%}")
-    print(f"equal flags: {(rival == own).sum()} of {len(own)}")
-    print(f"ours is {seconds['pyautoattack'] / seconds['ours']:.2f} times as fast")
+    dataset = load_dataset(args.dataset, data_dir=args.data_dir, num_train=args.num_train, num_test=args.num_test)
+    dataset = some(dataset, args.images)
+    seconds: dict[str, list[float]] = {"pyautoattack": [], "all cores": [], "one worker": []}
+    with ray_session("local", num_cpus=args.cores):
+        for number in range(args.rounds):
+            start = time.perf_counter()
+            robust = theirs(dataset, args)
+            seconds["pyautoattack"].append(time.perf_counter() - start)
+            for name, workers in (("all cores", args.cores), ("one worker", 1)):
+                start = time.perf_counter()
+                row = ours(dataset, args, workers)
+                seconds[name].append(time.perf_counter() - start)
+                equal = (row.robust == robust).mean()
+            last = {name: f"{values[-1]:.1f} s" for name, values in seconds.items()}
+            print(f"round {number}: {last}, {robust.sum()} robust, {equal:.1%} of the flags equal", flush=True)
+    for name, base in (("all cores", "pyautoattack"), ("all cores", "one worker"), ("one worker", "pyautoattack")):
+        ratios = sorted(b / a for a, b in zip(seconds[name], seconds[base], strict=True))
+        low, high = ratios[0], ratios[-1]
+        print(f"{name}: {median(ratios):.2f} times as fast as {base} ({low:.2f} to {high:.2f})")
 
 
 if __name__ == "__main__":

@@ -324,10 +324,10 @@ class EvaluateSettings(DataSettings):
     ] = None
     mean: Annotated[
         tuple[float, float, float] | None,
-        Help("of a network of your own that wants normalized images; its input is (x - mean) / std"),
+        Help("of a network of your own that wants normalized images; its input is (x - mean) / std", "R G B"),
         Group("what is evaluated"),
     ] = None
-    std: Annotated[tuple[float, float, float] | None, Help("the same"), Group("what is evaluated")] = None
+    std: Annotated[tuple[float, float, float] | None, Help("the same", "R G B"), Group("what is evaluated")] = None
     allow_pickle: Annotated[
         bool, Help("read a checkpoint that can run any code while it is read"), Group("what is evaluated")
     ] = False
