@@ -18,7 +18,7 @@ from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.training.loop import NonFiniteLoss
-from bat_dist.training.precision import default_device
+from bat_dist.training.precision import default_device, warn_if_emulated
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
 
 
@@ -119,6 +119,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     with ray_session(settings.ray_address):
         asked = settings.cpus_per_trial, settings.gpus_per_trial, settings.num_workers
         resources = worker_resources(*asked, of="trial")
+        warn_if_emulated(settings.precision)
         store = opened()
         filled = fill_rows(
             store,

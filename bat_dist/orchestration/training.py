@@ -24,7 +24,7 @@ from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
-from bat_dist.training.precision import default_device
+from bat_dist.training.precision import default_device, warn_if_emulated
 from bat_dist.training.run import Material, Record, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
@@ -141,6 +141,7 @@ def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any
     if run.finished(record.folder):
         log.info("%s holds this run, trained to its end", record.folder)
         return record.folder.read_json(run.RUN)
+    warn_if_emulated(asked.precision)
     if record.folder.exists(run.STATE):
         load_tensors(record.folder, run.STATE)  # a damaged one is better found here than by each worker
     run.begin(record)
