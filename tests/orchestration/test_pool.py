@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,36 @@ def test_a_killed_worker_costs_one_try_of_its_unit(tmp_path: Path) -> None:
     outcomes = list(run_units(range(8), dies_once, [str(tmp_path / "died")], resources=ONE_CPU))
     assert sorted(o.unit for o in outcomes if isinstance(o, Done)) == list(range(8))
     assert (tmp_path / "died").exists()
+
+
+def dies_if_large():
+    def work(unit):
+        name, size = unit
+        if size > 2:
+            os._exit(1)
+        return {"value": (name, size)}
+
+    return work
+
+
+def test_a_unit_that_kills_its_worker_is_tried_again_smaller() -> None:
+    outcomes = run_units(
+        [("a", 1), ("b", 8)], dies_if_large, [], resources=ONE_CPU, smaller=lambda unit: (unit[0], unit[1] // 2)
+    )
+    assert sorted(o.row["value"] for o in outcomes) == [("a", 1), ("b", 2)]  # the third and last try
+
+
+def test_units_can_be_added_between_outcomes_and_workers_stay() -> None:
+    queue, processes, order = deque(range(2)), set(), []
+    for outcome in run_units(queue, squares, [0], resources=ONE_CPU):
+        order.append(outcome.unit)
+        processes.add(outcome.row["process"])
+        if outcome.unit < 100 and len(order) >= 2:  # the queue is empty, workers have nothing to do
+            time.sleep(0.5)
+            queue.extend([outcome.unit + 100, outcome.unit + 200])
+    assert sorted(order)[:2] == [0, 1]
+    assert len(order) == 4
+    assert len(processes) <= 2
 
 
 def troubled(folder):
