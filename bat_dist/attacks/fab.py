@@ -57,18 +57,25 @@ def fab_targeted(
 
 def approach(victim: Victim, x: Images, y: Labels, target: Labels, *, epsilon: float, num_steps: int) -> Outcome:
     """FAB from the clean images towards one class each."""
-    x = x.contiguous()  # many sums over whole images follow: they want their pixels in a row
+    suits = x  # the network; the many sums over whole images want their pixels in a row
+    x = x.contiguous()
     standing, pair, iterate = Standing(x), torch.stack([y, target], dim=1), x
     for _ in range(num_steps):
         if not len(standing):
             break
-        gradient, _, lead = victim.gradient(iterate, targets_lead, pair)
+        gradient, _, lead = victim.gradient(_laid_out(iterate, suits), targets_lead, pair)
         iterate = _beyond(iterate, x, gradient.contiguous(), lead)
         adversarial = wrong(victim.logits(iterate), pair[:, 0])
         within = (iterate - x).flatten(1).abs().amax(dim=1) <= epsilon
         back = torch.where(_column(adversarial, x), x + (iterate - x) * BETA, iterate)
         x, pair, iterate = standing.fell(adversarial & within, iterate, x, pair, back)
     return standing.outcome
+
+
+def _laid_out(images: Images, like: Images) -> Images:
+    """In the other's memory format."""
+    as_channels = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    return images.contiguous(memory_format=torch.channels_last if as_channels else torch.contiguous_format)
 
 
 def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:

@@ -11,7 +11,7 @@ from math import sqrt
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
@@ -45,7 +45,7 @@ def square(
     check_settings(epsilon=epsilon, step_size=p_init, num_queries=num_queries)
     check_images(x)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
-        standing = Standing(x)
+        standing, x = Standing(x), x.contiguous()  # a channel's pixels in a row, for `_paint`
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         search = _begin(x, y, image_keys(seed, "square", ids), epsilon)
         candidate = search.best
@@ -106,22 +106,24 @@ def _draw(search: _Search, query: int) -> _Search:
 
 
 def _paint(search: _Search, query: int, side: int) -> Images:
-    """The best image with a square of a random place and random colors."""
-    _, channels, height, width = search.best.shape
+    """The best image with a square of a random place and random colors. Only the square's pixels are looked at."""
+    height, width = search.best.shape[2:]
     draws = search.draws[:, query % _BLOCK]
-    inside = _span(draws[:, 0], side, height).unsqueeze(2) & _span(draws[:, 1], side, width).unsqueeze(1)
-    up = (draws[:, 2:] >= 0.5).view(-1, channels, 1, 1)
-    return torch.where(inside.unsqueeze(1), torch.where(up, search.high, search.low), search.best)
+    rows, columns = _run(draws[:, 0], side, height), _run(draws[:, 1], side, width)
+    pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).flatten(1)
+    pixels = pixels.unsqueeze(1).expand(-1, search.best.shape[1], -1)
+    low, high = (bound.flatten(2).gather(2, pixels) for bound in (search.low, search.high))
+    colors = torch.where((draws[:, 2:] >= 0.5).unsqueeze(2), high, low)
+    return search.best.flatten(2).scatter(2, pixels, colors).view_as(search.best)
 
 
-def _span(draw: PerExample, side: int, size: int) -> Bool[Tensor, "batch size"]:
-    """Which of `size` places lie in a random run of `side`."""
-    first = (draw * (size - side)).long().unsqueeze(1)
-    places = torch.arange(size, device=draw.device)
-    return (places >= first) & (places < first + side)
+def _run(draw: PerExample, side: int, size: int) -> Int64[Tensor, "batch side"]:
+    """`side` neighbouring places, at random, among `size`."""
+    return (draw * (size - side)).long().unsqueeze(1) + torch.arange(side, device=draw.device)
 
 
 def _keep_better(search: _Search, candidate: Images, found: PerExample) -> _Search:
-    better = found < search.best_margin
-    best = torch.where(better.view(-1, 1, 1, 1), candidate, search.best)
-    return search._replace(best=best, best_margin=torch.where(better, found, search.best_margin))
+    better = (found < search.best_margin).nonzero().squeeze(1)
+    if len(better):  # seldom many: the others are not copied
+        search.best[better], search.best_margin[better] = candidate[better], found[better]
+    return search

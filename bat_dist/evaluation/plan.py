@@ -23,7 +23,7 @@ from bat_dist.evaluation.names import (
 )
 
 PASSES_PER_UNIT = 300  # times the batch size: what a unit costs at least, if there are so many images
-SMALLEST_SHARE = 4  # a unit has at least a quarter of a batch
+SMALLEST_SHARE = 2  # a unit has at least half a batch
 ALL_IMAGES = 2**31
 Among = Literal["all", "checked"]
 
@@ -155,7 +155,7 @@ def passes(attack: str) -> int:
 
 
 def cut(images: Int64[np.ndarray, " images"], stage: Stage, batch_size: int) -> list[Int64[np.ndarray, " unit"]]:
-    """Every image once. Units cost about the same, whatever the attack; they differ by one image.
+    """Every image once. Units of a stage differ by one image; those of other attacks cost as much within a factor of 9.
 
     Each takes every k-th image, so that hard and easy ones mix. A probe is not cut.
     """

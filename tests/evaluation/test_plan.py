@@ -89,10 +89,10 @@ def test_units_hold_every_image_once(attack: str, images: int, batch_size: int) 
 
 
 def test_units_of_all_attacks_cost_about_the_same() -> None:
-    """5,000 times dearer an attack, 5 times dearer a unit."""
+    """5,000 times dearer an attack, at most 9 times dearer a unit (a unit must fill half a batch)."""
     costs = [len(cut(np.arange(10**6), Stage((name,), 0), 64)[0]) * passes(name) for name in ALL]
     assert passes("square") / passes("clean") == 5000
-    assert max(costs) / min(costs) < 5
+    assert max(costs) / min(costs) < 9
 
 
 def test_the_checked_images_are_spread_evenly() -> None:
