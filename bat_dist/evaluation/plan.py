@@ -24,6 +24,7 @@ from bat_dist.evaluation.names import (
 
 PASSES_PER_UNIT = 300  # times the batch size: what a unit costs at least, if there are so many images
 SMALLEST_SHARE = 2  # a unit has at least half a batch
+FEWEST_IMAGES = 8  # of a unit that is cut for no other reason than to have more units
 ALL_IMAGES = 2**31
 Among = Literal["all", "checked"]
 
@@ -157,9 +158,12 @@ def passes(attack: str) -> int:
 def cut(images: Int64[np.ndarray, " images"], stage: Stage, batch_size: int) -> list[Int64[np.ndarray, " unit"]]:
     """Every image once. Units of a stage differ by one image; those of other attacks cost as much within a factor of 9.
 
-    Each takes every k-th image, so that hard and easy ones mix. A probe is not cut.
+    Their number is even where that is no waste. Each takes every k-th image, so that hard and easy ones mix.
+    A probe is not cut.
     """
     count = -(-len(images) // unit_size(stage, batch_size))
+    if stage.attack != PROBE and count % 2 and len(images) // (count + 1) >= FEWEST_IMAGES:
+        count += 1  # so that two, or any even number of workers, end together
     return [images[first::count] for first in range(count)]
 
 

@@ -95,6 +95,12 @@ def test_units_of_all_attacks_cost_about_the_same() -> None:
     assert max(costs) / min(costs) < 9
 
 
+@pytest.mark.parametrize(("images", "units"), [(200, 8), (57, 2), (18, 2), (15, 1), (65, 4), (0, 0)])
+def test_two_workers_end_together(images: int, units: int) -> None:
+    assert len(cut(np.arange(images), Stage(FOUR, 0), 64)) == units
+    assert len(cut(np.arange(images), Stage((PROBE,), None, "checked"), 64)) == (images > 0)
+
+
 def test_the_checked_images_are_spread_evenly() -> None:
     assert spread(np.arange(100), 5).tolist() == [0, 24, 49, 74, 99]
     assert spread(np.array([4, 7, 9]), 64).tolist() == [4, 7, 9]
