@@ -149,14 +149,22 @@ def test_attacks_can_be_added(copy: Path, network: Path, ray_cluster: None) -> N
 def test_units_of_other_images_are_computed_again(copy: Path, network: Path, ray_cluster: None) -> None:
     """As if the stage before had ended otherwise, on other hardware: what is there is of other images."""
     before = flags(copy)
-    wrong = np.zeros(60, bool)  # nothing stood after the clean stage
     store = RowStore.existing(Folder(copy / "units" / "clean"))
     assert store is not None
-    row = {name: store.read(name, np.array([0]))[0] for name in store.fields}
-    store.write(0, row | {"robust": wrong[: len(row["robust"])]})
+    rows = [{name: store.read(name, np.array([n]))[0] for name in store.fields} for n in range(store.num_rows)]
+    for number, row in enumerate(rows):  # nothing stood after the clean stage
+        store.write(number, row | {"robust": np.zeros_like(row["robust"])})
     assert run(copy, network, *FEW) == 0
     assert not flags(copy)["pgd20"].any()
-    store.write(0, row)
+    some = rows[0] | {"robust": rows[0]["robust"] & (np.arange(len(rows[0]["robust"])) % 2 == 0)}
+    store.write(0, some)  # fewer stood: units of the same numbers, of other images
+    store.write(1, rows[1])
+    assert run(copy, network, *FEW) == 0
+    stood = np.zeros(60, bool)
+    for row in (some, rows[1]):
+        stood[row["images"][row["images"] >= 0]] = row["robust"][row["images"] >= 0]
+    np.testing.assert_array_equal(flags(copy)["pgd20"], before["pgd20"] & stood)
+    store.write(0, rows[0])
     assert run(copy, network, *FEW) == 0
     np.testing.assert_equal(flags(copy), before)
 
