@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 from torch import nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
+from bat_dist.attacks.autoattack import confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.linf import Images
@@ -98,15 +99,14 @@ def _attacked(
     if attack == CLEAN:
         return Outcome(_right(model, x, y), x)
     run = partial(_run, attack, seed=seed, settings=settings)
-    robust, x_adv = run(fast, x, y, ids)
-    for again in (True, False):
-        fallen = (~robust).nonzero().squeeze(1)
-        stands = fallen[_right(model, x_adv[fallen], y[fallen])] if len(fallen) else fallen
-        robust[stands], x_adv[stands] = True, x[stands]
-        if not again or not len(stands):
-            break
-        robust[stands], x_adv[stands] = run(model, x[stands], y[stands], ids[stands])
-    return Outcome(robust, x_adv)
+    outcome = run(fast, x, y, ids)
+    fell = ~outcome.robust
+    outcome = confirmed(model, x, y, outcome)
+    again = (fell & outcome.robust).nonzero().squeeze(1)
+    if len(again):
+        found = confirmed(model, x[again], y[again], run(model, x[again], y[again], ids[again]))
+        outcome.robust[again], outcome.x_adv[again] = found
+    return outcome
 
 
 def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: int, settings: Settings) -> Outcome:
