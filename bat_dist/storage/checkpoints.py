@@ -14,7 +14,7 @@ from torch import Tensor
 from bat_dist.config import UserError
 from bat_dist.models.build import build
 from bat_dist.models.classifier import ImageClassifier
-from bat_dist.storage.files import Folder
+from bat_dist.storage.files import Folder, split_location
 
 SUFFIX = ".safetensors"
 EXPORTED = "model.safetensors"  # the one network of a folder of `bat-dist export`
@@ -118,8 +118,7 @@ def load_checkpoint(location: str | Folder, which: str = "best", *, device: str 
 def place(location: str, which: str = "best") -> tuple[Folder, str]:
     """The folder and the name of the file that `load_model` reads; it need not exist."""
     if location.endswith(SUFFIX):
-        parent, slash, name = location.rpartition("/")
-        return Folder(parent or slash or "."), name
+        return split_location(location)
     folder, name = Folder(location), which + SUFFIX
     return folder, EXPORTED if folder.exists(EXPORTED) and not folder.exists(name) else name
 

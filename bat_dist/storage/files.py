@@ -133,6 +133,12 @@ class Folder:
             lock.release()
 
 
+def split_location(location: str) -> tuple[Folder, str]:
+    """The folder that a file lies in, and its name there."""
+    parent, slash, name = location.rpartition("/")
+    return Folder(parent or slash or "."), name
+
+
 @contextmanager
 def aside(target: Path) -> Iterator[BinaryIO]:
     """A file beside `target` that takes its place, synced to disk, when the block ends without an error."""

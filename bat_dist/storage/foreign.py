@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from bat_dist.config import UserError, nearest
 from bat_dist.models.normalization import Normalize
-from bat_dist.storage.checkpoints import SUFFIX, place
-from bat_dist.storage.files import Folder
+from bat_dist.storage.checkpoints import SUFFIX
+from bat_dist.storage.files import split_location
 
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where others put their weights
 _PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.")  # DataParallel, Lightning, torch.compile, ...
@@ -149,7 +149,7 @@ def _importing(what: str, work: Callable[[], Any]) -> Any:
 
 def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
     """A state dict or something around it; a whole module if pickle is allowed."""
-    folder, name = place(location) if location.endswith(SUFFIX) else _split(location)
+    folder, name = split_location(location)
     try:
         data = folder.read(name)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
@@ -172,11 +172,6 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
     if not isinstance(found, Mapping | nn.Module):
         raise UserError(f"{location} holds a {type(found).__name__}, not weights by name")
     return found
-
-
-def _split(location: str) -> tuple[Folder, str]:
-    parent, slash, name = location.rpartition("/")
-    return Folder(parent or slash or "."), name
 
 
 def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:

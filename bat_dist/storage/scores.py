@@ -12,7 +12,7 @@ from bat_dist.memorization.agreement import Alignment
 from bat_dist.memorization.estimate import Memorization
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.memorization.typicality import TypicalSets
-from bat_dist.storage.files import Folder
+from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
 
 MEMORIZATION = "memorization.npz"
@@ -148,8 +148,8 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
 
 def read_test_subsets(location: str, fingerprint: str) -> dict[str, np.ndarray]:
     """`typical` and `atypical` test samples of a `typicality.npz`.  Raises UserError if missing or of other data."""
-    place, _, name = location.rpartition("/")
-    arrays = Folder(place or ".").read_npz(name)
+    folder, name = split_location(location)
+    arrays = folder.read_npz(name)
     if str(arrays.get("fingerprint")) != fingerprint:
         raise UserError(f"{location} is no typicality.npz of these data, or of another order of them")
     try:

@@ -13,7 +13,7 @@ from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.memorization.exchange import load_feldman_zhang
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
-from bat_dist.storage.files import Folder
+from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.scores import MEMORIZATION
 
 log = logging.getLogger(__name__)
@@ -58,8 +58,7 @@ def read_scores(
     A cheaper score has a scale of its own: without either, the share of `memorization.npz` beside it is taken.
     Raises UserError if the file is missing, damaged, of other data, or if no threshold can be known.
     """
-    place, _, name = location.rpartition("/")
-    folder = Folder(place or ".")
+    folder, name = split_location(location)
     arrays = folder.read_npz(name)
     if "tr_mem" in arrays:
         mem = _defined(_feldman_zhang(folder, name, dataset), undefined, location)
