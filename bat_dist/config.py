@@ -21,9 +21,12 @@ import difflib
 import errno
 import functools
 import logging
+import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -40,6 +43,7 @@ _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or
 }
 _LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
 _HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
+_STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
 _METAVARS = {"integer": "N", "number": "X", "string": "TEXT"}
 
 
@@ -131,15 +135,49 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
 
 
+def end_on_signals() -> None:
+    """Make SIGTERM and SIGHUP end the program as Ctrl-C does, so that what is open is closed.  Main thread only.
+
+    SIGTERM comes from a scheduler that wants the machine, SIGHUP from a lost ssh connection.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _stop)
+
+
+def _stop(number: int, _frame: Any) -> NoReturn:
+    for again in (signal.SIGTERM, signal.SIGHUP):  # one is enough: the second must not break the ending
+        signal.signal(again, signal.SIG_IGN)
+    if number == signal.SIGHUP:  # nobody reads any more, and writing there would fail
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            for stream in (1, 2):
+                os.dup2(nowhere.fileno(), stream)
+    # Not an exception of our own: while Ray waits, it lets only this one through whole.
+    _STOPPED_BY.append(signal.Signals(number).name)
+    raise KeyboardInterrupt
+
+
 def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call `body(argv)` and return the exit code: its own (None is 0), 2 for UserError, 130 for Ctrl-C.
+    """Call `body(argv)` and return the exit code: its own (None is 0), 2 for UserError, 130 for Ctrl-C, 1 for a signal.
 
     Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
     says how to go on and returns 1.
     """
     _log_to_stderr()
+    _STOPPED_BY.clear()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    end_on_signals()
     try:
-        return body(sys.argv[1:] if argv is None else argv) or 0
+        return _exit_code(body, sys.argv[1:] if argv is None else argv)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
+    try:
+        return body(argv) or 0
     except UserError as error:
         message = str(getattr(error, "cause", None) or error)  # Ray raises a worker's error inside a subclass
         print("error: " + message.replace("\n", "\nerror: "), file=sys.stderr)
@@ -154,8 +192,9 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         print(f"error: {error.strerror}{where}: make room; the same command then goes on from there", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted: finished work is kept; the same command goes on from there", file=sys.stderr)
-        return 130
+        how = f"stopped by {_STOPPED_BY[-1]}" if _STOPPED_BY else "interrupted"
+        print(f"{how}: finished work is kept; the same command goes on from there", file=sys.stderr)
+        return 1 if _STOPPED_BY else 130
     except SystemExit as stop:
         if stop.code:
             raise

@@ -11,9 +11,9 @@ from bat_dist.evaluation.ledger import Frame, Ledger
 from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
+from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pool import Failed, Resources, Work, run_units, worker_resources
 from bat_dist.orchestration.rows import note_failure, progress
-from bat_dist.orchestration.session import ray_session
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.orchestration.subject import Subject
 from bat_dist.storage.files import Folder
@@ -48,7 +48,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     )
     ledger = Ledger(folder, plan, frame)
     if units := ledger.begin():
-        with ray_session(settings.ray_address):
+        with job_session(settings, folder, all_write=False):
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
             asked = settings.cpus_per_worker, settings.gpus_per_worker, settings.num_workers
             _work_off(ledger, units, args, worker_resources(*asked, of="worker"), settings.num_workers)

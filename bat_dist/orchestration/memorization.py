@@ -11,9 +11,9 @@ import ray
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
+from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pool import Work, worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
-from bat_dist.orchestration.session import ray_session
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
@@ -116,7 +116,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     )
     if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
         return store, Filled(job.num_rows, 0, (), {}, 0.0)
-    with ray_session(settings.ray_address):
+    with job_session(settings, folder, all_write=False):
         asked = settings.cpus_per_trial, settings.gpus_per_trial, settings.num_workers
         resources = worker_resources(*asked, of="trial")
         warn_if_emulated(settings.precision)

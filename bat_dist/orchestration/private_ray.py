@@ -7,15 +7,21 @@ from pathlib import Path
 
 
 def on_a_cluster() -> bool:
-    """Whether `ray start` has run on this machine, or `RAY_ADDRESS` names a cluster."""
+    """Whether `ray start` has run on this machine, or `RAY_ADDRESS` names a cluster's address."""
     if (address := os.environ.get("RAY_ADDRESS", "auto")) != "auto":
         return address != "local"
     return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").exists()
 
 
 def wants_private(address: str | None) -> bool:
-    """Whether `ray_session(address)` will start a private Ray."""
-    return address == "local" or (address is None and not on_a_cluster())
+    """Whether `ray_session(address)` will start a private Ray.
+
+    `RAY_ADDRESS=auto`, as on every node of a cluster (cluster/env.sh), insists on a cluster: where its Ray has gone,
+    a program must not quietly go on alone.
+    """
+    if address is None:
+        return os.environ.get("RAY_ADDRESS") != "auto" and not on_a_cluster()
+    return address == "local"
 
 
 def prepare_environment(address: str | None) -> None:

@@ -9,15 +9,15 @@ from pathlib import Path
 import ray
 
 import bat_dist
-from bat_dist.config import UserError
+from bat_dist.config import UserError, end_on_signals
 from bat_dist.orchestration.private_ray import on_a_cluster, wants_private
 
 log = logging.getLogger(__name__)
 
 
 @contextmanager
-def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
-    """Connect to Ray for the length of the block.
+def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[bool]:
+    """Connect to Ray for the length of the block; True on a cluster, False on a private Ray.
 
     `address`: `local` starts a private Ray on this machine; `auto` or `host:port` insists on a running cluster; None
     takes the cluster that this machine is part of (or `RAY_ADDRESS` names), and a private Ray if there is none.
@@ -25,14 +25,16 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
     out of it.  A session that is open already is used and left open.  Raises UserError if the cluster does not answer.
     """
     if ray.is_initialized():
-        yield
+        yield False
         return
-    if wants_private(address):
-        _start_private(num_cpus)
-    else:
+    is_cluster = not wants_private(address)
+    if is_cluster:
         _connect(address or "auto")
+    else:
+        _start_private(num_cpus)
+    end_on_signals()  # Ray has put its own handler in the place of ours
     try:
-        yield
+        yield is_cluster
     finally:
         ray.shutdown()
 

@@ -64,7 +64,20 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemorizeSettings(DataSettings):
+class RaySettings:
+    """Where a program that runs on Ray runs."""
+
+    ray_address: Annotated[
+        str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
+    ] = None
+    min_nodes: Annotated[
+        int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
+    ] = 1
+    wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), Group("Ray")] = 15.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorizeSettings(RaySettings, DataSettings):
     """`bat-dist memorize`.  Defaults: Sec. 2.1 and Appendix A of the paper, where it says; the rest is ours."""
 
     score: Annotated[
@@ -139,11 +152,6 @@ class MemorizeSettings(DataSettings):
     num_workers: Annotated[
         int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), Group("Ray")
     ] = None
-    ray_address: Annotated[
-        str | None,
-        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
-        Group("Ray"),
-    ] = None
 
     status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
@@ -158,7 +166,7 @@ class MemorizeSettings(DataSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(DataSettings):
+class TrainSettings(RaySettings, DataSettings):
     """`bat-dist train`.  Defaults: Sec. 5 of the paper, where it says; the rest is ours."""
 
     method: Annotated[
@@ -271,11 +279,6 @@ class TrainSettings(DataSettings):
     max_failures: Annotated[
         int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), Group("Ray")
     ] = 3
-    ray_address: Annotated[
-        str | None,
-        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
-        Group("Ray"),
-    ] = None
 
     def __post_init__(self) -> None:
         if self.method == "bat" and not self.scores:
@@ -308,7 +311,7 @@ class TrainSettings(DataSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(DataSettings):
+class EvaluateSettings(RaySettings, DataSettings):
     """`bat-dist evaluate`.  Defaults: Sec. 5.1 of the paper (PGD and CW with steps of 2/255 from a random start)."""
 
     checkpoint: Annotated[
@@ -377,9 +380,6 @@ class EvaluateSettings(DataSettings):
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
     num_workers: Annotated[
         int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), Group("Ray")
-    ] = None
-    ray_address: Annotated[
-        str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
     ] = None
 
     def __post_init__(self) -> None:

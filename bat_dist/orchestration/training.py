@@ -166,9 +166,9 @@ def _train_on_ray(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from bat_dist.orchestration.session import ray_session
+    from bat_dist.orchestration.nodes import job_session
 
-    with ray_session(asked.ray_address):
+    with job_session(asked, plan.record.folder, all_write=True):
         resources = _resources(asked)
         config = {
             "plan": ray.put(plan),

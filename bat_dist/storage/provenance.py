@@ -1,5 +1,7 @@
 """Where a result comes from: command, versions, hardware, git revision.  Never the environment: it holds secrets."""
 
+import functools
+import hashlib
 import os
 import platform
 import re
@@ -12,6 +14,7 @@ from typing import Any
 
 import bat_dist
 
+SOURCE_SUFFIXES = (".py", ".j2")
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
 
 
@@ -21,6 +24,7 @@ def provenance() -> dict[str, Any]:
         "command": without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "bat_dist": bat_dist.__version__,
         "git_revision": git_revision(),
+        "source": source_hash(),
         "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
         "cpu": _cpu_name(),
@@ -32,6 +36,16 @@ def provenance() -> dict[str, Any]:
 def without_passwords(text: str) -> str:
     """The text with `***` for what stands before the @ of a URI."""
     return re.sub(r"(?<=://)[^/\s@]+@", "***@", text)
+
+
+@functools.cache
+def source_hash() -> str:
+    """Twelve hexadecimal digits of a hash over the package's files: equal where the same code runs."""
+    package, digest = Path(bat_dist.__file__).parent, hashlib.sha256()
+    for path in sorted(path for path in package.rglob("*") if path.suffix in SOURCE_SUFFIXES):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(package).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def git_revision() -> str | None:

@@ -65,6 +65,8 @@ def test_where_a_machine_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert wants_private(None)
     monkeypatch.setenv("RAY_ADDRESS", "auto")
+    assert not wants_private(None)  # a node whose Ray has gone
+    monkeypatch.delenv("RAY_ADDRESS")
     assert wants_private(None)
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")

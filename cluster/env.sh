@@ -1,0 +1,17 @@
+# What Ray and bat_dist need in the environment of every node, head and worker, and of the driver.
+# install.sh puts it at the head of ~/.bashrc, so that `ray up`, `ray submit` and an ssh session all have it.
+. "$HOME/.bat-dist/venv/bin/activate"
+
+export RAY_ADDRESS=auto            # a program started here joins the cluster, and never starts a Ray of its own
+export RAY_AUTH_MODE=token         # the token is in ~/.ray/auth_token; without it nobody joins, submits or looks
+export RAY_USAGE_STATS_ENABLED=0
+
+# A node that falls silent is given up after 10 to 20 s, not after minutes.
+export RAY_health_check_period_ms=2000
+export RAY_health_check_timeout_ms=2000
+export RAY_health_check_failure_threshold=5
+export RAY_grpc_client_keepalive_time_ms=10000
+export RAY_grpc_client_keepalive_timeout_ms=10000
+
+# A task that runs out of memory is given up after a few tries, not tried for ever.
+export RAY_task_oom_retries=3
