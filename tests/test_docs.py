@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from bat_dist import collect
 from bat_dist.config import parse
-from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
 from bat_dist.storage.export_settings import ExportSettings
 
 ROOT = Path(__file__).parents[1]
@@ -16,8 +17,15 @@ SETTINGS = {
     "train": TrainSettings,
     "export": ExportSettings,
     "evaluate": EvaluateSettings,
+    "collect": CollectSettings,
 }
-PAGES = [ROOT / "README.md", ROOT / "Makefile", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "Makefile",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "cluster").iterdir()),
+]
+SUBMITTED = r"^[#\s]*ray submit +(?:--tmux +)?cluster/[\w-]+\.yaml +bat_dist/(\w+)\.py -- +(.*--.*)$"
 
 
 def commands() -> list[tuple[str, str]]:
@@ -26,6 +34,7 @@ def commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
         lines = re.findall(r"^\s*(?:\$\(BIN\)/)?bat-dist +(\w+ .*--.*)$", text, flags=re.MULTILINE)
+        lines += [f"{verb} {options}" for verb, options in re.findall(SUBMITTED, text, flags=re.MULTILINE)]
         found += [(page.name, line) for line in lines if "..." not in line and "--help" not in line]
     return found
 
@@ -33,7 +42,7 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
-    parse(SETTINGS[verb], options, prog=verb)
+    parse(SETTINGS[verb], collect.options(options) if verb == "collect" else options, prog=verb)
 
 
 def test_there_are_commands() -> None:

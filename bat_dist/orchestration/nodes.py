@@ -15,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import bat_dist
 from bat_dist.config import RunError, UserError
+from bat_dist.orchestration.collecting import remember_run
 from bat_dist.orchestration.session import describe_resources, ray_session
 from bat_dist.orchestration.settings import RaySettings
 from bat_dist.storage.files import Folder
@@ -40,6 +41,7 @@ def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> It
         if is_cluster:
             wait_for_nodes(settings.min_nodes, settings.wait_minutes)
             check_nodes(folder, all_write=all_write)
+            remember_run(folder)
         yield is_cluster
 
 

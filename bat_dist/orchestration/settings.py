@@ -392,5 +392,17 @@ class EvaluateSettings(RaySettings, DataSettings):
             raise ValueError(f"seeds must differ, got {' '.join(map(str, self.seeds))}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class CollectSettings:
+    """`bat-dist collect`."""
+
+    cluster: Annotated[str, Help("the file that `ray up` was given; may stand first without --cluster", "FILE.yaml")]
+    out: Annotated[str, Help("local folder; each run gets a folder in it", "DIR")]
+    runs: Annotated[
+        tuple[str, ...], Help("result folders on the head, or URIs; default: all that ran on it", "DIR")
+    ] = ()
+    checkpoints: Annotated[bool, Help("weights too")] = False
+
+
 def _changed(recipe: Recipe, **changes: Any) -> Recipe:
     return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
