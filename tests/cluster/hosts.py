@@ -16,6 +16,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = ("ip", "nsenter", "unshare", "rsync", "ssh", "sshd", "ssh-keygen", "ss", "tmux")
+SMALL_BYTES = 8 * 2**20
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 INIT = """\
@@ -25,7 +26,7 @@ mount --bind {base}/hosts /etc/hosts
 mount --bind {base}/resolv.conf /etc/resolv.conf
 {kept}
 mount --rbind {host}/root /root
-mount -t tmpfs -o size=2g shm /dev/shm
+mount -t tmpfs -o size=3g shm /dev/shm
 mount --bind {host}/run /run
 mkdir -p /run/sshd
 mount --rbind {host}/tmp /tmp
@@ -48,18 +49,24 @@ def missing() -> str | None:
 
 
 class Hosts:
-    """Hosts by name, on one network.  `with Hosts({"head": "10.78.0.2", ...}) as hosts: hosts.run("head", ["hostname"])`."""
+    """Hosts by name, on one network.
 
-    def __init__(self, addresses: Mapping[str, str], *, dev_shm: str = "2g"):
+    `with Hosts({"head": "10.78.0.2"}) as hosts: hosts.run("head", ["hostname"])`
+    """
+
+    def __init__(self, addresses: Mapping[str, str]):
         self.addresses = dict(addresses)
         # Neither in /tmp nor in /root, which every host has for itself.
         self.base = Path(tempfile.mkdtemp(prefix="bat-dist-hosts-", dir="/var/tmp"))
-        self.shared = self.base / "shared"
+        self.shared = self.base / "shared"  # storage that all hosts share
+        self.small = self.base / "small"  # the same, with little room
         self.prefix = f"bd{os.getpid() % 100000}"
         self._outer: dict[str, subprocess.Popen] = {}
 
     def __enter__(self) -> "Hosts":
         self.shared.mkdir()
+        self.small.mkdir()
+        _call("mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "small", self.small)
         for key in ("id", "host_key"):
             _call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.base / key)
         lines = ["127.0.0.1 localhost", *(f"{ip} {name}" for name, ip in self.addresses.items())]
@@ -82,18 +89,21 @@ class Hosts:
             self.switch_off(name)
         for name in (*self.addresses, "sw"):
             subprocess.run(["ip", "netns", "del", self._netns(name)], capture_output=True)
+        subprocess.run(["umount", "--lazy", self.small], capture_output=True)
         shutil.rmtree(self.base, ignore_errors=True)
 
     def switch_on(self, name: str) -> None:
-        """Start a host with an empty disk."""
+        """Start a host; what was in its home is still there, /tmp is empty."""
         host, address, netns = self.base / "nodes" / name, self.addresses[name], self._netns(name)
-        shutil.rmtree(host, ignore_errors=True)
+        for folder in ("tmp", "run"):
+            shutil.rmtree(host / folder, ignore_errors=True)
         for folder, mode in (("root", 0o700), ("root/.ssh", 0o700), ("tmp", 0o1777), ("run", 0o755)):
-            (host / folder).mkdir(parents=True)
+            (host / folder).mkdir(parents=True, exist_ok=True)
             (host / folder).chmod(mode)
-        shutil.copy(self.base / "id.pub", host / "root/.ssh/authorized_keys")
-        (host / "root/.profile").write_text('[ -n "$BASH" ] && . ~/.bashrc\n')
-        (host / "root/.bashrc").write_text("export RAY_USAGE_STATS_ENABLED=0\n")
+        if not (host / "root/.bashrc").exists():
+            shutil.copy(self.base / "id.pub", host / "root/.ssh/authorized_keys")
+            (host / "root/.profile").write_text('[ -n "$BASH" ] && . ~/.bashrc\n')
+            (host / "root/.bashrc").write_text("export RAY_USAGE_STATS_ENABLED=0\n")
         subprocess.run(["ip", "netns", "del", netns], capture_output=True)
         _call("ip", "netns", "add", netns)
         _call("ip", "-n", netns, "link", "set", "lo", "up")
@@ -108,10 +118,22 @@ class Hosts:
         )  # so that Ray finds its address
         init = host / "init.sh"
         init.write_text(INIT.format(name=name, base=self.base, host=host, kept="\n".join(self._kept(host))))
-        unshared = ["unshare", "--pid", "--fork", "--mount", "--uts", "--ipc", "--propagation", "private", "bash", init]
+        unshared = [
+            "unshare",
+            "--kill-child",
+            "--pid",
+            "--fork",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--propagation",
+            "private",
+            "bash",
+            init,
+        ]
         with (host / "init.log").open("wb") as log:
             self._outer[name] = subprocess.Popen(
-                ["ip", "netns", "exec", netns, *unshared],
+                ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", netns, *unshared],  # ends with this process
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -123,6 +145,11 @@ class Hosts:
                 return
             time.sleep(0.1)
         raise RuntimeError(f"{name} did not start: {(host / 'init.log').read_text()}")
+
+    def replace(self, name: str) -> None:
+        """Start another machine at the address of one that is off: its disk is empty."""
+        shutil.rmtree(self.base / "nodes" / name)
+        self.switch_on(name)
 
     def switch_off(self, name: str) -> None:
         """Pull the plug: every process of the host is gone at once, nothing is closed or said goodbye."""
@@ -178,11 +205,11 @@ class Hosts:
 
     def processes(self, name: str, pattern: str) -> list[int]:
         """Process numbers, as this machine counts them, of the host's processes whose command line holds a text."""
-        space = os.readlink(f"/proc/{self._first_process(self._outer[name].pid)}/ns/pid")
+        space = Path(f"/proc/{self._first_process(self._outer[name].pid)}/ns/pid").readlink()
         found = []
         for entry in Path("/proc").iterdir():
             try:
-                if entry.name.isdigit() and os.readlink(entry / "ns/pid") == space:
+                if entry.name.isdigit() and (entry / "ns/pid").readlink() == space:
                     words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     if pattern in words:
                         found.append(int(entry.name))

@@ -14,6 +14,8 @@ from pathlib import Path
 from hosts import REPOSITORY, Hosts
 
 PIP = "[global]\nno-index = true\nno-build-isolation = false\n"  # pip reads this one as it is spelt: not isolated
+STORE = "http://10.78.0.20:5000"
+SECRET = "a-secret-of-the-drills"
 SCRIPT = "#!{python}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
 
 
@@ -32,11 +34,19 @@ def prepare_node(hosts: Hosts, name: str) -> None:
         path.write_text(SCRIPT.format(python=venv / "bin/python", module=module))
         path.chmod(0o755)
     hosts.put(name, ".config/pip/pip.conf", PIP)
+    prepare_credentials(hosts, name)
+
+
+def prepare_credentials(hosts: Hosts, name: str) -> None:
+    """What an object store asks for, where AWS looks for it."""
+    hosts.put(name, ".aws/config", f"[default]\nregion = us-east-1\nendpoint_url = {STORE}\n")
+    hosts.put(name, ".aws/credentials", f"[default]\naws_access_key_id = drill\naws_secret_access_key = {SECRET}\n")
 
 
 def prepare_laptop(hosts: Hosts, name: str, *, head: str, workers: list[str]) -> None:
     """Where the user sits: a clone of the repository, with the three lines of cluster/local.yaml edited, and a key."""
     home = hosts.home(name)
+    prepare_credentials(hosts, name)
     shutil.copy(hosts.base / "id", home / ".ssh/id_ed25519")
     (home / ".ssh/id_ed25519").chmod(0o600)
     hosts.put(name, ".bashrc", f". {sys.prefix}/bin/activate\nexport RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token\n")

@@ -1,0 +1,42 @@
+"""The cluster of the drills: one for all of them.  Where hosts cannot be made, the tests skip and say why."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from drills import HEADER, Result, submit_memorize
+from hosts import missing
+from lab import Lab, cluster_lab
+
+BEGIN, END = "<!-- drills -->", "<!-- end of drills -->"
+TABLE = os.environ.get("BAT_DIST_DRILL_TABLE")  # a Markdown file whose table of drills is to be written anew
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    if why := missing():
+        pytest.skip(why)
+    with cluster_lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def reference(lab: Lab) -> Path:
+    """The job, undisturbed."""
+    out = lab.hosts.shared / "reference"
+    job = submit_memorize(lab, out, "--min_nodes", "3", "--loader", "ffcv")  # equal batches
+    assert job.wait() == 0, job.output
+    return out
+
+
+@pytest.fixture(scope="session")
+def results() -> Iterator[list[Result]]:
+    """Where drills leave their line of the table."""
+    results: list[Result] = []
+    yield results
+    if TABLE and results:
+        page = Path(TABLE)
+        before, _, rest = page.read_text().partition(BEGIN)
+        table = "\n".join([HEADER, *(result.line() for result in results)])
+        page.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}")

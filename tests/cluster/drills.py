@@ -1,0 +1,153 @@
+"""Drills: a job on the lab's cluster is hurt in the middle, and must end as if nothing had happened.
+
+Each returns what a table of drills says of it.  Times come from the logs of the units in the result folder.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lab import Lab, Submitted, num_done, until
+
+from bat_dist.storage.files import Folder
+
+TRIALS = 60
+DATA = ("--dataset", "digits", "--arch", "tinynet", "--precision", "fp32", "--batch_size", "32", "--loader", "memory")
+JOB = (*DATA, "--epochs", "4", "--num_trials", str(TRIALS))
+WORKER = "ray::Worker"  # what Ray calls the process of one of our workers
+SCORES = ("memorization.npz", "influence.npz")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the table; seconds since the injury.  Unknown is None."""
+
+    job: str
+    injury: str
+    detected: float | None  # until somebody saw it
+    recovered: float | None  # until all that was lost was done again; resubmitted: until the first new unit was done
+    work_lost: str
+    commands: int  # how often the user gave the command
+
+    def line(self) -> str:
+        """As Markdown."""
+        seconds = ["" if value is None else f"{value:.0f} s" for value in (self.detected, self.recovered)]
+        return f"| {self.job} | {self.injury} | {seconds[0]} | {seconds[1]} | {self.work_lost} | {self.commands} |"
+
+
+HEADER = (
+    "| job | what happened | seen after | made good after | work done twice | commands |\n"
+    "| --- | --- | ---: | ---: | --- | ---: |"
+)
+
+
+def submit_memorize(lab: Lab, out: str | Path, *words: str, options: Sequence[str] = ()) -> Submitted:
+    """The job of most drills."""
+    return lab.submit("memorize", *JOB, *words, "--out", str(out), options=options)
+
+
+def shown_done(job: Submitted) -> int:
+    """Finished trials, as the job's own progress bar has it."""
+    return max((int(number) for number in re.findall(rf"(\d+)/{TRIALS}\b", job.output)), default=0)
+
+
+def in_the_middle(out: str | Path, *, done: int = TRIALS // 4) -> None:
+    """Wait until so many trials are there."""
+    until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}")
+
+
+def hurt(lab: Lab, out: Path, injury: str, what: Callable[[], None]) -> Result:
+    """Hurt a job that must get over it by itself."""
+    job = submit_memorize(lab, out)
+    in_the_middle(out)
+    at = time.time()
+    what()
+    assert job.wait() == 0, job.output
+    detected, recovered, lost = trouble(out, since=at)
+    assert lost, f"nothing was lost by: {injury}"
+    return Result("60 trials", injury, detected, recovered, f"{len(lost)} trials, {sum(lost):.0f} s", 1)
+
+
+def hurt_and_resubmit(
+    lab: Lab, out: Path, injury: str, what: Callable[[], None], *, mend: Callable[[], None]
+) -> Result:
+    """Hurt a job so that it ends, mend what is broken, and give the same command again."""
+    job = submit_memorize(lab, out)
+    in_the_middle(out)
+    busy = sum(len(lab.hosts.processes(name, WORKER)) for name in ("head", "w1", "w2"))
+    at = time.time()
+    what()
+    assert job.wait() != 0
+    detected, kept = time.time() - at, num_done(out)
+    assert TRIALS // 4 <= kept < TRIALS
+    mend()
+    again = submit_memorize(lab, out)
+    assert again.wait() == 0, again.output
+    new = [float(r["at"]) for r in records(out) if r["event"] == "done" and r["at"] > at + detected]
+    assert len(new) == TRIALS - kept  # what was there was not done again
+    return Result("60 trials", injury, detected, min(new) - at, f"at most {busy} trials", 2)
+
+
+def records(out: str | Path) -> list[dict[str, Any]]:
+    """All records of all units' logs, with their time in seconds as `at`."""
+    logs = Folder(str(out)) / "logs"
+    lines = [line for name in logs.names("*.jsonl") for line in logs.read(name).splitlines()]
+    found = [json.loads(line) for line in lines]
+    return [r | {"at": datetime.fromisoformat(r["time"]).astimezone(UTC).timestamp()} for r in found]
+
+
+def trouble(out: Path, *, since: float) -> tuple[float, float, list[float]]:
+    """Seconds until the first loss was seen, seconds until the last lost unit was done, and what each had cost."""
+    logs, seen, good, lost = Folder(str(out)) / "logs", [], [], []
+    for name in logs.names("*.jsonl"):
+        unit = [r for r in records_of(logs, name) if r["at"] > since]
+        if bad := [r for r in unit if r["event"] in ("lost", "retried")]:
+            seen += [r["at"] for r in bad]
+            good += [r["at"] for r in unit if r["event"] == "done"]
+            lost += [r.get("seconds", 0.0) for r in bad]
+    return min(seen, default=since) - since, max(good, default=since) - since, lost
+
+
+def records_of(logs: Folder, name: str) -> list[dict[str, Any]]:
+    """The records of one unit."""
+    found = [json.loads(line) for line in logs.read(name).splitlines()]
+    return [r | {"at": datetime.fromisoformat(r["time"]).timestamp()} for r in found]
+
+
+def hosts_of_trials(out: Path) -> dict[str, int]:
+    """How many trials each host finished."""
+    done = [r["host"] for r in records(out) if r["event"] == "done"]
+    return {host: done.count(host) for host in set(done)}
+
+
+def assert_equal_scores(out: str | Path, reference: str | Path) -> None:
+    """All trials are there, each once, and all scores are equal to the last bit."""
+    assert num_done(out) == TRIALS
+    done = [r for r in records(out) if r["event"] == "done"]
+    assert len(done) >= TRIALS
+    for name in SCORES:
+        got, wanted = Folder(str(out)).read_npz(name), Folder(str(reference)).read_npz(name)
+        assert got.keys() == wanted.keys()
+        for key, value in wanted.items():
+            np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
+
+
+def kill_processes(lab: Lab, host: str, pattern: str, *, most: int = 1000) -> None:
+    """kill -9."""
+    found = lab.hosts.processes(host, pattern)[:most]
+    assert found, f"no process {pattern} on {host}"
+    for number in found:
+        os.kill(number, signal.SIGKILL)
+
+
+def as_json(results: Sequence[Result]) -> str:
+    """For a machine."""
+    return json.dumps([asdict(result) for result in results], indent=1)

@@ -1,0 +1,76 @@
+"""A driver with many small nodes of which one dies every ten seconds.  Prints what it saw as JSON.
+
+python fleet.py NUM_UNITS NUM_NODES SECONDS_BETWEEN_DEATHS
+"""
+
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
+
+import psutil
+from ray.cluster_utils import Cluster
+
+from bat_dist.orchestration.pool import Done, Resources, run_units
+
+WORKERS_PER_NODE = 2
+NODE = {
+    "num_cpus": WORKERS_PER_NODE,
+    "num_gpus": WORKERS_PER_NODE,
+    "object_store_memory": 80 * 2**20,
+}  # GPUs in name only
+
+
+def build() -> Callable[[int], dict[str, Any]]:
+    """A trial of a second."""
+
+    def work(unit: int) -> dict[str, Any]:
+        time.sleep(1.0)
+        return {"square": unit * unit}
+
+    return work
+
+
+def main(num_units: int, num_nodes: int, seconds: float) -> dict[str, Any]:
+    """Do all units, and sample the driver's memory and handles on the way."""
+    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    nodes = [cluster.add_node(**NODE) for _ in range(num_nodes)]
+    ended, deaths, draw = threading.Event(), 0, random.Random(0)
+
+    def kill_now_and_then() -> None:
+        nonlocal deaths
+        while not ended.wait(seconds):
+            node = nodes.pop(draw.randrange(len(nodes)))
+            cluster.remove_node(node, allow_graceful=False)
+            deaths += 1
+            nodes.append(cluster.add_node(**NODE))
+
+    killer = threading.Thread(target=kill_now_and_then)
+    outcomes: Counter[int] = Counter()
+    wrong, samples, start = [], [], time.monotonic()
+    me = psutil.Process()
+    for outcome in run_units(range(num_units), build, (), resources=Resources(1, 1.0)):
+        if not outcomes:
+            killer.start()  # once work has begun
+        outcomes[outcome.unit] += 1
+        if not isinstance(outcome, Done) or outcome.row != {"square": outcome.unit**2}:
+            wrong.append(str(outcome))
+        if sum(outcomes.values()) % 50 == 0:
+            samples.append((me.memory_info().rss, me.num_fds(), me.num_threads()))
+    ended.set()
+    killer.join()
+    took = time.monotonic() - start
+    cluster.shutdown()
+    once = sorted(outcomes) == list(range(num_units)) and set(outcomes.values()) == {1}
+    return {"once": once, "wrong": wrong, "deaths": deaths, "seconds": took, "samples": samples}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))

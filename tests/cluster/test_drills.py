@@ -1,0 +1,144 @@
+"""What clusters do to jobs.  Each drill must end with every trial there once, and scores equal to the last bit."""
+
+import time
+from pathlib import Path
+
+import pytest
+from drills import (
+    TRIALS,
+    WORKER,
+    Result,
+    assert_equal_scores,
+    hosts_of_trials,
+    hurt,
+    hurt_and_resubmit,
+    in_the_middle,
+    kill_processes,
+    num_done,
+    records,
+    shown_done,
+    submit_memorize,
+)
+from hosts import SMALL_BYTES
+from image import SECRET
+from lab import NODES, Lab, object_store, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def _all_nodes(lab: Lab) -> None:
+    """What an earlier drill broke has come back by itself."""
+    lab.wait_for_nodes(len(NODES), seconds=240)
+
+
+def test_both_workers_do_trials_and_the_table_comes_back(lab: Lab, reference: Path) -> None:
+    assert num_done(reference) == TRIALS
+    shares = hosts_of_trials(reference)
+    assert sum(shares.values()) == TRIALS
+    assert shares["w1"] > 0
+    assert shares["w2"] > 0
+    lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(reference), "--out", "fetched"])
+    fetched = lab.hosts.home("laptop") / "bat-dist/fetched" / reference.name
+    assert_equal_scores(fetched, reference)
+    assert (fetched / "index.html").is_file()
+
+
+def test_a_process_is_killed(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "process"
+    results.append(hurt(lab, out, "kill -9 of a trial's process", lambda: kill_processes(lab, "w1", WORKER, most=1)))
+    assert_equal_scores(out, reference)
+
+
+def test_a_raylet_is_killed(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "raylet"
+    results.append(hurt(lab, out, "kill -9 of a node's raylet", lambda: kill_processes(lab, "w1", "raylet/raylet")))
+    assert_equal_scores(out, reference)
+
+
+def test_a_host_loses_power(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "power"
+    try:
+        results.append(hurt(lab, out, "a worker host loses power", lambda: lab.hosts.switch_off("w2")))
+    finally:
+        lab.hosts.switch_on("w2")
+    assert_equal_scores(out, reference)
+
+
+def test_a_link_is_cut_for_a_minute(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "link"
+    cut = time.monotonic()
+    try:
+        results.append(hurt(lab, out, "a worker host's link is cut for 60 s", lambda: lab.hosts.cut("w1")))
+        time.sleep(max(0.0, 60 - (time.monotonic() - cut)))
+    finally:
+        lab.hosts.heal("w1")
+    assert_equal_scores(out, reference)
+
+
+def test_the_driver_is_killed(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "driver"
+    kill = lambda: kill_processes(lab, "head", "python /root/memorize.py", most=1)  # noqa: E731
+    results.append(hurt_and_resubmit(lab, out, "kill -9 of the driver", kill, mend=lambda: None))
+    assert_equal_scores(out, reference)
+
+
+def test_the_storage_is_full(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out, ballast = lab.hosts.small / "full", lab.hosts.small / "ballast"
+
+    def fill() -> None:
+        with ballast.open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(2**14))
+                    file.flush()
+            except OSError:
+                assert file.tell() < SMALL_BYTES
+
+    results.append(hurt_and_resubmit(lab, out, "the storage is full; room is made", fill, mend=ballast.unlink))
+    assert_equal_scores(out, reference)
+
+
+def test_the_storage_does_not_answer(lab: Lab, reference: Path, results: list[Result]) -> None:
+    with object_store(lab, "drills") as bucket:
+        job = submit_memorize(lab, f"{bucket}/run")
+        until(lambda: shown_done(job) >= TRIALS // 4, seconds=180, what="trials")
+        at = time.time()
+        lab.hosts.cut("store")
+        time.sleep(30)
+        lab.hosts.heal("store")
+        assert job.wait() == 0, job.output
+        fetch = ["bat-dist", "collect", "cluster/local.yaml", "--runs", f"{bucket}/run", "--out", "from-s3"]
+        lab.on_laptop(fetch)
+    fetched = lab.hosts.home("laptop") / "bat-dist/from-s3/run"
+    assert_equal_scores(fetched, reference)
+    assert SECRET not in job.output
+    assert not any(SECRET.encode() in path.read_bytes() for path in fetched.rglob("*") if path.is_file())
+    again = min(r["at"] for r in records(fetched) if r["event"] == "done" and r["at"] > at + 30) - at
+    results.append(Result("60 trials", "an S3 store does not answer for 30 s", None, again, "none", 1))
+
+
+def test_two_drivers_on_one_folder(lab: Lab, reference: Path) -> None:
+    out = lab.hosts.shared / "two"
+    first = submit_memorize(lab, out)
+    in_the_middle(out, done=1)
+    second = submit_memorize(lab, out)
+    assert second.wait() != 0
+    assert "another run is writing to" in second.output
+    assert first.wait() == 0, first.output
+    assert_equal_scores(out, reference)
+
+
+def test_the_head_loses_power(lab: Lab, reference: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "head"
+    results.append(
+        hurt_and_resubmit(
+            lab,
+            out,
+            "the head loses power; another machine in its place, `ray down`, `ray up`",
+            lambda: lab.hosts.switch_off("head"),
+            mend=lambda: lab.replace("head"),
+        )
+    )
+    assert_equal_scores(out, reference)
+    until(lambda: lab.num_nodes() == len(NODES), seconds=60, what="all nodes")

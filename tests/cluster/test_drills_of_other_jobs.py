@@ -1,0 +1,118 @@
+"""Data-parallel training and a sharded AutoAttack lose a worker host, and end as if nothing had happened."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drills import DATA, Result, records
+from lab import NODES, Lab, until
+from safetensors.numpy import load_file
+
+from bat_dist.storage.files import Folder
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+TRAIN = (
+    "--method",
+    "pgd_at",
+    *DATA,
+    "--num_steps",
+    "5",
+    "--epochs",
+    "12",
+    "--num_workers",
+    "2",
+    "--cpus_per_worker",
+    "2",
+)
+EVALUATE = (
+    "--dataset",
+    "digits",
+    "--attacks",
+    "clean",
+    "pgd10",
+    "autoattack",
+    "--num_test",
+    "300",
+    "--check_images",
+    "0",
+)
+
+
+@pytest.fixture(autouse=True)
+def _all_nodes(lab: Lab) -> None:
+    lab.wait_for_nodes(len(NODES), seconds=240)
+
+
+@pytest.fixture(scope="module")
+def trained(lab: Lab) -> Path:
+    """A training of two workers, undisturbed."""
+    out = lab.hosts.shared / "trained"
+    job = lab.submit("train", *TRAIN, "--out", str(out))
+    assert job.wait() == 0, job.output
+    return out
+
+
+@pytest.fixture(scope="module")
+def evaluated(lab: Lab, trained: Path) -> Path:
+    """Its evaluation, undisturbed."""
+    out = lab.hosts.shared / "evaluated"
+    job = lab.submit("evaluate", "--checkpoint", str(trained), *EVALUATE, "--out", str(out))
+    assert job.wait(seconds=400) == 0, job.output
+    return out
+
+
+def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "trained-hurt"
+    job = lab.submit("train", *TRAIN, "--out", str(out))
+    until(lambda: epochs(out) >= 3, seconds=180, what="three epochs")
+    host = next(name for name in ("w1", "w2") if lab.hosts.processes(name, "RayTrainWorker"))
+    before = epochs(out)
+    with switched_off(lab, host):
+        recovered = until(lambda: epochs(out) > before + 1, seconds=200, what="another epoch")
+        assert job.wait() == 0, job.output
+    results.append(
+        Result("training on 2 workers", "a worker host loses power", None, recovered, "the epoch that was running", 1)
+    )
+    assert epochs(out) == 12
+    for name in ("last.safetensors", "best.safetensors"):
+        got, wanted = load_file(out / name), load_file(trained / name)
+        for key, value in wanted.items():
+            np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
+
+
+def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Path, results: list[Result]) -> None:
+    out = lab.hosts.shared / "evaluated-hurt"
+    job = lab.submit("evaluate", "--checkpoint", str(trained), *EVALUATE, "--out", str(out))
+    until(lambda: len([r for r in records(out) if r["event"] == "done"]) >= 8, seconds=180, what="eight units")
+    until(lambda: lab.hosts.processes("w2", "ray::Worker.run"), seconds=60, what="work on w2")
+    at = time.time()
+    with switched_off(lab, "w2"):
+        assert job.wait(seconds=400) == 0, job.output
+    bad = [r for r in records(out) if r["event"] in ("lost", "retried") and r["at"] > at]
+    assert bad
+    lost = sum(r.get("seconds", 0.0) for r in bad)
+    seen = min(r["at"] for r in bad) - at
+    results.append(Result("AutoAttack", "a worker host loses power", seen, None, f"{len(bad)} units, {lost:.0f} s", 1))
+    got, wanted = Folder(str(out)).read_npz("flags.npz"), Folder(str(evaluated)).read_npz("flags.npz")
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(got[key], value, err_msg=key, strict=True)
+
+
+def epochs(out: Path) -> int:
+    """Finished ones."""
+    history = out / "history.csv"
+    return len(history.read_text().splitlines()) - 1 if history.exists() else 0
+
+
+@contextmanager
+def switched_off(lab: Lab, host: str) -> Iterator[None]:
+    """A host is off while the block runs."""
+    lab.hosts.switch_off(host)
+    try:
+        yield
+    finally:
+        lab.hosts.switch_on(host)

@@ -1,0 +1,28 @@
+"""Many small nodes, of which one dies every ten seconds: all is done once, and the driver does not grow."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLEET = Path(__file__).with_name("fleet.py")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(560)
+def test_a_thousand_trials_on_a_fleet_that_loses_a_node_every_ten_seconds() -> None:
+    words = [sys.executable, FLEET, "1000", "8", "10"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=540)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert seen["once"]
+    assert seen["wrong"] == []
+    assert seen["deaths"] >= 4
+    memory, handles, threads = zip(*seen["samples"], strict=True)
+    quarter = len(memory) // 4  # until then workers start and libraries load
+    assert max(memory[quarter:]) - memory[quarter] < 30 * 2**20
+    assert max(handles[quarter:]) - handles[quarter] < 30
+    assert max(threads[quarter:]) - threads[quarter] < 10
+    print({key: value for key, value in seen.items() if key != "samples"}, seen["samples"][:: max(1, quarter)])

@@ -1,0 +1,167 @@
+"""The ways to submit, the ways to be stopped, and the doors that are closed."""
+
+from pathlib import Path
+
+import pytest
+from drills import DATA, in_the_middle, kill_processes, num_done
+from lab import ADDRESSES, NODES, Lab, until
+
+from bat_dist.storage.files import Folder
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+SMALL = (*DATA, "--epochs", "2", "--num_trials", "12")
+HEAD = ADDRESSES["head"]
+DRIVER = "memorize.py"
+
+
+@pytest.fixture(autouse=True)
+def _all_nodes(lab: Lab) -> None:
+    lab.wait_for_nodes(len(NODES), seconds=240)
+
+
+@pytest.fixture(scope="module")
+def dashboard(lab: Lab) -> str:
+    """The head's dashboard as the laptop sees it through ssh, which is all that `ray dashboard` does."""
+    forward = ["ssh", "-fN", "-o", "StrictHostKeyChecking=no", "-L", "8265:127.0.0.1:8265", f"root@{HEAD}"]
+    lab.on_laptop(forward)
+    return "http://127.0.0.1:8265"
+
+
+def test_a_job_of_rays_job_server(lab: Lab, dashboard: str) -> None:
+    out = lab.hosts.shared / "job"
+    job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", "."]
+    printed = lab.on_laptop([*job, "--", "python", "bat_dist/memorize.py", *SMALL, "--out", str(out)], timeout=300)
+    assert "3 nodes: bat_dist" in printed
+    assert num_done(out) == 12
+
+
+def test_a_job_that_is_stopped_ends_cleanly(lab: Lab, dashboard: str) -> None:
+    out = lab.hosts.shared / "stopped"
+    job = ["ray", "job", "submit", "--address", dashboard, "--no-wait", "--submission-id", "to-stop", "--"]
+    lab.on_laptop([*job, "bat-dist", "memorize", *SMALL, "--epochs", "30", "--out", str(out)])
+    in_the_middle(out, done=1)
+    lab.on_laptop(["ray", "job", "stop", "--address", dashboard, "to-stop"])
+    assert "stopped by SIGTERM: finished work is kept" in lab.on_laptop(
+        ["ray", "job", "logs", "--address", dashboard, "to-stop"]
+    )
+    assert Folder(str(out)).read_json("progress.json")["state"] == "stopped"
+
+
+def test_in_tmux_the_laptop_may_be_closed(lab: Lab) -> None:
+    out = lab.hosts.shared / "tmux"
+    job = lab.submit("memorize", *SMALL, "--out", str(out), options=["--tmux"])
+    assert job.wait(seconds=60) == 0, job.output
+    until(lambda: (out / "memorization.npz").exists(), seconds=200, what="scores")
+    assert num_done(out) == 12
+
+
+def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
+    out = lab.hosts.shared / "lost"
+    job = lab.submit("memorize", *SMALL, "--epochs", "30", "--out", str(out))
+    in_the_middle(out, done=1)
+    kill_processes(lab, "laptop", "ssh -tt")
+    assert job.wait() != 0
+    until(lambda: not lab.hosts.processes("head", DRIVER), seconds=60, what="end of the driver")
+    until(lambda: not any(lab.hosts.processes(name, "ray::Worker") for name in NODES), seconds=30, what="idle nodes")
+    assert Folder(str(out)).read_json("progress.json")["state"] == "stopped"
+    kept = num_done(out)
+    again = lab.submit("memorize", *SMALL, "--epochs", "30", "--out", str(out))
+    assert again.wait() == 0, again.output
+    assert 0 < kept < num_done(out) == 12
+
+
+def test_no_private_ray_where_the_cluster_is_gone(lab: Lab) -> None:
+    """A node without its Ray: a program there must not go on alone, unseen."""
+    printed = lab.hosts.shell(
+        "w1", f"rm -f /tmp/ray/ray_current_cluster; bat-dist memorize {' '.join(SMALL)} --out /tmp/x; echo code $?"
+    )
+    assert "no Ray cluster answers at 'auto'" in printed
+    assert "code 2" in printed
+    assert "Traceback" not in printed
+
+
+def test_what_not_every_node_can_see_is_said_before_work_starts(lab: Lab) -> None:
+    job = lab.submit("memorize", *SMALL, "--out", "/root/here")
+    assert job.wait() == 0, job.output
+    assert "/root/here lies on the driver's machine alone" in job.output
+    many = ("--method", "erm", *DATA, "--epochs", "1", "--num_workers", "2", "--cpus_per_worker", "2")
+    refused = lab.submit("train", *many, "--out", "/root/there")
+    assert refused.wait() != 0
+    assert "/root/there is not the same folder on all nodes: w1, w2 cannot write" in refused.output.replace(
+        "w2, w1", "w1, w2"
+    )
+    assert "Traceback" not in refused.output
+    assert not (lab.hosts.home("head") / "there").exists()
+
+
+def test_nodes_that_do_not_come_are_waited_for_with_a_limit(lab: Lab) -> None:
+    words = ("--min_nodes", "4", "--wait_minutes", "0.1", "--out", str(lab.hosts.shared / "nobody"))
+    job = lab.submit("memorize", *SMALL, *words)
+    assert job.wait() != 0
+    assert "waiting for 4 nodes (min_nodes), there are 3 nodes" in job.output
+    assert "waited 0.1 minutes for 4 nodes" in job.output
+    assert "Traceback" not in job.output
+
+
+STRANGERS = {
+    "no token": "RAY_AUTH_MODE=token",
+    "a wrong token": f"RAY_AUTH_MODE=token RAY_AUTH_TOKEN={'0' * 64}",
+    "no authentication": "RAY_AUTH_MODE=disabled",
+}
+
+
+@pytest.mark.parametrize("variables", STRANGERS.values(), ids=STRANGERS)
+def test_a_stranger_cannot_join(lab: Lab, variables: str) -> None:
+    line = f"mkdir -p /tmp/s; env HOME=/tmp/s {variables} timeout 60 ray start --address={HEAD}:6379 --num-cpus=1"
+    printed = lab.hosts.shell("laptop", f"{line}; echo code $?; env HOME=/tmp/s {variables} ray stop --force")
+    assert "code 0" not in printed
+    assert lab.num_nodes() == len(NODES)
+
+
+@pytest.mark.parametrize("variables", STRANGERS.values(), ids=STRANGERS)
+def test_a_stranger_cannot_submit_or_look(lab: Lab, dashboard: str, variables: str) -> None:
+    stranger = f"mkdir -p /tmp/s; env HOME=/tmp/s {variables}"
+    submit = f"{stranger} timeout 60 ray job submit --address {dashboard} -- touch /tmp/owned; echo code $?"
+    assert "code 0" not in lab.hosts.shell("laptop", submit)
+    assert not (lab.hosts.base / "nodes/head/tmp/owned").exists()
+    status = f"{stranger} timeout 60 ray status --address {HEAD}:6379; echo code $?"
+    assert "code 0" not in lab.hosts.shell("laptop", status)
+
+
+def test_the_dashboard_asks_for_the_token(lab: Lab, dashboard: str) -> None:
+    ask = "curl -s -o /dev/null -w '%{{http_code}}' {header} http://127.0.0.1:8265/api/jobs/"
+    token = (lab.hosts.home("laptop") / ".ray/auth_token").read_text().strip()
+    assert lab.on_head(ask.format(header="")) == "401"
+    assert lab.on_head(ask.format(header="-H 'Authorization: Bearer 0000'")) == "403"
+    assert lab.on_head(ask.format(header=f"-H 'Authorization: Bearer {token}'")) == "200"
+
+
+def test_the_dashboard_is_not_on_the_network(lab: Lab) -> None:
+    assert "refused" in lab.hosts.shell("laptop", f"curl -sS http://{HEAD}:8265/ 2>&1", check=False).lower()
+
+
+def test_the_token_is_the_owners_alone_and_nowhere_in_logs_or_results(lab: Lab, reference: Path) -> None:
+    token = (lab.hosts.home("laptop") / ".ray/auth_token").read_text().strip()
+    assert len(token) == 64
+    for name in NODES:
+        assert lab.hosts.shell(name, "stat -c %a ~/.ray/auth_token").strip() == "600"
+        assert not lab.hosts.shell(name, f"grep -rlF {token} /tmp/ray/session_latest/ 2>/dev/null", check=False).strip()
+    for path in reference.rglob("*"):
+        assert not path.is_file() or token.encode() not in path.read_bytes(), path
+
+
+def test_arguments_are_not_run_by_a_shell_of_ours(lab: Lab) -> None:
+    """What Ray itself does with a submitted `;` is Ray's; a name in a setting runs nothing."""
+    out = lab.hosts.shared / "odd; touch owned $(touch owned)"
+    printed = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", out])
+    assert printed.returncode == 0
+    assert num_done(out) == 12
+    assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()
+
+
+def test_the_metrics_of_a_node_are_there(lab: Lab, reference: Path) -> None:
+    def scrape() -> str:
+        return "".join(lab.hosts.shell(name, "curl -s http://127.0.0.1:8080/metrics", check=False) for name in NODES)
+
+    until(lambda: "ray_bat_dist_" in scrape(), seconds=30, what="metrics")
