@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | docs
+# make setup | demo | test | lint | audit | drills | bench | docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := setup
 VENV ?= .venv
@@ -7,16 +7,19 @@ STAMP := $(VENV)/.installed
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
 # What FFCV and its build need.
 SYSTEM_PACKAGES := g++ libopencv-dev libturbojpeg0-dev pkg-config
+# What several hosts on one machine need (tests marked cluster).
+CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux curl
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test lint format bench docs clean
+.PHONY: setup demo test lint format audit cluster-tools drills bench docs clean
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
 	@dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1 || { \
 	  command -v apt-get >/dev/null || { echo "install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; }; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(PIP_ARGS) --requirement .ci/hashes.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[ffcv,dev]'
 	touch $@
 
@@ -33,6 +36,20 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+
+# Known vulnerabilities of what constraints.txt pins; asks PyPI.  (What is installed is held against .ci/hashes.txt by setup.)
+audit: setup
+	$(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/python -m pip install --quiet pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+# Debian and Ubuntu, root.
+cluster-tools:
+	@dpkg -s $(CLUSTER_TOOLS) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(CLUSTER_TOOLS) >/dev/null; }
+
+# All that a cluster may do to a job, on several hosts of this machine, and the table in docs/reliability.md anew.
+drills: setup cluster-tools
+	BAT_DIST_DRILL_TABLE=docs/reliability.md $(BIN)/python -m pytest -m cluster tests/cluster
 
 format: setup
 	$(BIN)/ruff format .
