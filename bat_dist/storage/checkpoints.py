@@ -101,7 +101,7 @@ def load_model(location: str | Folder, which: str = "best", *, device: str | tor
 
 def load_checkpoint(location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu") -> Checkpoint:
     """The same, with the network's description and the facts written with it."""
-    folder, name = place(str(location), which)
+    folder, name = place(location.location if isinstance(location, Folder) else str(location), which)
     weights, about = load_tensors(folder, name)
     if "model" not in about:
         raise UserError(f"{folder}/{name} holds the state of a training run, not a network: take best or last")

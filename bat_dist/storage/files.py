@@ -1,84 +1,117 @@
 """Files of a result folder, on a local path or any fsspec URI.  A file appears whole or not at all."""
 
+import fnmatch
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-import fsspec
 import numpy as np
-from filelock import FileLock, Timeout
 
 from bat_dist.config import UserError
+from bat_dist.storage.lease import FolderBusy, only_driver
+from bat_dist.storage.location import OBJECT_STORES, open_location
+from bat_dist.storage.patience import answer_of, patiently
+from bat_dist.storage.provenance import without_passwords
 
+__all__ = ["Folder", "FolderBusy", "aside", "split_location"]
 
-class FolderBusy(UserError):
-    """Another driver writes to this result folder."""
+T = TypeVar("T")
 
 
 class Folder:
     """A result folder: a local path, or a URI that fsspec knows (`s3://...`, `gs://...`, `memory://...`).
 
-    Raises UserError if the URI's protocol is unknown or its package is not installed.
+    As text it shows no password. Its methods wait for storage that cannot be reached for a while, and raise UserError
+    if access is refused (see `patience`). Raises UserError if the protocol is unknown or its package is not installed.
     """
 
     def __init__(self, location: str | Path):
         self.location = str(location)
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(self.location, use_listings_cache=False)
-        except (ValueError, ImportError) as error:
-            raise UserError(f"cannot open {self.location}: {error}") from None
+        self.fs, self.root = open_location(self.location)
 
     def __truediv__(self, name: str) -> "Folder":
         return Folder(self.location.rstrip("/") + "/" + name)
 
     def __str__(self) -> str:
-        return self.location
+        return without_passwords(self.location)
 
     @property
     def local_path(self) -> Path | None:
         """The folder as a local path, or None if it lies elsewhere."""
-        protocols = self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
-        return Path(self.root) if "file" in protocols else None
+        return Path(self.root) if "file" in self._protocols else None
+
+    @property
+    def _protocols(self) -> tuple[str, ...]:
+        return self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
 
     def create(self) -> None:
-        """Make the folder and its parents.  Raises UserError if a file stands in the way or it is read-only."""
+        """Make the folder and its parents; never a bucket.  Raises UserError if a file stands in the way."""
+        if OBJECT_STORES.intersection(self._protocols):
+            return
         try:
-            self.fs.makedirs(self.root, exist_ok=True)
+            patiently(str(self), self.fs.makedirs, self.root, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise UserError(f"{self.location} is a file, and a result folder is wanted: name another") from None
-        except PermissionError:
-            raise UserError(f"no permission to create {self.location}: name another folder") from None
+            raise UserError(f"{self} is a file, and a result folder is wanted: name another") from None
 
     def exists(self, name: str) -> bool:
-        """Whether a file or folder of that name lies here."""
-        return bool(self.fs.exists(f"{self.root}/{name}"))
+        """Whether a file or folder of that name lies here.  Not knowing is no answer: it waits, or raises."""
+        try:
+            self._patiently(self.fs.info, name)  # `fs.exists` says no where it could not look
+            return True
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def names(self, pattern: str) -> list[str]:
-        """Names of the files here that match a glob pattern, sorted."""
-        return sorted(str(path).rsplit("/", 1)[-1] for path in self.fs.glob(f"{self.root}/{pattern}"))
+        """Names of the files here that match a glob pattern in its last part, sorted."""
+        inside, _, last = pattern.rpartition("/")
+        try:
+            paths = self._patiently(self.fs.ls, inside, detail=False)  # `fs.glob` leaves out what it could not list
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(fnmatch.filter((str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths), last))
 
     def read(self, name: str) -> bytes:
         """The bytes of a file.  Raises FileNotFoundError."""
-        return self.fs.cat_file(f"{self.root}/{name}")
+        return self._patiently(self.fs.cat_file, name)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file: beside its place first, then renamed (object stores put whole objects anyway)."""
-        path = f"{self.root}/{name}"
-        if self.local_path is None:
-            self.fs.pipe_file(path, data)
-            return
-        with aside(Path(path)) as file:
-            file.write(data)
+        self._patiently(self.fs.pipe_file if self.local_path is None else _replace, name, data)
+
+    def write_new(self, name: str, data: bytes) -> bool:
+        """Write a file unless there is one; False, and nothing has happened, if there is.
+
+        Of several who call at once one gets True on local disks and S3; who must know elsewhere reads it again.
+        False may also mean that it is ours: the answer to a first try was lost.
+        """
+        try:
+            if self.local_path is None:
+                self._patiently(self.fs.pipe_file, name, data, mode="create")
+            else:
+                self._patiently(_create, name, data)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if (status := answer_of(error).status) == 412:  # S3 in words that s3fs does not know
+                return False
+            if status != 501 or self.exists(name):  # 501: no conditional writes there
+                raise
+            self.write(name, data)
+        return True
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""
         if self.exists(name):
-            self.fs.rm_file(f"{self.root}/{name}")
+            with suppress(FileNotFoundError):
+                self._patiently(self.fs.rm_file, name)
+
+    def _patiently(self, call: Callable[..., T], name: str, *args: Any, **kwargs: Any) -> T:
+        return patiently(f"{self}/{name}".rstrip("/"), call, f"{self.root}/{name}".rstrip("/"), *args, **kwargs)
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` as JSON; NaN becomes null."""
@@ -86,10 +119,11 @@ class Folder:
 
     def read_json(self, name: str) -> Any:
         """The JSON value in a file.  Raises UserError if it is not JSON."""
+        data = self.read(name)
         try:
-            return json.loads(self.read(name))
+            return json.loads(data)
         except ValueError:
-            raise UserError(f"{self.location}/{name} is not valid JSON: it is damaged; remove it") from None
+            raise UserError(f"{self}/{name} is not valid JSON: it is damaged; remove it") from None
 
     def write_npz(self, name: str, **arrays: np.ndarray) -> None:
         """Write arrays as a compressed npz that loads without pickle."""
@@ -98,39 +132,28 @@ class Folder:
         self.write(name, buffer.getvalue())
 
     def read_npz(self, name: str) -> dict[str, np.ndarray]:
-        """All arrays of an npz file, never unpickling.  Raises UserError if it is damaged."""
+        """All arrays of an npz file, never unpickling.  Raises UserError if it is missing or damaged."""
         try:
-            with np.load(BytesIO(self.read(name)), allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
+            data = self.read(name)
         except FileNotFoundError:
-            raise UserError(f"{self.location}/{name} does not exist") from None
+            raise UserError(f"{self}/{name} does not exist") from None
+        except (IsADirectoryError, NotADirectoryError) as error:
+            raise UserError(f"{self}/{name} cannot be read as npz: {error.strerror}") from None
+        try:
+            with np.load(BytesIO(data), allow_pickle=False) as archive:
+                return {key: archive[key] for key in archive.files}
         except Exception as error:  # zipfile, zlib and numpy each have their own
-            raise UserError(f"{self.location}/{name} cannot be read as npz: {error}") from None
+            raise UserError(f"{self}/{name} cannot be read as npz: {error}") from None
 
     @contextmanager
     def only_driver(self) -> Iterator[None]:
-        """Hold the folder for this process alone; the lock ends with the process, however it ends.
+        """Hold the folder for this process alone.
 
-        Only local folders are locked.  Raises FolderBusy if another process holds it.
+        On local disks by a lock that ends with the process, however it ends; elsewhere by a lease (see `lease.Lease`),
+        which a process that was killed leaves behind for half a minute. Raises FolderBusy if another process holds it.
         """
-        path = self.local_path
-        if path is None:
+        with only_driver(self):
             yield
-            return
-        is_new = not path.exists()
-        self.create()
-        lock = FileLock(path / ".driver.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise FolderBusy(f"another run is writing to {self.location}: wait for it, or use another --out") from None
-        try:
-            yield
-        finally:
-            if is_new and len(list(path.iterdir())) == 1:  # bad input leaves nothing behind
-                Path(lock.lock_file).unlink()
-                path.rmdir()
-            lock.release()
 
 
 def split_location(location: str) -> tuple[Folder, str]:
@@ -154,6 +177,16 @@ def aside(target: Path) -> Iterator[BinaryIO]:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def _replace(path: str, data: bytes) -> None:
+    with aside(Path(path)) as file:
+        file.write(data)
+
+
+def _create(path: str, data: bytes) -> None:
+    with Path(path).open("xb") as file:
+        file.write(data)
 
 
 def _plain(value: Any) -> Any:

@@ -8,20 +8,26 @@ opens the arrays.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.storage import FsspecStore
 
-from bat_dist.config import UserError, differences
+from bat_dist.config import RunError, UserError, differences
 from bat_dist.storage.files import Folder
+from bat_dist.storage.location import client_options, patient
+from bat_dist.storage.patience import patiently
 
 FORMAT = "bat_dist rows 1"
 DIGEST = "digest"
 DIGEST_BYTES = 32
+BLOCK = 100  # rows read at a time: what a lost link, or a damaged row, makes to be read again
+# Errors that say nothing of a row: the storage could not be asked, or refused.
+_STORAGE = (OSError, RunError, UserError)
 
 
 class StoreMismatch(UserError):
@@ -71,7 +77,7 @@ class RowStore:
     ) -> "RowStore":
         """The store in `folder` with room for `num_rows`, made or grown as needed."""
         identity = json.loads(_canonical(identity))
-        store = cls.existing(folder) or cls(_create(folder, fields, identity), folder)
+        store = cls.existing(folder) or cls(patiently(str(folder), _create, folder, fields, identity), folder)
         store.check(fields, identity)
         store._grow(num_rows)
         return store
@@ -94,19 +100,23 @@ class RowStore:
         if not folder.exists("zarr.json"):
             return None
         try:
-            group = zarr.open_group(_zarr_location(folder), mode="r+", zarr_format=3)
-            if "identity" not in group.attrs:
-                return None
-            if group.attrs.get("format") != FORMAT:
-                raise StoreDamaged(f"{folder} is written in format {group.attrs.get('format')!r}, expected {FORMAT!r}")
-            return cls(group, folder)
-        except StoreDamaged:
-            raise
+            return patiently(str(folder), cls._open_existing, folder)
         except Exception as error:
+            if isinstance(error, _STORAGE) and not isinstance(error, FileNotFoundError):
+                raise
             raise StoreDamaged(
                 f"the description of the store {folder} cannot be read ({type(error).__name__}: {error}); "
                 "restore its zarr.json files from a backup, or use another --out"
             ) from None
+
+    @classmethod
+    def _open_existing(cls, folder: Folder) -> "RowStore | None":
+        group = zarr.open_group(_zarr_location(folder), mode="r+", zarr_format=3)
+        if "identity" not in group.attrs:
+            return None
+        if group.attrs.get("format") != FORMAT:
+            raise StoreDamaged(f"{folder} is written in format {group.attrs.get('format')!r}, expected {FORMAT!r}")
+        return cls(group, folder)
 
     @property
     def num_rows(self) -> int:
@@ -116,13 +126,16 @@ class RowStore:
     def write(self, row: int, values: Mapping[str, Any]) -> None:
         """Write one whole row; its digest goes last.  Raises ValueError if a field is missing or of another shape."""
         arrays = {name: _as_field(values[name], field, name) for name, field in self.fields.items()}
+        arrays[DIGEST] = np.frombuffer(self._digest(row, arrays), np.uint8)
         for name, array in arrays.items():
-            self._arrays[name][row] = array
-        self._arrays[DIGEST][row] = np.frombuffer(self._digest(row, arrays), np.uint8)
+            self._patiently(self._arrays[name].__setitem__, row, array)
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The rows with these numbers of one array: [len(rows), *shape].  Ask `status` first which rows are sound."""
-        return self._arrays[name].oindex[np.asarray(rows)] if len(rows) else self._arrays[name][:0]
+        array, rows = self._arrays[name], np.asarray(rows)
+        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        found = [self._patiently(array.oindex.__getitem__, block) for block in blocks]
+        return np.concatenate([np.empty((0, *array.shape[1:]), array.dtype), *found])
 
     def status(self) -> RowStatus:
         """Check every row against its digest."""
@@ -139,20 +152,25 @@ class RowStore:
         fields = {name: values[name] for name in self.fields}
         return values[DIGEST].tobytes() == self._digest(row, fields)
 
-    def _all_rows(self):
+    def _all_rows(self) -> Iterator[dict[str, np.ndarray] | None]:
         """Each row's values in order; None for a row one of whose chunks cannot be decoded."""
-        try:
-            columns = {name: array[:] for name, array in self._arrays.items()}
-        except Exception:  # a chunk is damaged: find out which
-            for row in range(self.num_rows):
-                yield self._row_or_none(row)
-            return
-        for row in range(self.num_rows):
-            yield {name: column[row] for name, column in columns.items()}
+        for start in range(0, self.num_rows, BLOCK):
+            rows = range(start, min(start + BLOCK, self.num_rows))
+            block = slice(rows.start, rows.stop)
+            try:
+                columns = {name: self._patiently(array.__getitem__, block) for name, array in self._arrays.items()}
+            except _STORAGE:
+                raise
+            except Exception:  # a chunk is damaged: find out which
+                yield from map(self._row_or_none, rows)
+            else:
+                yield from ({name: column[place] for name, column in columns.items()} for place in range(len(rows)))
 
     def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
         try:
-            return {name: np.asarray(array[row]) for name, array in self._arrays.items()}
+            return {name: self._patiently(array.__getitem__, row) for name, array in self._arrays.items()}
+        except _STORAGE:
+            raise
         except Exception:
             return None
 
@@ -165,7 +183,10 @@ class RowStore:
     def _grow(self, num_rows: int) -> None:
         if num_rows > self.num_rows:
             for array in self._arrays.values():  # the digests last: `num_rows` is theirs
-                array.resize((num_rows, *array.shape[1:]))
+                self._patiently(array.resize, (num_rows, *array.shape[1:]))
+
+    def _patiently(self, call: Callable[..., Any], *args: Any) -> Any:
+        return patiently(str(self.folder), call, *args)
 
 
 def _create(folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> zarr.Group:
@@ -187,8 +208,15 @@ def _create(folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, 
     return group
 
 
-def _zarr_location(folder: Folder) -> str:
-    return str(folder.local_path or folder.location)
+def _zarr_location(folder: Folder) -> str | FsspecStore:
+    if folder.local_path is not None:
+        return str(folder.local_path)
+    options = client_options(folder.location)
+    if "config_kwargs" in options:  # S3: a chunk is small, and one reader asks for it once, not for its size before
+        options["max_concurrency"] = 1
+    store = FsspecStore.from_url(folder.location, storage_options=options)
+    patient(store.fs)
+    return store
 
 
 def _as_field(value: Any, field: Field, name: str) -> np.ndarray:

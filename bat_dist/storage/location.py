@@ -1,0 +1,54 @@
+"""The file system of a location, set up so that a lost link is noticed within a minute."""
+
+import functools
+from typing import Any
+
+import fsspec
+import fsspec.config
+
+from bat_dist.config import UserError
+from bat_dist.storage.provenance import without_passwords
+
+# They have buckets, which are the user's to make, and no folders.
+OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
+_S3 = ("s3://", "s3a://")
+_TIMEOUTS = {"connect_timeout": 5, "read_timeout": 30}
+_RETRIES = {"total_max_attempts": 2, "mode": "standard"}  # the waiting is done by `patience`, which says so
+
+
+def open_location(location: str) -> tuple[Any, str]:
+    """The file system and the path in it.  Raises UserError for a protocol that is unknown or not installed."""
+    try:
+        fs, root = fsspec.core.url_to_fs(location, **client_options(location))
+    except (ValueError, ImportError) as error:
+        way_out = ": pip install 'bat-dist[s3]'" if location.startswith(_S3) else ""
+        raise UserError(f"cannot open {without_passwords(location)}: {error}{way_out}") from None
+    return patient(fs), root
+
+
+def client_options(location: str) -> dict[str, Any]:
+    """What fsspec is told of a location: never to remember listings, and for S3 how long to wait for an answer."""
+    options: dict[str, Any] = {"use_listings_cache": False}
+    if location.startswith(_S3):
+        own = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {**_TIMEOUTS, **_retries(), **own}
+    return options
+
+
+def patient(fs: Any) -> Any:
+    """The file system without tries of its own on top of its client's, which would multiply the time-outs."""
+    if hasattr(fs, "retries"):  # s3fs
+        fs.retries = 1
+    return fs
+
+
+@functools.cache
+def _retries() -> dict[str, Any]:
+    """How often the S3 client tries; nothing where the user has said so, in AWS_MAX_ATTEMPTS or ~/.aws/config."""
+    try:
+        from botocore.session import Session
+
+        own = Session().get_config_variable("max_attempts")
+    except Exception:  # no S3 client, or a configuration that cannot be read: its first use will say so
+        own = None
+    return {} if own else {"retries": _RETRIES}

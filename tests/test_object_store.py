@@ -1,0 +1,402 @@
+"""The programs with their results on S3: the same to the last bit, resumed, through outages, and what bad input says.
+
+The server is moto's, in a process of its own; all talk to it through a relay that can be cut.
+"""
+
+import contextlib
+import io
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bat_dist.evaluate import main as evaluate
+from bat_dist.memorize import main as memorize
+from bat_dist.storage import lease
+from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import RowStore
+from bat_dist.train import main as train
+
+KEY, SECRET = "AKIAIOSFODNN7BATDIST", "wJalrXUtnFEMI/K7MDENG/not-to-be-found-anywhere"
+BUCKET = "results-of-tests"
+DATA = ["--dataset", "digits", "--num_train", "200", "--num_test", "100", "--loader", "memory"]
+TRIALS = [*DATA, "--arch", "tinynet", "--epochs", "1", "--batch_size", "32", "--precision", "fp32", "--num_trials", "6"]
+RECIPE = ["--recipe", "fast", "--epochs", "6", "--batch_size", "32", "--num_steps", "10", "--precision", "fp32"]
+TRAINING = [*DATA, *RECIPE, "--method", "pgd_at", "--arch", "tinynet"]
+LEASE = 4.0  # seconds; a killed driver's is waited for
+
+
+class Relay:
+    """A port on loopback that leads to another; `cut` refuses new connections and breaks those there are."""
+
+    def __init__(self, target: int):
+        self.target, self.port = target, 0
+        self._open: list[socket.socket] = []
+        self.join()
+
+    def join(self) -> None:
+        self._door = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self.port = self._door.getsockname()[1]
+        threading.Thread(target=self._serve, args=[self._door], daemon=True).start()
+
+    def cut(self) -> None:
+        for one in (self._door, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+        self._open.clear()
+
+    def _serve(self, door: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # cut
+            while True:
+                pair = door.accept()[0], socket.create_connection(("127.0.0.1", self.target))
+                self._open += pair
+                for source, sink in (pair, pair[::-1]):
+                    threading.Thread(target=_pump, args=[source, sink], daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(1 << 16):
+            sink.sendall(data)
+    for one in (source, sink):
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+
+
+class Server:
+    """moto on a port of its own; it forgets all when it ends."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "moto.server", "--port", str(port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(600):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert self.process.poll() is None
+            time.sleep(0.1)
+        self.url = f"http://127.0.0.1:{port}"
+        self.relay = Relay(port)
+
+    def check_credentials(self, after: float) -> None:
+        """Refuse unknown keys, after so many requests."""
+        plain = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(f"{self.url}/moto-api/reset-auth", data=str(after).encode(), headers=plain)
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.relay.port}",
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        patch.setattr(lease, "LEASE_SECONDS", LEASE)
+        torch.set_num_threads(1)  # as the drivers below
+        Folder("s3://").fs.mkdir(BUCKET)
+        yield server
+    torch.set_num_threads(threads)
+    server.relay.cut()
+    server.process.kill()
+    server.process.wait()
+
+
+def on_s3(name: str) -> Folder:
+    return Folder(f"s3://{BUCKET}/{name}")
+
+
+def driver(program: str, *options: str) -> subprocess.Popen[str]:
+    """The program in a process of its own, with one thread, and with the tests' lease."""
+    code = (
+        f"import sys; from bat_dist.storage import lease; lease.LEASE_SECONDS = {LEASE}\n"
+        f"from bat_dist.{program} import main; raise SystemExit(main(sys.argv[1:]))"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code, *options], env=environment, start_new_session=True, **pipes)
+
+
+def assert_same(here: Path, there: Folder, name: str) -> None:
+    with np.load(here / name) as expected:
+        found = there.read_npz(name)
+        assert found.keys() == set(expected.files)
+        for key in expected.files:
+            np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
+
+
+# ------------------------------------------------------------------------------------------------- memorize
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """Trials on the local disk."""
+    out = tmp_path_factory.mktemp("trials")
+    assert memorize([*TRIALS, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def there(server: Server, ray_cluster: None) -> Folder:
+    """The same trials on S3."""
+    out = on_s3("trials")
+    assert memorize([*TRIALS, "--out", out.location]) == 0
+    return out
+
+
+def test_scores_on_s3_are_those_on_disk(here: Path, there: Folder) -> None:
+    for name in ("memorization.npz", "influence.npz", "typicality.npz"):
+        assert_same(here, there, name)
+    for name in ("index.html", "summary.json", "figures/memorization_histogram.png"):
+        assert there.read(name), name
+    assert not there.exists(lease.LOCK)
+
+
+def test_status_on_s3(there: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert memorize([*TRIALS, "--out", there.location, "--status"]) == 0
+    assert "6 of 6 trials complete" in capsys.readouterr().out
+
+
+def test_rows_that_were_lost_or_damaged_on_s3_are_computed_again(here: Path, there: Folder) -> None:
+    place = there / "trials"
+    (mask,) = place.names("mask/c.3.*")
+    place.write(f"mask/{mask}", b"junk")
+    place.remove("digest/c.1.0")
+    (correct,) = place.names("train_correct/c.4.*")
+    place.remove(f"train_correct/{correct}")
+    times = {name: place.fs.info(f"{place.root}/digest/{name}")["LastModified"] for name in place.names("digest/c.*")}
+    assert len(times) == 5
+    there.remove("memorization.npz")
+    assert memorize([*TRIALS, "--out", there.location]) == 0
+    assert_same(here, there, "memorization.npz")
+    now = {name: place.fs.info(f"{place.root}/digest/{name}")["LastModified"] for name in place.names("digest/c.*")}
+    assert {name for name in now if now[name] != times.get(name)} == {f"digest/c.{n}.0"[7:] for n in (1, 3, 4)}
+
+
+def test_a_second_driver_on_s3_is_refused(there: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    with there.only_driver():
+        assert memorize([*TRIALS, "--out", there.location]) == 2
+    assert f"another run (process {os.getpid()} on {socket.gethostname()}) is writing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("outage", ["refused", "silent"])
+def test_trials_go_on_after_an_outage(
+    outage: str, here: Path, server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It begins in the middle of the work; the row at hand and those after it are written when it ends."""
+    write, begun, ended = RowStore.write, [], threading.Event()
+
+    def back() -> None:
+        if outage == "refused":
+            server.relay.join()
+        else:
+            server.process.send_signal(signal.SIGCONT)
+        ended.set()
+
+    def writing(self: RowStore, row: int, values: Any) -> None:
+        if not begun:
+            begun.append(row)
+            if outage == "refused":
+                server.relay.cut()
+            else:
+                server.process.send_signal(signal.SIGSTOP)
+            threading.Timer(4.0 if outage == "refused" else 10.0, back).start()
+        assert not ended.is_set() or row != begun[0]
+        write(self, row, values)
+        assert ended.is_set()
+
+    monkeypatch.setattr(RowStore, "write", writing)
+    out = on_s3(f"after-{outage}")
+    assert memorize([*TRIALS, "--out", out.location]) == 0
+    assert_same(here, out, "memorization.npz")
+    errors = capsys.readouterr().err
+    assert ("/trials cannot be reached since" in errors) == (outage == "refused")
+    assert ("/trials answers again, after" in errors) == (outage == "refused")
+
+
+# ------------------------------------------------------------------------------------------------- train, evaluate
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
+    """A network trained undisturbed on the local disk."""
+    out = tmp_path_factory.mktemp("trained")
+    assert train([*TRAINING, "--out", str(out)]) == 0
+    return out
+
+
+def wait_for_epochs(out: Folder, count: int, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if out.exists("history.csv") and len(out.read("history.csv").splitlines()) > count:
+            return
+        assert process.poll() is None, process.communicate()[1][-3000:]
+        time.sleep(0.1)
+    raise AssertionError(f"no {count} epochs in two minutes")
+
+
+@pytest.fixture(scope="module")
+def trained_there(server: Server) -> tuple[Folder, str]:
+    """The same training on S3, killed after its second epoch, and what was said when it went on."""
+    out = on_s3("trained")
+    process = driver("train", *TRAINING, "--out", out.location)
+    wait_for_epochs(out, 2, process)
+    process.kill()
+    process.communicate()
+    assert out.exists(lease.LOCK)
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert train([*TRAINING, "--out", out.location]) == 0
+    return out, said.getvalue()
+
+
+def test_a_training_killed_on_s3_goes_on_to_the_same_end(trained: Path, trained_there: tuple[Folder, str]) -> None:
+    out, said = trained_there
+    assert "no sign of life from process" in said
+    assert "going on after epoch" in said
+    for name in ("last.safetensors", "best.safetensors"):
+        assert out.read(name) == (trained / name).read_bytes(), name
+    assert out.read_json("run.json")["finished"]
+    assert not out.exists("state.safetensors")
+
+
+@pytest.mark.slow
+def test_data_parallel_training_killed_on_s3_goes_on_to_the_same_end(
+    tmp_path: Path, server: Server, ray_cluster: None
+) -> None:
+    two = [*TRAINING, "--num_workers", "2"]
+    assert train([*two, "--out", str(tmp_path)]) == 0
+    out = on_s3("two-workers")
+    process = driver("train", *two, "--out", out.location, "--ray_address", "local")
+    wait_for_epochs(out, 2, process)
+    process.kill()
+    process.communicate()
+    process = driver("train", *two, "--out", out.location, "--ray_address", "local")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    assert "epoch 6/6" in said
+    assert "epoch 2/6" not in said
+    assert out.read("last.safetensors") == (tmp_path / "last.safetensors").read_bytes()
+
+
+def test_scores_are_read_from_s3(there: Folder, tmp_path: Path) -> None:
+    options = [*DATA, *RECIPE, "--method", "bat", "--arch", "tinynet", "--epochs", "1"]
+    assert train([*options, "--scores", f"{there}/memorization.npz", "--out", str(tmp_path)]) == 0
+
+
+def test_evaluation_on_s3_is_that_on_disk(
+    tmp_path: Path, trained: Path, trained_there: tuple[Folder, str], ray_cluster: None
+) -> None:
+    options = [*DATA, "--attacks", "clean", "pgd20", "--check_images", "0", "--batch_size", "50"]
+    out = on_s3("evaluated")
+    assert evaluate([*options, "--checkpoint", str(trained), "--out", str(tmp_path)]) == 0
+    assert evaluate([*options, "--checkpoint", trained_there[0].location, "--out", out.location]) == 0
+    assert_same(tmp_path, out, "flags.npz")
+    assert out.exists("evaluation.json")
+
+
+# ------------------------------------------------------------------------------------------------- bad input
+
+PROGRAMS: dict[str, tuple[Callable[[Sequence[str]], int], list[str]]] = {
+    "memorize": (memorize, TRIALS),
+    "status": (memorize, [*TRIALS, "--status"]),
+    "train": (train, TRAINING),
+}
+
+
+def refused(program: str, out: str, capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """What a program that ends with exit code 2 says."""
+    main, given = PROGRAMS[program]
+    capsys.readouterr()
+    assert main([*given, "--out", out, *options]) == 2
+    errors = capsys.readouterr().err
+    assert "Traceback" not in errors
+    assert SECRET not in errors
+    assert len([line for line in errors.splitlines() if line.startswith("error: ")]) == 1
+    return errors
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_bucket_that_does_not_exist(program: str, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    errors = refused(program, "s3://no-such-bucket/run", capsys)
+    assert "s3://no-such-bucket/run/" in errors
+    assert "there is no such bucket: make it first, or name another" in errors
+    assert not Folder("s3://").fs.exists("no-such-bucket")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_credentials_that_are_refused(program: str, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.check_credentials(after=0)
+    try:
+        errors = refused(program, on_s3("other").location, capsys)
+    finally:
+        server.check_credentials(after=float("inf"))
+    assert "access is refused" in errors
+    assert "check credentials and permissions" in errors
+
+
+def test_without_s3fs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
+    assert "pip install 'bat-dist[s3]'" in refused("train", "s3://bucket/run", capsys)
+
+
+class Bomb:
+    """Unpickling it leaves a folder behind."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.path),)
+
+
+def test_pickles_in_the_bucket_are_refused_and_not_run(
+    tmp_path: Path, server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bomb, place = tmp_path / "went off", on_s3("planted")
+    buffer = io.BytesIO()
+    np.savez(buffer, mem=np.array([Bomb(bomb)], dtype=object), fingerprint=np.array("x"))
+    place.write("memorization.npz", buffer.getvalue())
+    place.write("best.safetensors", pickle.dumps(Bomb(bomb)))
+    out = str(tmp_path / "out")
+    errors = refused("train", out, capsys, "--method", "bat", "--scores", f"{place}/memorization.npz")
+    assert f"{place}/memorization.npz cannot be read as npz" in errors
+    assert evaluate([*DATA, "--checkpoint", place.location, "--out", out]) == 2
+    assert f"{place}/best.safetensors cannot be read as safetensors" in capsys.readouterr().err
+    assert not bomb.exists()
+    with pytest.raises(OSError, match="went off"):
+        pickle.loads(pickle.dumps(Bomb(bomb / "below")))  # a dud proves nothing
+
+
+def test_credentials_are_in_no_object(there: Folder, trained_there: tuple[Folder, str]) -> None:
+    """Of all that the tests above have left; passes alone, but says more after them."""
+    fs = there.fs
+    objects = {path: fs.cat_file(path) for path in fs.find(BUCKET)}
+    assert len(objects) > 40
+    for path, content in objects.items():
+        assert SECRET.encode() not in content, path
+        assert KEY.encode() not in content, path
+    assert SECRET not in trained_there[1]
