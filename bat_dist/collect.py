@@ -29,10 +29,11 @@ def options(argv: Sequence[str]) -> list[str]:
 
 def _collect(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.orchestration.collecting import collect
     from bat_dist.orchestration.settings import CollectSettings
 
     settings, _ = parse(CollectSettings, options(argv), prog="bat-dist collect", description=DESCRIPTION)
+    from bat_dist.orchestration.collecting import collect  # after --help: it loads numpy
+
     for fetched in collect(settings):
         print(fetched)
     return 0

@@ -1,6 +1,7 @@
 """An evaluation on Ray: the ledger's units, done by workers, those first that others wait for."""
 
 from collections import deque
+from typing import Any
 
 import ray
 from torch import nn
@@ -11,17 +12,23 @@ from bat_dist.evaluation.ledger import Frame, Ledger
 from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
+from bat_dist.orchestration.metrics import IMAGES
 from bat_dist.orchestration.nodes import job_session
-from bat_dist.orchestration.pool import Failed, Resources, Work, run_units, worker_resources
-from bat_dist.orchestration.rows import note_failure, progress
+from bat_dist.orchestration.pace import progress
+from bat_dist.orchestration.pool import Failed, Work, run_units
+from bat_dist.orchestration.resources import worker_resources
+from bat_dist.orchestration.rows import note_failure
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.orchestration.subject import Subject
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import source_hash
 from bat_dist.storage.status import failure_name
+from bat_dist.storage.unit_log import append_log
 from bat_dist.training.precision import default_device
 
 _CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 _THOUSAND = 1000
+_WHAT = "attacks"  # the units are called, in metrics
 
 
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
@@ -48,14 +55,20 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     )
     ledger = Ledger(folder, plan, frame)
     if units := ledger.begin():
-        with job_session(settings, folder, all_write=False):
+        with job_session(settings, folder, all_write=False) as is_cluster:
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
-            asked = settings.cpus_per_worker, settings.gpus_per_worker, settings.num_workers
-            _work_off(ledger, units, args, worker_resources(*asked, of="worker"), settings.num_workers)
+            asked, limit = (
+                (settings.cpus_per_worker, settings.gpus_per_worker),
+                settings.wait_minutes if is_cluster else None,
+            )
+            resources = worker_resources(*asked, of="worker", wait_minutes=limit)
+            how: dict[str, Any] = {"resources": resources, "num_workers": settings.num_workers}
+            how["expected_source"] = source_hash() if is_cluster else None
+            _work_off(ledger, units, args, how)
     return ledger.evaluation()
 
 
-def _work_off(ledger: Ledger, units: list[Unit], args: list, resources: Resources, num_workers: int | None) -> None:
+def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any]) -> None:
     """Have all units done, and those that come up on the way."""
     weights = {stage: ledger.plan.weight(stage) for stage in ledger.plan.stages}
     queue: deque[Unit] = deque()
@@ -73,7 +86,7 @@ def _work_off(ledger: Ledger, units: list[Unit], args: list, resources: Resource
     add(units)
     done, failed = 0, 0
     with progress("thousand passes", total=left() // _THOUSAND, done=0) as tick:
-        how = {"resources": resources, "num_workers": num_workers, "give_up_on": (ValueError,), "smaller": _halved}
+        how = {**how, "what": _WHAT, "give_up_on": (ValueError,), "smaller": _halved}
         for outcome in run_units(queue, build, args, **how):
             unit: Unit = outcome.unit
             name = str(unit.stage)
@@ -84,13 +97,21 @@ def _work_off(ledger: Ledger, units: list[Unit], args: list, resources: Resource
             else:
                 add(ledger.record(unit, outcome.row))
                 ledger.folder.remove(failure_name(name, unit.number))
+            append_log(ledger.folder, name, unit.number, outcome.records)
             before, done = done, done + unit.passes
             tick(failed, by=done // _THOUSAND - before // _THOUSAND, total=(done + left()) // _THOUSAND)
 
 
 def build(dataset: Dataset, network: nn.Module, settings: Settings, keep_adversarial: bool) -> Work:
     """Runs once in each worker."""
-    return build_work(dataset, network, settings, keep_adversarial=keep_adversarial, device=default_device())
+    work = build_work(dataset, network, settings, keep_adversarial=keep_adversarial, device=default_device())
+
+    def counted(unit: Unit) -> dict[str, Any]:
+        row = work(unit)
+        IMAGES.tell(len(unit.images), what=_WHAT)
+        return row
+
+    return counted
 
 
 def _halved(unit: Unit) -> Unit:

@@ -11,11 +11,15 @@ import ray
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
+from bat_dist.orchestration.heartbeat import Heartbeat
+from bat_dist.orchestration.metrics import CountedLoader
 from bat_dist.orchestration.nodes import job_session
-from bat_dist.orchestration.pool import Work, worker_resources
+from bat_dist.orchestration.pool import Work
+from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import source_hash
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.training.loop import NonFiniteLoss
 from bat_dist.training.precision import default_device, warn_if_emulated
@@ -91,10 +95,13 @@ def build_work(
     loader: str,
     function: Callable[..., dict[str, Any]],
     settings: TrialSettings | EnsembleSettings,
+    what: str,
 ) -> Work:
     """Runs once in each worker: the loaders, and a function of the unit's number alone."""
     device = default_device()
-    train_loader, test_loader = (dataset_loader(loader, dataset, name, device=device) for name in ("train", "test"))
+    train_loader, test_loader = (
+        CountedLoader(dataset_loader(loader, dataset, name, device=device), what) for name in ("train", "test")
+    )
 
     def work(unit: int) -> dict[str, Any]:
         return function(
@@ -116,9 +123,10 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     )
     if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
         return store, Filled(job.num_rows, 0, (), {}, 0.0)
-    with job_session(settings, folder, all_write=False):
-        asked = settings.cpus_per_trial, settings.gpus_per_trial, settings.num_workers
-        resources = worker_resources(*asked, of="trial")
+    heart = Heartbeat(folder, job.what, total=job.num_rows)
+    with heart, job_session(settings, folder, all_write=False) as is_cluster:
+        asked, limit = (settings.cpus_per_trial, settings.gpus_per_trial), settings.wait_minutes if is_cluster else None
+        resources = worker_resources(*asked, of="trial", wait_minutes=limit)
         warn_if_emulated(settings.precision)
         store = opened()
         filled = fill_rows(
@@ -126,11 +134,13 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
             folder,
             job.num_rows,
             build_work,
-            [ray.put(dataset), settings.loader, job.function, job.settings],
+            [ray.put(dataset), settings.loader, job.function, job.settings, job.what],
             what=job.what,
             resources=resources,
             num_workers=settings.num_workers,
             give_up_on=(NonFiniteLoss,),
+            heart=heart,
+            expected_source=source_hash() if is_cluster else None,
         )
     return store, filled
 

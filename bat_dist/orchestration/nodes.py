@@ -88,19 +88,6 @@ def alive_nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def most_resources() -> dict[str, float]:
-    """What the session's cluster has, or what its autoscaler may bring if that is more."""
-    from ray._private.state import state
-
-    try:
-        promised = state.get_max_resources_from_cluster_config() or {}
-    except Exception as error:  # not a public function: without it, what is there counts
-        log.debug("no word from the autoscaler: %s", error)
-        promised = {}
-    present = ray.cluster_resources()
-    return {name: max(present.get(name, 0), promised.get(name, 0)) for name in present | promised}
-
-
 @dataclass(frozen=True)
 class NodeReport:
     """What one node says of itself."""

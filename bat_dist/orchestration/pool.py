@@ -9,18 +9,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions as rx
 
 from bat_dist.config import RunError, UserError
+from bat_dist.orchestration import metrics
+from bat_dist.orchestration.resources import Resources, most_workers
 from bat_dist.orchestration.session import describe_resources
+from bat_dist.orchestration.worker import NOWHERE, Place, Row, Work, Worker, seconds_since
+from bat_dist.storage.unit_log import Record, record
 
 log = logging.getLogger(__name__)
-
-Row = dict[str, Any]
-Work = Callable[[Any], Row]
 
 MAX_ATTEMPTS = 3
 MAX_LOSSES = 30  # of a unit through lost machines, which is not the unit's fault
@@ -33,88 +34,78 @@ class WorkersCannotStart(RunError):
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What one worker occupies: CPU cores (also its number of threads) and GPUs (fractions share one)."""
-
-    cpus: int = 1
-    gpus: float = 0.0
-
-    @classmethod
-    def of_worker(cls, cpus: int, gpus: float | None) -> "Resources":
-        """What the user asked for; None is one GPU where the session's cluster has any."""
-        return cls(cpus, float(ray.cluster_resources().get("GPU", 0) > 0) if gpus is None else gpus)
-
-    def fit_into(self, node: dict[str, float]) -> int:
-        """How many workers a node with these resources holds."""
-        by_cpu = int(node.get("CPU", 0) / self.cpus + 1e-9)
-        if not self.gpus:
-            return by_cpu
-        per_gpu = int(1 / self.gpus + 1e-9) if self.gpus <= 1 else 0
-        gpus = int(node.get("GPU", 0))
-        return min(by_cpu, gpus * per_gpu if per_gpu else int(gpus / self.gpus))
-
-
-def worker_resources(cpus: int, gpus: float | None, num_workers: int | None, *, of: str) -> Resources:
-    """What a worker occupies, `cpus_per_{of}` and `gpus_per_{of}` as the user asked for.
-
-    Raises UserError if no node of the session can ever hold one; with num_workers it may wait for others to come.
-    """
-    resources = Resources.of_worker(cpus, gpus)
-    if num_workers is None and not any(resources.fit_into(node["Resources"]) for node in ray.nodes()):
-        raise UserError(
-            f"no node holds a worker with {resources.cpus} CPUs and {resources.gpus:g} GPUs: "
-            f"there are {describe_resources()}; "
-            f"lower cpus_per_{of} or gpus_per_{of}, or give num_workers to wait for larger nodes"
-        )
-    return resources
-
-
-@dataclass(frozen=True)
 class Done:
-    """A finished unit and its row."""
+    """A finished unit and its row.  records: its log (see `unit_log`), over all attempts."""
 
     unit: Any
     row: Row
+    records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A unit that was given up, and why."""
+    """A unit that was given up, and why.  records: as in `Done`."""
 
     unit: Any
     reason: str
     attempts: int
+    records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
 
 
-@ray.remote
-class _Worker:
-    """An actor that is set up once and then works on one unit after another."""
+class Running(NamedTuple):
+    """A unit at work, where, and since how many seconds."""
 
-    def setup(self, threads: int, build: Callable[..., Work], *args: Any) -> str:
-        import torch
+    unit: Any
+    host: str
+    pid: int
+    seconds: float
 
-        torch.set_num_threads(threads)
-        self._work = build(*args)
-        return ray.get_runtime_context().get_node_id()
 
-    def run(self, unit: Any) -> Row:
-        return self._work(unit)
+@dataclass(frozen=True)
+class _Job:
+    """What `run_units` was asked for."""
+
+    build: Callable[..., Work]
+    args: Sequence[Any]
+    resources: Resources
+    what: str
+    num_workers: int | None
+    give_up_on: tuple[type[Exception], ...]
+    smaller: Callable[[Any], Any] | None
+    expected_source: str | None
+
+    @property
+    def for_worker(self) -> tuple[Any, ...]:
+        """The arguments of `Worker.setup`."""
+        return (self.resources.cpus, self.what, self.expected_source, self.give_up_on, self.build, *self.args)
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """A unit in a worker's hands.  started: the record of it, for the case that the worker never answers."""
+
+    unit: Any
+    attempt: int
+    started: Record
+    since: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
 class _Seat:
-    """The driver's view of one worker: `unit` is None while it is being set up, or idle."""
+    """The driver's view of one worker: `turn` is None while it is being set up, or idle."""
 
     actor: Any
-    unit: Any = None
-    node: str | None = None
+    turn: _Turn | None = None
+    place: Place = NOWHERE
 
 
 @dataclass
-class _Record:
+class _Tally:
+    """What is known of a unit that is not settled, and came back at least once."""
+
     attempts: int = 0
     losses: int = 0
-    reasons: list[str] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
 
 
 def run_units(
@@ -123,21 +114,31 @@ def run_units(
     args: Sequence[Any],
     *,
     resources: Resources,
+    what: str = "units",
     num_workers: int | None = None,
     give_up_on: tuple[type[Exception], ...] = (),
     smaller: Callable[[Any], Any] | None = None,
+    expected_source: str | None = None,
+    watch: Callable[[Callable[[], list[Running]]], None] | None = None,
 ) -> Iterator[Done | Failed]:
     """Run `build(*args)(unit)` for every unit on Ray and yield each outcome once, as it comes.
 
     `build` runs once in each worker; large `args` are best given as object references, which Ray copies once per node.
-    As many workers run as the cluster holds, also when it grows; `num_workers` asks for that many (an autoscaler sees
+    As many workers run as the cluster holds, also when it grows, and as many are asked for as its autoscaler may bring;
+    `num_workers` asks for that many (an autoscaler sees
     the wish).  One unit per worker is in flight.  A unit whose worker process died or that raised is tried MAX_ATTEMPTS
     times; one that raised an exception of `give_up_on` is not tried again; the loss of a machine does not count.
     units: a deque may be added to between two outcomes; workers then wait for that, instead of being let go one by one.
+    what: the units are called, in metrics.
     smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
-    Raises UserError if no machine is large enough, WorkersCannotStart if setting up fails everywhere.
+    expected_source: `source_hash` that every worker must have, also one that joins late.
+    watch: is given a function that tells, from any thread, what is running.
+    Raises UserError if no machine is large enough or one has another source, WorkersCannotStart if setting up fails
+    everywhere.
     """
-    pool = _Pool(build, args, resources, num_workers, give_up_on, smaller)
+    pool = _Pool(_Job(build, args, resources, what, num_workers, give_up_on, smaller, expected_source))
+    if watch:
+        watch(pool.running)
     try:
         yield from pool.outcomes(units)
     finally:
@@ -145,20 +146,22 @@ def run_units(
 
 
 class _Pool:
-    def __init__(self, build, args, resources: Resources, num_workers: int | None, give_up_on, smaller):
-        self.build, self.args, self.resources = build, args, resources
-        self.num_workers, self.give_up_on, self.smaller = num_workers, give_up_on, smaller
+    """Holds what is in flight and nothing else: a thousand units and many lost machines leave nothing behind."""
+
+    def __init__(self, job: _Job):
+        self.job = job
         self.seats: dict[Any, _Seat] = {}  # by the reference we wait for
         self.idle: list[_Seat] = []
-        self.records: dict[Any, _Record] = {}
+        self.tallies: dict[Any, _Tally] = {}
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
     def outcomes(self, units: Iterable[Any]) -> Iterator[Done | Failed]:
         self.may_grow = isinstance(units, deque)
         self.queue: deque[Any] = units if isinstance(units, deque) else deque(units)
-        while self.queue or any(seat.unit is not None for seat in self.seats.values()):
+        while self.queue or self._num_busy():
             self._fill_seats()
+            metrics.WORKERS_BUSY.tell(self._num_busy(), what=self.job.what)
             ready, _ = ray.wait(list(self.seats), num_returns=1, timeout=1.0)
             if not ready:
                 self._say_if_waiting()
@@ -166,26 +169,35 @@ class _Pool:
                 if outcome := self._settle(ref, self.seats.pop(ref)):
                     yield outcome
 
+    def running(self) -> list[Running]:
+        """What is at work now.  Another thread may ask."""
+        turns = [(seat.turn, seat.place) for seat in list(self.seats.values())]
+        return [Running(turn.unit, place.host, place.pid, seconds_since(turn.since)) for turn, place in turns if turn]
+
     def close(self) -> None:
+        metrics.WORKERS_BUSY.tell(0, what=self.job.what)
         for seat in (*self.seats.values(), *self.idle):
             ray.kill(seat.actor)
+        self.seats.clear()
+        self.idle.clear()
+
+    def _num_busy(self) -> int:
+        return sum(seat.turn is not None for seat in self.seats.values())
 
     def _fill_seats(self) -> None:
         while self.queue and self.idle:
             self._next_unit(self.idle.pop())
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
-            self.wanted, self.looked_at = self.num_workers or self._capacity(), now
-        busy = sum(seat.unit is not None for seat in self.seats.values())
-        while len(self.seats) < min(max(self.wanted, 1), len(self.queue) + busy):
-            actor = _Worker.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus).remote()
-            self.seats[actor.setup.remote(self.resources.cpus, self.build, *self.args)] = _Seat(actor)
-
-    def _capacity(self) -> int:
-        return sum(self.resources.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
+            self.wanted, self.looked_at = self.job.num_workers or most_workers(self.job.resources), now
+        resources = self.job.resources
+        while len(self.seats) < min(max(self.wanted, 1), len(self.queue) + self._num_busy()):
+            actor = Worker.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
+            self.seats[actor.setup.remote(*self.job.for_worker)] = _Seat(actor)
 
     def _settle(self, ref: Any, seat: _Seat) -> Done | Failed | None:
         """Take what a worker answered, and give it the next unit."""
+        turn = seat.turn
         try:
             answer: Any = ray.get(ref)
         except rx.RayTaskError as error:
@@ -193,64 +205,85 @@ class _Pool:
         except rx.RayError as error:  # the actor died, its machine was lost, or its answer was
             return self._lost(seat, error)
         self.failed_starts = 0
-        if seat.unit is None:
-            seat.node = answer
+        if turn is None:
+            seat.place = answer
             self._next_unit(seat)
             return None
-        unit = seat.unit
         self._next_unit(seat)
-        return Done(unit, answer)
+        self._tally(turn.unit).records += answer.records
+        if answer.row is None:
+            return self._again_or_failed(turn.unit, answer.reason, hopeless=answer.hopeless)
+        metrics.UNITS_DONE.tell(what=self.job.what)
+        return Done(turn.unit, answer.row, tuple(self.tallies.pop(turn.unit).records))
 
     def _next_unit(self, seat: _Seat) -> None:
+        seat.turn = None
         if self.queue:
-            seat.unit = self.queue.popleft()
-            self.seats[seat.actor.run.remote(seat.unit)] = seat
+            unit = self.queue.popleft()
+            attempt = 1 + (self.tallies[unit].attempts if unit in self.tallies else 0)
+            started = record("started", attempt=attempt, host=seat.place.host, pid=seat.place.pid)
+            seat.turn = _Turn(unit, attempt, started)
+            self.seats[seat.actor.run.remote(unit, attempt)] = seat
         elif self.may_grow:
-            seat.unit = None
             self.idle.append(seat)
         else:
             ray.kill(seat.actor)
 
     def _raised(self, seat: _Seat, error: rx.RayTaskError) -> Failed | None:
+        """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""
         cause = error.cause if isinstance(error.cause, Exception) else error
-        reason = f"{type(cause).__name__}: {cause}"
-        if seat.unit is None:
+        reason, turn = f"{type(cause).__name__}: {cause}", seat.turn
+        if turn is None:
             ray.kill(seat.actor)
             if isinstance(cause, UserError):
                 raise cause
             self._failed_start(reason)
             return None
-        unit = seat.unit
         self._next_unit(seat)
-        return self._again_or_failed(unit, reason, hopeless=isinstance(cause, self.give_up_on))
+        self._note(turn, seat.place, "failed", reason=reason)
+        return self._again_or_failed(turn.unit, reason)
 
     def _lost(self, seat: _Seat, error: rx.RayError) -> Failed | None:
         ray.kill(seat.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if seat.unit is None:
+        if (turn := seat.turn) is None:
             self._failed_start(reason)
             return None
-        if seat.node not in alive and self._record(seat.unit).losses < MAX_LOSSES:
-            self._record(seat.unit).losses += 1
-            log.warning("unit %s goes back to the queue: its machine was lost", seat.unit)
-            self.queue.appendleft(seat.unit)
+        metrics.UNITS_LOST.tell(what=self.job.what)
+        self._note(turn, seat.place, "lost", reason=reason, text=str(error).strip())
+        tally = self._tally(turn.unit)
+        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        if seat.place.node_id not in alive and tally.losses < MAX_LOSSES:
+            tally.losses += 1
+            log.warning("unit %s goes back to the queue: its machine, %s, was lost", turn.unit, seat.place.host)
+            self._note_retry(tally)
+            self.queue.appendleft(turn.unit)
             return None
-        return self._again_or_failed(seat.unit, reason, smaller=self.smaller)
+        return self._again_or_failed(turn.unit, reason, smaller=self.job.smaller)
 
     def _again_or_failed(
         self, unit: Any, reason: str, *, hopeless: bool = False, smaller: Callable[[Any], Any] | None = None
     ) -> Failed | None:
-        record = self.records.pop(unit, None) or _Record()
-        record.attempts += 1
-        record.reasons.append(reason)
-        if hopeless or record.attempts >= MAX_ATTEMPTS:
-            return Failed(unit, record.reasons[-1], record.attempts)
-        log.warning("unit %s, attempt %d of %d: %s", unit, record.attempts, MAX_ATTEMPTS, reason)
+        tally = self.tallies.pop(unit)
+        tally.attempts += 1
+        if hopeless or tally.attempts >= MAX_ATTEMPTS:
+            metrics.UNITS_FAILED.tell(what=self.job.what)
+            return Failed(unit, reason, tally.attempts, tuple(tally.records))
+        log.warning("unit %s, attempt %d of %d: %s", unit, tally.attempts, MAX_ATTEMPTS, reason)
+        self._note_retry(tally)
         again = smaller(unit) if smaller else unit
-        self.records[again] = record
+        self.tallies[again] = tally
         self.queue.append(again)
         return None
+
+    def _note(self, turn: _Turn, place: Place, event: str, **more: Any) -> None:
+        """Record an attempt of which its worker does not tell."""
+        about = {"attempt": turn.attempt, "host": place.host, "pid": place.pid, "seconds": seconds_since(turn.since)}
+        self._tally(turn.unit).records += [turn.started, record(event, **about, **more)]
+
+    def _note_retry(self, tally: _Tally) -> None:
+        metrics.UNITS_RETRIED.tell(what=self.job.what)
+        tally.records.append(record("retried", attempt=tally.attempts + 1))
 
     def _failed_start(self, reason: str) -> None:
         self.failed_starts += 1
@@ -258,14 +291,14 @@ class _Pool:
         if self.failed_starts >= MAX_ATTEMPTS:
             raise WorkersCannotStart(f"{self.failed_starts} workers in a row could not be set up; the last: {reason}")
 
-    def _record(self, unit: Any) -> _Record:
-        return self.records.setdefault(unit, _Record())
+    def _tally(self, unit: Any) -> _Tally:
+        return self.tallies.setdefault(unit, _Tally())
 
     def _say_if_waiting(self) -> None:
         now = time.monotonic()
-        if any(seat.unit is not None for seat in self.seats.values()):
+        if self._num_busy():
             self.waiting_since = now
         elif now - self.waiting_since > WAITING_INTERVAL:
             self.waiting_since = now
-            wish = f"{self.resources.cpus} CPUs and {self.resources.gpus:g} GPUs"
+            wish = f"{self.job.resources.cpus} CPUs and {self.job.resources.gpus:g} GPUs"
             log.warning("no worker yet: starting, or waiting for %s among %s", wish, describe_resources())

@@ -167,9 +167,16 @@ def _train_on_ray(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
     from ray.train.torch import TorchTrainer
 
     from bat_dist.orchestration.nodes import job_session
+    from bat_dist.orchestration.resources import worker_resources
 
-    with job_session(asked, plan.record.folder, all_write=True):
-        resources = _resources(asked)
+    with job_session(asked, plan.record.folder, all_write=True) as is_cluster:
+        resources = worker_resources(
+            asked.cpus_per_worker,
+            asked.gpus_per_worker,
+            of="worker",
+            number=asked.num_workers,
+            wait_minutes=asked.wait_minutes if is_cluster else None,
+        ).bundle
         config = {
             "plan": ray.put(plan),
             "loader": asked.loader,
@@ -201,41 +208,27 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     import ray
     import ray.train.torch
 
+    from bat_dist.orchestration.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
+
     logging.getLogger("bat_dist").setLevel(logging.INFO)
     torch.set_num_threads(config["threads"])
     plan: Plan = ray.get(config["plan"])
     device = ray.train.torch.get_device()
-    material = plan.material(dataset_loader(config["loader"], plan.dataset, "train", device=device))
-    trackers = partial(_open_trackers, plan, config["track"])
+    loader = CountedLoader(dataset_loader(config["loader"], plan.dataset, "train", device=device), "training")
+    if device.type == "cuda":
+        keep_telling(partial(tell_gpu_memory, "training"))
     try:
         history = run.train(
             plan.settings,
-            material,
+            plan.material(loader),
             plan.record,
             device=device,
             world=World.current(),
-            open_trackers=trackers,
+            open_trackers=lambda first: [*_open_trackers(plan, config["track"], first), EpochTracker(first)],
         )
     except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
         return {"non_finite": str(error)}
     return {"history": history}
-
-
-def _resources(asked: TrainSettings) -> dict[str, float]:
-    """What a worker occupies.  Raises UserError if the machines at hand can never hold all workers."""
-    import ray
-
-    from bat_dist.orchestration.pool import Resources
-    from bat_dist.orchestration.session import describe_resources
-
-    each = Resources.of_worker(asked.cpus_per_worker, asked.gpus_per_worker)
-    room = sum(each.fit_into(node["Resources"]) for node in ray.nodes() if node["Alive"])
-    if room < asked.num_workers:
-        raise UserError(
-            f"no room for {asked.num_workers} workers with {each.cpus} CPUs and {each.gpus:g} GPUs each: there are "
-            f"{describe_resources()}; lower num_workers, cpus_per_worker or gpus_per_worker"
-        )
-    return {"CPU": float(each.cpus)} | ({"GPU": each.gpus} if each.gpus else {})
 
 
 @contextmanager

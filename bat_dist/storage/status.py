@@ -1,10 +1,19 @@
-"""What a result folder of `memorize` holds, in words, without running anything."""
+"""What a result folder of `memorize` holds, and whether a driver is at work on it, in words, from its files alone."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Any
 
 from bat_dist.config import UserError
 from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStore
+from bat_dist.storage.rows import RowStatus, RowStore
+from bat_dist.storage.unit_log import log_name
 
 STORES = {"trials": "trials", "ensemble": "members"}  # folder -> what its rows are called
+PROGRESS = "progress.json"  # the driver's sign of life, written every 15 s
+SILENT = 60.0  # seconds without one after which the driver counts as gone
+GO_ON = "the same command goes on"
 
 
 def failure_name(what: str, row: int) -> str:
@@ -18,19 +27,91 @@ def failures(folder: Folder, what: str) -> dict[int, str]:
     return {note["row"]: note["reason"] for note in sorted(notes, key=lambda note: note["row"])}
 
 
-def describe(folder: Folder) -> str:
-    """A few lines per store.  Raises UserError if the folder holds none."""
-    stores = {name: store for name in STORES if (store := RowStore.existing(folder / name))}
+def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
+    """Some lines on the driver, and a few per store.  Raises UserError if the folder holds no store."""
+    stores = {STORES[name]: store for name in STORES if (store := RowStore.existing(folder / name))}
     if not stores:
         raise UserError(f"{folder} holds no trials: run bat-dist memorize --out {folder} first")
-    return "\n".join(_describe_store(folder, store, STORES[name]) for name, store in stores.items())
-
-
-def _describe_store(folder: Folder, store: RowStore, what: str) -> str:
-    status, failed = store.status(), failures(folder, what)
-    lines = [f"{store.folder}: {status.complete.sum()} of {store.num_rows} {what} complete"]
-    if status.damaged:
-        lines.append(f"  damaged, to be run again: {', '.join(map(str, status.damaged))}")
-    lines += [f"  {what} {row} failed: {reason}" for row, reason in failed.items()]
-    lines.append("  " + ", ".join(f"{key}={value}" for key, value in store.identity.items()))
+    status = {what: store.status() for what, store in stores.items()}
+    lines = [*_describe_driver(folder, status, clock)]
+    for what, store in stores.items():
+        lines += _describe_store(folder, store, status[what], what)
     return "\n".join(lines)
+
+
+def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: str) -> Iterable[str]:
+    yield f"{store.folder}: {status.complete.sum()} of {store.num_rows} {what} complete"
+    if status.damaged:
+        yield f"  damaged, to be run again: {', '.join(map(str, status.damaged))}"
+    for row, reason in failures(folder, what).items():
+        known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
+        yield f"  {what} {row} failed: {reason}{known}"
+    yield "  " + ", ".join(f"{key}={value}" for key, value in store.identity.items())
+
+
+def _describe_driver(folder: Folder, status: Mapping[str, RowStatus], clock: Callable[[], float]) -> Iterable[str]:
+    if not folder.exists(PROGRESS):  # a folder of an older version, or of imported scores
+        return ()
+    try:
+        progress = folder.read_json(PROGRESS)
+        age = max(0.0, clock() - datetime.fromisoformat(progress["written"]).timestamp())
+        if progress["state"] == "running" and age <= SILENT:
+            return list(_at_work(progress, age))
+        there = status.get(progress["what"])
+        complete = there is not None and bool(there.complete[: progress["total"]].all())
+        return [f"not running: {_last_word(progress, ago(age), complete=complete)}"]
+    except (UserError, LookupError, TypeError, ValueError) as error:
+        return [f"{PROGRESS} is not as a driver writes it ({error}): nothing is known of the driver"]
+
+
+def _at_work(progress: Mapping[str, Any], age: float) -> Iterable[str]:
+    what = progress["what"]
+    yield f"running: driver {progress['pid']} on {progress['host']}, last sign of life {ago(age)}"
+    if progress["done"] is None:
+        yield "  starting: connecting to Ray, or waiting for nodes"
+        return
+    rate = f", {progress['per_hour']:,.0f} {what}/h" if progress["per_hour"] else ""
+    left = progress["seconds_left"]
+    left = "" if left is None else f", {duration(max(0.0, left - age))} left"
+    failed = f", {progress['failed']} failed" if progress["failed"] else ""
+    yield f"  {progress['done']:,} of {progress['total']:,} {what}{rate}{left}{failed}"
+    hosts: dict[str, list[str]] = {}
+    for now in progress["running"]:
+        hosts.setdefault(now["host"], []).append(f"{now['unit']} (for {duration(now['seconds'] + age)})")
+    for host, units in sorted(hosts.items()):
+        yield f"  on {host}: {what} {', '.join(units)}"
+    if not hosts:
+        yield f"  no {what} at work: workers are starting, or waiting for room"
+
+
+def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str:
+    """How a driver that is not at work ended.  complete: all that it was to do is in the store."""
+    what, total, failed = progress["what"], progress["total"], progress["failed"]
+    driver = f"driver {progress['pid']} on {progress['host']}"
+    match progress["state"]:
+        case "done":
+            return f"{driver} ended {when}, all {total:,} {what} done"
+        case "incomplete":
+            return f"{driver} ended {when}, {failed:,} of {total:,} {what} failed; the same command tries them again"
+        case "stopped":
+            return f"{driver} was stopped {when} ({progress['reason']}); {GO_ON}"
+        case "running" if complete:
+            return f"{driver} gave its last sign of life {when}, and all {total:,} {what} are done"
+        case "running":
+            since = f"no sign of life from {driver} since {progress['written']} ({when})"
+            return f"{since}: it was killed or its machine was lost; {GO_ON}"
+    raise ValueError(f"state {progress['state']!r}")
+
+
+def ago(seconds: float) -> str:
+    """`4 s ago`, `3 h ago`."""
+    for size, name in ((86_400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def duration(seconds: float) -> str:
+    """`0:01:09`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

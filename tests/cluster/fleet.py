@@ -18,7 +18,8 @@ os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER":
 import psutil
 from ray.cluster_utils import Cluster
 
-from bat_dist.orchestration.pool import Done, Resources, run_units
+from bat_dist.orchestration.pool import Done, run_units
+from bat_dist.orchestration.resources import Resources
 
 WORKERS_PER_NODE = 2
 NODE = {

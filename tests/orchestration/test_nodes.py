@@ -7,7 +7,7 @@ import pytest
 
 from bat_dist.config import RunError, UserError
 from bat_dist.orchestration import nodes
-from bat_dist.orchestration.nodes import NodeReport, check_nodes, most_resources, wait_for_nodes, wait_for_room
+from bat_dist.orchestration.nodes import NodeReport, check_nodes, wait_for_nodes, wait_for_room
 from bat_dist.storage.files import Folder
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -56,12 +56,3 @@ def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     start = now[0]
     wait_for_room(lambda: next(room), {"CPU": 1.0, "GPU": 4.0}, 3, 1.0)
     assert now[0] == start + 1
-
-
-def test_an_autoscalers_promise_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray._private.state import state
-
-    assert most_resources()["CPU"] == 2
-    assert most_resources().get("GPU", 0) == 0
-    monkeypatch.setattr(state, "get_max_resources_from_cluster_config", lambda: {"GPU": 8, "CPU": 1})
-    assert (most_resources()["GPU"], most_resources()["CPU"]) == (8, 2)

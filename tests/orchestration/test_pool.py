@@ -1,23 +1,38 @@
 """Work on Ray actors: every unit once, whatever happens to its worker."""
 
+import gc
+import itertools
+import logging
 import os
+import socket
 import sys
 import time
+import tracemalloc
+import warnings
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
+import ray.exceptions as rx
 
 from bat_dist.config import UserError
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.subsets import subset_mask
-from bat_dist.orchestration.pool import MAX_ATTEMPTS, Done, Failed, Resources, WorkersCannotStart, run_units
-from bat_dist.orchestration.rows import Pace, conclude, fill_rows
+from bat_dist.orchestration import pool
+from bat_dist.orchestration.heartbeat import Heartbeat
+from bat_dist.orchestration.pace import Pace
+from bat_dist.orchestration.pool import MAX_ATTEMPTS, Done, Failed, WorkersCannotStart, run_units
+from bat_dist.orchestration.resources import Resources
+from bat_dist.orchestration.rows import Filled, conclude, fill_rows
+from bat_dist.orchestration.worker import NOWHERE, Answer, check_source
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import source_hash
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import describe, failures
+from bat_dist.storage.unit_log import read_log
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
@@ -126,6 +141,160 @@ def test_workers_that_cannot_start_end_the_run() -> None:
         list(run_units(range(3), wrong_input, [], resources=ONE_CPU))
 
 
+def test_a_worker_with_other_code_than_the_driver_ends_the_run_by_name() -> None:
+    check_source(None)
+    check_source(source_hash())
+    with pytest.raises(UserError, match=f"{socket.gethostname()} runs another bat_dist"):
+        list(run_units(range(3), squares, [0], resources=ONE_CPU, expected_source="0" * 12))
+
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def speaks(folder):
+    """Unit 1 raises at first, unit 2 dies at first, unit 3 always raises."""
+    log = logging.getLogger("bat_dist.somewhere")
+
+    def work(unit):
+        log.debug("too fine")
+        log.info("unit %d speaks", unit)
+        warnings.warn(f"unit {unit} warns", stacklevel=1)
+        logging.getLogger("another.package").error("not ours")
+        first = not (Path(folder) / str(unit)).exists()
+        (Path(folder) / str(unit)).touch()
+        if unit == 3 or (unit == 1 and first):
+            raise ValueError("no access to s3://me:secret@host/data")
+        if unit == 2 and first:
+            os._exit(1)
+        return {"process": os.getpid()}
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[int, Done | Failed]:
+    folder = str(tmp_path_factory.mktemp("spoken"))
+    return {outcome.unit: outcome for outcome in run_units(range(4), speaks, [folder], resources=ONE_CPU)}
+
+
+def story(outcome: Done | Failed) -> list[tuple[str, int]]:
+    return [(record["event"], record["attempt"]) for record in outcome.records if record["event"] != "message"]
+
+
+def test_records_tell_of_every_attempt(spoken: dict[int, Done | Failed]) -> None:
+    again = [("retried", 2), ("started", 2)]
+    assert story(spoken[0]) == [("started", 1), ("done", 1)]
+    assert story(spoken[1]) == [("started", 1), ("failed", 1), *again, ("done", 2)]
+    assert story(spoken[2]) == [("started", 1), ("lost", 1), *again, ("done", 2)]
+    last = [("retried", 3), ("started", 3), ("failed", 3)]
+    assert story(spoken[3]) == [("started", 1), ("failed", 1), *again, ("failed", 2), *last]
+    for outcome in spoken.values():
+        times = [record["time"] for record in outcome.records]
+        assert times[0] <= times[-1] <= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1))
+
+
+def test_records_name_the_place_the_time_and_the_reason(spoken: dict[int, Done | Failed]) -> None:
+    for unit, outcome in spoken.items():
+        for record in outcome.records:
+            if record["event"] != "retried":
+                assert record["host"] == socket.gethostname()
+            if record["event"] in ("done", "failed", "lost"):
+                assert 0 <= record["seconds"] < 60
+        if isinstance(outcome, Done):
+            assert outcome.records[-1]["pid"] == outcome.row["process"], unit
+    died = next(record for record in spoken[2].records if record["event"] == "lost")
+    assert died["pid"] not in (0, os.getpid(), spoken[2].records[-1]["pid"])
+    assert died["reason"].startswith("worker lost: ActorDiedError")
+    failed = next(record for record in spoken[3].records if record["event"] == "failed")
+    assert failed["reason"] == "ValueError: no access to s3://***@host/data"
+    assert failed["text"].startswith("Traceback")
+    assert "secret" not in str(spoken[3].records)
+
+
+def test_records_hold_what_was_said_in_each_attempt_and_nothing_else(spoken: dict[int, Done | Failed]) -> None:
+    for unit, attempts in ((0, 1), (1, 2), (2, 1), (3, 3)):  # what a process said that died is lost with it
+        said = [(r["level"], r["text"].split(" (")[0]) for r in spoken[unit].records if r["event"] == "message"]
+        assert said == attempts * [("INFO", f"unit {unit} speaks"), ("WARNING", f"UserWarning: unit {unit} warns")]
+
+
+def test_what_is_running_is_told_with_its_place() -> None:
+    seen, ask = [], []
+
+    def slow():
+        return lambda unit: time.sleep(1.0) or {}
+
+    outcomes = run_units(range(2), slow, [], resources=ONE_CPU, num_workers=2, watch=ask.append)
+    for _ in outcomes:
+        seen.append(ask[0]())
+    assert [(now.unit, now.host) for now in seen[0]] in ([], [(0, socket.gethostname())], [(1, socket.gethostname())])
+    assert seen[-1] == []
+    assert ask[0]() == []
+
+
+class FakeRay:
+    """Workers that answer at once; every seventh answer is the loss of a machine, every fifth one a failure."""
+
+    def __init__(self) -> None:
+        self.number, self.asked, self.killed, self.nodes_calls = itertools.count(), {}, 0, 0
+
+    def options(self, **_: Any) -> "FakeRay":
+        return self
+
+    def remote(self, *args: Any) -> Any:
+        """Of the class: an actor.  Of its methods, which are the actor itself: a reference."""
+        if not args:
+            return self
+        self.asked[ref := next(self.number)] = args
+        return ref
+
+    setup = run = property(lambda self: self)
+
+    def wait(self, refs: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        return refs[:1], refs[1:]
+
+    def get(self, ref: int) -> Any:
+        if len(args := self.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id=f"node {ref}")
+        if ref % 7 == 0:
+            raise rx.NodeDiedError("the machine is gone")
+        failed = ref % 5 == 0
+        records = [{"event": "failed" if failed else "done", "text": "x" * 1000}]
+        return Answer(None, records, "bad luck") if failed else Answer({"value": args[0]}, records)
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.nodes_calls += 1
+        return [{"NodeID": "alive", "Alive": True, "Resources": {"CPU": 8}}]
+
+
+def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, settled = FakeRay(), bytearray(2000)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    monkeypatch.setattr(pool.log, "disabled", True)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    outcomes = crowd.outcomes(range(2000))
+    tracemalloc.start()
+    for outcome in itertools.islice(outcomes, 100):
+        settled[outcome.unit] += 1
+    before = tracemalloc.get_traced_memory()[0]
+    for outcome in outcomes:
+        settled[outcome.unit] += 1
+    del outcome
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert settled == bytearray([1]) * 2000
+    assert 200 < fake.nodes_calls < 500  # a call for each loss, none for each unit
+    assert grown < 20_000  # the records of 2000 units are two megabytes
+    assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
+
+
+# ---------------------------------------------------------------------------------------------------- in flight
+
+
 def slow_marker(folder):
     def work(unit):
         (Path(folder) / str(unit)).touch()
@@ -197,18 +366,10 @@ def test_a_lookup_table_memorizes_the_unique_samples_and_not_the_duplicates(tmp_
         assert found.mem[i] < 0.7
 
 
-def fill(store: RowStore, folder: Path, num_rows: int, build, *args, give_up_on=()):
-    return fill_rows(
-        store,
-        Folder(folder),
-        num_rows,
-        build,
-        args,
-        what="trials",
-        resources=ONE_CPU,
-        num_workers=None,
-        give_up_on=give_up_on,
-    )
+def fill(store: RowStore, folder: Path, num_rows: int, build, *args, give_up_on=()) -> Filled:
+    how = {"what": "trials", "resources": ONE_CPU, "num_workers": None, "give_up_on": give_up_on}
+    with Heartbeat(Folder(folder), "trials", total=num_rows) as heart:
+        return fill_rows(store, Folder(folder), num_rows, build, args, **how, heart=heart)
 
 
 def fails_at_first(marker):
@@ -229,13 +390,19 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
     assert first.failed == {2: "ArithmeticError: loss inf in epoch 1"}
     assert failures(Folder(tmp_path), "trials") == first.failed
     assert "trials 2 failed: ArithmeticError: loss inf" in describe(Folder(tmp_path))
+    assert "its log: logs/trials-2.jsonl" in describe(Folder(tmp_path))
     assert conclude(first, "trials") == 1
-    assert "the same command tries them again" in capsys.readouterr().err
+    errors = capsys.readouterr().err
+    assert "the same command tries them again" in errors
+    assert "its log: logs/trials-2.jsonl" in errors
     marker.touch()
     second = fill(store, tmp_path, 4, fails_at_first, str(marker))
     assert (second.kept, second.computed, second.failed) == (3, 1, {})
     assert conclude(second, "trials") == 0
     assert failures(Folder(tmp_path), "trials") == {}
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [f"trials-{row}.jsonl" for row in range(4)]
+    kept = [record["event"] for record in read_log(Folder(tmp_path), "trials", 2)]
+    assert kept == ["started", "failed", "started", "done"]  # of both runs
 
 
 def test_pace_counts_only_what_was_done_now() -> None:

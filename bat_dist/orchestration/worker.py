@@ -1,0 +1,92 @@
+"""A worker: a Ray actor that is set up once and then works on one unit after another.  `pool` has them."""
+
+import logging
+import os
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import ray
+import torch
+
+from bat_dist.config import UserError
+from bat_dist.orchestration import metrics
+from bat_dist.storage.provenance import source_hash
+from bat_dist.storage.unit_log import Record, Scribe
+
+Row = dict[str, Any]
+Work = Callable[[Any], Row]
+
+
+class Place(NamedTuple):
+    """Where a worker is."""
+
+    node_id: str
+    host: str
+    pid: int
+
+
+NOWHERE = Place("", "", 0)
+
+
+class Answer(NamedTuple):
+    """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless."""
+
+    row: Row | None
+    records: list[Record]
+    reason: str = ""
+    hopeless: bool = False
+
+
+@ray.remote
+class Worker:
+    """An actor that is set up once and then works on one unit after another."""
+
+    def setup(
+        self,
+        threads: int,
+        what: str,
+        expected_source: str | None,
+        give_up_on: tuple[type[Exception], ...],
+        build: Callable[..., Work],
+        *args: Any,
+    ) -> Place:
+        """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's."""
+        check_source(expected_source)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
+        torch.set_num_threads(threads)
+        self._give_up_on, self._work = give_up_on, build(*args)
+        if torch.cuda.is_available():
+            metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
+        return Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid())
+
+    def run(self, unit: Any, attempt: int) -> Answer:
+        """Work on one unit, and note what is said meanwhile."""
+        scribe, start = Scribe(attempt), time.perf_counter()
+        scribe.note("started")
+        try:
+            with scribe.listening():
+                row = self._work(unit)
+        except Exception as error:
+            reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
+            scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
+            return Answer(None, scribe.records, reason, hopeless)
+        scribe.note("done", seconds=seconds_since(start))
+        return Answer(row, scribe.records)
+
+
+def check_source(expected: str | None) -> None:
+    """Raise UserError, naming this host, if it runs another bat_dist than the one with this `source_hash`."""
+    if expected is not None and source_hash() != expected:
+        raise UserError(
+            f"{socket.gethostname()} runs another bat_dist ({source_hash()}) than the driver ({expected}): bring the "
+            "driver's there (`ray up --no-restart` does)"
+        )
+
+
+def seconds_since(start: float) -> float:
+    """Since a time of `time.perf_counter`, to the millisecond."""
+    return round(time.perf_counter() - start, 3)
