@@ -33,6 +33,8 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
+        if page.parent.name == "cluster":  # a command goes on in the next line, of a comment or of YAML
+            text = re.sub(r"\n#? +(?=--\w)", " ", text).replace("(one line)", "")
         lines = re.findall(r"^\s*(?:\$\(BIN\)/)?bat-dist +(\w+ .*--.*)$", text, flags=re.MULTILINE)
         lines += [f"{verb} {options}" for verb, options in re.findall(SUBMITTED, text, flags=re.MULTILINE)]
         found += [(page.name, line) for line in lines if "..." not in line and "--help" not in line]
