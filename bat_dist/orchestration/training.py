@@ -144,12 +144,13 @@ def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any
     warn_if_emulated(asked.precision)
     if record.folder.exists(run.STATE):
         load_tensors(record.folder, run.STATE)  # a damaged one is better found here than by each worker
-    run.begin(record)
-    record.folder.write("config.yaml", config.encode())
-    try:
-        history = _train_on_ray(plan, asked) if asked.num_workers else _train_here(plan, asked)
-    except NonFiniteBatch as error:
-        raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
+    with _room(asked, record.folder) as worker:
+        run.begin(record)
+        record.folder.write("config.yaml", config.encode())
+        try:
+            history = _train_on_ray(plan, asked, worker) if asked.num_workers else _train_here(plan, asked)
+        except NonFiniteBatch as error:
+            raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
     return run.finish(record, plan.settings, history)
 
 
@@ -160,44 +161,52 @@ def _train_here(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
     return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers)
 
 
-def _train_on_ray(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
-    """Data-parallel training; a lost worker or machine costs the epoch it was in."""
-    import ray
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
+@contextmanager
+def _room(asked: TrainSettings, folder: Folder) -> Iterator[dict[str, float]]:
+    """A Ray session with room for all workers, and what each occupies; without workers there is neither."""
+    if not asked.num_workers:
+        yield {}
+        return
     from bat_dist.orchestration.nodes import job_session
     from bat_dist.orchestration.resources import worker_resources
 
-    with job_session(asked, plan.record.folder, all_write=True) as is_cluster:
-        resources = worker_resources(
+    with job_session(asked, folder, all_write=True) as is_cluster:
+        yield worker_resources(
             asked.cpus_per_worker,
             asked.gpus_per_worker,
             of="worker",
             number=asked.num_workers,
             wait_minutes=asked.wait_minutes if is_cluster else None,
         ).bundle
-        config = {
-            "plan": ray.put(plan),
-            "loader": asked.loader,
-            "threads": asked.cpus_per_worker,
-            "track": asked.track,
-        }
-        with _ray_storage(plan.record.folder) as storage, _followed(plan.record.folder, plan.settings.recipe.epochs):
-            trainer = TorchTrainer(
-                _worker,
-                train_loop_config=config,
-                scaling_config=ray.train.ScalingConfig(
-                    num_workers=asked.num_workers, use_gpu="GPU" in resources, resources_per_worker=resources
-                ),
-                run_config=ray.train.RunConfig(
-                    **storage, failure_config=ray.train.FailureConfig(max_failures=asked.max_failures)
-                ),
-            )
-            try:
-                outcome = trainer.fit().return_value or {}
-            except ray.train.TrainingFailedError as error:
-                raise RunError(f"{error}\nfinished epochs are kept; the same command goes on from there") from None
+
+
+def _train_on_ray(plan: Plan, asked: TrainSettings, worker: dict[str, float]) -> list[dict[str, Any]]:
+    """Data-parallel training; a lost worker or machine costs the epoch it was in.  worker: what each occupies."""
+    import ray
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    config = {
+        "plan": ray.put(plan),
+        "loader": asked.loader,
+        "threads": asked.cpus_per_worker,
+        "track": asked.track,
+    }
+    with _ray_storage(plan.record.folder) as storage, _followed(plan.record.folder, plan.settings.recipe.epochs):
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=asked.num_workers, use_gpu="GPU" in worker, resources_per_worker=worker
+            ),
+            run_config=ray.train.RunConfig(
+                **storage, failure_config=ray.train.FailureConfig(max_failures=asked.max_failures)
+            ),
+        )
+        try:
+            outcome = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise RunError(f"{error}\nfinished epochs are kept; the same command goes on from there") from None
     if "non_finite" in outcome:
         raise NonFiniteBatch(outcome["non_finite"], [])
     return outcome["history"]

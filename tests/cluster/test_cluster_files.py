@@ -4,6 +4,7 @@ Ray's own code judges where it can: its validation of launcher files, its readin
 and its AWS provider against a simulated AWS.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -511,6 +512,7 @@ class Job:
 
     def __init__(self, folder: Path):
         self.folder = folder
+        self.started: list[subprocess.Popen[str]] = []
         self.number = os.getpid() * 10 + 1
         self.logs = Path(f"/tmp/bat-dist-{self.number}")
         bin = folder / "bin"
@@ -531,14 +533,17 @@ class Job:
             "STATE": "RUNNING",
             "HEAD_FAILS": "",
         }
-        return subprocess.Popen(
+        process = subprocess.Popen(
             ["bash", SLURM, *words],
             cwd=self.folder,
             env=variables | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, *words: str, **environment: str) -> tuple[int, str]:
         process = self.start(*words, **environment)
@@ -564,6 +569,12 @@ class Job:
 def job(tmp_path: Path) -> Iterator[Job]:
     job = Job(tmp_path)
     yield job
+    for process in job.started:  # nothing is left if all is well
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if process.stdout:
+            process.stdout.close()
+        process.wait()
     for path in job.logs.glob("*"):
         path.unlink()
     if job.logs.exists():
