@@ -16,15 +16,18 @@ if ! dpkg -s "${system_packages[@]}" >/dev/null 2>&1; then
   command -v apt-get >/dev/null || fail "no apt-get here: install ${system_packages[*]} by hand"
   say "installing system packages"
   root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-  root apt-get update -qq
-  root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${system_packages[@]}" >/dev/null
+  wait_for_lock="-o DPkg::Lock::Timeout=600"  # a new machine updates itself at first
+  # shellcheck disable=SC2086
+  root apt-get $wait_for_lock update -qq
+  # shellcheck disable=SC2086
+  root env DEBIAN_FRONTEND=noninteractive apt-get $wait_for_lock install -y -qq --no-install-recommends "${system_packages[@]}" >/dev/null
 fi
 
 mkdir -p "$home"
 if [ ! -x "$venv/bin/python" ]; then
   python=$(command -v python3.11 || command -v python3.12 || true)
-  [ -n "$python" ] || fail "Python 3.11 or 3.12 is needed (python3.11 -m venv must work)"
-  "$python" -m venv "$venv"
+  [ -n "$python" ] || fail "Python 3.11 or 3.12 is needed"
+  "$python" -m venv "$venv" || { rm -rf "$venv"; fail "$python -m venv does not work: install python3-venv and python3-dev"; }
 fi
 
 # What is installed is known by the hash of all that decides it.
@@ -33,7 +36,7 @@ hash=$(cd "$source" && { echo "$extras"; find bat_dist pyproject.toml constraint
 if [ "$(cat "$home/installed" 2>/dev/null)" != "$hash" ]; then
   say "installing the package with [$extras]"
   rm -f "$home/installed"
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$source/constraints.txt" "$source[$extras]"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --constraint "$source/constraints.txt" "${source}[$extras]"
   # The version may be the one that was there: the code must be this one.
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall "$source"
   echo "$hash" > "$home/installed"

@@ -25,6 +25,7 @@ class Lab:
 
     def __init__(self, hosts: Hosts):
         self.hosts = hosts
+        self._submitted: list[Submitted] = []
 
     def up(self, *options: str) -> str:
         """`ray up` from the laptop."""
@@ -37,7 +38,15 @@ class Lab:
     def submit(self, script: str, *words: str, options: Sequence[str] = ()) -> "Submitted":
         """`ray submit` in the background."""
         command = ["ray", "submit", *options, YAML, f"bat_dist/{script}.py", "--", *words]
-        return Submitted(self.hosts.command("laptop", _in_clone(command)), self.hosts.base / "submit.log")
+        job = Submitted(self.hosts.command("laptop", _in_clone(command)), self.hosts.base / "submit.log")
+        self._submitted.append(job)
+        return job
+
+    def end(self) -> None:
+        """Lose the connections that are still open."""
+        for job in self._submitted:
+            job.process.kill()
+            job.process.wait(timeout=20)
 
     def on_head(self, line: str, *, timeout: float = 120, check: bool = True) -> str:
         """What a line prints in a login shell of the head."""
@@ -79,10 +88,6 @@ class Submitted:
         """Its exit code."""
         return self.process.wait(timeout=seconds)
 
-    def end(self) -> None:
-        """Lose the connection: the laptop is closed."""
-        self.process.send_signal(signal.SIGKILL)
-
 
 @contextmanager
 def object_store(lab: Lab, bucket: str):
@@ -95,9 +100,9 @@ def object_store(lab: Lab, bucket: str):
         until(lambda: "Error" not in lab.on_laptop(["python", "-c", make], check=False), seconds=60, what="bucket")
         yield f"s3://{bucket}"
     finally:
-        server.kill()
         for number in lab.hosts.processes("store", "moto.server"):
             os.kill(number, signal.SIGKILL)
+        server.wait(timeout=20)
 
 
 @contextmanager
@@ -111,7 +116,10 @@ def cluster_lab():
         lab.on_laptop(["ray", "get-auth-token", "--generate"])
         lab.up()
         lab.wait_for_nodes(len(NODES))
-        yield lab
+        try:
+            yield lab
+        finally:
+            lab.end()
 
 
 def num_done(out: Path | str) -> int:
