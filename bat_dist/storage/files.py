@@ -110,6 +110,12 @@ class Folder:
             with suppress(FileNotFoundError):
                 self._patiently(self.fs.rm_file, name)
 
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder and all in it; nothing happens if it is not there."""
+        if self.exists(name):
+            with suppress(FileNotFoundError):
+                self._patiently(self.fs.rm, name, recursive=True)
+
     def _patiently(self, call: Callable[..., T], name: str, *args: Any, **kwargs: Any) -> T:
         return patiently(f"{self}/{name}".rstrip("/"), call, f"{self.root}/{name}".rstrip("/"), *args, **kwargs)
 

@@ -175,7 +175,8 @@ class Lease:
                 self._is_away = False
             except Exception as error:  # of any file system
                 if not self._is_away:
-                    log.warning("%s/%s cannot be renewed, trying on: %s", self._folder, LOCK, error)
+                    reason = error.__cause__ or error
+                    log.warning("%s/%s cannot be renewed, trying on: %s", self._folder, LOCK, reason)
                 self._is_away = True
                 continue
             if rival is not None:

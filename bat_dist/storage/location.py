@@ -1,6 +1,8 @@
-"""The file system of a location, set up so that a lost link is noticed within a minute."""
+"""The file system of a location, set up so that a lost link is noticed in about a minute."""
 
+import asyncio
 import functools
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fsspec
@@ -14,6 +16,8 @@ OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _S3 = ("s3://", "s3a://")
 _TIMEOUTS = {"connect_timeout": 5, "read_timeout": 30}
 _RETRIES = {"total_max_attempts": 2, "mode": "standard"}  # the waiting is done by `patience`, which says so
+SILENCE = 70.0  # seconds for one request: two tries of the client
+SLOWEST = 1e5  # bytes a second, and so much longer for what is sent
 
 
 def open_location(location: str) -> tuple[Any, str]:
@@ -36,10 +40,26 @@ def client_options(location: str) -> dict[str, Any]:
 
 
 def patient(fs: Any) -> Any:
-    """The file system without tries of its own on top of its client's, which would multiply the time-outs."""
-    if hasattr(fs, "retries"):  # s3fs
+    """The file system; if it is s3fs, without tries of its own, which would multiply time-outs, and with a limit.
+
+    Its client's read time-out begins when all has been sent, and it sends when the server has said that it may: without
+    the limit, a write to one that says nothing would wait until the kernel gives the connection up.
+    """
+    if hasattr(fs, "_call_s3"):
         fs.retries = 1
+        fs._call_s3 = _limited(type(fs)._call_s3.__get__(fs))
     return fs
+
+
+def _limited(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def limited(method: str, *args: Any, **kwargs: Any) -> Any:
+        limit = SILENCE + len(kwargs.get("Body", b"")) / SLOWEST
+        try:
+            return await asyncio.wait_for(call(method, *args, **kwargs), limit)
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or f"no answer to {method} within {limit:.0f} s") from error
+
+    return limited
 
 
 @functools.cache

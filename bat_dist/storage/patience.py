@@ -75,7 +75,7 @@ def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
             now = _clock()
             if began is None:
                 began, since = now, time.strftime("%H:%M:%S")
-            reason = without_passwords(f"{type(error).__name__}: {error}")
+            reason = without_passwords(f"{type(error).__name__}: {error}".removesuffix(": "))
             if _once.get() or _lost or now + pause - began > PATIENCE_SECONDS:
                 _lost = _lost or not _once.get()
                 raise RunError(_given_up(place, since, reason)) from error

@@ -159,9 +159,7 @@ class RowStore:
             block = slice(rows.start, rows.stop)
             try:
                 columns = {name: self._patiently(array.__getitem__, block) for name, array in self._arrays.items()}
-            except _STORAGE:
-                raise
-            except Exception:  # a chunk is damaged: find out which
+            except Exception:  # a chunk is damaged: find out which; or the storage is away, which the first row says
                 yield from map(self._row_or_none, rows)
             else:
                 yield from ({name: column[place] for name, column in columns.items()} for place in range(len(rows)))

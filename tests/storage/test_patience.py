@@ -213,7 +213,7 @@ def shaky(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return call
 
-    for name in ("cat_file", "pipe_file", "ls", "rm_file", "makedirs"):
+    for name in ("cat_file", "pipe_file", "ls", "rm", "rm_file", "makedirs"):
         monkeypatch.setattr(MemoryFileSystem, name, wrapped(MemoryFileSystem, name))
     for name in ("get", "set"):
         call = wrapped(FsspecStore, name)
@@ -237,9 +237,12 @@ def test_files_are_read_and_written_through_a_shaky_link(shaky: list[str]) -> No
     assert folder.names("nothing/x-*") == []
     folder.remove("a.json")
     assert not folder.exists("a.json")
+    folder.remove_folder("failed")
+    folder.remove_folder("failed")
+    assert not folder.exists("failed/x-1.npz")
     save_tensors(folder, "state.safetensors", {"a": torch.arange(3)}, {"epoch": 3})
     assert load_tensors(folder, "state.safetensors")[1] == {"epoch": 3}
-    assert set(shaky) == {"cat_file", "pipe_file", "ls", "rm_file", "makedirs"}  # each of them was met
+    assert set(shaky) == {"cat_file", "pipe_file", "ls", "rm", "rm_file", "makedirs"}  # each of them was met
 
 
 def test_a_write_whose_answer_was_lost_is_found_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
