@@ -246,14 +246,15 @@ class _Pool:
     def _lost(self, seat: _Seat, error: rx.RayError) -> Failed | None:
         ray.kill(seat.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        machine_lost = _machine_lost(error, seat.place)
         if (turn := seat.turn) is None:
-            self._failed_start(reason)
+            if not machine_lost:
+                self._failed_start(reason)
             return None
         metrics.UNITS_LOST.tell(what=self.job.what)
         self._note(turn, seat.place, "lost", reason=reason, text=str(error).strip())
         tally = self._tally(turn.unit)
-        alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-        if seat.place.node_id not in alive and tally.losses < MAX_LOSSES:
+        if machine_lost and tally.losses < MAX_LOSSES:
             tally.losses += 1
             log.warning("unit %s goes back to the queue: its machine, %s, was lost", turn.unit, seat.place.host)
             self._note_retry(tally)
@@ -302,3 +303,10 @@ class _Pool:
             self.waiting_since = now
             wish = f"{self.job.resources.cpus} CPUs and {self.job.resources.gpus:g} GPUs"
             log.warning("no worker yet: starting, or waiting for %s among %s", wish, describe_resources())
+
+
+def _machine_lost(error: rx.RayError, place: Place) -> bool:
+    """Whether a worker went with its machine, as far as is known: Ray may find out only later that a node is dead."""
+    if isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error):
+        return True
+    return place is not NOWHERE and not any(node["NodeID"] == place.node_id and node["Alive"] for node in ray.nodes())

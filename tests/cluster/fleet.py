@@ -7,7 +7,6 @@ import json
 import os
 import random
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import Any
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
 
 import psutil
+import ray
 from ray.cluster_utils import Cluster
 
 from bat_dist.orchestration.pool import Done, run_units
@@ -43,31 +43,22 @@ def main(num_units: int, num_nodes: int, seconds: float) -> dict[str, Any]:
     """Do all units, and sample the driver's memory and handles on the way."""
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(num_nodes)]
-    ended, deaths, draw = threading.Event(), 0, random.Random(0)
-
-    def kill_now_and_then() -> None:
-        nonlocal deaths
-        while not ended.wait(seconds):
-            node = nodes.pop(draw.randrange(len(nodes)))
-            cluster.remove_node(node, allow_graceful=False)
-            deaths += 1
-            nodes.append(cluster.add_node(**NODE))
-
-    killer = threading.Thread(target=kill_now_and_then)
+    draw, deaths, last_death = random.Random(0), 0, 0.0
     outcomes: Counter[int] = Counter()
     wrong, samples, start = [], [], time.monotonic()
     me = psutil.Process()
     for outcome in run_units(range(num_units), build, (), resources=Resources(1, 1.0)):
-        if not outcomes:
-            killer.start()  # once work has begun
         outcomes[outcome.unit] += 1
         if not isinstance(outcome, Done) or outcome.row != {"square": outcome.unit**2}:
             wrong.append(str(outcome))
         if sum(outcomes.values()) % 50 == 0:
             samples.append((me.memory_info().rss, me.num_fds(), me.num_threads()))
-    ended.set()
-    killer.join()
+        if time.monotonic() - last_death > seconds:
+            cluster.remove_node(nodes.pop(draw.randrange(len(nodes))), allow_graceful=False)
+            nodes.append(cluster.add_node(wait=False, **NODE))
+            deaths, last_death = deaths + 1, time.monotonic()
     took = time.monotonic() - start
+    ray.shutdown()
     cluster.shutdown()
     once = sorted(outcomes) == list(range(num_units)) and set(outcomes.values()) == {1}
     return {"once": once, "wrong": wrong, "deaths": deaths, "seconds": took, "samples": samples}

@@ -292,6 +292,30 @@ def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatc
     assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
 
 
+NODE_DIED = "The actor died because its node has died. Node Id: 0123"
+
+
+@pytest.mark.parametrize("error", [rx.RayError(NODE_DIED), rx.ActorUnavailableError("socket closed", None)])
+def test_machines_that_go_while_workers_start_do_not_end_the_run(
+    error: rx.RayError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a large machine holds, one after the other; three processes that do not start would end it."""
+    fake, gone = FakeRay(), iter([error] * 16)
+    get = fake.get
+    monkeypatch.setattr(fake, "get", lambda ref: _raise(lost) if (lost := next(gone, None)) else get(ref))
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
+    gone = iter([rx.RayError("the process was killed")] * 3)
+    with pytest.raises(WorkersCannotStart):
+        list(crowd.outcomes(range(4)))
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
 # ---------------------------------------------------------------------------------------------------- in flight
 
 
