@@ -132,7 +132,7 @@ def test_nothing_is_run_that_is_there(copy: Path, network: Path, monkeypatch: py
         raise AssertionError("Ray was started")
 
     before = flags(copy)
-    monkeypatch.setattr(evaluation, "ray_session", no_ray)
+    monkeypatch.setattr(evaluation, "job_session", no_ray)
     assert run(copy, network, *FEW) == 0
     np.testing.assert_equal(flags(copy), before)
 
@@ -369,7 +369,7 @@ def wait_for_more_units(out: Path, before: int, driver: subprocess.Popen) -> Non
 def kill_a_worker(driver: subprocess.Popen) -> int:
     """kill -9 of one of this driver's workers; how many."""
     for process in psutil.process_iter(["cmdline"]):
-        if "ray::_Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
+        if "ray::Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
             process.kill()
             return 1
     return 0

@@ -113,7 +113,11 @@ class Lease:
         self._thread = threading.Thread(target=self._live, name="lease", daemon=True)
 
     def __enter__(self) -> "Lease":
-        self.acquire()
+        try:
+            self.acquire()
+        except KeyboardInterrupt:  # while it waits
+            self.release()
+            raise
         return self
 
     def __exit__(self, *_error: Any) -> None:
@@ -136,7 +140,8 @@ class Lease:
     def release(self) -> None:
         """Give it back, if it is still ours."""
         self._ended.set()
-        self._thread.join(self._seconds / 4)  # it may hang with the storage
+        if self._thread.is_alive():
+            self._thread.join(self._seconds / 4)  # it may hang with the storage
         try:
             with tried_once():
                 if self._is_ours(self._read()):

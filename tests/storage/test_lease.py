@@ -229,6 +229,15 @@ def test_a_holder_lives_through_storage_that_is_away(
     assert caplog.text.count("cannot be renewed") == 1
 
 
+def test_who_is_interrupted_while_he_takes_it_leaves_none_behind(folder: Folder) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), waiting(folder, Time(interrupt)):
+        pass
+    assert not folder.exists(LOCK)
+
+
 def test_a_lease_removed_by_hand_is_written_again(folder: Folder) -> None:
     with Lease(folder, seconds=0.4):
         folder.remove(LOCK)
