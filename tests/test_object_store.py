@@ -36,7 +36,7 @@ ONE = ["--num_workers", "1"]
 TRIALS = [*DATA, *ONE, "--num_trials", "6", "--arch", "tinynet", "--epochs", "1", "--precision", "fp32"]
 RECIPE = ["--recipe", "fast", "--epochs", "6", "--batch_size", "32", "--num_steps", "10", "--precision", "fp32"]
 TRAINING = [*DATA, *RECIPE, "--method", "pgd_at", "--arch", "tinynet"]
-LEASE = 4.0  # seconds; a killed driver's is waited for
+LEASE = 3.0  # seconds; a killed driver's is waited for
 STOP_AND_GO = (signal.SIGSTOP, signal.SIGCONT)
 
 
@@ -231,7 +231,7 @@ def test_rows_lost_or_damaged_on_s3_are_computed_again_though_it_falls_silent(
     before = written(place)
     assert len(before) == 5
     stop, go_on = ((lambda number=number: server.process.send_signal(number)) for number in STOP_AND_GO)
-    with outage_at_first_row(stop, go_on, 10.0):
+    with outage_at_first_row(stop, go_on, 6.0):
         assert memorize([*TRIALS, "--out", out.location]) == 0
     assert_same(here, out, "memorization.npz")
     after = written(place)
