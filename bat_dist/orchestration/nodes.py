@@ -19,6 +19,7 @@ from bat_dist.orchestration.collecting import remember_run
 from bat_dist.orchestration.session import describe_resources, ray_session
 from bat_dist.orchestration.settings import RaySettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.patience import tried_once
 from bat_dist.storage.provenance import source_hash
 
 log = logging.getLogger(__name__)
@@ -143,10 +144,11 @@ def _report(location: str, name: str, content: bytes) -> NodeReport:
     host = socket.gethostname()
     problem = ""
     try:
-        folder = Folder(location)
-        sees = folder.exists(name) and folder.read(name) == content
-        if sees:  # and may it write?
-            folder.write(f"{name}-{host}-{secrets.token_hex(4)}", content)
+        with tried_once():  # a node that cannot reach it is to be named, not waited for
+            folder = Folder(location)
+            sees = folder.exists(name) and folder.read(name) == content
+            if sees:  # and may it write?
+                folder.write(f"{name}-{host}-{secrets.token_hex(4)}", content)
     except Exception as error:  # of any file system
         sees, problem = False, f" ({type(error).__name__}: {error})"
     return NodeReport(host, bat_dist.__version__, source_hash(), sees, problem)

@@ -257,8 +257,7 @@ def _ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
     try:
         yield {"name": name, **place}
     finally:
-        if folder.exists(name):
-            folder.fs.rm(f"{folder.root}/{name}", recursive=True)
+        folder.remove_folder(name)
 
 
 @contextmanager
