@@ -49,7 +49,7 @@ cluster-tools:
 
 # All that a cluster may do to a job, on several hosts of this machine, and the table in docs/reliability.md anew.
 drills: setup cluster-tools
-	BAT_DIST_DRILL_TABLE=docs/reliability.md $(BIN)/python -m pytest -m cluster tests/cluster
+	BAT_DIST_DRILL_TABLE=docs/reliability.md $(BIN)/python -m pytest -m "cluster or slow" tests/cluster
 
 format: setup
 	$(BIN)/ruff format .

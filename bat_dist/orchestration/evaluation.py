@@ -21,7 +21,6 @@ from bat_dist.orchestration.rows import note_failure
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.orchestration.subject import Subject
 from bat_dist.storage.files import Folder
-from bat_dist.storage.provenance import source_hash
 from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log
 from bat_dist.training.precision import default_device
@@ -55,15 +54,11 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     )
     ledger = Ledger(folder, plan, frame)
     if units := ledger.begin():
-        with job_session(settings, folder, all_write=False) as is_cluster:
+        with job_session(settings, folder, all_write=False) as terms:
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
-            asked, limit = (
-                (settings.cpus_per_worker, settings.gpus_per_worker),
-                settings.wait_minutes if is_cluster else None,
-            )
-            resources = worker_resources(*asked, of="worker", wait_minutes=limit)
-            how: dict[str, Any] = {"resources": resources, "num_workers": settings.num_workers}
-            how["expected_source"] = source_hash() if is_cluster else None
+            asked = settings.cpus_per_worker, settings.gpus_per_worker
+            resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
+            how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
             _work_off(ledger, units, args, how)
     return ledger.evaluation()
 

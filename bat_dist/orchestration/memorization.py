@@ -19,7 +19,6 @@ from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
-from bat_dist.storage.provenance import source_hash
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.training.loop import NonFiniteLoss
 from bat_dist.training.precision import default_device, warn_if_emulated
@@ -124,9 +123,9 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
         return store, Filled(job.num_rows, 0, (), {}, 0.0)
     heart = Heartbeat(folder, job.what, total=job.num_rows)
-    with heart, job_session(settings, folder, all_write=False) as is_cluster:
-        asked, limit = (settings.cpus_per_trial, settings.gpus_per_trial), settings.wait_minutes if is_cluster else None
-        resources = worker_resources(*asked, of="trial", wait_minutes=limit)
+    with heart, job_session(settings, folder, all_write=False) as terms:
+        asked = settings.cpus_per_trial, settings.gpus_per_trial
+        resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
         warn_if_emulated(settings.precision)
         store = opened()
         filled = fill_rows(
@@ -140,7 +139,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
             num_workers=settings.num_workers,
             give_up_on=(NonFiniteLoss,),
             heart=heart,
-            expected_source=source_hash() if is_cluster else None,
+            expected_source=terms.source,
         )
     return store, filled
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions as rx
@@ -24,26 +24,37 @@ from bat_dist.storage.provenance import source_hash
 
 log = logging.getLogger(__name__)
 
-A = TypeVar("A")
 LOOK_INTERVAL = 1.0  # seconds between looks at what has come
 SAY_INTERVAL = 15.0  # seconds between words about it
 CHECK_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the package
 
 
+class Terms(NamedTuple):
+    """What holds for a job's workers on a cluster: how long to wait for room, and which `source_hash` they must have.
+
+    None on a private Ray: nothing comes that is waited for, and all code is the driver's.
+    """
+
+    wait_minutes: float | None = None
+    source: str | None = None
+
+
 @contextmanager
-def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> Iterator[bool]:
-    """A Ray session whose nodes are fit for a job that writes to `folder`; True on a cluster, False on a private Ray.
+def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> Iterator[Terms]:
+    """A Ray session whose nodes are fit for a job that writes to `folder`.
 
     all_write: the workers write there too, not only the driver.
     Raises UserError for a cluster that does not answer, or a node with other code or without the folder; RunError if
     `min_nodes` nodes do not come in time.
     """
     with ray_session(settings.ray_address) as is_cluster:
-        if is_cluster:
-            wait_for_nodes(settings.min_nodes, settings.wait_minutes)
-            check_nodes(folder, all_write=all_write)
-            remember_run(folder)
-        yield is_cluster
+        if not is_cluster:
+            yield Terms()
+            return
+        wait_for_nodes(settings.min_nodes, settings.wait_minutes)
+        check_nodes(folder, all_write=all_write)
+        remember_run(folder)
+        yield Terms(settings.wait_minutes, source_hash())
 
 
 def wait_for_nodes(number: int, minutes: float) -> None:

@@ -66,11 +66,10 @@ def worker_resources(
     if wait_minutes is not None:
         wait_for_room(fits, each.bundle, number, wait_minutes)
     elif not fits():
+        plural, fewer = ("s", ", or num_workers") if number > 1 else ("", "")
         raise UserError(
-            f"no room for {number} worker{'s' * (number != 1)} with {each.cpus} CPUs and {each.gpus:g} GPUs each: "
-            f"there are {describe_resources()}; lower cpus_per_{of} or gpus_per_{of}"
-            + ", or num_workers"
-            * (number != 1)
+            f"no room for {number} worker{plural} with {each.cpus} CPUs and {each.gpus:g} GPUs each: "
+            f"there are {describe_resources()}; lower cpus_per_{of} or gpus_per_{of}{fewer}"
         )
     return each
 

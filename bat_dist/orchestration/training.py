@@ -170,13 +170,13 @@ def _room(asked: TrainSettings, folder: Folder) -> Iterator[dict[str, float]]:
     from bat_dist.orchestration.nodes import job_session
     from bat_dist.orchestration.resources import worker_resources
 
-    with job_session(asked, folder, all_write=True) as is_cluster:
+    with job_session(asked, folder, all_write=True) as terms:
         yield worker_resources(
             asked.cpus_per_worker,
             asked.gpus_per_worker,
             of="worker",
             number=asked.num_workers,
-            wait_minutes=asked.wait_minutes if is_cluster else None,
+            wait_minutes=terms.wait_minutes,
         ).bundle
 
 

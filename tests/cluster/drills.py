@@ -9,8 +9,8 @@ import re
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,7 @@ def hurt_and_resubmit(
 def records(out: str | Path) -> list[dict[str, Any]]:
     """All records of all units' logs, with their time in seconds as `at`."""
     logs = Folder(str(out)) / "logs"
-    lines = [line for name in logs.names("*.jsonl") for line in logs.read(name).splitlines()]
-    found = [json.loads(line) for line in lines]
-    return [r | {"at": datetime.fromisoformat(r["time"]).astimezone(UTC).timestamp()} for r in found]
+    return [found for name in logs.names("*.jsonl") for found in records_of(logs, name)]
 
 
 def trouble(out: Path, *, since: float) -> tuple[float, float, list[float]]:
@@ -146,8 +144,3 @@ def kill_processes(lab: Lab, host: str, pattern: str, *, most: int = 1000) -> No
     assert found, f"no process {pattern} on {host}"
     for number in found:
         os.kill(number, signal.SIGKILL)
-
-
-def as_json(results: Sequence[Result]) -> str:
-    """For a machine."""
-    return json.dumps([asdict(result) for result in results], indent=1)

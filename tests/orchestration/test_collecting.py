@@ -64,6 +64,14 @@ def test_from_a_uri_all_but_checkpoints_and_scrap(tmp_path: Path, capsys: pytest
     assert (place / "last.safetensors").read_bytes() == b"last.safetensors"
 
 
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    fsspec.filesystem("memory").pipe_file("/collect-evil/../../owned", b"x")  # an object store takes any key
+    words = [str(CLUSTER), "--out", str(tmp_path / "out"), "--runs", "memory://collect-evil"]
+    assert main(words) == 2
+    assert "leads out of its folder" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("owned"))
+
+
 def test_a_head_remembers_where_programs_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for _ in range(2):
