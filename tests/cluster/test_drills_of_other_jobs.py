@@ -1,6 +1,5 @@
 """Data-parallel training and a sharded AutoAttack lose a worker host, and end as if nothing had happened."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +75,6 @@ def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -
             np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
 
 
-@pytest.mark.skipif("BAT_DIST_DRILL_TABLE" not in os.environ, reason="not yet seen to end in time: make drills runs it")
 def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "evaluated-hurt"
     job = lab.submit("evaluate", "--checkpoint", str(trained), *EVALUATE, "--out", str(out))
