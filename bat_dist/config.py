@@ -7,8 +7,9 @@ A settings class is a frozen dataclass whose fields say what they mean and what 
         dataset: Annotated[Literal["digits", "cifar10"], Help("what to learn"), Group("data")]
         num_trials: Annotated[int, Ge(1), Help("number of leave-out trials")] = 1000
 
-Fields are int, float, bool, str, Literal, a tuple or list of these, or any of them with None. A field without
-a default is required. Constraints of `annotated_types` and validators of pydantic hold; rules between fields
+Fields are int, float, bool, str, Literal, a tuple or list of these, a dict, or any of them with None. A dict is a block
+of YAML, and `--name key=value ...` on the command line, which then wins over the file key by key. A field without a
+default is required. Constraints of `annotated_types` and validators of pydantic hold; rules between fields
 belong in `__post_init__`, as ValueError.
 
 A mistake of the user is a `UserError` wherever it is found, and `run_command` makes it exit code 2. Any other
@@ -28,7 +29,7 @@ import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -39,12 +40,13 @@ S = TypeVar("S")
 _Lines = list[tuple[str, Any, str]]  # name, value and place of each line of a file
 _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"} | {
     "array": "a list",
+    "object": "lines of `name: value`",
     "null": "none",
 }
 _LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
 _HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
 _STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
-_METAVARS = {"integer": "N", "number": "X", "string": "TEXT"}
+_METAVARS = {"integer": "N", "number": "X", "object": "NAME=VALUE ...", "string": "TEXT"}
 
 
 class UserError(ValueError):
@@ -103,14 +105,41 @@ def parse(
             raw, where = given[setting.name]
             try:
                 values[setting.name] = setting.read(raw, is_words=setting.name in typed)
+                if setting.is_mapping and setting.name in typed and setting.name in filed:
+                    values[setting.name] = setting.read(filed[setting.name][0], is_words=False) | values[setting.name]
             except UserError as error:
                 errors.append(f"{error} ({where})")
         elif setting.required and not unreadable:
             errors.append(f"{setting.name} is required: --{setting.name} {setting.metavar}{setting.note}")
+    return _made(settings_class, values, errors), {name: where for name, (_, where) in given.items()}
+
+
+def from_dict(settings_class: Callable[..., S], given: Mapping[str, Any], where: str) -> S:
+    """The settings from plain values, checked as `parse` checks those of a file.  where: `base`, for messages.
+
+    Raises ConfigError with all errors.
+    """
+    settings = _settings(settings_class)
+    _, errors = _known(settings, [(name, value, where) for name, value in given.items()])
+    values = {}
+    for setting in settings.values():
+        if setting.name in given:
+            try:
+                values[setting.name] = setting.read(given[setting.name], is_words=False)
+            except UserError as error:
+                errors.append(f"{error} ({where})")
+        elif setting.required:
+            errors.append(f"{setting.name} is required ({where})")
+    return _made(settings_class, values, errors)
+
+
+def _made(settings_class: Callable[..., S], values: dict[str, Any], errors: list[str]) -> S:
     if errors:
         raise ConfigError(errors)
     try:
-        return settings_class(**values), {name: where for name, (_, where) in given.items()}
+        return settings_class(**values)
+    except ConfigError:
+        raise
     except ValueError as error:  # from __post_init__
         raise ConfigError([str(error)]) from error
 
@@ -246,6 +275,7 @@ class _Setting:
         self.choices = {str(choice): choice for leaf in leaves for choice in _choices(leaf)}
         self.kinds = {member.get("type") for member in members}
         self.leaf_kinds = {leaf.get("type") for leaf in leaves}
+        self.is_mapping = "object" in self.kinds
         metavar = next((_METAVARS[kind] for kind in _METAVARS if kind in self.leaf_kinds), "")
         metavar = self.help.metavar or ("NAME" if self.choices else metavar)
         self.metavar = "" if "boolean" in self.kinds else metavar + " ..." * ("array" in self.kinds)
@@ -274,6 +304,8 @@ class _Setting:
         return f"{self.name} must be {self.rule}, got {_shown(value)}{near}{quote}"
 
     def _from_words(self, words: list[str]) -> Any:
+        if self.is_mapping:
+            return dict(map(self._pair, words))
         if "array" in self.kinds and words != ["none"]:
             return words
         if "boolean" in self.kinds and not words:
@@ -281,6 +313,16 @@ class _Setting:
         if len(words) != 1:
             raise UserError(f"{self.name} takes one value, {self.rule}, got {_shown(words)}")
         return words[0]
+
+    def _pair(self, word: str) -> tuple[str, Any]:
+        """`alpha=[0, 1]`: the value as YAML has it."""
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{self.name} wants NAME=VALUE ..., got {_shown(word)}")
+        try:
+            return name.strip(), yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"{self.name}: {_shown(value)} is not plain YAML") from error
 
 
 @functools.cache

@@ -31,7 +31,7 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 
 # What is installed is known by the hash of all that decides it.
-hash=$(cd "$source" && { echo "$extras"; find bat_dist pyproject.toml constraints.txt README.md LICENSE -type f \
+hash=$(cd "$source" && { echo "$extras"; find bat_dist tune_configs pyproject.toml constraints.txt README.md LICENSE -type f \
   ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum; } | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$home/installed" 2>/dev/null)" != "$hash" ]; then
   say "installing the package with [$extras]"

@@ -20,7 +20,7 @@ from bat_dist.storage.provenance import without_passwords
 
 RUNS = ".bat-dist/runs.jsonl"  # in the home of the head's user
 # Never wanted, and what is fetched only if asked.
-SCRAP = ("*.partial", ".driver.lock", ".ray_train-*", ".visible-*")
+SCRAP = ("*.partial", ".driver.lock", ".ray-*", ".visible-*")
 CHECKPOINTS = ("*.safetensors", "*.pt", "*.onnx")
 _PLAIN = re.compile(r"[A-Za-z0-9_./~@+=,:-]+")  # of a path on the head: a shell there reads it
 

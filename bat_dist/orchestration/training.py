@@ -5,7 +5,7 @@ import logging
 import math
 import secrets
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
 
+OnEpoch = Callable[[Mapping[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,18 +62,27 @@ class Plan:
         return Material(self.dataset, loader, self.held, mem, subsets)
 
 
-def make_plan(dataset: Dataset, asked: TrainSettings) -> Plan:
+def scores_of(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
+    """The scores that the settings name, read from their file.  Raises UserError as `read_scores`."""
+    if asked.scores:
+        chosen: dict[str, Any] = {"score": asked.score, "sigma": asked.sigma, "atypical_share": asked.atypical_share}
+        return read_scores(asked.scores, dataset, **chosen, undefined=asked.undefined)
+    if asked.sigma is not None or asked.atypical_share is not None:
+        raise UserError("sigma and atypical_share say which scores are atypical: give --scores too")
+    return None
+
+
+def make_plan(
+    dataset: Dataset,
+    asked: TrainSettings,
+    *,
+    find_scores: Callable[[Dataset, TrainSettings], TrainingScores | None] = scores_of,
+) -> Plan:
     """Check everything that can be checked before anything is written.
 
     Raises UserError for hyper-parameters, scores or a validation split that do not fit.
     """
-    scores = None
-    if asked.scores:
-        chosen: dict[str, Any] = {"score": asked.score, "sigma": asked.sigma, "atypical_share": asked.atypical_share}
-        chosen["undefined"] = asked.undefined
-        scores = read_scores(asked.scores, dataset, **chosen)
-    elif asked.sigma is not None or asked.atypical_share is not None:
-        raise UserError("sigma and atypical_share say which scores are atypical: give --scores too")
+    scores = find_scores(dataset, asked)
     try:
         given = asked.hyper_parameters
         if asked.method == "bat" and scores is not None:
@@ -131,9 +142,18 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
         )
 
 
-def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any]:
+def carry_out(
+    plan: Plan,
+    asked: TrainSettings,
+    *,
+    config: str,
+    on_epoch: OnEpoch = lambda row: None,
+    dataset_ref: Any = None,
+) -> dict[str, Any]:
     """Train, or go on, or find that it is done; returns the run's summary.  config: what is kept as `config.yaml`.
 
+    on_epoch: called with each epoch's row of the history, once it is on disk.
+    dataset_ref: Ray's reference to the plan's dataset, if it has one already.
     Raises UserError for a folder that holds another run or a damaged state, RunError if the training fails.
     """
     record = plan.record
@@ -148,17 +168,20 @@ def carry_out(plan: Plan, asked: TrainSettings, *, config: str) -> dict[str, Any
         run.begin(record)
         record.folder.write("config.yaml", config.encode())
         try:
-            history = _train_on_ray(plan, asked, worker) if asked.num_workers else _train_here(plan, asked)
+            if asked.num_workers:
+                history = _train_on_ray(plan, asked, worker, on_epoch, dataset_ref)
+            else:
+                history = _train_here(plan, asked, on_epoch)
         except NonFiniteBatch as error:
             raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
     return run.finish(record, plan.settings, history)
 
 
-def _train_here(plan: Plan, asked: TrainSettings) -> list[dict[str, Any]]:
+def _train_here(plan: Plan, asked: TrainSettings, on_epoch: OnEpoch) -> list[dict[str, Any]]:
     trackers = partial(_open_trackers, plan, asked.track)
     device = default_device()
     material = plan.material(dataset_loader(asked.loader, plan.dataset, "train", device=device))
-    return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers)
+    return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers, on_epoch=on_epoch)
 
 
 @contextmanager
@@ -180,19 +203,22 @@ def _room(asked: TrainSettings, folder: Folder) -> Iterator[dict[str, float]]:
         ).bundle
 
 
-def _train_on_ray(plan: Plan, asked: TrainSettings, worker: dict[str, float]) -> list[dict[str, Any]]:
+def _train_on_ray(
+    plan: Plan, asked: TrainSettings, worker: dict[str, float], on_epoch: OnEpoch, dataset_ref: Any
+) -> list[dict[str, Any]]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  worker: what each occupies."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
 
     config = {
-        "plan": ray.put(plan),
+        "dataset": dataset_ref or ray.put(plan.dataset),
+        "plan": ray.put(dataclasses.replace(plan, dataset=None)),
         "loader": asked.loader,
         "threads": asked.cpus_per_worker,
         "track": asked.track,
     }
-    with _ray_storage(plan.record.folder) as storage, _followed(plan.record.folder, plan.settings.recipe.epochs):
+    with ray_storage(plan.record.folder) as storage, _followed(plan, on_epoch):
         trainer = TorchTrainer(
             _worker,
             train_loop_config=config,
@@ -221,7 +247,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
     logging.getLogger("bat_dist").setLevel(logging.INFO)
     torch.set_num_threads(config["threads"])
-    plan: Plan = ray.get(config["plan"])
+    bare: Any = ray.get(config["plan"])
+    plan: Plan = dataclasses.replace(bare, dataset=ray.get(config["dataset"]))
     device = ray.train.torch.get_device()
     loader = CountedLoader(dataset_loader(config["loader"], plan.dataset, "train", device=device), "training")
     if device.type == "cuda":
@@ -241,14 +268,14 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
-    """Where Ray Train may keep its own notes: below the run's folder, which all machines see; removed at the end.
+def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
+    """Where Ray Train and Tune may keep their own notes: below the folder, which all machines see; removed at the end.
 
     A new name each time: a run that Ray has seen end it would not start again, and the resume state is ours.
     """
     import pyarrow.fs
 
-    name = f".ray_train-{secrets.token_hex(4)}"
+    name = f".ray-{secrets.token_hex(4)}"
     if folder.local_path is not None:
         place = {"storage_path": str(folder.local_path.absolute())}
     else:
@@ -261,8 +288,9 @@ def _ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _followed(folder: Folder, epochs: int) -> Iterator[None]:
-    """Log the epochs that appear in the folder's history while the block runs."""
+def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
+    """Log and tell the epochs that appear in the folder's history while the block runs."""
+    folder = plan.record.folder
     done, stop = len(run.read_history(folder)), threading.Event()
 
     def follow() -> None:
@@ -270,9 +298,14 @@ def _followed(folder: Folder, epochs: int) -> Iterator[None]:
         ending = False
         while not ending:
             ending = stop.wait(FOLLOW_SECONDS)  # and one last look
-            rows = run.read_history(folder)
+            try:
+                rows = run.read_history(folder)
+            except Exception as error:  # of any file system; the training has its own word on it
+                log.warning("%s cannot be read: %s", folder, error)
+                continue
             for row in rows[seen:]:
-                log.info(run.epoch_line(row, epochs))
+                log.info(run.epoch_line(row, plan.settings.recipe.epochs))
+                on_epoch(row)
             seen = max(seen, len(rows))
 
     thread = threading.Thread(target=follow, daemon=True)

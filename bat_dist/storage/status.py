@@ -33,7 +33,7 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     if not stores:
         raise UserError(f"{folder} holds no trials: run bat-dist memorize --out {folder} first")
     status = {what: store.status() for what, store in stores.items()}
-    lines = [*_describe_driver(folder, status, clock)]
+    lines = [*describe_driver(folder, status, clock)]
     for what, store in stores.items():
         lines += _describe_store(folder, store, status[what], what)
     return "\n".join(lines)
@@ -49,7 +49,10 @@ def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: st
     yield "  " + ", ".join(f"{key}={value}" for key, value in store.identity.items())
 
 
-def _describe_driver(folder: Folder, status: Mapping[str, RowStatus], clock: Callable[[], float]) -> Iterable[str]:
+def describe_driver(
+    folder: Folder, status: Mapping[str, RowStatus], clock: Callable[[], float] = time.time
+) -> Iterable[str]:
+    """Is one at work there, on what, or how did it end?  status: of the stores that it may have filled."""
     if not folder.exists(PROGRESS):  # a folder of an older version, or of imported scores
         return ()
     try:

@@ -84,10 +84,12 @@ def train(
     device: torch.device,
     world: World = THIS_PROCESS,
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda first_epoch: (),
+    on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> list[dict[str, Any]]:
     """Train from where the folder's state stands to the last epoch; returns the history, a row per epoch.
 
     All ranks call it; only rank 0 writes. open_trackers: called by rank 0 with the first epoch (from 1) to be run.
+    on_epoch: called by rank 0 with the row of an epoch that is safe on disk; what it raises ends the training.
     Raises UserError if the folder holds a run of another identity or a damaged state; NonFiniteBatch, on all ranks,
     after the batch's indices have been written to `non_finite.json`.
     """
@@ -120,6 +122,7 @@ def train(
                     tracker.log(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
                 _save(progress, settings, material, record)
                 log.info(epoch_line(row, settings.recipe.epochs))
+                on_epoch(row)
     finally:
         for tracker in trackers:
             tracker.close()

@@ -53,7 +53,7 @@ def test_a_cluster_file_that_is_none(
 def test_from_a_uri_all_but_checkpoints_and_scrap(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     source = fsspec.filesystem("memory")
     wanted = ["history.csv", "logs/trials-1.jsonl"]
-    for name in (*wanted, "last.safetensors", ".ray_train-12ab/x.json", ".driver.lock"):
+    for name in (*wanted, "last.safetensors", ".ray-12ab/x.json", ".driver.lock"):
         source.pipe_file(f"/collect-test/{name}", name.encode())
     words = [str(CLUSTER), "--out", str(tmp_path), "--runs", "memory://collect-test"]
     assert main(words) == 0

@@ -1,0 +1,73 @@
+"""The one look at the test set that a sweep takes: for the chosen points, and for PGD-AT beside them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bat_dist.config import to_dict
+from bat_dist.orchestration.evaluation import evaluate
+from bat_dist.orchestration.nodes import job_session
+from bat_dist.orchestration.settings import DataSettings, EvaluateSettings
+from bat_dist.orchestration.subject import load_subject
+from bat_dist.orchestration.sweep import Sweep
+from bat_dist.storage.files import Folder
+from bat_dist.sweep.record import RUNS, Run
+from bat_dist.sweep.results import Results
+
+TEST = "test"  # folder, beside `runs`
+RESULT = "evaluation.json"  # as `bat-dist evaluate` writes it
+
+Rows = list[dict[str, Any]]  # of that file
+
+
+def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[Run, Rows]:
+    """Attack the chosen points' checkpoints and PGD-AT's; their rows by run; none before every run has ended.
+
+    A checkpoint that has been judged by these attacks is not asked again. report: `reporting.evaluation`'s.
+    Raises as `evaluate`.
+    """
+    if not results.is_complete or not sweep.settings.test_attacks:
+        return {}
+    names = [results.reference, *results.chosen]
+    runs = list(dict.fromkeys(o.run for point in results.points if point.name in names for o in point.outcomes))
+    if all(_judged(sweep, run) for run in runs):
+        return {run: _judged(sweep, run) or [] for run in runs}
+    with job_session(sweep.settings, sweep.folder, all_write=False):
+        return {run: _judged(sweep, run) or _judge(sweep, run, report) for run in runs}
+
+
+def _place(sweep: Sweep, run: Run) -> Folder:
+    return sweep.folder / run.name.replace(RUNS, TEST, 1)
+
+
+def _judged(sweep: Sweep, run: Run) -> Rows | None:
+    """What is known already."""
+    place = _place(sweep, run)
+    if not place.exists(RESULT):
+        return None
+    found = place.read_json(RESULT)
+    same = found["settings"]["which"] == sweep.settings.which
+    return (
+        found["rows"]
+        if same and [row["attack"] for row in found["rows"]] == list(sweep.settings.test_attacks)
+        else None
+    )
+
+
+def _judge(sweep: Sweep, run: Run, report: Callable[..., Any]) -> Rows:
+    place, example = _place(sweep, run), sweep.example
+    data = {name: value for name, value in to_dict(example).items() if name in DataSettings.__dataclass_fields__}
+    settings = EvaluateSettings(
+        **{**data, "out": place.location},
+        checkpoint=(sweep.folder / run.name).location,
+        which=sweep.settings.which,
+        attacks=sweep.settings.test_attacks,
+        epsilon=example.epsilon,
+        gpus_per_worker=example.gpus_per_worker,
+        cpus_per_worker=example.cpus_per_worker,
+        check_images=0,
+    )
+    subject = load_subject(sweep.dataset, settings)
+    evaluation = evaluate(place, sweep.dataset, settings, subject)
+    of_network = {"facts": subject.facts, "digest": subject.digest}
+    report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, **of_network)
+    return place.read_json(RESULT)["rows"]

@@ -1,0 +1,219 @@
+"""The end of a sweep: tables, figures, an interactive page, `summary.json`, and a few lines for the terminal."""
+
+import io
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from bat_dist.reporting import sweep_charts as charts
+from bat_dist.reporting.page import embedded_png
+from bat_dist.reporting.style import save
+from bat_dist.reporting.sweep_figures import clean_against_robust, surfaces
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance
+from bat_dist.storage.status import describe_driver
+from bat_dist.sweep.record import Run, read_outcome, read_sweep
+from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
+from bat_dist.sweep.statistics import LEVEL, Comparison
+
+RUNS_TABLE, POINTS_TABLE, SUMMARY, PAGE = "results", "points", "summary.json", "index.html"
+WORDS = {"val_clean": "clean", "val_pgd": "PGD"}
+
+
+def report_sweep(
+    folder: Folder, results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, about: Mapping[str, Any]
+) -> str:
+    """Write results.csv and .parquet, points.csv, summary.json, figures/ and index.html; returns the lines to print.
+
+    tested: rows of `evaluation.json` by run, of those that were judged on the test set.
+    about: `dataset`, `arch`, `method`, `num_val`, `seeds` and the `settings` of the sweep.
+    """
+    runs, points = table(results), summary_table(results)
+    for name, rows in ((RUNS_TABLE, runs), (POINTS_TABLE, points)):
+        folder.write(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    # A column of settings may hold numbers and words.
+    mixed = {name: "string" for name, kind in pd.DataFrame(runs).dtypes.items() if str(kind) == "object"}
+    buffer = io.BytesIO()
+    pd.DataFrame(runs).astype(mixed).to_parquet(buffer, index=False)
+    folder.write(f"{RUNS_TABLE}.parquet", buffer.getvalue())
+    test_rows = [row for found in _by_point(tested).values() for row in found]
+    origin = provenance()
+    lines = list(in_words(results, tested, num_val=about["num_val"]))
+    summary = {
+        "metric": results.metric,
+        "which": results.which,
+        "chosen": results.chosen,
+        "reference": results.reference,
+        "points": points,
+        "test": test_rows,
+        "spreads": {name: spread._asdict() for name, spread in results.spreads.items()},
+        "about": dict(about),
+        **origin,
+    }
+    folder.write_json(SUMMARY, summary)
+    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {len(results.points)} points"
+    pngs = _write_figures(folder, results, title, about["num_val"])
+    page = _page(title, results, lines, points, runs, pngs, origin, about)
+    folder.write(PAGE, page.encode())
+    return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
+
+
+def describe_sweep(folder: Folder, *, metric: tuple[str, ...], which: str) -> str:
+    """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none."""
+    sweep = read_sweep(folder)
+    seeds = sweep["asked"]["seeds"]
+    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in seeds]
+    results = summarize(outcomes, metric=metric, which=which)
+    return "\n".join([*describe_driver(folder, {}), *in_words(results, {}, num_val=0)])
+
+
+def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, num_val: int) -> Iterator[str]:
+    """A few lines for the terminal, and the head of the page."""
+    states = [outcome.state for outcome in results.outcomes]
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    yield f"{len(results.points)} points, {len(states)} runs: {counts}"
+    for outcome in results.outcomes:
+        if outcome.state in ("failed", "diverged"):
+            yield f"  {outcome.run} {outcome.state}: {outcome.reason}"
+    if not results.chosen:
+        yield "nothing is chosen: no point is done with all seeds"
+        return
+    by = " and ".join(results.metric)
+    kind = "Pareto front" if len(results.metric) > 1 else "best point"
+    yield f"{kind} by {by} (validation{f', {num_val:,} images' if num_val else ''}; {results.which} epoch of each run):"
+    for name in results.chosen:
+        yield f"  {name}: {_accuracies(results, results[name])}"
+    if results.reference and results.reference not in results.chosen:
+        yield f"PGD-AT, {results.reference}: {_accuracies(results, results[results.reference])}"
+    yield from _verdict(results)
+    yield from _on_test(results, tested)
+
+
+def _accuracies(results: Results, point: PointResult) -> str:
+    """Means with t intervals over seeds."""
+    found = []
+    for metric in (name for name in WORDS if name in point.values):
+        half = results.spreads[metric].half_width(len(point.outcomes))
+        interval = "" if math.isnan(half) else f" ± {half:.1%}"
+        found.append(f"{WORDS[metric]} {point.mean(metric):.1%}{interval}")
+    seeds = len(point.outcomes)
+    said = f"{seeds} seed{'s' * (seeds != 1)}" + f", {LEVEL:.0%} intervals" * any("±" in text for text in found)
+    return f"{', '.join(found)} ({said})"
+
+
+def _verdict(results: Results) -> Iterator[str]:
+    """Is the chosen point better than PGD-AT, or the luckiest of many?"""
+    if results.reference is None:
+        return
+    if results.chosen == [results.reference]:
+        yield "PGD-AT itself is the best of these points"
+        return
+    known = {m: found for m in WORDS if (found := results.against.get(m, {}))}
+    if not known:
+        yield "whether it beats PGD-AT cannot be said from one seed a point: add seeds"
+    for metric, comparisons in known.items():
+        for name in results.chosen:
+            if found := comparisons.get(name):
+                yield f"  {name} against PGD-AT, {WORDS[metric]}: {_compared(found, len(comparisons))}"
+
+
+def _compared(found: Comparison, many: int) -> str:
+    sure = found.low > 0 or found.high < 0
+    word = "more than chance" if sure else "within what chance gives"
+    difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
+    others = f"Dunnett's test over all {many} points" if many > 1 else "t test"
+    return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
+
+
+def _on_test(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+    if not tested:
+        if not results.is_complete:
+            yield "test set: not looked at before every run has ended"
+        return
+    yield "test set, looked at for these points alone, after the choice:"
+    for name, rows in _by_point(tested).items():
+        parts = []
+        for row in rows:
+            values = f"{row['mean']:.1%}" + (f" ± {row['image_se']:.1%}" if row["seeds"] else "")
+            parts.append(f"{row['attack']} {values}")
+        mark = " (PGD-AT)" if name == results.reference else ""
+        yield f"  {name}{mark}: {', '.join(parts)} (mean of {rows[0]['seeds']} seeds, ± standard error over images)"
+
+
+def _by_point(tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """For each point a row per attack, over its seeds.  image_se: standard error of one run over the images."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    names = dict.fromkeys(run.name.split("/")[1] for run in tested)
+    for name in names:
+        of_seeds = [rows for run, rows in tested.items() if run.name.split("/")[1] == name]
+        for rows in zip(*of_seeds, strict=True):
+            values = [row["accuracy"] for row in rows]
+            mean = sum(values) / len(values)
+            about = {"image_se": math.sqrt(mean * (1 - mean) / rows[0]["n"]), "n": rows[0]["n"], "seeds": len(values)}
+            row = {"point": name, "attack": rows[0]["attack"], "mean": mean, "values": values, **about}
+            found.setdefault(name, []).append(row)
+    return found
+
+
+def _write_figures(folder: Folder, results: Results, title: str, num_val: int) -> dict[str, str]:
+    """figures/*.png and .svg; returns the PNGs as the page embeds them."""
+    drawn = {
+        "surfaces": surfaces(results, title=title, num_val=num_val),
+        "clean_against_robust": clean_against_robust(results, title=title, num_val=num_val),
+    }
+    embedded = {}
+    place = folder / "figures"
+    place.create()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, fig in drawn.items():
+            for file in save(fig, Path(scratch) / name):
+                place.write(file.name, file.read_bytes())
+            embedded[name] = embedded_png(Path(scratch) / f"{name}.png")
+    return embedded
+
+
+def _page(
+    title: str,
+    results: Results,
+    lines: Sequence[str],
+    points: Sequence[Mapping[str, Any]],
+    runs: Sequence[Mapping[str, Any]],
+    pngs: Mapping[str, Any],
+    origin: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("bat_dist.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
+    return environment.get_template("sweep.html.j2").render(
+        title=title,
+        lines=lines,
+        plotly=charts.library(),
+        surfaces=charts.surface_charts(results),
+        parallel=charts.parallel_chart(results),
+        pareto=charts.pareto_chart(results),
+        png=pngs,
+        points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
+        broken=[row for row in runs if row["state"] not in ("done", "stopped")],
+        provenance={**shown, "settings": about["settings"]},
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if name.startswith("val_") and isinstance(value, float) and not name.endswith("p_value"):
+        return f"{100 * value:.2f}"
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

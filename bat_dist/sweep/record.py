@@ -1,0 +1,115 @@
+"""What a sweep's folder holds: its points, and what has become of each run of them.
+
+`sweep.json` names the points; `runs/alpha=1,beta=0.2/seed0/` is a folder of `bat-dist train` like any other, and tells
+by itself whether its run is done. Beside its own files lie `failure.json`, of a run that failed, and `stopped.json`,
+of one that the scheduler has stopped.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from bat_dist.config import UserError, differences
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance, without_passwords
+from bat_dist.sweep.space import Point, point_name, without_repetition
+from bat_dist.training import run as training_run
+
+SWEEP, FAILURE, STOPPED, RUNS = "sweep.json", "failure.json", "stopped.json", "runs"
+MAX_REASON = 500  # characters
+
+State = Literal["done", "stopped", "failed", "diverged", "unfinished", "waiting"]
+ENDED: tuple[State, ...] = ("done", "stopped", "failed", "diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A point, trained with one seed; equal to another of the same name."""
+
+    point: Point
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its folder within the sweep's."""
+        return f"{RUNS}/{point_name(self.point)}/seed{self.seed}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return f"{point_name(self.point)} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has become of a run.  best, last: rows of its history, None before its first epoch is done."""
+
+    run: Run
+    state: State
+    reason: str = ""
+    epochs: int = 0
+    best: Mapping[str, Any] | None = None
+    last: Mapping[str, Any] | None = None
+    seconds: float = 0.0
+
+
+class SweepRecord:
+    """The points of a sweep, kept in its folder.  identity: flat plain values that all its runs share."""
+
+    def __init__(self, folder: Folder, identity: Mapping[str, Any]) -> None:
+        """Raises UserError, naming what differs, if the folder holds another sweep."""
+        self.folder, self._identity = folder, dict(identity)
+        self.points: list[Point] = []
+        if folder.exists(SWEEP):
+            document = read_sweep(folder)
+            if differs := differences(document["identity"], self._identity):
+                raise UserError(f"{folder} holds another sweep; use another --out\n" + "\n".join(differs))
+            self.points = document["points"]
+
+    def add(self, points: Iterable[Point], about: Mapping[str, Any]) -> None:
+        """More points; those that are there stay.  about: what the sweep was asked for, kept for readers."""
+        self.points = without_repetition([*self.points, *points])
+        document = {"points": self.points, "identity": self._identity, "asked": dict(about), **provenance()}
+        self.folder.create()
+        self.folder.write_json(SWEEP, document)
+
+
+def read_sweep(folder: Folder) -> dict[str, Any]:
+    """What `sweep.json` says.  Raises UserError if there is none, or it is not one."""
+    if not folder.exists(SWEEP):
+        raise UserError(f"{folder} holds no sweep: run bat-dist tune --out {folder} first")
+    document = folder.read_json(SWEEP)
+    if not isinstance(document, dict) or not {"points", "identity"} <= document.keys():
+        raise UserError(f"{folder}/{SWEEP} is not as bat-dist tune writes it: it is damaged; remove it")
+    return document
+
+
+def read_outcome(folder: Folder, run: Run) -> Outcome:
+    """What has become of a run, from its files alone.  folder: the sweep's."""
+    place = folder / run.name
+    if training_run.finished(place):
+        document = place.read_json(training_run.RUN)
+        last = document["last"]
+        return Outcome(run, "done", "", last["epoch"], document["best"], last, document["seconds"])
+    history = training_run.read_history(place)
+    seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
+    about = {"epochs": len(history), "last": history[-1] if history else None, "seconds": seconds}
+    if place.exists(FAILURE):
+        failure = place.read_json(FAILURE)
+        return Outcome(run, failure["state"], failure["reason"], **about)
+    if place.exists(STOPPED):
+        return Outcome(run, "stopped", place.read_json(STOPPED)["reason"], **about)
+    return Outcome(run, "unfinished" if history else "waiting", **about)
+
+
+def note_failure(place: Folder, reason: str, text: str = "") -> None:
+    """Write down in a run's folder why it ended.  text: a traceback."""
+    diverged = place.exists(training_run.NON_FINITE)
+    first = without_passwords(reason)[:MAX_REASON]
+    document = {"state": "diverged" if diverged else "failed", "reason": first, "traceback": without_passwords(text)}
+    place.create()
+    place.write_json(FAILURE, document)

@@ -1,0 +1,60 @@
+"""Which alpha and beta?  A sweep on Ray Tune: many points, several seeds, chosen on the validation split.
+
+    bat-dist tune --config tune_configs/smoke.yaml --out runs/smoke
+    bat-dist tune --config tune_configs/cifar10-resnet18.yaml --base scores=results/memorization.npz --out runs/sweep
+    ray submit cluster/gpu.yaml bat_dist/tune.py -- --config tune_configs/cifar10-resnet18.yaml ...
+
+The same command resumes; points and seeds may be added.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Train every point of a space with several seeds, choose on the validation split, and look at the test set once, "
+    "for the chosen point and PGD-AT. alpha = beta = 0, which is PGD-AT, is always among the points."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
+    from bat_dist.config import run_command
+
+    return run_command(_tune, argv)
+
+
+def _tune(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse
+    from bat_dist.orchestration.private_ray import prepare_environment
+    from bat_dist.orchestration.tune_settings import TuneSettings, find_config, scores_beside
+
+    settings, sources = parse(TuneSettings, find_config(argv), prog="bat-dist tune", description=DESCRIPTION)
+    settings = scores_beside(settings, sources)
+    prepare_environment(settings.ray_address)
+    # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.chosen import judge_chosen
+    from bat_dist.orchestration.sweep import carry_out_sweep, plan_sweep
+    from bat_dist.reporting.evaluation import report_evaluation
+    from bat_dist.reporting.sweep import describe_sweep, report_sweep
+    from bat_dist.storage.files import Folder
+    from bat_dist.sweep.results import summarize
+
+    folder = Folder(settings.out)
+    choice = {"metric": settings.metric, "which": settings.which}
+    if settings.status:
+        print(describe_sweep(folder, **choice))
+        return 0
+    dataset = load_dataset(settings.example.dataset, **settings.example.data)
+    with folder.only_driver():
+        sweep = plan_sweep(folder, dataset, settings)
+        results = summarize(carry_out_sweep(sweep), **choice)
+        tested = judge_chosen(sweep, results, report=report_evaluation)
+        print(report_sweep(folder, results, tested, about=sweep.about))
+    return int(any(outcome.state not in ("done", "stopped") for outcome in results.outcomes))
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.tune import main as installed_main
+
+    raise SystemExit(installed_main())
