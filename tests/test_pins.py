@@ -23,6 +23,9 @@ def test_every_pin_has_its_hashes_and_no_other_version() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *(word for extra in project["optional-dependencies"].values() for word in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(word for extra in project["optional-dependencies"].values() for word in extra),
+    ]
     names = {re.split(r"[\[<>=~ ]", word)[0].lower().replace("_", "-") for word in wanted} - {"bat-dist"}
     assert names <= pins("constraints.txt").keys()

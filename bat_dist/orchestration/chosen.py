@@ -48,7 +48,7 @@ def _judged(sweep: Sweep, run: Run) -> Rows | None:
     same = found["settings"]["which"] == sweep.settings.which
     return (
         found["rows"]
-        if same and [row["attack"] for row in found["rows"]] == list(sweep.settings.test_attacks)
+        if same and [row["attack"] for row in found["rows"]] == list(sweep.settings.test_attacks or ())
         else None
     )
 
@@ -60,7 +60,7 @@ def _judge(sweep: Sweep, run: Run, report: Callable[..., Any]) -> Rows:
         **{**data, "out": place.location},
         checkpoint=(sweep.folder / run.name).location,
         which=sweep.settings.which,
-        attacks=sweep.settings.test_attacks,
+        attacks=sweep.settings.test_attacks or (),
         epsilon=example.epsilon,
         gpus_per_worker=example.gpus_per_worker,
         cpus_per_worker=example.cpus_per_worker,

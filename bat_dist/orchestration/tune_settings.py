@@ -74,8 +74,8 @@ class TuneSettings(RaySettings):
         Group("what is chosen"),
     ] = "best"
     test_attacks: Annotated[
-        tuple[str, ...],
-        AfterValidator(lambda names: check_attacks(names) if names else names),
+        tuple[str, ...] | None,
+        AfterValidator(lambda names: names and check_attacks(names)),
         Help(
             "on the test set, at the end, for the chosen points and PGD-AT alone; none: leave the test set alone",
             "NAME",
@@ -112,6 +112,7 @@ class TuneSettings(RaySettings):
             for name, what in NOT_OF_THE_SPACE.items()
             if name in self.space
         ]
+        errors += [f"{name} is in base and in space: leave it in one" for name in self.base if name in self.space]
         if errors:
             raise ConfigError(errors)
         errors = list(dict.fromkeys(self._errors_of_points()))
