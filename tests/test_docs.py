@@ -9,6 +9,7 @@ import pytest
 from bat_dist import collect
 from bat_dist.config import parse
 from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.orchestration.tune_settings import TuneSettings, find_config
 from bat_dist.storage.export_settings import ExportSettings
 
 ROOT = Path(__file__).parents[1]
@@ -18,12 +19,14 @@ SETTINGS = {
     "export": ExportSettings,
     "evaluate": EvaluateSettings,
     "collect": CollectSettings,
+    "tune": TuneSettings,
 }
 PAGES = [
     ROOT / "README.md",
     ROOT / "Makefile",
     *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "cluster").iterdir()),
+    *sorted((ROOT / "tune_configs").glob("*.yaml")),
 ]
 SUBMITTED = r"^[#\s]*ray submit +(?:--tmux +)?cluster/[\w-]+\.yaml +bat_dist/(\w+)\.py -- +(.*--.*)$"
 
@@ -33,6 +36,8 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in PAGES:
         text = page.read_text().replace("\\\n", " ")
+        if page.parent.name == "tune_configs":
+            text = re.sub(r"(?m)^#", "", re.sub(r" +#  +(?=--\w)", " ", text))
         if page.parent.name == "cluster":  # a command goes on in the next line, of a comment or of YAML
             text = re.sub(r"\n#? +(?=--\w)", " ", text).replace("(one line)", "")
         lines = re.findall(r"^\s*(?:\$\(BIN\)/)?bat-dist +(\w+ .*--.*)$", text, flags=re.MULTILINE)
@@ -44,7 +49,8 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
-    parse(SETTINGS[verb], collect.options(options) if verb == "collect" else options, prog=verb)
+    words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
+    parse(SETTINGS[verb], words, prog=verb)
 
 
 def test_there_are_commands() -> None:

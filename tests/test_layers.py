@@ -16,6 +16,7 @@ LAYERS = [
     {"attacks", "models", "memorization", "theory"},
     {"methods", "data", "storage"},
     {"training", "evaluation"},
+    {"sweep"},
     {"orchestration", "reporting"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -26,6 +27,7 @@ ONLY_IN = {
     "ffcv": {"data"},
     "matplotlib": {"reporting"},
     "plotly": {"reporting"},
+    "optuna": {"sweep"},
     "jinja2": {"reporting"},
     "tensorboard": {"training"},
     "mlflow": {"training"},

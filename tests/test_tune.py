@@ -39,7 +39,9 @@ SPACE = {"alpha": [0, 1], "beta": [0, 0.2]}
 def command(out: Path, scores: Path, *words: str, base: dict | None = None, space: dict | None = None) -> list[str]:
     file = out.parent / f"{out.name}.yaml"
     space = SPACE if space is None else space
-    merged = {name: value for name, value in {**BASE, "scores": str(scores), **(base or {})}.items() if name not in space}
+    merged = {
+        name: value for name, value in {**BASE, "scores": str(scores), **(base or {})}.items() if name not in space
+    }
     file.write_text(yaml.safe_dump({"base": merged, "space": space, "seeds": [0, 1]}))
     test = [] if "--test_attacks" in words else ["--test_attacks", "none"]
     bat_dist = str(Path(sys.executable).with_name("bat-dist"))

@@ -11,13 +11,12 @@ A point is a dict with a value for each name.
 
 import itertools
 import math
+import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
-
-import numpy as np
 
 from bat_dist.config import nearest
 
@@ -55,10 +54,10 @@ class Dimension:
         """Values that stand for all: if each of these is allowed, so is the rest."""
         return self.values or (self.low, self.high)
 
-    def draw(self, rng: np.random.Generator) -> Any:
+    def draw(self, rng: random.Random) -> Any:
         """One of its values."""
         if self.values:
-            return self.values[rng.integers(len(self.values))]
+            return rng.choice(self.values)
         if self.log:
             return rounded(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
         return rounded(rng.uniform(self.low, self.high))
@@ -116,7 +115,7 @@ def draws(space: Sequence[Dimension], number: int, *, seed: int) -> list[Point]:
     """Different points; the first stay the same when more are asked for.  Fewer if there are not so many."""
     found: list[Point] = []
     for attempt in range(20 * number):
-        rng = np.random.default_rng([seed, attempt])
+        rng = random.Random(f"{seed} {attempt}")
         point = {dimension.name: dimension.draw(rng) for dimension in space}
         if point not in found:
             found.append(point)
