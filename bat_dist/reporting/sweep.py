@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bat_dist.reporting import sweep_charts as charts
@@ -205,7 +206,7 @@ def _page(
         png=pngs,
         points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
         broken=[row for row in runs if row["state"] not in ("done", "stopped")],
-        provenance={**shown, "settings": about["settings"]},
+        provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
     )
 
 

@@ -7,13 +7,13 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bat_dist.reporting.style import BLUE, GREY, RED
+from bat_dist.reporting.style import BLUE, GREY, RED, SOFT_INK
 from bat_dist.reporting.sweep_figures import NAMES, plane
 from bat_dist.sweep.results import PointResult, Results
 from bat_dist.sweep.statistics import pareto_front
 
 FONT = {"family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 13}
-CONFIG = {"displaylogo": False, "responsive": True}
+CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def library() -> str:
@@ -35,12 +35,20 @@ def surface_charts(results: Results) -> dict[str, str]:
         errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
         fig = go.Figure(
             [
-                go.Surface(x=found.xs, y=found.ys, z=values, colorscale="Viridis", opacity=0.85, hoverinfo="skip"),
+                go.Surface(
+                    x=found.xs,
+                    y=found.ys,
+                    z=values,
+                    colorscale="Viridis",
+                    opacity=0.85,
+                    showscale=False,
+                    hoverinfo="skip",
+                ),
                 go.Scatter3d(
                     x=[point.point[found.x] for point in points],
                     y=[point.point[found.y] for point in points],
                     z=[100 * point.mean(metric) for point in points],
-                    error_z={"type": "data", "array": np.nan_to_num(errors), "thickness": 2},
+                    error_z={"type": "data", "array": np.nan_to_num(errors), "thickness": 2, "color": SOFT_INK},
                     mode="markers",
                     marker={"size": 4, "color": [_color(results, point) for point in points]},
                     text=[_words(results, point) for point in points],
@@ -48,7 +56,7 @@ def surface_charts(results: Results) -> dict[str, str]:
                 ),
             ]
         )
-        axes = {"xaxis_title": found.x, "yaxis_title": found.y, "zaxis_title": f"{words}, %"}
+        axes = {"xaxis_title": found.x, "yaxis_title": found.y, "zaxis_title": "%"}
         fig.update_layout(
             scene={**axes, "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}}}, height=460, showlegend=False
         )
@@ -63,9 +71,8 @@ def parallel_chart(results: Results) -> str:
         return ""
     names = list(dict.fromkeys(name for point in done for name in point.point))
     dimensions = [_axis(name, [point.point.get(name) for point in done]) for name in names]
-    for metric in results.metrics:
-        values = [100 * point.mean(metric) for point in done]
-        dimensions.append({"label": metric.removeprefix("val_").replace("_", " ") + ", %", "values": values})
+    for metric in (name for name in NAMES if name in results.metrics):
+        dimensions.append({"label": f"{NAMES[metric]}, %", "values": [100 * point.mean(metric) for point in done]})
     goal = [100 * point.mean(results.metric[0]) for point in done]
     line = {"color": goal, "colorscale": "Viridis", "showscale": True}
     return _html(go.Figure(go.Parcoords(dimensions=dimensions, line=line)), height=420, margin={"l": 60, "t": 60})

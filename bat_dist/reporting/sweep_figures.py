@@ -150,8 +150,8 @@ def _note(results: Results, num_val: int) -> str:
     many = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else f"{seeds[0] if seeds else 0}"
     error = 50 / num_val**0.5
     return (
-        f"Validation, mean ± standard error over {many} seeds (spread pooled over points); "
-        f"{num_val:,} images add {error:.1f} points that all share.  Red: chosen."
+        f"Validation, mean ± standard error over {many} seeds; {num_val:,} images add up to {error:.1f} points, "
+        "the same way for all. Red: chosen"
     )
 
 

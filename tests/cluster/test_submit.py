@@ -28,6 +28,16 @@ def dashboard(lab: Lab) -> str:
     return "http://127.0.0.1:8265"
 
 
+def test_a_sweep_of_our_own_runs_by_ray_submit(lab: Lab) -> None:
+    """The file of the sweep, and the scores beside it, are where the package is installed."""
+    out = lab.hosts.shared / "sweep"
+    job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", "--out", str(out))
+    assert job.wait(seconds=400) == 0, job.output
+    assert "4 points, 8 runs: 8 done" in job.output
+    assert len((out / "results.csv").read_text().splitlines()) == 9
+    assert (out / "index.html").is_file()
+
+
 def test_a_job_of_rays_job_server(lab: Lab, dashboard: str) -> None:
     out = lab.hosts.shared / "job"
     job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", "."]
