@@ -342,6 +342,22 @@ def test_evaluation_on_s3_is_that_on_disk(
     assert out.exists("evaluation.json")
 
 
+def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server) -> None:
+    base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
+    base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]
+    options = ["--base", *base, "--space", "beta=[1, 6]", "--test_attacks", "clean"]
+    out = on_s3("sweep")
+    for place in (str(tmp_path), out.location):  # with a Ray of its own, whose workers know the server
+        process = driver("tune", *options, "--ray_address", "local", "--out", place)
+        said = process.communicate(timeout=200)[1]
+        assert process.returncode == 0, said[-3000:]
+    weights = "runs/beta=6/seed0/last.safetensors"
+    assert out.read(weights) == (tmp_path / weights).read_bytes()
+    assert out.exists("index.html")
+    assert out.exists("test/beta=6/seed0/evaluation.json") or out.exists("test/beta=1/seed0/evaluation.json")
+    assert out.names(".ray-*") == []
+
+
 # ------------------------------------------------------------------------------------------------- bad input
 
 PROGRAMS: dict[str, tuple[Callable[[Sequence[str]], int], list[str]]] = {

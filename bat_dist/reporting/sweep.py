@@ -125,9 +125,9 @@ def _verdict(results: Results) -> Iterator[str]:
 
 def _compared(found: Comparison, many: int) -> str:
     sure = found.low > 0 or found.high < 0
-    word = "more than chance" if sure else "within what chance gives"
+    word = "more than seeds make" if sure else "no more than seeds make"
     difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
-    others = f"Dunnett's test over all {many} points" if many > 1 else "t test"
+    others = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
     return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
 
 

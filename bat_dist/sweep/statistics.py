@@ -1,14 +1,16 @@
 """How sure are a sweep's numbers?  Few seeds a point, many points: the spread over seeds is taken from all together."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import optimize, special, stats
 
 LEVEL = 0.95
+TINY = 1e-9  # a standard error of an accuracy that is rounding alone
 
 
 class Spread(NamedTuple):
@@ -50,22 +52,52 @@ class Comparison(NamedTuple):
 
 
 def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> dict[str, Comparison]:
-    """Dunnett's test (1955): many points against one, as `scipy.stats.dunnett` has it.
+    """Dunnett's test (1955), many points against one, with seeds as blocks.
 
-    The more points are tried, the more a difference must be to count: the chance that any of these intervals misses is
-    1 - LEVEL.  Empty without two seeds anywhere, without the reference, or if no value varies.
+    groups: for each point a value per seed, the same seeds in the same order: what a seed does to all points alike
+    (weights, order, noise) tells nothing about their difference, and is taken out. The more points are tried, the more
+    a difference must be to count: the chance that any of these intervals misses is 1 - LEVEL, over other seeds and on
+    the same images. For two points it is the paired t test. Empty without two seeds, without the reference, or if all
+    differences are the same at every seed.
     """
     others = [name for name in groups if name != reference]
-    spread = pooled_spread(list(groups.values()))
-    if reference not in groups or not others or not spread.freedom or spread.deviation == 0:
+    if reference not in groups or not others or len(groups[reference]) < 2:
         return {}
-    samples = [np.asarray(groups[name], float) for name in others]
-    control = np.asarray(groups[reference], float)
-    found = stats.dunnett(*samples, control=control, rng=np.random.default_rng(0))
-    interval = found.confidence_interval(LEVEL)
-    means = [float(np.mean(sample) - np.mean(control)) for sample in samples]
-    numbers = zip(means, interval.low, interval.high, found.pvalue, strict=True)
-    return {name: Comparison(*map(float, row)) for name, row in zip(others, numbers, strict=True)}
+    values = np.array([groups[reference], *(groups[name] for name in others)], float)
+    num_points, num_seeds = values.shape
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    freedom = (num_points - 1) * (num_seeds - 1)
+    error = math.sqrt(float(np.sum(rest**2)) / freedom * 2 / num_seeds)
+    if error < TINY:
+        return {}
+    chance = _chance_inside(len(others), freedom)
+    one, bonferroni = (stats.t.ppf(1 - (1 - LEVEL) / 2 / many, freedom) for many in (1, len(others)))
+    critical: Any = optimize.brentq(lambda width: chance(width) - LEVEL, 0.99 * one, 1.01 * bonferroni)
+    found = {}
+    for name, difference in zip(others, (values[1:] - values[0]).mean(1), strict=True):
+        low, high = difference - critical * error, difference + critical * error
+        p_value = 1 - chance(abs(difference) / error)
+        found[name] = Comparison(*map(float, (difference, low, high, min(1.0, max(0.0, p_value)))))
+    return found
+
+
+@functools.cache
+def _chance_inside(many: int, freedom: int) -> Callable[[float], float]:
+    """The chance that all of `many` differences to one point, each divided by its error, lie in [-width, width].
+
+    If none is real. All share the reference, whose own deviation is z: given it and the estimated spread s they are
+    independent, which leaves an integral over z (normal) and s (chi with so many degrees of freedom).
+    """
+    z, weights = np.polynomial.hermite_e.hermegauss(100)
+    legendre, share = np.polynomial.legendre.leggauss(400)
+    s = np.sqrt(stats.chi2.ppf((legendre + 1) / 2, freedom) / freedom)
+    weight = np.outer(share / 2, weights / math.sqrt(2 * math.pi))
+
+    def chance(width: float) -> float:
+        reach = math.sqrt(2) * width * s[:, None]
+        return float(np.sum(weight * (special.ndtr(z + reach) - special.ndtr(z - reach)) ** many))
+
+    return chance
 
 
 def pareto_front(values: Float[np.ndarray, "points metrics"]) -> Bool[np.ndarray, " points"]:
