@@ -74,7 +74,7 @@ class Display:
 
     def _describe(self) -> str:
         failed = sum(outcome.state in ("failed", "diverged") for outcome in self._outcomes.values())
-        return self._pace.describe(failed)
+        return self._pace.describe(failed) if self._pace.per_hour else "the first are at work"
 
     def _shown(self) -> Group:
         """The points at work and the best that have ended."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,13 @@ def render_memorization_page(
 
     `summary` and `provenance` become two tables, in their order; `warnings` stand above what they question.
     """
+    return page_template("memorization.html.j2").render(
+        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
+    )
+
+
+def page_template(name: str) -> Template:
+    """A page of `templates/`, in which all that is filled in is escaped."""
     environment = Environment(
         loader=PackageLoader("bat_dist.reporting"),
         autoescape=True,
@@ -52,9 +59,7 @@ def render_memorization_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("memorization.html.j2").render(
-        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
-    )
+    return environment.get_template(name)
 
 
 def embedded_png(path: Path) -> EmbeddedPng:

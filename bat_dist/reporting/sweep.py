@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bat_dist.reporting import sweep_charts as charts
-from bat_dist.reporting.page import embedded_png
+from bat_dist.reporting.page import embedded_png, page_template
 from bat_dist.reporting.style import save
 from bat_dist.reporting.sweep_figures import clean_against_robust, surfaces
 from bat_dist.storage.files import Folder
@@ -188,15 +187,8 @@ def _page(
     origin: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("bat_dist.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
-    return environment.get_template("sweep.html.j2").render(
+    return page_template("sweep.html.j2").render(
         title=title,
         lines=lines,
         plotly=charts.library(),
