@@ -1,6 +1,8 @@
 """`bat-dist tune` as a user runs it: a real sweep on digits, with Ray, in a process of its own."""
 
+import contextlib
 import csv
+import io
 import json
 import os
 import re
@@ -19,6 +21,7 @@ from safetensors.numpy import load_file
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
+from bat_dist.tune import main
 
 ROOT = Path(__file__).parents[1]
 NUM_TRAIN = 240
@@ -48,7 +51,16 @@ def command(out: Path, scores: Path, *words: str, base: dict | None = None, spac
     return [bat_dist, "tune", "--config", str(file), "--out", str(out), *test, *words]
 
 
+def tune_here(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -> str:
+    """In this process, and on the Ray that is there: no time is lost for their start."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        assert main(command(out, scores, *words, **how)[2:]) == code, said.getvalue()
+    return said.getvalue()
+
+
 def tune(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -> str:
+    """As a user does."""
     done = subprocess.run(command(out, scores, *words, **how), capture_output=True, text=True, timeout=400)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -168,57 +180,60 @@ def num_done(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path) -> None:
-    out = tmp_path / "sweep"
-    damaged = out / "runs/alpha=0,arch=tinynet,beta=0,lr=0.05/seed0/state.safetensors"
+def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
+    out, good = tmp_path / "sweep", "alpha=0,arch=tinynet,beta=0,lr=0.05"
+    damaged = out / f"runs/{good}/seed0/state.safetensors"
     damaged.parent.mkdir(parents=True)
     damaged.write_bytes(b"no weights")
-    # A wide network of a terabyte, a learning rate without end, and a state that cannot be read.
-    space = {"alpha": [1], "arch": ["tinynet", "wrn10-9000"], "lr": [0.05, 1e30]}
-    said = tune(out, scores, code=1, space=space, base={"beta": 0})
-    states = {(r["arch"], r["lr"], r["alpha"], r["seed"]): r for r in rows(out)}
-    assert states["tinynet", "0.05", "0.0", "0"]["state"] == "failed"
-    assert "damaged" in states["tinynet", "0.05", "0.0", "0"]["reason"]
-    assert states["tinynet", "0.05", "1.0", "0"]["state"] == states["tinynet", "0.05", "1.0", "1"]["state"] == "done"
-    assert {states["tinynet", "1e+30", a, s]["state"] for a in ("0.0", "1.0") for s in "01"} == {"diverged"}
-    out_of_memory = [row for key, row in states.items() if key[0] == "wrn10-9000"]
+    # A network of a terabyte, a learning rate without end, and a state that cannot be read.
+    how: dict[str, Any] = {
+        "space": {"arch": ["tinynet", "wrn10-9000"], "lr": [0.05, 1e30]},
+        "base": {"alpha": 0, "beta": 0},
+    }
+    said = tune_here(out, scores, code=1, **how)
+    found = {(r["arch"], r["lr"], r["seed"]): r for r in rows(out)}
+    assert len(found) == 8
+    assert found["tinynet", "0.05", "0"]["state"] == "failed"
+    assert "damaged" in found["tinynet", "0.05", "0"]["reason"]
+    assert found["tinynet", "0.05", "1"]["state"] == "done"
+    assert {found["tinynet", "1e+30", seed]["state"] for seed in "01"} == {"diverged"}
+    out_of_memory = [row for key, row in found.items() if key[0] == "wrn10-9000"]
     assert {row["state"] for row in out_of_memory} == {"failed"}
     assert all("memory" in row["reason"] for row in out_of_memory)
-    for row in states.values():
+    for row in found.values():
         assert row["reason"][:60] in said
     # What was wrong is mended, and the same command makes it good.
     damaged.unlink()
-    tune(out, scores, code=1, space=space, base={"beta": 0})
-    assert {r["seed"]: r["state"] for r in rows(out) if r["point"] == "alpha=0,arch=tinynet,beta=0,lr=0.05"} == {
-        "0": "done",
-        "1": "done",
-    }
+    tune_here(out, scores, code=1, **how)
+    assert [r["state"] for r in rows(out) if r["point"] == good] == ["done", "done"]
 
 
 @pytest.mark.slow
-def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(tmp_path: Path, scores: Path) -> None:
+def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
+    tmp_path: Path, scores: Path, ray_cluster: None
+) -> None:
     out = tmp_path / "sweep"
-    tune(out, scores, "--seeds", "0", space={"alpha": [1], "beta": [0.2]})
+    tune_here(out, scores, "--seeds", "0", space={"alpha": [1], "beta": [0.2]})
     first = {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*/run.json")}
     assert len(first) == 2
-    tune(out, scores, "--seeds", "0", "1", space={"alpha": [1, 2], "beta": [0.2]})
+    tune_here(out, scores, "--seeds", "0", "1", space={"alpha": [1, 2], "beta": [0.2]})
     assert len(rows(out)) == 6
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    said = tune(out, scores, code=2, base={"epochs": 4})
+    said = tune_here(out, scores, code=2, base={"epochs": 4})
     assert "epochs: 3 in the store, 4 now" in said
     assert "use another --out" in said
 
 
 @pytest.mark.slow
-def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, scores: Path) -> None:
+def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     how = ["--search", "tpe", "--seeds", "0", "--metric", "val_clean", "val_pgd"]
     space = {"alpha": {"uniform": [0, 3]}, "beta": {"uniform": [0, 0.3]}}
-    tune(out, scores, *how, "--num_points", "2", space=space)
+    tune_here(out, scores, *how, "--num_points", "2", space=space)
     first = rows(out)
     assert len(first) == 3
     assert first[0]["point"] == "alpha=0,beta=0"
-    tune(out, scores, *how, "--num_points", "4", space=space)
+    tune_here(out, scores, *how, "--num_points", "4", space=space)
     assert rows(out)[:3] == first
     assert len({row["point"] for row in rows(out)}) == 5
     assert {row["state"] for row in rows(out)} == {"done"}
@@ -231,17 +246,17 @@ def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, score
 
 
 @pytest.mark.slow
-def test_asha_stops_laggards_which_go_on_without_it(tmp_path: Path, scores: Path) -> None:
+def test_asha_stops_laggards_which_go_on_without_it(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     base = {"epochs": 9, "beta": 0, "alpha": 0}
     space = {"lr": [0.1, 1e-6, 2e-6, 3e-6]}
-    tune(out, scores, "--scheduler", "asha", "--asha_first", "1", "--asha_factor", "2", space=space, base=base)
+    tune_here(out, scores, "--scheduler", "asha", "--asha_first", "1", "--asha_factor", "2", space=space, base=base)
     found = {(float(r["lr"]), r["seed"]): r for r in rows(out)}
     stopped = [row for row in found.values() if row["state"] == "stopped"]
     assert stopped
     assert all(6 <= int(row["epochs"]) < 9 for row in stopped)  # the rate is at half its peak after 5.6 of 9 epochs
     assert {row["state"] for (lr, _), row in found.items() if lr == 0.1} == {"done"}
-    tune(out, scores, "--scheduler", "none", space=space, base=base)
+    tune_here(out, scores, "--scheduler", "none", space=space, base=base)
     assert {row["state"] for row in rows(out)} == {"done"}
 
 
