@@ -59,6 +59,7 @@ format: setup
 IMAGES ?= ../shared/data/cifar10-images.zip
 bench: setup
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/sweep_overhead.py --epochs 40
 	$(BIN)/python benchmarks/influence.py
 	$(BIN)/python benchmarks/trial_speed.py --data_dir $(IMAGES)
 	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES)
