@@ -57,14 +57,15 @@ def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> 
     groups: for each point a value per seed, the same seeds in the same order: what a seed does to all points alike
     (weights, order, noise) tells nothing about their difference, and is taken out. The more points are tried, the more
     a difference must be to count: the chance that any of these intervals misses is 1 - LEVEL, over other seeds and on
-    the same images. For two points it is the paired t test. Empty without two seeds, without the reference, or if all
+    the same images. For two points it is the paired t test. A point with fewer seeds (while a sweep goes on) is left out. Empty without two seeds, without the reference, or if all
     differences are the same at every seed.
     """
-    others = [name for name in groups if name != reference]
-    if reference not in groups or not others or len(groups[reference]) < 2:
+    num_seeds = len(groups.get(reference, ()))
+    others = [name for name in groups if name != reference and len(groups[name]) == num_seeds]
+    if not others or num_seeds < 2:
         return {}
     values = np.array([groups[reference], *(groups[name] for name in others)], float)
-    num_points, num_seeds = values.shape
+    num_points = len(values)
     rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
     freedom = (num_points - 1) * (num_seeds - 1)
     error = math.sqrt(float(np.sum(rest**2)) / freedom * 2 / num_seeds)

@@ -87,6 +87,12 @@ def test_a_real_difference_is_seen_through_the_noise_of_seeds() -> None:
     assert found["b"].low < 0 < found["b"].high
 
 
+def test_a_point_with_fewer_seeds_is_left_out() -> None:
+    groups = {"pgd_at": [0.30, 0.40], "a": [0.33, 0.431], "b": [0.301, 0.40], "c": [0.3]}
+    assert against_reference(groups, "pgd_at").keys() == {"a", "b"}
+    assert against_reference(groups, "c") == {}
+
+
 def test_without_the_reference_or_any_spread_nothing_is_compared() -> None:
     assert against_reference({"a": [1.0, 2.0]}, "b") == {}
     assert against_reference({"a": [1.0, 2.0]}, "a") == {}
