@@ -57,8 +57,8 @@ def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> 
     groups: for each point a value per seed, the same seeds in the same order: what a seed does to all points alike
     (weights, order, noise) tells nothing about their difference, and is taken out. The more points are tried, the more
     a difference must be to count: the chance that any of these intervals misses is 1 - LEVEL, over other seeds and on
-    the same images. For two points it is the paired t test. A point with fewer seeds (while a sweep goes on) is left out. Empty without two seeds, without the reference, or if all
-    differences are the same at every seed.
+    the same images. For two points it is the paired t test. A point with fewer seeds (while a sweep goes on) is left
+    out. Empty without two seeds, without the reference, or if all differences are the same at every seed.
     """
     num_seeds = len(groups.get(reference, ()))
     others = [name for name in groups if name != reference and len(groups[name]) == num_seeds]

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bat_dist.sweep.space import (
@@ -109,6 +109,7 @@ def test_names_do_not_depend_on_order_or_type() -> None:
     assert point_name({"beta": 0.2, "alpha": 1.0}) == point_name({"alpha": 1, "beta": 0.2}) == "alpha=1,beta=0.2"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the tables of all letters take a while
 @given(
     st.lists(
         st.dictionaries(
