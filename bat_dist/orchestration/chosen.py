@@ -29,10 +29,11 @@ def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) 
         return {}
     names = [results.reference, *results.chosen]
     runs = list(dict.fromkeys(o.run for point in results.points if point.name in names for o in point.outcomes))
-    if all(_judged(sweep, run) for run in runs):
-        return {run: _judged(sweep, run) or [] for run in runs}
+    known = {run: rows for run in runs if (rows := _judged(sweep, run))}
+    if len(known) == len(runs):
+        return known
     with job_session(sweep.settings, sweep.folder, all_write=False):
-        return {run: _judged(sweep, run) or _judge(sweep, run, report) for run in runs}
+        return {run: known.get(run) or _judge(sweep, run, report) for run in runs}
 
 
 def _place(sweep: Sweep, run: Run) -> Folder:
