@@ -14,6 +14,7 @@ VERBS = {
     "evaluate": "attack checkpoints: clean, FGSM, PGD, CW, AutoAttack",
     "export": "a trained network for others: Hugging Face Hub, RobustBench, ONNX",
     "study": "the preliminary studies of the paper and their figures",
+    "reproduce": "a table of the paper: memorize, train, evaluate and report, from one command",
     "report": "tables, figures and one HTML page from all results",
     "collect": "fetch results from the head node of a cluster",
     "plan": "what a job will cost, before it is spent",

@@ -17,6 +17,7 @@ LAYERS = [
     {"methods", "data", "storage"},
     {"training", "evaluation"},
     {"sweep"},
+    {"results"},
     {"orchestration", "reporting"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -9,12 +9,13 @@ from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.settings import DataSettings, EvaluateSettings
 from bat_dist.orchestration.subject import load_subject
 from bat_dist.orchestration.sweep import Sweep
+from bat_dist.results.find import EVALUATION as RESULT
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RUNS, Run
 from bat_dist.sweep.results import Results
 
 TEST = "test"  # folder, beside `runs`
-RESULT = "evaluation.json"  # as `bat-dist evaluate` writes it
+
 
 Rows = list[dict[str, Any]]  # of that file
 

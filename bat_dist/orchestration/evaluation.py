@@ -31,10 +31,35 @@ _WHAT = "attacks"  # the units are called, in metrics
 
 
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
-    """Attack what the folder lacks, and put all together by image.
+    """Attack what the folder lacks, on Ray, and put all together by image.
 
     Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
     """
+    ledger, attack = _open_ledger(folder, dataset, settings, subject)
+    if units := ledger.begin():
+        with job_session(settings, folder, all_write=False) as terms:
+            args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
+            asked = settings.cpus_per_worker, settings.gpus_per_worker
+            resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
+            how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
+            _work_off(ledger, units, args, how)
+    return ledger.evaluation()
+
+
+def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
+    """The same in this process, unit after unit; many networks are evaluated beside each other so."""
+    ledger, attack = _open_ledger(folder, dataset, settings, subject)
+    if queue := deque(ledger.begin()):
+        work = build(dataset, subject.network, attack, settings.keep_adversarial)
+        while queue:
+            unit = queue.popleft()
+            queue.extend(ledger.record(unit, work(unit)))
+    return ledger.evaluation()
+
+
+def _open_ledger(
+    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject
+) -> tuple[Ledger, Settings]:
     attack = Settings(
         epsilon=settings.epsilon or dataset.spec.epsilon,
         step_size=settings.step_size or dataset.spec.step_size,
@@ -52,15 +77,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
         num_checked=settings.check_images,
         keep_adversarial=settings.keep_adversarial,
     )
-    ledger = Ledger(folder, plan, frame)
-    if units := ledger.begin():
-        with job_session(settings, folder, all_write=False) as terms:
-            args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
-            asked = settings.cpus_per_worker, settings.gpus_per_worker
-            resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
-            how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
-            _work_off(ledger, units, args, how)
-    return ledger.evaluation()
+    return Ledger(folder, plan, frame), attack
 
 
 def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any]) -> None:

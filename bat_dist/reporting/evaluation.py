@@ -9,10 +9,10 @@ from jaxtyping import Bool
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.result import Evaluation, Row
 from bat_dist.evaluation.statistics import accuracy
+from bat_dist.results.find import EVALUATION as RESULT
+from bat_dist.results.find import FLAGS, FORMAT
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
-
-RESULT, FLAGS = "evaluation.json", "flags.npz"
 
 
 def report_evaluation(
@@ -43,7 +43,10 @@ def report_evaluation(
     about = {"facts": dict(facts), "network": digest, "fingerprint": dataset.fingerprint}
     checks = [check._asdict() for check in evaluation.checks]
     about |= {"checks": checks, "num_checked": evaluation.num_checked}
-    folder.write_json(RESULT, {"rows": rows, **about, "settings": dict(settings), **provenance()})
+    spec = dataset.spec
+    attack = {name: settings.get(name) or getattr(spec, name) for name in ("epsilon", "step_size")}
+    document = {"format": FORMAT, "rows": rows, **about, "attack": attack, "settings": dict(settings), **provenance()}
+    folder.write_json(RESULT, document)
     return "\n".join([*_table(rows), *_verdict(evaluation), f"by image: {folder}/{FLAGS}"])
 
 

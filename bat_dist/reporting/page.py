@@ -19,13 +19,13 @@ class PageFigure:
     png_path: Path | str
 
     @property
-    def png(self) -> "EmbeddedPng":
+    def png(self) -> "EmbeddedImage":
         """The file as the page embeds it."""
         return embedded_png(Path(self.png_path))
 
 
 @dataclass(frozen=True)
-class EmbeddedPng:
+class EmbeddedImage:
     """A data URI, and the image's size in pixels so that the page does not jump while it is drawn."""
 
     uri: str
@@ -62,10 +62,15 @@ def page_template(name: str) -> Template:
     return environment.get_template(name)
 
 
-def embedded_png(path: Path) -> EmbeddedPng:
+def embedded_png(path: Path) -> EmbeddedImage:
     """Read a PNG file for embedding; ValueError if it is none."""
     data = path.read_bytes()
     if not data.startswith(b"\x89PNG\r\n\x1a\n") or len(data) < 24:
         raise ValueError(f"{path} is not a PNG file; the page embeds what style.save wrote")
     width, height = struct.unpack(">II", data[16:24])  # IHDR is always the first chunk
-    return EmbeddedPng("data:image/png;base64," + base64.b64encode(data).decode("ascii"), width, height)
+    return embedded_image(data, "image/png", width, height)
+
+
+def embedded_image(data: bytes, kind: str, width: int, height: int) -> EmbeddedImage:
+    """The bytes of an image for embedding.  kind: its MIME type."""
+    return EmbeddedImage(f"data:{kind};base64," + base64.b64encode(data).decode("ascii"), width, height)

@@ -65,11 +65,16 @@ def report_sweep(
 
 def describe_sweep(folder: Folder, *, metric: tuple[str, ...], which: str) -> str:
     """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none."""
+    results = read_results(folder, metric=metric, which=which)
+    return "\n".join([*describe_driver(folder, {}), *in_words(results, {}, num_val=0)])
+
+
+def read_results(folder: Folder, *, metric: tuple[str, ...], which: str) -> Results:
+    """What a sweep's folder holds.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
     seeds = sweep["asked"]["seeds"]
     outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in seeds]
-    results = summarize(outcomes, metric=metric, which=which)
-    return "\n".join([*describe_driver(folder, {}), *in_words(results, {}, num_val=0)])
+    return summarize(outcomes, metric=metric, which=which)
 
 
 def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, num_val: int) -> Iterator[str]:

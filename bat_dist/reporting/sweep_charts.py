@@ -8,12 +8,11 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bat_dist.reporting.style import BLUE, GREY, RED, SOFT_INK
-from bat_dist.reporting.sweep_figures import NAMES, plane
+from bat_dist.reporting.sweep_figures import NAMES, Slice, plane
 from bat_dist.sweep.results import PointResult, Results
 from bat_dist.sweep.statistics import pareto_front
 
 FONT = {"family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 13}
-CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def library() -> str:
@@ -31,37 +30,36 @@ def surface_charts(results: Results) -> dict[str, str]:
         if metric not in results.metrics:
             continue
         values = 100 * np.array(found.values(metric))
-        points = [point for point in found.points if metric in point.values]
-        errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
-        fig = go.Figure(
-            [
-                go.Surface(
-                    x=found.xs,
-                    y=found.ys,
-                    z=values,
-                    colorscale="Viridis",
-                    opacity=0.85,
-                    showscale=False,
-                    hoverinfo="skip",
-                ),
-                go.Scatter3d(
-                    x=[point.point[found.x] for point in points],
-                    y=[point.point[found.y] for point in points],
-                    z=[100 * point.mean(metric) for point in points],
-                    error_z={"type": "data", "array": np.nan_to_num(errors), "thickness": 2, "color": SOFT_INK},
-                    mode="markers",
-                    marker={"size": 4, "color": [_color(results, point) for point in points]},
-                    text=[_words(results, point) for point in points],
-                    hovertemplate="%{text}<extra></extra>",
-                ),
-            ]
+        surface = go.Surface(
+            x=found.xs, y=found.ys, z=values, colorscale="Viridis", opacity=0.85, showscale=False, hoverinfo="skip"
         )
+        points = [point for point in found.points if metric in point.values]
+        colors = dict.fromkeys(_color(results, point) for point in points)  # a trace each: plotly.js warns otherwise
+        fig = go.Figure([surface])
+        for color in colors:
+            own = [point for point in points if _color(results, point) == color]
+            fig.add_trace(_dots(results, own, found, metric, color))
         axes = {"xaxis_title": found.x, "yaxis_title": found.y, "zaxis_title": "%"}
         fig.update_layout(
             scene={**axes, "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}}}, height=460, showlegend=False
         )
-        charts[words] = _html(fig)
+        charts[words] = as_html(fig)
     return charts
+
+
+def _dots(results: Results, points: Sequence[PointResult], found: Slice, metric: str, color: str) -> go.Scatter3d:
+    """Points above the plane of two settings, with their standard errors."""
+    errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
+    return go.Scatter3d(
+        x=[point.point[found.x] for point in points],
+        y=[point.point[found.y] for point in points],
+        z=[100 * point.mean(metric) for point in points],
+        error_z={"type": "data", "array": np.nan_to_num(errors), "thickness": 2, "color": SOFT_INK},
+        mode="markers",
+        marker={"size": 4, "color": color},
+        text=[_words(results, point) for point in points],
+        hovertemplate="%{text}<extra></extra>",
+    )
 
 
 def parallel_chart(results: Results) -> str:
@@ -75,7 +73,7 @@ def parallel_chart(results: Results) -> str:
         dimensions.append({"label": f"{NAMES[metric]}, %", "values": [100 * point.mean(metric) for point in done]})
     goal = [100 * point.mean(results.metric[0]) for point in done]
     line = {"color": goal, "colorscale": "Viridis", "showscale": True}
-    return _html(go.Figure(go.Parcoords(dimensions=dimensions, line=line)), height=420, margin={"l": 60, "t": 60})
+    return as_html(go.Figure(go.Parcoords(dimensions=dimensions, line=line)), height=420, margin={"l": 60, "t": 60})
 
 
 def pareto_chart(results: Results) -> str:
@@ -105,7 +103,7 @@ def pareto_chart(results: Results) -> str:
         ]
     )
     fig.update_layout(xaxis_title="clean accuracy, %", yaxis_title="PGD accuracy, %", showlegend=False)
-    return _html(fig, height=460)
+    return as_html(fig, height=460)
 
 
 def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
@@ -133,7 +131,10 @@ def _words(results: Results, point: PointResult) -> str:
     return "<br>".join(line.replace("<", "&lt;") for line in lines)
 
 
-def _html(fig: go.Figure, **layout: Any) -> str:
+def as_html(fig: go.Figure, **layout: Any) -> str:
+    """A chart for a page that holds `library()` and `charts.js.j2`, which draws it once it comes into view."""
     fig.update_layout(font=FONT, margin={"l": 50, "r": 20, "t": 20, "b": 50}, template="plotly_white")
     fig.update_layout(**layout)
-    return fig.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)
+    described = str(fig.to_json()).replace("<", "\\u003c")  # no text of a chart may end the script element
+    height = fig.layout.height or 450  # pyright: ignore[reportAttributeAccessIssue]
+    return f'<div class="chart" style="height: {height}px"></div><script type="application/json">{described}</script>'

@@ -75,6 +75,17 @@ class Folder:
             return []
         return sorted(fnmatch.filter((str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths), last))
 
+    def entries(self) -> tuple[list[str], list[str]]:
+        """Names of the folders and of the files here, each sorted; none if the folder does not exist."""
+        try:
+            found = self._patiently(self.fs.ls, "", detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return [], []
+        names: dict[bool, list[str]] = {True: [], False: []}
+        for entry in found:
+            names[entry["type"] == "directory"].append(str(entry["name"]).rstrip("/").rsplit("/", 1)[-1])
+        return sorted(names[True]), sorted(names[False])
+
     def read(self, name: str) -> bytes:
         """The bytes of a file.  Raises FileNotFoundError."""
         return self._patiently(self.fs.cat_file, name)

@@ -1,0 +1,275 @@
+"""A table of the paper as one resumable graph on Ray: memorize -> train rows x seeds -> evaluate."""
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import ray
+
+from bat_dist.config import RunError, UserError, differences, dump_yaml, to_dict
+from bat_dist.data.datasets import Dataset
+from bat_dist.orchestration.evaluation import evaluate_here
+from bat_dist.orchestration.nodes import Terms, job_session
+from bat_dist.orchestration.pace import progress
+from bat_dist.orchestration.pool import Failed, Work, run_units
+from bat_dist.orchestration.reproduce_settings import SCORES, ReproduceSettings, Run
+from bat_dist.orchestration.resources import worker_resources
+from bat_dist.orchestration.rows import Filled
+from bat_dist.orchestration.scores import leave_out_scores
+from bat_dist.orchestration.settings import TrainSettings
+from bat_dist.orchestration.subject import load_subject
+from bat_dist.orchestration.training import carry_out, make_plan
+from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
+from bat_dist.results.rows import flat
+from bat_dist.storage.files import Folder, split_location
+from bat_dist.storage.provenance import provenance
+from bat_dist.storage.scores import read_test_subsets
+from bat_dist.sweep.record import FAILURE, note_failure
+from bat_dist.training import run as training_run
+
+log = logging.getLogger(__name__)
+
+TRAIN = "train"
+TYPICALITY = "typicality.npz"
+_WHAT = "runs"  # the units are called, in metrics
+_HOW = (  # settings of `train` and `memorize` that decide no result
+    *("out", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
+    *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
+    *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
+)
+
+
+class Reports(NamedTuple):
+    """What is written at the end of each part; these are functions of `reporting`, which this room does not know."""
+
+    memorization: Callable[..., Any]
+    training: Callable[..., Any]
+    evaluation: Callable[..., Any]
+
+
+class Task(NamedTuple):
+    """A unit of work: a run's training, or the evaluation of one of its checkpoints."""
+
+    run: Run
+    what: str  # train, best or last
+
+    @property
+    def place(self) -> str:
+        """Its folder within the experiment's."""
+        return self.run.training if self.what == TRAIN else self.run.evaluation(self.what)
+
+    def __str__(self) -> str:
+        return f"{self.run.row} seed {self.run.seed} {self.what}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """failed: by task, why; lost_trials: leave-out trials that failed."""
+
+    failed: Mapping[str, str]
+    lost_trials: int
+
+
+def carry_out_experiment(folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Ended:
+    """Do what the folder lacks.  A run that fails does not stop the others.
+
+    Raises UserError if the folder holds another experiment, or for settings that do not fit the data.
+    """
+    settings = _settled(settings)
+    _check(dataset, settings)
+    _note_plan(folder, dataset, settings)
+    with job_session(settings, folder, all_write=True) as terms:
+        filled = _memorize(folder, dataset, settings, reports)
+        failed = _train_and_evaluate(folder, dataset, settings, reports, terms)
+    return Ended(failed, len(filled.failed) if filled else 0)
+
+
+def _check(dataset: Dataset, settings: ReproduceSettings) -> None:
+    """Whatever can be known to fail fails before the first trial."""
+    if settings.scores:
+        runs = list(settings.runs())
+    else:
+        runs = [run for run in settings.runs() if not run.row.startswith("bat")]  # scores are yet to come
+    for run in runs:
+        make_plan(dataset, settings.training(run))
+
+
+def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings) -> None:
+    """`experiment.json`: what is to be there in the end; runs that were asked for before stay."""
+    identity = _identity(dataset, settings)
+    old: Mapping[str, Any] = folder.read_json(EXPERIMENT) if folder.exists(EXPERIMENT) else {}
+    if old and (differs := differences(old.get("identity", {}), identity)):
+        raise UserError(f"{folder} holds another experiment; use another --out\n" + "\n".join(differs))
+    runs = {(run["label"], run["seed"]): run for run in old.get("runs", ())}
+    for run in settings.runs():
+        known = runs.get((run.row, run.seed), {}).get("evaluations", {})
+        evaluations = {**known, **{which: run.evaluation(which) for which in settings.which}}
+        about = {"label": run.row, "seed": run.seed, "training": run.training, "evaluations": evaluations}
+        runs[run.row, run.seed] = about
+    folder.create()
+    document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
+    folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), **provenance()})
+
+
+def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
+    """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
+    parts: dict[str, Any] = {"train": to_dict(settings.training(Run("pgd_at", 0)))}
+    parts["evaluate"] = to_dict(settings.evaluation(Run("pgd_at", 0), "best"))
+    if settings.needs_scores and not settings.scores:
+        parts["memorize"] = to_dict(settings.memorize_settings)
+    kept = {name: {key: value for key, value in part.items() if key not in _HOW} for name, part in parts.items()}
+    return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
+
+
+def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Filled | None:
+    """The scores that BAT needs, unless they are given or there."""
+    if settings.scores or not settings.needs_scores:
+        return None
+    place, asked = folder / SCORES, settings.memorize_settings
+    if place.exists(MEMORIZATION) and place.exists(SUMMARY):
+        known = place.read_json(SUMMARY)
+        if known.get("num_trials", 0) >= asked.num_trials and known.get("fingerprint") == dataset.fingerprint:
+            log.info("%s holds the scores of %s trials", place, known["num_trials"])
+            return None
+    scores, filled = leave_out_scores(place, dataset, asked)
+    reports.memorization(place, dataset, to_dict(asked), scores, failed=filled.failed)
+    return filled
+
+
+def _train_and_evaluate(
+    folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports, terms: Terms
+) -> dict[str, str]:
+    """What failed, by task."""
+    tasks = _tasks(folder, settings)
+    total = len(list(settings.runs())) * (1 + len(settings.which))
+    done = total - len(tasks) - sum(len(settings.which) for task in tasks if task.what == TRAIN)
+    log.info("%d of %d trainings and evaluations are there", done, total)
+    failed: dict[str, str] = {}
+    if not tasks:
+        return failed
+    if settings.training(tasks[0].run).num_workers:  # data-parallel: a run at a time takes all the room
+        tasks = _train_one_by_one(folder, dataset, settings, reports, tasks, failed)
+    queue = deque(tasks)
+    resources = worker_resources(
+        settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
+    )
+    how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
+    with progress("trainings and evaluations", total=total, done=done) as tick:
+        outcomes = run_units(
+            queue,
+            build,
+            [ray.put(dataset), settings, reports],
+            **how,
+            what=_WHAT,
+            give_up_on=(UserError, RunError, ValueError),
+        )
+        for outcome in outcomes:
+            task: Task = outcome.unit
+            place = folder / task.place
+            if isinstance(outcome, Failed):
+                failed[str(task)] = outcome.reason
+                note_failure(place, outcome.reason)
+                log.error("%s failed: %s", task, outcome.reason)
+            else:
+                place.remove(FAILURE)
+                if task.what == TRAIN:
+                    queue.extend(_evaluations(folder, settings, task.run))
+            tick(len(failed), total=total)
+    return failed
+
+
+def _tasks(folder: Folder, settings: ReproduceSettings) -> list[Task]:
+    """What can be begun now."""
+    tasks = []
+    for run in settings.runs():
+        is_trained = training_run.finished(folder / run.training)
+        tasks += _evaluations(folder, settings, run) if is_trained else [Task(run, TRAIN)]
+    return tasks
+
+
+def _evaluations(folder: Folder, settings: ReproduceSettings, run: Run) -> list[Task]:
+    """Evaluations of a trained run that are not there, or lack an attack."""
+    return [Task(run, which) for which in settings.which if not _is_evaluated(folder, settings, run, which)]
+
+
+def _is_evaluated(folder: Folder, settings: ReproduceSettings, run: Run, which: str) -> bool:
+    place = folder / run.evaluation(which)
+    if not place.exists(EVALUATION):
+        return False
+    known = {row["attack"] for row in place.read_json(EVALUATION)["rows"]}
+    return known.issuperset(settings.all_attacks)
+
+
+def _train_one_by_one(
+    folder: Folder,
+    dataset: Dataset,
+    settings: ReproduceSettings,
+    reports: Reports,
+    tasks: Sequence[Task],
+    failed: dict[str, str],
+) -> list[Task]:
+    """Data-parallel trainings, by this process; returns what is left to do."""
+    left: list[Task] = []
+    for task in tasks:
+        if task.what != TRAIN:
+            left.append(task)
+            continue
+        try:
+            _train(dataset, settings.training(task.run), reports)
+            left += _evaluations(folder, settings, task.run)
+        except (RunError, UserError) as error:
+            failed[str(task)] = str(error)
+            note_failure(folder / task.place, str(error))
+            log.error("%s failed: %s", task, error)
+    return left
+
+
+def build(dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Work:
+    """Runs once in each worker."""
+
+    def work(task: Task) -> dict[str, Any]:
+        if task.what == TRAIN:
+            _train(dataset, settings.training(task.run), reports)
+        else:
+            _evaluate(dataset, settings, task, reports)
+        return {}
+
+    return work
+
+
+def _train(dataset: Dataset, asked: TrainSettings, reports: Reports) -> None:
+    summary = carry_out(make_plan(dataset, asked), asked, config=dump_yaml(asked))
+    folder = Folder(asked.out)
+    reports.training(folder, summary, training_run.read_history(folder))
+
+
+def _evaluate(dataset: Dataset, settings: ReproduceSettings, task: Task, reports: Reports) -> None:
+    asked = settings.evaluation(task.run, task.what)
+    folder, subject = Folder(asked.out), load_subject(dataset, asked)
+    folder.create()
+    found = evaluate_here(folder, dataset, asked, subject)
+    of_network = {"facts": subject.facts, "digest": subject.digest}
+    subsets = _subsets(dataset, settings)
+    reports.evaluation(folder, dataset, to_dict(asked), found, subsets=subsets, **of_network)
+
+
+def _subsets(dataset: Dataset, settings: ReproduceSettings) -> Mapping[str, Any]:
+    """Typical and atypical test images, where the scores tell."""
+    place, _ = split_location(settings.score_file)
+    if not settings.needs_scores or not place.exists(TYPICALITY):
+        return {}
+    return read_test_subsets((place / TYPICALITY).location, dataset.fingerprint)
+
+
+def _settled(settings: ReproduceSettings) -> ReproduceSettings:
+    """With places as all machines name them."""
+    names = [name for name in ("out", "scores", "data_dir") if getattr(settings, name)]
+    return dataclasses.replace(settings, **{name: _absolute(getattr(settings, name)) for name in names})
+
+
+def _absolute(location: str) -> str:
+    folder = Folder(location)
+    return str(folder.local_path.absolute()) if folder.local_path is not None else location.rstrip("/")

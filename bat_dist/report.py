@@ -1,0 +1,63 @@
+"""All results below some folders as tables and one page: methods with error bars, beside the paper's numbers.
+
+    bat-dist report --runs runs results --out report
+    ray submit cluster/gpu.yaml bat_dist/report.py -- --runs /shared/runs --out /shared/report
+    bat-dist report --watch runs --out report
+
+It runs nothing, and writes nothing but the report.
+"""
+
+import time
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "Find every result below the folders, put those together that belong together, and write tables (Markdown, CSV, "
+    "LaTeX, RobustBench's JSON) and report.html, one file that needs no network."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done) or 2 (bad input, or nothing to report)."""
+    from bat_dist.config import run_command
+
+    return run_command(_report, argv)
+
+
+def _report(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse
+    from bat_dist.orchestration.report_settings import ReportSettings
+
+    settings, _ = parse(ReportSettings, argv, prog="bat-dist report", description=DESCRIPTION)
+    from bat_dist.config import UserError
+    from bat_dist.orchestration.collecting import remember_run
+    from bat_dist.reporting.report import write_report
+    from bat_dist.results.compare import compare
+    from bat_dist.results.find import find_results
+    from bat_dist.storage.files import Folder
+
+    folder = Folder(settings.place)
+    shown = ""
+    while True:
+        found = find_results(settings.folders)
+        if found.is_empty and not settings.watch:
+            raise UserError(
+                f"there is no result of bat-dist below {', '.join(settings.folders)}"
+                + "".join(f"\n{one.place}: {one.reason}" for one in [*found.unfinished, *found.left_out][:10])
+            )
+        compared = compare(found, reference=settings.reference)
+        with folder.only_driver():
+            text = write_report(folder, found, compared, refresh=settings.every if settings.watch else 0)
+            remember_run(folder)
+        if text != shown:
+            print(text, flush=True)
+        if not settings.watch:
+            return 0
+        shown = text
+        time.sleep(settings.every)
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.report import main as installed_main
+
+    raise SystemExit(installed_main())

@@ -1,0 +1,59 @@
+"""One table of the paper from one command: memorize -> train rows x seeds -> evaluate -> report, on Ray.
+
+    bat-dist reproduce --table 1 --scale small --out demo
+    bat-dist reproduce --table 3 --data_dir data --out results/table3
+    ray submit cluster/gpu.yaml bat_dist/reproduce.py -- --table 1 --data_dir /shared/data --out /shared/table1
+
+The same command resumes: what is there is kept; seeds, rows, checkpoints and attacks may be added.
+"""
+
+from collections.abc import Sequence
+
+DESCRIPTION = (
+    "All runs of a table of the paper: leave-out trials for the scores that BAT needs, trainings of every method with "
+    "every seed, attacks on their checkpoints, and the report with error bars beside the paper's numbers."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
+    from bat_dist.config import run_command
+
+    return run_command(_reproduce, argv)
+
+
+def _reproduce(argv: Sequence[str]) -> int:
+    from bat_dist.config import parse
+    from bat_dist.orchestration.private_ray import prepare_environment
+    from bat_dist.orchestration.reproduce_settings import REPORT, ReproduceSettings
+
+    settings, _ = parse(ReproduceSettings, argv, prog="bat-dist reproduce", description=DESCRIPTION)
+    prepare_environment(settings.ray_address)
+    # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.reproduce import Reports, carry_out_experiment
+    from bat_dist.reporting.evaluation import report_evaluation
+    from bat_dist.reporting.memorization import report_leave_out
+    from bat_dist.reporting.report import write_report
+    from bat_dist.reporting.training import report_training
+    from bat_dist.results.compare import compare
+    from bat_dist.results.find import find_results
+    from bat_dist.storage.files import Folder
+
+    dataset = load_dataset(settings.data_name, **settings.data)
+    folder = Folder(settings.out)
+    with folder.only_driver():
+        reports = Reports(report_leave_out, report_training, report_evaluation)
+        ended = carry_out_experiment(folder, dataset, settings, reports)
+        found = find_results([settings.out])
+        print(write_report(folder / REPORT, found, compare(found)))
+    for task, reason in ended.failed.items():
+        print(f"failed: {task}: {reason}")
+    return int(bool(ended.failed or ended.lost_trials))
+
+
+if __name__ == "__main__":
+    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.reproduce import main as installed_main
+
+    raise SystemExit(installed_main())

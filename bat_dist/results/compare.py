@@ -1,0 +1,276 @@
+"""Tables: methods against a reference on one test set, with the paper's values, and what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from bat_dist.config import UserError, nearest
+from bat_dist.results.find import Found, LeftOut, Planned, Training
+from bat_dist.results.published import Published, departures, published_row
+from bat_dist.results.rows import ALL, METHODS, Bed, Row, Value, flat, in_order, is_column, rows_of
+from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
+from bat_dist.storage.files import Folder
+
+REFERENCE = "pgd_at"  # unless another is asked for
+
+
+class Compared(NamedTuple):
+    """A row against the reference.  adjusted: the p-value that holds for all rows of this column together (Holm).
+
+    One pair of networks tells nothing of other seeds, however many images: that is never called significant.
+    """
+
+    found: Difference
+    adjusted: float
+
+    @property
+    def is_significant(self) -> bool:
+        """At 5%, over all rows of the column, for other seeds and images."""
+        return self.found.num_seeds > 1 and self.adjusted < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of a table.  compared: None for the reference itself, or where there is nothing to compare."""
+
+    row: Row
+    attack: str
+    subset: str
+    value: Value
+    compared: Compared | None
+    published: float | None
+    published_difference: float | None  # ours minus the paper's, where the setting is the paper's
+
+
+@dataclass(frozen=True)
+class Table:
+    """All rows of one test bed.  cells: by (row's number, attack, subset).  notes: for the reader."""
+
+    bed: Bed
+    rows: tuple[Row, ...]
+    attacks: tuple[str, ...]
+    subsets: tuple[str, ...]
+    reference: str | None
+    cells: Mapping[tuple[int, str, str], Cell]
+    published: Mapping[int, Published]
+    departures: tuple[str, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """`wrn28-10 on cifar100, 50,000 training images`."""
+        trained = sorted({row.trained_by["num_train"] + row.trained_by.get("num_val", 0) for row in self._known})
+        size = f", {' or '.join(f'{number:,}' for number in trained)} training images" if trained else ""
+        return f"{self.bed.arch} on {self.bed.dataset}{size}"
+
+    @property
+    def about(self) -> str:
+        """The test bed in words."""
+        bed = self.bed
+        pixels = [f"{255 * value:.4g}/255" for value in (bed.epsilon, bed.step_size)]
+        restarts = f", {bed.restarts} restarts" if bed.restarts > 1 else ""
+        held = sorted({row.trained_by["num_val"] for row in self._known if "num_val" in row.trained_by})
+        split = f"; validation split of {' or '.join(map(str, held))} held out of the training images" if held else ""
+        return (
+            f"{bed.num_test:,} test images; l_inf, epsilon {pixels[0]}, steps of {pixels[1]}{restarts}{split}; "
+            f"data {bed.fingerprint[:12]}"
+        )
+
+    @property
+    def _known(self) -> list[Row]:
+        """Rows whose training is known."""
+        return [row for row in self.rows if "num_train" in row.trained_by]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all results say together."""
+
+    tables: tuple[Table, ...]
+    left_out: tuple[LeftOut, ...]
+    missing: tuple[str, ...]  # of no table: unfinished trainings, what a plan still lacks
+
+
+def compare(found: Found, *, reference: str | None = None) -> Comparison:
+    """Rows that share test images, threat and architecture stand in one table; others are never mixed.
+
+    reference: a method or a label; default: PGD-AT where a table has it. Raises UserError if no table has it.
+    """
+    rows, doubled = rows_of(found.evaluations)
+    beds = list(dict.fromkeys(row.bed for row in rows))
+    tables = [_table([row for row in rows if row.bed == bed], reference) for bed in beds]
+    if reference and tables and not any(table.reference for table in tables):
+        names = {name for row in rows for name in (row.method, row.label)}
+        raise UserError(
+            f"no table has the reference {reference}{nearest(reference, names)} (there are: {_listed(names)})"
+        )
+    return Comparison(tuple(tables), (*found.left_out, *doubled), tuple(_missing(found, rows)))
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _table(rows: Sequence[Row], reference: str | None) -> Table:
+    rows = sorted(rows, key=_order)
+    bed = rows[0].bed
+    attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
+    subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
+    judges = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
+    published = {number: found for number, row in enumerate(rows) if (found := _published(row))}
+    departs = {number: departures(bed.dataset, _measured(rows[number])) for number in published}
+    cells = {}
+    for attack in attacks:
+        for subset in subsets:
+            compared = _column(rows, judges, attack, subset)
+            for number, row in enumerate(rows):
+                value = row.value(attack, subset)
+                if value is None:
+                    continue
+                paper = published[number].accuracies.get(attack) if number in published and subset == ALL else None
+                same = paper is not None and not departs[number]
+                away = value.mean - paper if paper is not None and same else None
+                cells[number, attack, subset] = Cell(row, attack, subset, value, compared.get(number), paper, away)
+    judge = next((row for row in judges.values() if row is not None), None)
+    return Table(
+        bed=bed,
+        rows=tuple(rows),
+        attacks=tuple(attacks),
+        subsets=tuple(subsets),
+        reference=judge.label if judge else None,
+        cells=cells,
+        published=published,
+        departures=tuple(dict.fromkeys(words for found in departs.values() for words in found)),
+        missing=tuple(_holes(rows, attacks)),
+        notes=tuple(_notes(rows)),
+    )
+
+
+def _order(row: Row) -> tuple[Any, ...]:
+    """As in the paper's tables: baselines first, BAT last; best checkpoint before last."""
+    methods = list(METHODS)
+    place = methods.index(row.method) if row.method in methods else len(methods)
+    return row.which, place, row.label
+
+
+def _reference(rows: Sequence[Row], which: str, asked: str | None) -> Row | None:
+    wanted = (asked or REFERENCE).lower()
+    return next((row for row in rows if row.which == which and wanted in (row.method.lower(), row.label.lower())), None)
+
+
+def _column(rows: Sequence[Row], judges: Mapping[str, Row | None], attack: str, subset: str) -> dict[int, Compared]:
+    """Each row against the reference of its checkpoint, by number."""
+    found = {}
+    for number, row in enumerate(rows):
+        judge = judges[row.which]
+        if judge is None or row is judge:
+            continue
+        shared = [seed for seed in row.seeds if _has(row, seed, attack, subset) and _has(judge, seed, attack, subset)]
+        if shared and (difference := _difference(row, judge, attack, subset, shared)):
+            found[number] = difference
+    adjusted = holm([difference.p_value for difference in found.values()])
+    return {number: Compared(found[number], p) for number, p in zip(found, adjusted, strict=True)}
+
+
+def _difference(row: Row, judge: Row, attack: str, subset: str, seeds: Sequence[Any]) -> Difference | None:
+    first, second = row.flags(attack, subset, seeds), judge.flags(attack, subset, seeds)
+    return compare_methods(first, second) if first.shape == second.shape else None
+
+
+def _has(row: Row, seed: Any, attack: str, subset: str) -> bool:
+    return any(n.seed == seed and attack in n.flags and subset in n.subsets for n in row.networks)
+
+
+def _published(row: Row) -> Published | None:
+    settings = row.trained_by.get("method_settings", {})
+    return published_row(row.bed.dataset, row.bed.arch, row.method, settings)
+
+
+def _measured(row: Row) -> dict[str, Any]:
+    by = row.trained_by
+    size = by["num_train"] + by.get("num_val", 0) if "num_train" in by else None
+    own = {name: by.get(name) for name in ("epochs", "num_steps")}
+    return {"num_train": size, "num_test": row.bed.num_test, "epsilon": row.bed.epsilon, **own}
+
+
+def _holes(rows: Sequence[Row], attacks: Sequence[str]) -> list[str]:
+    """Seeds and attacks that some rows of the table have and others lack."""
+    words = []
+    seeds = list(dict.fromkeys(seed for row in rows for seed in row.seeds if seed))
+    for row in rows:
+        lacking = [str(seed[0]) for seed in seeds if seed not in row.seeds] if row.which != "given" else []
+        found = [f"seed {', '.join(lacking)}"] if lacking else []
+        for attack in attacks:
+            without = [network for network in row.networks if attack not in network.flags]
+            if without:
+                found.append(attack + ("" if len(without) == len(row.networks) else f" for seed {_seeds(without)}"))
+        if found:
+            words.append(f"{row.label}, {row.which} checkpoint: {'; '.join(found)}")
+    return words
+
+
+def _seeds(networks: Sequence[Any]) -> str:
+    return ", ".join(str(network.seed[0]) for network in networks if network.seed)
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    """Settings of training in which the methods of a table differ, so that nobody takes them for the methods' doing."""
+    unfair = []
+    known = [row for row in rows if row.trained_by.get("method")]
+    all_settings = [flat(row.trained_by) for row in known]
+    about_method = ("method", "scores", "best_by")
+    for name in dict.fromkeys(key for settings in all_settings for key in settings):
+        if name in about_method or name.startswith("method_settings."):
+            continue
+        values: dict[str, list[str]] = {}
+        for row, settings in zip(known, all_settings, strict=True):
+            if row.method != "erm":  # which is not attacked in training
+                values.setdefault(str(settings.get(name)), []).append(row.label)
+        if len(values) > 1:
+            words = "; ".join(f"{value}: {', '.join(dict.fromkeys(labels))}" for value, labels in values.items())
+            unfair.append(f"trained with different {name} ({words})")
+    warned = dict.fromkeys(name for row in rows for n in row.networks for name in _warnings(n))
+    return unfair + [f"a hygiene check failed, these numbers may be too good: {name}" for name in warned]
+
+
+def _warnings(network: Any) -> list[str]:
+    """Checks that failed."""
+    return [name for one in network.evaluations for row in one.document["rows"] for name in row.get("warnings", ())]
+
+
+def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
+    """What was begun or planned and is not there."""
+    words = [line for plan in found.planned for line in _planned(plan, found)]
+    planned = [plan.folder.location.rstrip("/") for plan in found.planned]
+    for training in found.trainings:
+        if not any(training.place.startswith(f"{place}/") for place in planned) and (line := _unfinished(training)):
+            words.append(f"{training.place}: {line}")
+    begun = [one for one in found.unfinished if not any(one.place.startswith(f"{place}/") for place in planned)]
+    return words + [f"{one.place}: {one.reason}" for one in begun]
+
+
+def _unfinished(training: Training) -> str:
+    if training.is_finished:
+        return ""
+    if training.failure:
+        return f"failed: {training.failure}"
+    epochs = training.identity.get("epochs")
+    return f"trained to epoch {len(training.history)}" + (f" of {epochs}" if epochs else "")
+
+
+def _planned(plan: Planned, found: Found) -> list[str]:
+    """What `bat-dist reproduce` has still to do."""
+    folder: Folder = plan.folder
+    trainings = {training.place: training for training in found.trainings}
+    evaluated = {one.place for one in found.evaluations}
+    words = []
+    for run in plan.document["runs"]:
+        name = f"{run['label']}, seed {run['seed']}"
+        lacking = [which for which, place in run["evaluations"].items() if str(folder / place) not in evaluated]
+        if not lacking:
+            continue
+        training = trainings.get(str(folder / run["training"]))
+        state = _unfinished(training) if training else "not trained"
+        words.append(f"{name}: {state or 'trained, not evaluated (' + ', '.join(lacking) + ' checkpoint)'}")
+    return words

@@ -1,0 +1,274 @@
+"""Evaluations of networks put together: one row for each method, training setting and checkpoint, over its seeds."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+
+from bat_dist.config import UserError
+from bat_dist.data.table import check_dataset
+from bat_dist.evaluation.names import steps_of
+from bat_dist.results.find import Evaluation, LeftOut
+
+# Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went.
+TRAINED_BY = (
+    *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
+    *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
+    *("awp", "awp_from", "clip_norm", "sync_bn", "model", "weights"),
+)
+METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
+_GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
+ALL = "all"  # the subset of all images
+
+
+class Bed(NamedTuple):
+    """What evaluations must share to stand in one table: test images, threat, architecture.
+
+    epsilon, step_size: in [0, 1] pixels.
+    """
+
+    dataset: str
+    fingerprint: str  # of the data, training and test images, in order
+    num_test: int
+    epsilon: float
+    step_size: float
+    restarts: int
+    arch: str
+
+
+@dataclass(frozen=True)
+class Network:
+    """One trained network on the test set, from one folder or from several with different attacks.
+
+    seed: (seed, validation seed) of its training, None for networks from elsewhere.
+    """
+
+    seed: tuple[int, int] | None
+    digest: str
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def flags(self) -> dict[str, Bool[np.ndarray, " images"]]:
+        """By attack."""
+        return {name: flags for one in reversed(self.evaluations) for name, flags in one.flags.items()}
+
+    @property
+    def subsets(self) -> dict[str, Bool[np.ndarray, " images"]]:
+        """By name, the whole among them."""
+        first = next(iter(self.flags.values()))
+        named = {name: members for one in self.evaluations for name, members in one.subsets.items()}
+        return {ALL: np.ones(len(first), bool), **named}
+
+    def source(self, attack: str) -> Evaluation:
+        """Where its flags of an attack come from."""
+        return next(one for one in self.evaluations if attack in one.flags)
+
+
+class Value(NamedTuple):
+    """An accuracy, as a fraction: mean and standard deviation (n - 1) over seeds, and each seed's own.
+
+    image_se: standard error of a single network's accuracy over test images, sqrt(p (1 - p) / n).
+    """
+
+    mean: float
+    deviation: float
+    per_seed: tuple[float, ...]
+    num_images: int
+    image_se: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """Networks that differ in their seeds alone.  which: best or last checkpoint; label: unique in its table."""
+
+    bed: Bed
+    which: str
+    trained_by: Mapping[str, Any]
+    networks: tuple[Network, ...]
+    label: str = ""
+
+    @property
+    def method(self) -> str:
+        """`pgd_at`, or what a network from elsewhere is called."""
+        return str(self.trained_by.get("method") or self.trained_by.get("model") or self.trained_by.get("weights"))
+
+    @property
+    def seeds(self) -> list[tuple[int, int] | None]:
+        """Of its networks."""
+        return [network.seed for network in self.networks]
+
+    @property
+    def attacks(self) -> list[str]:
+        """Those that every one of its networks went through, in the order of the tables."""
+        return [name for name in self.attacks_of_any if all(name in network.flags for network in self.networks)]
+
+    @property
+    def attacks_of_any(self) -> list[str]:
+        """Those that one of its networks went through."""
+        return in_order(name for network in self.networks for name in network.flags)
+
+    def flags(
+        self, attack: str, subset: str = ALL, seeds: Sequence[tuple[int, int] | None] | None = None
+    ) -> Bool[np.ndarray, "seeds images"]:
+        """Of its networks (or those of some seeds, in their order); KeyError if one lacks the attack or the subset."""
+        of = {network.seed: network for network in self.networks}
+        chosen = [of[seed] for seed in (self.seeds if seeds is None else seeds)]
+        return np.array([network.flags[attack][network.subsets[subset]] for network in chosen])
+
+    def value(self, attack: str, subset: str = ALL) -> Value | None:
+        """Over the networks that went through the attack; None if none did."""
+        known = [n for n in self.networks if attack in n.flags and subset in n.subsets]
+        if not known:
+            return None
+        per_seed = tuple(float(np.mean(n.flags[attack][n.subsets[subset]])) for n in known if n.subsets[subset].any())
+        num_images = int(known[0].subsets[subset].sum())
+        if not per_seed:
+            return Value(math.nan, math.nan, (), 0, math.nan)
+        mean = float(np.mean(per_seed))
+        deviation = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else math.nan
+        return Value(mean, deviation, per_seed, num_images, math.sqrt(mean * (1 - mean) / num_images))
+
+
+def rows_of(evaluations: Iterable[Evaluation]) -> tuple[list[Row], list[LeftOut]]:
+    """The rows, labelled, and the evaluations that are in none of them."""
+    groups: dict[str, list[Evaluation]] = {}
+    left_out = []
+    for one in evaluations:
+        try:
+            key = repr((bed_of(one), which_of(one), _frozen(trained_by(one.facts))))
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            left_out.append(LeftOut(one.place, f"{type(error).__name__}: {error}"))
+            continue
+        groups.setdefault(key, []).append(one)
+    rows = []
+    for group in groups.values():
+        networks, doubled = _networks(group)
+        left_out += doubled
+        rows.append(Row(bed_of(group[0]), which_of(group[0]), trained_by(group[0].facts), networks))
+    return _labelled(rows), left_out
+
+
+def bed_of(one: Evaluation) -> Bed:
+    """Raises UserError for a dataset that does not exist."""
+    settings, spec = one.settings, check_dataset(one.settings["dataset"])
+    attack = one.document.get("attack") or {}  # not in files of the first releases
+    name = spec.name
+    if name == "image_folder" and settings.get("data_dir"):
+        name = PurePosixPath(str(settings["data_dir"])).name
+    return Bed(
+        dataset=name,
+        fingerprint=one.document["fingerprint"],
+        num_test=len(next(iter(one.flags.values()))),
+        epsilon=attack.get("epsilon") or settings.get("epsilon") or spec.epsilon,
+        step_size=attack.get("step_size") or settings.get("step_size") or spec.step_size,
+        restarts=settings.get("restarts", 1),
+        arch=str(one.facts.get("arch") or "own model"),
+    )
+
+
+def which_of(one: Evaluation) -> str:
+    """The checkpoint: best or last; `given` for a network from elsewhere."""
+    return str(one.settings.get("which", "best")) if one.facts.get("method") else "given"
+
+
+def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network was trained, but for its seeds."""
+    return {name: facts[name] for name in TRAINED_BY if facts.get(name) is not None}
+
+
+def in_order(attacks: Iterable[str]) -> list[str]:
+    """The columns of a table: clean, fgsm, pgd by steps, cw, the parts of AutoAttack, AutoAttack, worst case."""
+    last = {"autoattack_fast": 6, "autoattack": 7, "worst_case": 9}
+
+    def place(name: str) -> tuple[int, int, str]:
+        base = name.partition("@")[0].partition(":")[0]
+        if base in ("clean", "fgsm"):
+            return ("clean", "fgsm").index(base), 0, name
+        if steps := steps_of(base):
+            return 2 + base.startswith("cw"), steps, name
+        return last.get(base, 5), 0, name
+
+    return sorted(dict.fromkeys(attacks), key=place)
+
+
+def is_column(attack: str) -> bool:
+    """Has it a column of its own?  Parts of AutoAttack, single seeds of attacks and the worst case have none."""
+    return ":" not in attack and attack != "worst_case" and not ("@" in attack and not attack.endswith("@worst"))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one: `recipe.epochs`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def _frozen(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return sorted((name, repr(value)) for name, value in flat(values).items())
+
+
+def _networks(group: Sequence[Evaluation]) -> tuple[tuple[Network, ...], list[LeftOut]]:
+    """One for each seed, the seeds in order; several evaluations of one network are joined."""
+    networks: dict[Any, Network] = {}
+    left_out = []
+    for one in group:
+        digest = str(one.document["network"])
+        seed = (one.facts["seed"], one.facts.get("val_seed", 0)) if "seed" in one.facts else None
+        known = networks.get(seed)
+        if known is None:
+            networks[seed] = Network(seed, digest, (one,))
+        elif known.digest == digest:
+            networks[seed] = dataclasses.replace(known, evaluations=(*known.evaluations, one))
+            left_out += _contradictions(known, one)
+        else:
+            other = known.evaluations[0].place
+            reason = f"another network of the same settings and seed, that of {other}, is in the table"
+            left_out.append(LeftOut(one.place, reason))
+    return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
+
+
+def _contradictions(known: Network, one: Evaluation) -> list[LeftOut]:
+    """Attacks that both have, with other flags: batches were cut otherwise, or the machine was another."""
+    twice = [name for name in one.flags if name in known.flags and is_column(name)]
+    differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
+    if not differ:
+        return []
+    where = known.evaluations[0].place
+    return [LeftOut(one.place, f"its {', '.join(differ)}: the same network was attacked in {where} with other outcome")]
+
+
+def _labelled(rows: Sequence[Row]) -> list[Row]:
+    """Names that tell the rows of a table apart: the method, and what differs among rows of the same method."""
+    return [dataclasses.replace(row, label=_label(row, _rivals(row, rows))) for row in rows]
+
+
+def _rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
+    return [other for other in rows if (other.bed, other.which, other.method) == (row.bed, row.which, row.method)]
+
+
+def _label(row: Row, rivals: Sequence[Row]) -> str:
+    own = flat(row.trained_by)
+    others = [flat(rival.trained_by) for rival in rivals]
+    names = [f"method_settings.{name}" for name in ("alpha", "beta")] if row.method == "bat" else []
+    keys = dict.fromkeys(name for other in others for name in other)
+    names += [key for key in keys if key not in names and len({repr(other.get(key)) for other in others}) > 1]
+    if "recipe.epochs" in names and "epochs" in names:
+        names.remove("recipe.epochs")
+    words = [f"{_GREEK.get(short(name), short(name))} = {_value(own.get(name))}" for name in names]
+    method = METHODS.get(row.method, row.method)
+    return f"{method} ({', '.join(words)})" if words else method
+
+
+def short(name: str) -> str:
+    """`alpha` of `method_settings.alpha`."""
+    return name.rpartition(".")[2]
+
+
+def _value(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
