@@ -8,6 +8,7 @@ import pytest
 
 from bat_dist import collect
 from bat_dist.config import parse
+from bat_dist.orchestration.plan_settings import PlanSettings
 from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
 from bat_dist.orchestration.tune_settings import TuneSettings, find_config
 from bat_dist.storage.export_settings import ExportSettings
@@ -20,6 +21,7 @@ SETTINGS = {
     "evaluate": EvaluateSettings,
     "collect": CollectSettings,
     "tune": TuneSettings,
+    "plan": PlanSettings,
 }
 PAGES = [
     ROOT / "README.md",

@@ -100,6 +100,8 @@ _ROWS = (
     ),
 )
 DATASETS = {spec.name: spec for spec in _ROWS}
+PER_CLASS = {"cifar10": (10, 5000, 1000), "cifar100": (100, 500, 100), "tiny_imagenet": (200, 500, 50)}
+"""Classes, then training and test samples of each, where these are known without the data (Tiny ImageNet's `val`)."""
 
 
 def check_dataset(name: str) -> DatasetSpec:

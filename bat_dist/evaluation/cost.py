@@ -1,0 +1,51 @@
+"""What an evaluation costs: passes and units of its plan, if a given share of the images stands.  Imports no torch.
+
+PGD, CW and FGSM attack an image to their last step, whether it has fallen or not; they are counted for every image,
+as if all were right when clean. The parts of AutoAttack drop what falls, mostly at once, and the next part does not see
+it: they are counted for the images that stand.
+"""
+
+from typing import NamedTuple
+
+from bat_dist.evaluation.names import STANDARD
+from bat_dist.evaluation.plan import CHECKS, CLEAN, Stage, make_plan, unit_size
+
+PASSES_OF_STEP = 3  # as `plan.passes` counts: one forward, and two for the backward pass
+CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
+_FORWARD_ONLY = (CLEAN, "square", "square1000")
+
+
+class Bill(NamedTuple):
+    """forward: passes alone. steps: forward and backward. rows, attacked, units: what is written about them."""
+
+    forward: float
+    steps: float
+    rows: int  # of the result, each with a flag for every image
+    attacked: float  # images, over all stages
+    units: int
+
+
+def bill(
+    attacks: tuple[str, ...],
+    *,
+    num_images: int,
+    num_classes: int,
+    robust_share: float,
+    check_images: int,
+    batch_size: int,
+) -> Bill:
+    """Of one network with one seed.  check_images: of the hygiene checks, 0 leaves them out."""
+    checks = [name for name in CHECKS if num_classes >= CLASSES_OF_DLR or name != "apgd-t3"] if check_images else []
+    plan = make_plan(attacks, (0,), checks=checks)
+    met = {stage: _met(stage, num_images, robust_share, check_images) for stage in plan.stages}
+    forward = sum(number * stage.passes for stage, number in met.items() if stage.attack in _FORWARD_ONLY)
+    others = sum(number * stage.passes for stage, number in met.items() if stage.attack not in _FORWARD_ONLY)
+    units = sum(-(-int(number) // unit_size(stage, batch_size)) for stage, number in met.items())
+    return Bill(forward, others / PASSES_OF_STEP, len(plan.rows), sum(met.values()), units)
+
+
+def _met(stage: Stage, num_images: int, robust_share: float, check_images: int) -> float:
+    """How many images it attacks to the end."""
+    if stage.among == "checked":
+        return min(check_images, num_images)
+    return num_images * (robust_share if stage.attack in STANDARD else 1)

@@ -1,0 +1,127 @@
+"""Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator
+
+from bat_dist.config import Group, Help
+from bat_dist.data.table import check_dataset
+from bat_dist.evaluation.names import check_attacks
+from bat_dist.methods.table import check_method
+from bat_dist.orchestration.settings import Arch
+from bat_dist.training.recipe import RECIPES, Precision, Recipe
+
+
+def _dataset_name(name: str) -> str:
+    return check_dataset(name).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
+
+    dataset: Annotated[
+        str,
+        AfterValidator(_dataset_name),
+        Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"),
+        Group("data"),
+    ]
+    arch: Annotated[Arch, Help("architecture of trials and trainings", "NAME"), Group("data")]
+    data_dir: Annotated[
+        str | None, Help("look at the data there, instead of knowing their sizes", "DIR"), Group("data")
+    ] = None
+    num_train: Annotated[int | None, Ge(2), Help("training samples"), Group("data")] = None
+    num_test: Annotated[int | None, Ge(1), Help("test samples"), Group("data")] = None
+    num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), Group("data")] = None
+    image_size: Annotated[int | None, Ge(1), Help("images are N x N"), Group("data")] = None
+
+    num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), Group("trials")] = 1000
+    subset_ratio: Annotated[
+        float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps"), Group("trials")
+    ] = 0.7
+    trial_recipe: Annotated[Literal["fast", "paper"], Help("recipe of memorize"), Group("trials")] = "fast"
+    trial_epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trials")] = None
+    trial_batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trials")] = None
+
+    methods: Annotated[
+        tuple[Annotated[str, AfterValidator(check_method)], ...],
+        Len(1),
+        Help("erm, pgd_at, trades, mart, gairat, bat", "NAME"),
+        Group("trainings"),
+    ] = ("pgd_at", "trades", "mart", "gairat", "bat")
+    num_seeds: Annotated[
+        int, Ge(0), Help("trainings by each; 0: neither training nor evaluation"), Group("trainings")
+    ] = 3
+    recipe: Annotated[Literal["paper", "study", "fast"], Help("recipe of train"), Group("trainings")] = "paper"
+    epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trainings")] = None
+    batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trainings")] = None
+    num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), Group("trainings")] = 10
+    num_val: Annotated[
+        int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), Group("trainings")
+    ] = None
+
+    attacks: Annotated[
+        tuple[str, ...],
+        AfterValidator(check_attacks),
+        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square", "NAME"),
+        Group("evaluations"),
+    ] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+    robust_share: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        Help("share of test images that stand, which AutoAttack meets to the end"),
+        Group("evaluations"),
+    ] = 0.5
+    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = 64
+
+    precision: Annotated[Precision, Help("of trials and trainings"), Group("workers")] = "bf16"
+    workers: Annotated[
+        int | None,
+        Ge(1),
+        Help("at a time; default: this machine's GPUs, else cores / cpus_per_worker"),
+        Group("workers"),
+    ] = None
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), Group("workers")] = 1
+    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
+    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
+    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+
+    def __post_init__(self) -> None:
+        """What only makes sense together."""
+        if not self.num_trials and not self.num_seeds:
+            raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(
+                f"methods must differ, got {' '.join(self.methods)}: num_seeds says how often each is trained"
+            )
+        if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
+            raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
+        sizes = {name: getattr(self, name) for name in ("num_train", "num_test", "num_classes", "image_size")}
+        if self.dataset == "image_folder" and not self.data_dir and None in sizes.values():
+            missing = ", ".join(name for name, value in sizes.items() if value is None)
+            raise ValueError(f"the sizes of an image_folder are known to nobody: give data_dir, or {missing}")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keyword arguments of `load_dataset`."""
+        return {
+            name: getattr(self, name) for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size")
+        }
+
+    @property
+    def trial_training(self) -> Recipe:
+        """The trials' recipe with what the user changed."""
+        return _changed(RECIPES[self.trial_recipe], self.trial_epochs, self.trial_batch_size)
+
+    @property
+    def training(self) -> Recipe:
+        """The trainings' recipe with what the user changed."""
+        return _changed(RECIPES[self.recipe], self.epochs, self.batch_size)
+
+
+def _changed(recipe: Recipe, epochs: int | None, batch_size: int | None) -> Recipe:
+    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)

@@ -1,0 +1,137 @@
+"""From settings to a plan: how large the data are, which jobs there are, how fast this machine is.  Never loads ray."""
+
+import os
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from bat_dist.config import UserError
+from bat_dist.data.datasets import load_dataset
+from bat_dist.data.source import choose
+from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
+from bat_dist.evaluation.names import fewest_classes
+from bat_dist.orchestration.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
+from bat_dist.orchestration.plan_settings import PlanSettings
+from bat_dist.training.pieces import Speed
+from bat_dist.training.speed import Subject, measure, network_bytes
+
+
+@dataclass(frozen=True)
+class Data:
+    """How large a dataset is.  spec: with the actual number of classes and image size."""
+
+    spec: DatasetSpec
+    num_train: int
+    num_test: int
+
+
+@dataclass(frozen=True)
+class Planned:
+    """costs: one for each job. worker: what one is, in words. small_batches: for full ones the time was too short."""
+
+    data: Data
+    costs: tuple[Cost, ...]
+    total: Cost
+    speed: Speed
+    workers: int
+    worker: str
+    on_gpu: bool
+    small_batches: bool
+
+
+def plan(settings: PlanSettings) -> Planned:
+    """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
+    data = look_at(settings)
+    subject = Subject(
+        arch=settings.arch,
+        spec=data.spec,
+        trial_recipe=settings.trial_training,
+        recipe=settings.training,
+        num_steps=settings.num_steps,
+        precision=settings.precision,
+    )
+    jobs = jobs_of(settings, size_of(data, subject))
+    speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
+    workers = settings.workers or default_workers(settings.cpus_per_worker)
+    on_gpu = torch.cuda.is_available()
+    return Planned(
+        data=data,
+        costs=tuple(cost(job, speed, workers=workers) for job in jobs),
+        total=total(jobs, speed, workers=workers),
+        speed=speed,
+        workers=workers,
+        worker="a GPU" if on_gpu else f"{settings.cpus_per_worker} CPU core" + "s" * (settings.cpus_per_worker > 1),
+        on_gpu=on_gpu,
+        small_batches=any(rate.batch_size < subject.batch_size(piece) for piece, rate in speed.rates.items()),
+    )
+
+
+def look_at(settings: PlanSettings) -> Data:
+    """The data if they are at hand, else what is known of them.  Raises UserError for sizes that they do not have."""
+    if settings.dataset == "digits" or settings.data_dir:
+        dataset = load_dataset(settings.dataset, **settings.data)
+        return Data(dataset.spec, len(dataset.train), len(dataset.test))
+    spec = check_dataset(settings.dataset)
+    spec = replace(
+        spec,
+        num_classes=settings.num_classes or spec.num_classes,
+        image_size=settings.image_size or spec.image_size,
+    )
+    if settings.dataset == "image_folder":
+        assert settings.num_train and settings.num_test  # noqa: PT018  # the settings see to that
+        return Data(spec, settings.num_train, settings.num_test)
+    return Data(spec, _known(spec, "num_train", settings.num_train), _known(spec, "num_test", settings.num_test))
+
+
+def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
+    """How many samples a split has, or has left, if `asked` for fewer; with the messages of `load_dataset`."""
+    classes, num_train, num_test = PER_CLASS[spec.name]
+    assert spec.num_classes
+    if spec.num_classes > classes:
+        raise UserError(f"num_classes must be at most {classes}, the classes of {spec.name}, got {spec.num_classes}")
+    each = num_train if option == "num_train" else num_test
+    labels = np.repeat(np.arange(spec.num_classes), each)
+    return len(choose(labels, spec.num_classes, asked, option))
+
+
+def size_of(data: Data, subject: Subject) -> Size:
+    """What the arithmetic must know of data and network."""
+    assert data.spec.num_classes
+    network, momentum = network_bytes(subject)
+    return Size(data.num_train, data.num_test, data.spec.num_classes, network, momentum)
+
+
+def jobs_of(settings: PlanSettings, size: Size) -> list[Job]:
+    """Trials, trainings by each method, evaluations of the trained.
+
+    Raises UserError for what does not fit the data.
+    """
+    jobs = []
+    if settings.num_trials:
+        epochs, ratio = settings.trial_training.epochs, settings.subset_ratio
+        jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio))
+    if settings.num_seeds:
+        _check(settings, size)
+        how = {"count": settings.num_seeds, "num_steps": settings.num_steps, "num_val": settings.num_val}
+        jobs += [training(size, method=m, epochs=settings.training.epochs, **how) for m in settings.methods]
+        attack = {"robust_share": settings.robust_share, "check_images": settings.check_images}
+        count = settings.num_seeds * len(settings.methods)
+        jobs.append(evaluation(size, attacks=settings.attacks, count=count, **attack))
+    return jobs
+
+
+def _check(settings: PlanSettings, size: Size) -> None:
+    if settings.num_val is not None and settings.num_val >= size.num_train:
+        raise UserError(f"num_val must be less than the {size.num_train} training samples, got {settings.num_val}")
+    small = [name for name in settings.attacks if size.num_classes < fewest_classes(name)]
+    if small:
+        raise UserError(
+            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
+            f"{size.num_classes}: plan with pgd100, cw, apgd-ce and square"
+        )
+
+
+def default_workers(cpus_per_worker: int) -> int:
+    """As many as this machine has GPUs, else as its CPU cores hold."""
+    return torch.cuda.device_count() or max(1, len(os.sched_getaffinity(0)) // cpus_per_worker)
