@@ -20,11 +20,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_plan, argv)
 
 
+def is_of_a_table(argv: Sequence[str]) -> bool:
+    """Is the plan of `bat-dist reproduce` asked for?"""
+    return any(word.partition("=")[0] == "--table" for word in argv)
+
+
 def _plan(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.orchestration.plan_settings import PlanSettings
+    from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
 
-    settings, _ = parse(PlanSettings, argv, prog="bat-dist plan", description=DESCRIPTION)
+    if is_of_a_table(argv):
+        settings = parse(TablePlanSettings, argv, prog="bat-dist plan", description=DESCRIPTION)[0].plan
+    else:
+        settings, _ = parse(PlanSettings, argv, prog="bat-dist plan", description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.
     from bat_dist.orchestration.plan_text import describe
     from bat_dist.orchestration.planning import plan

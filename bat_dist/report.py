@@ -29,7 +29,7 @@ def _report(argv: Sequence[str]) -> int:
 
     settings, _ = parse(ReportSettings, argv, prog="bat-dist report", description=DESCRIPTION)
     from bat_dist.config import UserError
-    from bat_dist.orchestration.collecting import remember_run
+    from bat_dist.orchestration.collecting import remember_on_head
     from bat_dist.reporting.report import write_report
     from bat_dist.results.compare import compare
     from bat_dist.results.find import find_results
@@ -47,7 +47,7 @@ def _report(argv: Sequence[str]) -> int:
         compared = compare(found, reference=settings.reference)
         with folder.only_driver():
             text = write_report(folder, found, compared, refresh=settings.every if settings.watch else 0)
-            remember_run(folder)
+            remember_on_head(folder)
         if text != shown:
             print(text, flush=True)
         if not settings.watch:

@@ -8,9 +8,12 @@ import pytest
 
 from bat_dist import collect
 from bat_dist.config import parse
-from bat_dist.orchestration.plan_settings import PlanSettings
+from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
+from bat_dist.orchestration.report_settings import ReportSettings
+from bat_dist.orchestration.reproduce_settings import ReproduceSettings
 from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
 from bat_dist.orchestration.tune_settings import TuneSettings, find_config
+from bat_dist.plan import is_of_a_table
 from bat_dist.storage.export_settings import ExportSettings
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +24,8 @@ SETTINGS = {
     "evaluate": EvaluateSettings,
     "collect": CollectSettings,
     "tune": TuneSettings,
+    "report": ReportSettings,
+    "reproduce": ReproduceSettings,
     "plan": PlanSettings,
 }
 PAGES = [
@@ -52,7 +57,8 @@ def commands() -> list[tuple[str, str]]:
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
-    parse(SETTINGS[verb], words, prog=verb)
+    of_table = verb == "plan" and is_of_a_table(words)
+    parse(TablePlanSettings if of_table else SETTINGS[verb], words, prog=verb)
 
 
 def test_there_are_commands() -> None:

@@ -18,6 +18,7 @@ from bat_dist.orchestration.settings import CollectSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 
+LAUNCHER_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` puts the cluster's file on the head
 RUNS = ".bat-dist/runs.jsonl"  # in the home of the head's user
 # Never wanted, and what is fetched only if asked.
 SCRAP = ("*.partial", ".driver.lock", ".ray-*", ".visible-*")
@@ -48,6 +49,12 @@ def remember_run(folder: Folder) -> None:
     notes.parent.mkdir(parents=True, exist_ok=True)
     with notes.open("a") as file:
         file.write(json.dumps({"out": place, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n")
+
+
+def remember_on_head(folder: Folder) -> None:
+    """The same, for programs without Ray; nothing happens on a machine that is no cluster's head."""
+    if Path(LAUNCHER_CONFIG).expanduser().exists():
+        remember_run(folder)
 
 
 def collect(settings: CollectSettings) -> Iterator[Fetched]:

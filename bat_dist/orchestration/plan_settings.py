@@ -11,12 +11,59 @@ from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
+from bat_dist.orchestration.reproduce_settings import ReproduceSettings, Run
 from bat_dist.orchestration.settings import Arch
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
 
 
 def _dataset_name(name: str) -> str:
     return check_dataset(name).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlanSettings(ReproduceSettings):
+    """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
+
+    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR")] = "."
+    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), Group("evaluations")] = 0.5
+    workers: Annotated[int | None, Ge(1), Help("runs at a time"), Group("workers")] = None
+    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
+    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
+    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+
+    @property
+    def plan(self) -> "PlanSettings":
+        """The table's runs as a plan's settings.  What is there already is counted too."""
+        run = Run(self.methods[0], 0)
+        train, evaluate = self.training(run), self.evaluation(run, "best")
+        memorize = self.memorize_settings if self.needs_scores and not self.scores else None
+        trials: dict[str, Any] = {"num_trials": 0}
+        if memorize:
+            trials = {
+                "num_trials": memorize.num_trials,
+                "subset_ratio": memorize.subset_ratio,
+                "trial_recipe": memorize.recipe,
+                "trial_epochs": memorize.epochs,
+                "trial_batch_size": memorize.batch_size,
+            }
+        own = ("data_dir", "num_train", "num_test", "image_size", "cpus_per_worker", "robust_share", "workers")
+        return PlanSettings(
+            dataset=self.data_name,
+            arch=self.network,
+            **{name: getattr(self, name) for name in (*own, "price", "currency", "seconds")},
+            **trials,
+            methods=tuple(row.partition("_alpha")[0] for row in self.methods),
+            num_seeds=len(self.seeds),
+            recipe=train.recipe,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            num_steps=train.num_steps,
+            num_val=train.num_val,
+            precision=train.precision,
+            num_checkpoints=len(self.which),
+            attacks=self.all_attacks,
+            check_images=evaluate.check_images,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +96,7 @@ class PlanSettings:
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_method)], ...],
         Len(1),
-        Help("erm, pgd_at, trades, mart, gairat, bat", "NAME"),
+        Help("erm, pgd_at, trades, mart, gairat, bat; named twice, with two settings", "NAME"),
         Group("trainings"),
     ] = ("pgd_at", "trades", "mart", "gairat", "bat")
     num_seeds: Annotated[
@@ -63,6 +110,9 @@ class PlanSettings:
         int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), Group("trainings")
     ] = None
 
+    num_checkpoints: Annotated[
+        int, Ge(1), Le(2), Help("evaluated of each training: 2 if best and last"), Group("evaluations")
+    ] = 1
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
@@ -94,10 +144,6 @@ class PlanSettings:
         """What only makes sense together."""
         if not self.num_trials and not self.num_seeds:
             raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
-        if len(set(self.methods)) < len(self.methods):
-            raise ValueError(
-                f"methods must differ, got {' '.join(self.methods)}: num_seeds says how often each is trained"
-            )
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
             raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
         sizes = {name: getattr(self, name) for name in ("num_train", "num_test", "num_classes", "image_size")}

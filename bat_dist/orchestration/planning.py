@@ -1,6 +1,7 @@
 """From settings to a plan: how large the data are, which jobs there are, how fast this machine is.  Never loads ray."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,10 +114,11 @@ def jobs_of(settings: PlanSettings, size: Size) -> list[Job]:
         jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio))
     if settings.num_seeds:
         _check(settings, size)
-        how = {"count": settings.num_seeds, "num_steps": settings.num_steps, "num_val": settings.num_val}
-        jobs += [training(size, method=m, epochs=settings.training.epochs, **how) for m in settings.methods]
+        how = {"num_steps": settings.num_steps, "num_val": settings.num_val, "epochs": settings.training.epochs}
+        rows = Counter(settings.methods)
+        jobs += [training(size, method=m, count=settings.num_seeds * times, **how) for m, times in rows.items()]
         attack = {"robust_share": settings.robust_share, "check_images": settings.check_images}
-        count = settings.num_seeds * len(settings.methods)
+        count = settings.num_seeds * len(settings.methods) * settings.num_checkpoints
         jobs.append(evaluation(size, attacks=settings.attacks, count=count, **attack))
     return jobs
 

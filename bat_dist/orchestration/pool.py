@@ -7,7 +7,7 @@ another plain value that can be hashed, and the work is a function of it alone: 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -120,7 +120,7 @@ def run_units(
     smaller: Callable[[Any], Any] | None = None,
     expected_source: str | None = None,
     watch: Callable[[Callable[[], list[Running]]], None] | None = None,
-) -> Iterator[Done | Failed]:
+) -> Generator[Done | Failed, None, None]:
     """Run `build(*args)(unit)` for every unit on Ray and yield each outcome once, as it comes.
 
     `build` runs once in each worker; large `args` are best given as object references, which Ray copies once per node.
@@ -156,7 +156,7 @@ class _Pool:
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
-    def outcomes(self, units: Iterable[Any]) -> Iterator[Done | Failed]:
+    def outcomes(self, units: Iterable[Any]) -> Generator[Done | Failed, None, None]:
         self.may_grow = isinstance(units, deque)
         self.queue: deque[Any] = units if isinstance(units, deque) else deque(units)
         while self.queue or self._num_busy():

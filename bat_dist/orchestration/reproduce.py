@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -157,28 +158,30 @@ def _train_and_evaluate(
         settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
     )
     how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
-    with progress("trainings and evaluations", total=total, done=done) as tick:
-        outcomes = run_units(
-            queue,
-            build,
-            [ray.put(dataset), settings, reports],
-            **how,
-            what=_WHAT,
-            give_up_on=(UserError, RunError, ValueError),
-        )
+    how |= {"what": _WHAT, "give_up_on": (UserError, RunError, ValueError)}
+    units = run_units(queue, build, [ray.put(dataset), settings, reports], **how)
+    with progress("trainings and evaluations", total=total, done=done) as tick, closing(units) as outcomes:
         for outcome in outcomes:
             task: Task = outcome.unit
             place = folder / task.place
             if isinstance(outcome, Failed):
                 failed[str(task)] = outcome.reason
-                note_failure(place, outcome.reason)
-                log.error("%s failed: %s", task, outcome.reason)
+                _note(place, task, outcome.reason)
             else:
                 place.remove(FAILURE)
                 if task.what == TRAIN:
                     queue.extend(_evaluations(folder, settings, task.run))
             tick(len(failed), total=total)
     return failed
+
+
+def _note(place: Folder, task: Task, reason: str) -> None:
+    """Say that a task failed, there and here; a place where nothing can be written may be the reason itself."""
+    log.error("%s failed: %s", task, reason)
+    try:
+        note_failure(place, reason)
+    except (UserError, OSError) as error:
+        log.warning("%s: its failure cannot be noted: %s", place, error)
 
 
 def _tasks(folder: Folder, settings: ReproduceSettings) -> list[Task]:
@@ -222,8 +225,7 @@ def _train_one_by_one(
             left += _evaluations(folder, settings, task.run)
         except (RunError, UserError) as error:
             failed[str(task)] = str(error)
-            note_failure(folder / task.place, str(error))
-            log.error("%s failed: %s", task, error)
+            _note(folder / task.place, task, str(error))
     return left
 
 

@@ -9,12 +9,11 @@ from typing import Any
 import yaml
 
 from bat_dist.config import UserError
+from bat_dist.orchestration.collecting import LAUNCHER_CONFIG
 from bat_dist.orchestration.nodes import alive_nodes, wait_for_room
 from bat_dist.orchestration.session import describe_resources
 
 log = logging.getLogger(__name__)
-
-LAUNCHER_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` puts the cluster's file on the head
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ _LATEX_SPECIALS = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "−": "$-$",
-    '"': r"\textquotedbl{}",
+    '"': "''",
 }
 
 

@@ -38,6 +38,19 @@ def test_a_sweep_of_our_own_runs_by_ray_submit(lab: Lab) -> None:
     assert (out / "index.html").is_file()
 
 
+def test_tables_are_printed_on_the_head_and_fetched(lab: Lab, reference: Path) -> None:
+    """Of the sweep above and of the drills' memorization."""
+    sweep, out = lab.hosts.shared / "sweep", lab.hosts.shared / "report"
+    job = lab.submit("report", "--runs", str(sweep), str(reference), "--out", str(out))
+    assert job.wait(seconds=200) == 0, job.output
+    assert "tinynet on digits" in job.output
+    assert "PGD-AT" in job.output
+    lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(out), "--out", "fetched"])
+    fetched = lab.hosts.home("laptop") / "bat-dist/fetched/report"
+    assert (fetched / "tables.csv").read_bytes() == (out / "tables.csv").read_bytes()
+    assert (fetched / "report.html").stat().st_size < 10_000_000
+
+
 def test_a_job_of_rays_job_server(lab: Lab, dashboard: str) -> None:
     out = lab.hosts.shared / "job"
     job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", "."]

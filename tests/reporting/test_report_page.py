@@ -1,0 +1,170 @@
+"""The report's page in a real headless browser: silent, offline, sortable, safe, small, readable on a phone."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_results import study, write_evaluation
+
+from bat_dist.reporting.report import PAGE, write_report
+from bat_dist.results.compare import compare
+from bat_dist.results.find import find_results
+from bat_dist.storage.files import Folder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ATTACK = "<img src=x onerror=\"document.title='broken'\"></script><script>document.title='broken'</script>"
+FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (make page-tools)"),
+    # Playwright's event loop closes its pipes when it likes.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three methods and three seeds, a sweep, scores, and hostile names of a network and of the folder."""
+    from bat_dist.memorization.estimate import estimate_memorization
+    from bat_dist.reporting.charts import memorization_histogram
+    from bat_dist.reporting.style import save
+
+    place = study(tmp_path_factory.mktemp("page") / "<b>runs & co</b>")
+    facts = {"method": None, "model": ATTACK}
+    write_evaluation(place / "own", {"clean": np.ones(200, bool)}, facts=facts)
+    parts = {f"autoattack:{part}": np.arange(200) < 90 - 10 * at for at, part in enumerate(("apgd-ce", "apgd-t"))}
+    write_evaluation(
+        place / "aa", {"clean": np.arange(200) < 120, **parts, "autoattack": np.arange(200) < 70}, method="mart"
+    )
+    _sweep(place / "sweep")
+    rng = np.random.default_rng(0)
+    scores = place / "scores"
+    (scores / "figures").mkdir(parents=True)
+    mask, right = rng.random((40, 300)) < 0.7, rng.random((40, 300)) < 0.8
+    mem = estimate_memorization(mask, right).mem
+    np.savez(scores / "memorization.npz", mem=mem)
+    summary = {"dataset": "digits", "num_train": 300, "num_test": 10, "warnings": [ATTACK]}
+    (scores / "summary.json").write_text(json.dumps(summary))
+    figure = memorization_histogram(mem, num_trials=40, dataset="digits", thresholds=(0.02, 0.15))
+    save(figure, scores / "figures" / "extremes_gallery")
+    found = find_results([str(place)])
+    out = tmp_path_factory.mktemp("report")
+    write_report(Folder(out), found, compare(found))
+    return out / PAGE
+
+
+def _sweep(place: Path) -> None:
+    """Four points of alpha and beta, one seed."""
+    points = [{"alpha": a, "beta": b} for a in (0.0, 1.0) for b in (0.0, 0.2)]
+    place.mkdir(parents=True)
+    asked = {"seeds": [0, 1], "metric": ["val_pgd"], "which": "best"}
+    (place / "sweep.json").write_text(json.dumps({"points": points, "identity": {}, "asked": asked}))
+    for number, point in enumerate(points):
+        for seed in (0, 1):
+            run = place / "runs" / f"alpha={point['alpha']:g},beta={point['beta']:g}" / f"seed{seed}"
+            run.mkdir(parents=True)
+            row = {"epoch": 3, "val_clean": 0.5 + number / 100 + seed / 50, "val_pgd": 0.3 + number / 50 + seed / 60}
+            (run / "run.json").write_text(json.dumps({"finished": True, "best": row, "last": row, "seconds": 1.0}))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+def opened(browser: Any, report: Path, width: int) -> tuple[Any, list[str], list[str]]:
+    """The page with every chart drawn, what the console said, what was asked of the network."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    said: list[str] = []
+    asked: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(report.as_uri(), timeout=120_000)
+    page.evaluate("document.querySelectorAll('.chart').forEach(draw)")
+    page.wait_for_function(
+        "document.querySelectorAll('.chart').length === document.querySelectorAll('.chart.js-plotly-plot').length"
+    )
+    page.wait_for_timeout(500)
+    return page, said, asked
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_is_silent_offline_and_fits(browser: Any, report: Path, width: int) -> None:
+    page, said, asked = opened(browser, report, width)
+    assert [line for line in said if line.startswith(("error", "assert"))] == []
+    assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
+    assert page.evaluate("document.querySelectorAll('.chart').length") >= 7
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.title() == "Memorization and robustness: all results"  # no script of a name was run
+    assert ATTACK in page.inner_text("body")
+    page.close()
+
+
+def test_sorting_and_filtering_work(browser: Any, report: Path) -> None:
+    page, _, _ = opened(browser, report, 1280)
+    table = page.locator("#rows-1")
+    column = [head.strip() for head in table.locator("thead th").all_inner_texts()].index("Clean")
+
+    def shown() -> list[float]:
+        script = "(rows, column) => rows.filter(r => !r.hidden).map(r => Number(r.cells[column].dataset.sort))"
+        return table.locator("tbody tr").evaluate_all(script, column)
+
+    assert len(shown()) == 5  # of all test images: the choice at the start
+    heading = table.locator("thead th button").nth(column)
+    heading.click()
+    assert shown() == sorted(shown(), reverse=True)
+    assert table.locator("thead th").nth(column).get_attribute("aria-sort") == "descending"
+    heading.focus()
+    page.keyboard.press("Enter")
+    assert shown() == sorted(shown())
+    page.get_by_label("Filter rows").first.fill("trad")
+    assert len(shown()) == 1
+    assert "1 of" in page.locator("form.filter output").first.inner_text()
+    page.get_by_label("Filter rows").first.fill("")
+    page.get_by_label("Test images").first.select_option("atypical")
+    assert len(shown()) == 3
+    page.close()
+
+
+def test_a_number_leads_to_its_source(browser: Any, report: Path) -> None:
+    page, _, _ = opened(browser, report, 1280)
+    link = page.locator("#rows-1 tbody tr", has_text="PGD-AT").first.locator("td a").first
+    link.click()
+    source = page.locator(link.get_attribute("href"))
+    assert source.get_attribute("open") is not None
+    text = source.inner_text()
+    for words in (
+        "bat-dist evaluate --checkpoint runs/pgd_at",
+        "bat-dist train --method pgd_at",
+        "abcdef123456",
+        "a processor",
+    ):
+        assert words in text
+    page.close()
+
+
+def test_it_is_accessible(browser: Any, report: Path) -> None:
+    page, _, _ = opened(browser, report, 1280)
+    assert page.evaluate("document.documentElement.lang") == "en"
+    assert page.evaluate("[...document.images].every(image => image.alt)")
+    assert page.evaluate("[...document.querySelectorAll('input, select')].every(one => one.labels.length)")
+    assert page.evaluate("[...document.querySelectorAll('.chart')].every(one => one.closest('[aria-label], section'))")
+    levels = page.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(one => Number(one.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    page.close()
+
+
+def test_it_is_small(report: Path) -> None:
+    assert report.stat().st_size < 10_000_000
