@@ -21,7 +21,7 @@ _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
 _GIVEN = ("out", "seed", "checkpoint", "which", "attacks", "scores", "method", "alpha", "beta", "status")
 # The whole in minutes on two cores, if the data are small too.
 _SMALL: dict[str, dict[str, Any]] = {
-    "memorize": {"num_trials": 60, "epochs": 12, "batch_size": 32, "precision": "fp32", "loader": "memory"},
+    "memorize": {"num_trials": 100, "epochs": 12, "batch_size": 32, "precision": "fp32", "loader": "memory"},
     "train": {
         **{"recipe": "fast", "epochs": 8, "batch_size": 64, "lr": 0.05, "num_steps": 5},
         **{"precision": "fp32", "loader": "memory"},
