@@ -19,7 +19,7 @@ from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.compare import Cell, Comparison, Table
 from bat_dist.results.find import MEMORIZATION, Evaluation, Found, Memorized, Swept, Training
 from bat_dist.results.published import PAPER
-from bat_dist.results.rows import ALL, TRAINED_BY, flat, short, which_of
+from bat_dist.results.rows import ALL, TRAINED_BY, flat, setting, which_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 
@@ -184,7 +184,7 @@ def _curve_labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
         rivals = [other for other in identities if other.get("method") == own.get("method")]
         keys = dict.fromkeys(key for rival in rivals for key in rival if key not in ("seed", "val_seed"))
         differs = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
-        words = [f"{short(key)} {own.get(key)}" for key in differs if key != "recipe.epochs"]
+        words = [setting(key, own.get(key)) for key in differs if key != "recipe.epochs"]
         method = tables.method_name(str(own.get("method")))
         labels.append(f"{method} ({', '.join(words)})" if words else method)
     return [label if labels.count(label) == 1 else f"{label} #{at + 1}" for at, label in enumerate(labels)]

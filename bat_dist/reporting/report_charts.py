@@ -141,7 +141,14 @@ def _add_curve(fig: go.Figure, label: str, seeds: Sequence[Sequence[Mapping[str,
     if len(seeds) > 1:
         band = {"x": [*x, *x[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "line": {"width": 0}, "opacity": 0.15}
         fig.add_trace(
-            go.Scatter(**band, fillcolor=style["color"], hoverinfo="skip", showlegend=False, legendgroup=str(number))
+            go.Scatter(
+                **band,
+                mode="lines",
+                fillcolor=style["color"],
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=str(number),
+            )
         )
     words = f"{label} ({len(seeds)} seed{'s' * (len(seeds) > 1)})"
     fig.add_trace(go.Scatter(x=x, y=mean, mode="lines", name=words, line=style, legendgroup=str(number)))

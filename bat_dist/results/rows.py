@@ -260,7 +260,7 @@ def _label(row: Row, rivals: Sequence[Row]) -> str:
     names += [key for key in keys if key not in names and len({repr(other.get(key)) for other in others}) > 1]
     if "recipe.epochs" in names and "epochs" in names:
         names.remove("recipe.epochs")
-    words = [f"{_GREEK.get(short(name), short(name))} = {_value(own.get(name))}" for name in names]
+    words = [setting(name, own.get(name)) for name in names]
     method = METHODS.get(row.method, row.method)
     return f"{method} ({', '.join(words)})" if words else method
 
@@ -270,5 +270,6 @@ def short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _value(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def setting(name: str, value: Any) -> str:
+    """`α = 1`, of `method_settings.alpha`."""
+    return f"{_GREEK.get(short(name), short(name))} = {f'{value:.4g}' if isinstance(value, float) else value}"
