@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_results import study
 
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
+from bat_dist.report import main as report
 from bat_dist.storage import lease, location
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
@@ -340,6 +342,18 @@ def test_evaluation_on_s3_is_that_on_disk(
     assert evaluate([*options, "--checkpoint", trained_there[0].location, "--out", out.location]) == 0
     assert_same(tmp_path, out, "flags.npz")
     assert out.exists("evaluation.json")
+
+
+def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) -> None:
+    place, out = study(tmp_path / "study", seeds=2), on_s3("tables")
+    bucket = on_s3("study").fs
+    bucket.put(str(place), on_s3("study").root, recursive=True)
+    assert report(["--runs", str(place), "--out", str(tmp_path / "report")]) == 0
+    assert report(["--runs", on_s3("study").location, "--out", out.location]) == 0
+    for name in ("tables.md", "tables.tex", "robustbench.json"):
+        assert out.read(name) == (tmp_path / "report" / name).read_bytes()
+    assert f"s3://{BUCKET}/study/eval-bat-0" in out.read("tables.csv").decode()
+    assert out.exists("report.html")
 
 
 def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server) -> None:

@@ -52,7 +52,8 @@ def page(found: Found, comparison: Comparison, *, refresh: int = 0) -> str:
     shown = [_table(table, sources) for table in comparison.tables]
     curves = list(_curves(found.trainings))
     sweeps = [_sweep(swept) for swept in found.swept]
-    room = MAX_PAGE - len(sweep_charts.library()) - sum(map(len, map(repr, (shown, curves, sweeps))))
+    entries = list(sources.entries())
+    room = MAX_PAGE - len(sweep_charts.library()) - sum(len(repr(part)) for part in (shown, curves, sweeps, entries))
     memorized = []
     for run in found.memorized:
         memorized.append(_memorized(run, room))
@@ -73,7 +74,7 @@ def page(found: Found, comparison: Comparison, *, refresh: int = 0) -> str:
         curves=curves,
         sweeps=sweeps,
         memorized=memorized,
-        sources=list(sources.entries()),
+        sources=entries,
         origin=_texts(provenance()),
     )
 

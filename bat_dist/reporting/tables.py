@@ -73,9 +73,9 @@ def percent(cell: Cell) -> str:
     return f"{100 * value.mean:.1f}{spread}"
 
 
-def difference(cell: Cell) -> str:
+def difference(cell: Cell | None) -> str:
     """`+1.0 [-0.3, +2.3], p = 0.12 ≈`, in points; empty without a comparison."""
-    if cell.compared is None:
+    if cell is None or cell.compared is None:
         return ""
     found = cell.compared.found
     interval = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
@@ -109,17 +109,16 @@ def markdown(comparison: Comparison) -> str:
 
 def _table_parts(table: Table) -> Iterator[str]:
     head = ["Method", "Checkpoint", "Seeds"]
-    body = [[*_names(table, number), *_values(table, number, ALL)] for number in range(len(table.rows))]
-    yield _grid([*head, *map(heading, table.attacks)], body)
-    if table.reference:
-        compared = [
-            [*_names(table, number)[:2], *(difference(cell) for cell in _cells(table, number, ALL))]
-            for number, row in enumerate(table.rows)
-            if any(cell and cell.compared for cell in _cells(table, number, ALL)) or row.label != table.reference
-        ]
-        if compared:
-            yield f"Difference to {_md(table.reference)}, in points, with 95% intervals; p-values hold for a column:"
-            yield _grid([*head[:2], *map(heading, table.attacks)], compared)
+    numbers = range(len(table.rows))
+    columns = list(map(heading, table.attacks))
+    yield _grid(
+        [*head, *columns], [[*_names(table, number), *map(_bold, table.cells_of(number))] for number in numbers]
+    )
+    others = [number for number in numbers if table.rows[number].label != table.reference]
+    if table.reference and others:
+        yield f"Difference to {_md(table.reference)}, in points, with 95% intervals; p-values hold for a column:"
+        body = [[*_names(table, number)[:2], *map(difference, table.cells_of(number))] for number in others]
+        yield _grid([*head[:2], *columns], body)
     if len(table.subsets) > 1:
         yield from _subset_parts(table)
     if table.published:
@@ -146,13 +145,10 @@ def _subset_parts(table: Table) -> Iterator[str]:
 def _published_parts(table: Table) -> Iterator[str]:
     where = " and ".join(dict.fromkeys(found.tables for found in table.published.values()))
     yield f"In the paper ({where}; {PAPER}):"
-    body = []
-    for number in table.published:
-        cells = [table.cells.get((number, attack, ALL)) for attack in table.attacks]
-        body.append([*_names(table, number)[:2], *map(beside_paper, cells)])
+    body = [[*_names(table, number)[:2], *map(beside_paper, table.cells_of(number))] for number in table.published]
     yield _grid(["Method", "Checkpoint", *map(heading, table.attacks)], body)
     if table.departures:
-        yield "Not the paper's setting, so no difference is given: " + "; ".join(map(_md, table.departures)) + "."
+        yield "Where no difference is given, the setting is not the paper's: " + "; ".join(table.departures) + "."
 
 
 def beside_paper(cell: Cell | None) -> str:
@@ -171,23 +167,6 @@ def _names(table: Table, number: int) -> list[str]:
     row = table.rows[number]
     note = " (reference)" if row.label == table.reference else ""
     return [_md(row.label) + note, row.which, str(len(row.networks))]
-
-
-def _cells(table: Table, number: int, subset: str) -> list[Any]:
-    return [table.cells.get((number, attack, subset)) or _NO_CELL for attack in table.attacks]
-
-
-class _NoCell:
-    """Stands where a row was not attacked so."""
-
-    compared = None
-
-
-_NO_CELL = _NoCell()
-
-
-def _values(table: Table, number: int, subset: str) -> list[str]:
-    return [_bold(table.cells.get((number, attack, subset))) for attack in table.attacks]
 
 
 def _bold(cell: Cell | None) -> str:
@@ -282,7 +261,7 @@ def _latex_table(table: Table) -> str:
     heads = " & ".join(["Method", "Checkpoint", "Seeds", *(_tex(heading(attack)) for attack in table.attacks)])
     lines = []
     for number, row in enumerate(table.rows):
-        cells = [_tex_cell(table.cells.get((number, attack, ALL))) for attack in table.attacks]
+        cells = map(_tex_cell, table.cells_of(number))
         lines.append(" & ".join([_tex(row.label), row.which, str(len(row.networks)), *cells]) + r" \\")
     reference = f" Reference: {table.reference}." if table.reference else ""
     caption = _tex(f"{table.title}. {table.about}.{reference} {LEGEND}")
@@ -358,7 +337,7 @@ def terminal(comparison: Comparison) -> Iterator[str]:
         yield f"{table.title}: {table.about}"
         heads = ["method", "checkpoint", "seeds", *map(heading, table.attacks)]
         body = [
-            [row.label, row.which, str(len(row.networks)), *(_plain(table, number, attack) for attack in table.attacks)]
+            [row.label, row.which, str(len(row.networks)), *map(_plain, table.cells_of(number))]
             for number, row in enumerate(table.rows)
         ]
         widths = [max(len(line[at]) for line in (heads, *body)) for at in range(len(heads))]
@@ -372,8 +351,7 @@ def terminal(comparison: Comparison) -> Iterator[str]:
     yield from (f"left out: {without_passwords(one.place)}: {one.reason}" for one in comparison.left_out)
 
 
-def _plain(table: Table, number: int, attack: str) -> str:
-    cell = table.cells.get((number, attack, ALL))
+def _plain(cell: Cell | None) -> str:
     return percent(cell) + sign(cell) if cell else "missing"
 
 

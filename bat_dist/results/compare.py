@@ -77,6 +77,10 @@ class Table:
             f"data {bed.fingerprint[:12]}"
         )
 
+    def cells_of(self, number: int, subset: str = ALL) -> list[Cell | None]:
+        """A row's cells in the order of the attacks; None where it was not attacked so."""
+        return [self.cells.get((number, attack, subset)) for attack in self.attacks]
+
     @property
     def _known(self) -> list[Row]:
         """Rows whose training is known."""

@@ -25,6 +25,7 @@ EVALUATION, FLAGS, EXPERIMENT = "evaluation.json", "flags.npz", "experiment.json
 MEMORIZATION, SUMMARY, ENSEMBLE = "memorization.npz", "summary.json", "ensemble_summary.json"
 FORMAT = 1  # of evaluation.json, as this version writes it; files without a number are of the first releases
 NOT_WALKED = {"trials", "units", "ensemble", "figures", "ensemble_figures", "logs", "failed"}  # inside of results
+DEEPEST = 12  # folders below the one that was named: links may lead in circles
 READERS = 16  # at a time: object stores answer slowly
 _NEEDED = ("rows", "facts", "network", "fingerprint", "settings")  # of evaluation.json
 
@@ -146,10 +147,12 @@ class _Place(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        return str(self.folder.fs.protocol), self.folder.root
+        """Equal for two ways to one folder."""
+        local = self.folder.local_path
+        return str(self.folder.fs.protocol), self.folder.root if local is None else str(local.resolve())
 
 
-def _walk(folder: Folder) -> Iterator[_Place]:
+def _walk(folder: Folder, depth: int = 0) -> Iterator[_Place]:
     """The folder and all below it, but not the insides of results."""
     folders, files = folder.entries()
     place = _Place(folder, frozenset(files), frozenset(folders))
@@ -159,8 +162,8 @@ def _walk(folder: Folder) -> Iterator[_Place]:
         yield place
     inside = NOT_WALKED | ({RUNS} if SWEEP in place.files else set())  # a sweep speaks for its runs
     for name in folders:
-        if name not in inside and not name.startswith("."):
-            yield from _walk(folder / name)
+        if name not in inside and not name.startswith(".") and depth < DEEPEST:
+            yield from _walk(folder / name, depth + 1)
 
 
 def _read(place: _Place) -> list[Any] | Exception:

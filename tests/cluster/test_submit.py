@@ -38,6 +38,18 @@ def test_a_sweep_of_our_own_runs_by_ray_submit(lab: Lab) -> None:
     assert (out / "index.html").is_file()
 
 
+def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
+    out = lab.hosts.shared / "table"
+    data = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100"]
+    short = ["--memorize", "num_trials=12", "epochs=2", "--train", "epochs=1", "num_steps=2", "num_val=60"]
+    rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "1", "--attacks", "clean", "pgd5"]
+    job = lab.submit("reproduce", *data, *short, *rows, "--out", str(out))
+    assert job.wait(seconds=400) == 0, job.output
+    assert "BAT (α = 1, β = 0.2)" in job.output
+    assert "missing" not in job.output
+    assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 4
+
+
 def test_tables_are_printed_on_the_head_and_fetched(lab: Lab, reference: Path) -> None:
     """Of the sweep above and of the drills' memorization."""
     sweep, out = lab.hosts.shared / "sweep", lab.hosts.shared / "report"

@@ -95,6 +95,13 @@ def test_insides_of_results_are_not_walked(tmp_path: Path) -> None:
     assert len(find_results([str(tmp_path)]).evaluations) == 1
 
 
+def test_links_in_circles_end(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "a" / "x", RIGHT)
+    (tmp_path / "a" / "back").symlink_to(tmp_path)
+    found = find_results([str(tmp_path)])
+    assert len(found.evaluations) == 1
+
+
 def test_a_sweep_speaks_for_its_runs(tmp_path: Path) -> None:
     (tmp_path / "sweep.json").write_text(json.dumps({"points": [], "identity": {}, "asked": {"seeds": [0]}}))
     write_training(tmp_path / "runs" / "alpha=0" / "seed0")
