@@ -703,5 +703,5 @@ def test_the_builder_gets_what_is_named_and_no_more() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert lines[0] == "*"
     sent = {line[1:] for line in lines if line.startswith("!")}
-    assert sent == {"bat_dist", "cluster", "constraints.txt", "LICENSE", "pyproject.toml", "README.md"}
+    assert sent == {"bat_dist", "cluster", "constraints.txt", "LICENSE", "pyproject.toml", "README.md", "tune_configs"}
     assert all((ROOT / name).exists() for name in sent)
