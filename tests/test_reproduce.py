@@ -64,6 +64,11 @@ def test_every_row_has_every_seed_and_a_place_in_the_table(experiment: Path) -> 
     assert "missing" not in (experiment / "said.txt").read_text()
 
 
+def test_results_of_workers_name_the_command_that_was_typed(experiment: Path) -> None:
+    for place in (*experiment.glob("runs/*/*/run.json"), *experiment.glob("evaluations/*/*/*/evaluation.json")):
+        assert json.loads(place.read_text())["command"].startswith("bat-dist reproduce --table 1"), place
+
+
 def test_a_number_of_the_table_is_that_of_the_flags(experiment: Path) -> None:
     table = pd.read_csv(experiment / "report" / "tables.csv")
     row = table[(table.method == "pgd_at") & (table.attack == "pgd5") & (table.subset == "all")].iloc[0]

@@ -19,6 +19,7 @@ from bat_dist.orchestration import metrics
 from bat_dist.orchestration.resources import Resources, most_workers
 from bat_dist.orchestration.session import describe_resources
 from bat_dist.orchestration.worker import NOWHERE, Place, Row, Work, Worker, seconds_since
+from bat_dist.storage.provenance import command
 from bat_dist.storage.unit_log import Record, record
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,15 @@ class _Job:
     @property
     def for_worker(self) -> tuple[Any, ...]:
         """The arguments of `Worker.setup`."""
-        return (self.resources.cpus, self.what, self.expected_source, self.give_up_on, self.build, *self.args)
+        return (
+            self.resources.cpus,
+            self.what,
+            self.expected_source,
+            command(),
+            self.give_up_on,
+            self.build,
+            *self.args,
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from bat_dist.orchestration.sweep_run import Shared, run_settings, score_key, tr
 from bat_dist.orchestration.training import make_plan, ray_storage, scores_of
 from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import command
 from bat_dist.sweep.proposals import Proposals
 from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, read_outcome
 from bat_dist.sweep.results import goal_values
@@ -150,7 +151,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
         )
         warn_if_emulated(sweep.example.precision)
         sweep.record.add(settings.known_points, to_dict(settings))
-        shared = Shared(settings, _absolute(folder), ray.put(sweep.dataset), sweep.scores, terms.source)
+        shared = Shared(settings, _absolute(folder), ray.put(sweep.dataset), sweep.scores, terms.source, command())
         proposer = _Proposer(sweep, known) if settings.search == "tpe" else None
         queue = RunQueue(missing, proposer.more if proposer else list)
         asha = _asha(sweep, known)

@@ -16,6 +16,7 @@ from bat_dist.orchestration.training import carry_out, make_plan
 from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.orchestration.worker import check_source
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import work_for
 from bat_dist.sweep.record import FAILURE, STOPPED, Run, note_failure
 from bat_dist.training.score_file import TrainingScores
 
@@ -27,7 +28,7 @@ class Shared:
     """What all runs share, shipped once to each node.
 
     dataset: Ray's reference. scores: as read by the driver, whose files other machines may not have.
-    source: the `source_hash` that a worker must have, or None.
+    source: the `source_hash` that a worker must have, or None. command: the driver's.
     """
 
     settings: TuneSettings
@@ -35,6 +36,7 @@ class Shared:
     dataset: Any
     scores: Mapping[ScoreKey, TrainingScores | None]
     source: str | None
+    command: str
 
     def find_scores(self, _dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
         """Those that the driver has read."""
@@ -57,6 +59,7 @@ def train_run(config: dict[str, Any], *, shared: Shared) -> None:
     A run that raises leaves the reason in its folder; one whose process dies leaves none.
     """
     check_source(shared.source)
+    work_for(shared.command)
     run = Run(config["point"], config["seed"])
     asked = run_settings(shared.settings, shared.out, run)
     place = Folder(asked.out)

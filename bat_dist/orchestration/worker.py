@@ -14,7 +14,7 @@ import torch
 
 from bat_dist.config import UserError
 from bat_dist.orchestration import metrics
-from bat_dist.storage.provenance import source_hash
+from bat_dist.storage.provenance import source_hash, work_for
 from bat_dist.storage.unit_log import Record, Scribe
 
 Row = dict[str, Any]
@@ -50,12 +50,17 @@ class Worker:
         threads: int,
         what: str,
         expected_source: str | None,
+        command: str,
         give_up_on: tuple[type[Exception], ...],
         build: Callable[..., Work],
         *args: Any,
     ) -> Place:
-        """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's."""
+        """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's.
+
+        command: the driver's, for the results' provenance.
+        """
         check_source(expected_source)
+        work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
         torch.set_num_threads(threads)
         self._give_up_on, self._work = give_up_on, build(*args)

@@ -286,7 +286,7 @@ class _Sources:
             seed = f", seed {facts['seed']}" if "seed" in facts else ""
             shown = {
                 "evaluation": place,
-                "evaluated by": document.get("command"),
+                "evaluated by": _typed(document),
                 **_machine(document),
                 "network": document.get("network"),
                 "checkpoint": f"{evaluation.settings.get('checkpoint')} ({which_of(evaluation)})",
@@ -297,13 +297,19 @@ class _Sources:
             }
             if training:
                 run = training.document
-                shown |= {"training": training.place, "trained by": run.get("command")}
+                shown |= {"training": training.place, "trained by": _typed(run)}
                 shown |= {f"training {key}": value for key, value in _machine(run).items()}
                 shown |= {"training seconds": run.get("seconds"), "trained from": run.get("begun")}
             settings = {key: value for key, value in flat(facts).items() if key.partition(".")[0] in TRAINED_BY}
             shown["trained with"] = tables.settings_text(settings)
             words = f"{method}{seed}, {which_of(evaluation)} checkpoint: {without_passwords(place)}"
             yield {"id": self._ids[place], "words": words, "facts": _texts(shown)}
+
+
+def _typed(document: Mapping[str, Any]) -> str:
+    """The command; nothing where the first releases noted that of Ray's worker."""
+    command = str(document.get("command") or "")
+    return "" if command.startswith("default_worker.py") else command
 
 
 def _machine(document: Mapping[str, Any]) -> dict[str, Any]:

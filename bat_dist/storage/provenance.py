@@ -15,13 +15,14 @@ from typing import Any
 import bat_dist
 
 SOURCE_SUFFIXES = (".py", ".j2")
+_OF_DRIVER: list[str] = []  # the command
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
 
 
 def provenance() -> dict[str, Any]:
     """What is needed to run the same again, as plain values."""
     return {
-        "command": without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": command(),
         "bat_dist": bat_dist.__version__,
         "git_revision": git_revision(),
         "source": source_hash(),
@@ -31,6 +32,16 @@ def provenance() -> dict[str, Any]:
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }
+
+
+def command() -> str:
+    """What was typed, without passwords; in a worker what its driver was called with."""
+    return _OF_DRIVER[-1] if _OF_DRIVER else without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+
+
+def work_for(driver: str) -> None:
+    """From now on this process, a worker, does the work of this command."""
+    _OF_DRIVER.append(driver)
 
 
 def without_passwords(text: str) -> str:
