@@ -1,7 +1,11 @@
-"""The cluster of the drills: one for all of them.  Where hosts cannot be made, the tests skip and say why."""
+"""The cluster of the drills: one for all of them, gone before other tests begin.
+
+Where hosts cannot be made, the tests skip and say why.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,8 @@ from drills import HEADER, Result, submit_memorize
 from hosts import missing
 from lab import Lab, cluster_lab
 
+HERE = Path(__file__).parent
+_OPEN = ExitStack()  # holds the cluster
 BEGIN, END = "<!-- drills -->", "<!-- end of drills -->"
 TABLE = os.environ.get("BAT_DIST_DRILL_TABLE")  # a Markdown file whose table of drills is to be written anew
 
@@ -17,8 +23,17 @@ TABLE = os.environ.get("BAT_DIST_DRILL_TABLE")  # a Markdown file whose table of
 def lab() -> Iterator[Lab]:
     if why := missing():
         pytest.skip(why)
-    with cluster_lab() as lab:
-        yield lab
+    with _OPEN:
+        yield _OPEN.enter_context(cluster_lab())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """After the last of these tests the hosts go, and other tests have the machine to themselves."""
+    found = yield
+    if nextitem is None or HERE not in nextitem.path.parents:
+        _OPEN.close()
+    return found
 
 
 @pytest.fixture(scope="session")
