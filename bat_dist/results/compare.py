@@ -159,8 +159,17 @@ def _order(row: Row) -> tuple[Any, ...]:
 
 
 def _reference(rows: Sequence[Row], which: str, asked: str | None) -> Row | None:
+    """The row of a checkpoint that others are compared with; BAT with alpha = beta = 0 is PGD-AT, bit for bit."""
+    own = [row for row in rows if row.which == which]
     wanted = (asked or REFERENCE).lower()
-    return next((row for row in rows if row.which == which and wanted in (row.method.lower(), row.label.lower())), None)
+    named = [row for row in own if wanted in (row.method.lower(), row.label.lower())]
+    plain = [row for row in own if row.method == "bat" and asked is None and _is_plain(row)]
+    return next(iter([*named, *plain]), None)
+
+
+def _is_plain(row: Row) -> bool:
+    settings = row.trained_by.get("method_settings", {})
+    return settings.get("alpha") == 0 == settings.get("beta")
 
 
 def _column(rows: Sequence[Row], judges: Mapping[str, Row | None], attack: str, subset: str) -> dict[int, Compared]:

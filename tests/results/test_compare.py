@@ -206,6 +206,16 @@ def test_another_reference_can_be_asked_for(tmp_path: Path) -> None:
         compared(tmp_path, reference="tradez")
 
 
+def test_bat_without_its_terms_is_pgd_at(tmp_path: Path) -> None:
+    """As in sweeps, whose reference is trained as BAT with alpha = beta = 0."""
+    for name, alpha in (("plain", 0.0), ("bat", 1.0)):
+        facts = {"method_settings": {"alpha": alpha, "beta": alpha / 5}}
+        write_evaluation(tmp_path / name, RIGHT, method="bat", facts=facts)
+    assert compared(tmp_path).tables[0].reference == "BAT (α = 0, β = 0)"
+    write_evaluation(tmp_path / "pgd_at", RIGHT)
+    assert compared(tmp_path).tables[0].reference == "PGD-AT"
+
+
 def test_a_network_from_elsewhere_has_a_row(tmp_path: Path) -> None:
     facts = dict.fromkeys(facts_of()) | {"model": "mine.py:net", "fingerprint": "f" * 64}
     place = write_evaluation(tmp_path / "own", RIGHT)
