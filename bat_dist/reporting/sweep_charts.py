@@ -116,7 +116,7 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _error(results: Results, points: Sequence[PointResult], metric: str) -> dict[str, Any]:
     errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
-    return {"type": "data", "array": np.nan_to_num(errors), "thickness": 0.8}
+    return {"type": "data", "array": np.nan_to_num(errors), "thickness": 0.8, "color": SOFT_INK}
 
 
 def _color(results: Results, point: PointResult, other: str = "#333333") -> str:
