@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from made_results import study
@@ -36,7 +37,19 @@ BUCKET = "results-of-tests"
 DATA = ["--dataset", "digits", "--num_train", "200", "--num_test", "100", "--loader", "memory"]
 ONE = ["--num_workers", "1"]
 TRIALS = [*DATA, *ONE, "--num_trials", "6", "--arch", "tinynet", "--epochs", "1", "--precision", "fp32"]
-RECIPE = ["--recipe", "fast", "--epochs", "6", "--batch_size", "32", "--num_steps", "10", "--precision", "fp32"]
+NUM_EPOCHS = 30  # a fifth of a second each: what is killed after two of them is far from its end
+RECIPE = [
+    "--recipe",
+    "fast",
+    "--epochs",
+    str(NUM_EPOCHS),
+    "--batch_size",
+    "32",
+    "--num_steps",
+    "10",
+    "--precision",
+    "fp32",
+]
 TRAINING = [*DATA, *RECIPE, "--method", "pgd_at", "--arch", "tinynet"]
 LEASE = 3.0  # seconds; a killed driver's is waited for
 STOP_AND_GO = (signal.SIGSTOP, signal.SIGCONT)
@@ -275,13 +288,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, server: Server) -> Path:
     return out
 
 
-def wait_for_epochs(out: Folder, count: int, process: subprocess.Popen[str]) -> None:
+def kill_after_epochs(count: int, out: Folder, process: subprocess.Popen[str], server: Server) -> None:
+    """kill -9 of the driver; no process of its run can reach the store again, so no epoch ends after this."""
     for _ in range(3000):
         if out.exists("history.csv") and len(out.read("history.csv").splitlines()) > count:
-            return
+            break
         assert process.poll() is None, process.communicate()[1][-3000:]
-        time.sleep(0.1)
-    raise AssertionError(f"no {count} epochs in five minutes")
+        time.sleep(0.05)
+    server.relay.cut()
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    own = [child for child in children if not child.name().endswith("Agent")]  # Ray's agents stay for a minute
+    _, alive = psutil.wait_procs(own, timeout=60)
+    assert not alive
+    server.relay.join()
+    assert out.exists(lease.LOCK)
+    assert len(out.read("history.csv").splitlines()) < 1 + NUM_EPOCHS, "it had ended"
 
 
 @pytest.fixture(scope="module")
@@ -289,10 +312,7 @@ def trained_there(server: Server) -> tuple[Folder, str]:
     """The same training on S3, killed after its second epoch, and what was said when it went on."""
     out = on_s3("trained")
     process = driver("train", *TRAINING, "--out", out.location)
-    wait_for_epochs(out, 2, process)
-    process.kill()
-    process.communicate()
-    assert out.exists(lease.LOCK)
+    kill_after_epochs(2, out, process, server)
     with contextlib.redirect_stderr(io.StringIO()) as said:
         assert train([*TRAINING, "--out", out.location]) == 0
     return out, said.getvalue()
@@ -317,14 +337,12 @@ def test_data_parallel_training_killed_on_s3_goes_on_to_the_same_end(
     assert train([*two, "--out", str(tmp_path)]) == 0
     out = on_s3("two-workers")
     process = driver("train", *two, "--out", out.location, "--ray_address", "local")
-    wait_for_epochs(out, 2, process)
-    process.kill()
-    process.communicate()
+    kill_after_epochs(2, out, process, server)
     process = driver("train", *two, "--out", out.location, "--ray_address", "local")
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
-    assert "epoch 6/6" in said
-    assert "epoch 2/6" not in said
+    assert f"epoch {NUM_EPOCHS}/{NUM_EPOCHS}" in said
+    assert f"epoch 2/{NUM_EPOCHS}" not in said
     assert out.read("last.safetensors") == (tmp_path / "last.safetensors").read_bytes()
 
 
