@@ -353,7 +353,7 @@ def _parser(settings: dict[str, _Setting], prog: str, description: str) -> _Pars
     required = " ".join(f"--{s.name} {s.metavar}" for s in settings.values() if s.required)
     parser = _Parser(
         prog=prog,
-        usage=f"{prog} {required} [options]".replace("%", "%%"),
+        usage=" ".join(filter(None, (prog, required, "[options]"))).replace("%", "%%"),
         description=description,
         formatter_class=_Formatter,
         allow_abbrev=False,

@@ -42,7 +42,7 @@ class Fetched:
 def remember_run(folder: Folder) -> None:
     """Note on this machine, the head, where a program writes its results, for `collect` to find."""
     notes = Path.home() / RUNS
-    place = str(folder.local_path.absolute()) if folder.local_path is not None else folder.location
+    place = folder.absolute_location
     known = [json.loads(line)["out"] for line in notes.read_text().splitlines()] if notes.exists() else []
     if place in known or without_passwords(place) != place:
         return

@@ -134,9 +134,9 @@ def run_units(
 
     `build` runs once in each worker; large `args` are best given as object references, which Ray copies once per node.
     As many workers run as the cluster holds, also when it grows, and as many are asked for as its autoscaler may bring;
-    `num_workers` asks for that many (an autoscaler sees
-    the wish).  One unit per worker is in flight.  A unit whose worker process died or that raised is tried MAX_ATTEMPTS
-    times; one that raised an exception of `give_up_on` is not tried again; the loss of a machine does not count.
+    `num_workers` asks for that many (an autoscaler sees the wish).  One unit per worker is in flight.
+    A unit whose worker process died or that raised is tried MAX_ATTEMPTS times; one that raised an exception of
+    `give_up_on` is not tried again; the loss of a machine does not count.  A process that lost its GPU is replaced.
     units: a deque may be added to between two outcomes; workers then wait for that, instead of being let go one by one.
     what: the units are called, in metrics.
     smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
@@ -218,7 +218,11 @@ class _Pool:
             seat.place = answer
             self._next_unit(seat)
             return None
-        self._next_unit(seat)
+        if answer.broken:
+            log.warning("process %d on %s ends: its GPU does not answer it any more", seat.place.pid, seat.place.host)
+            ray.kill(seat.actor)
+        else:
+            self._next_unit(seat)
         self._tally(turn.unit).records += answer.records
         if answer.row is None:
             return self._again_or_failed(turn.unit, answer.reason, hopeless=answer.hopeless)

@@ -269,9 +269,4 @@ def _subsets(dataset: Dataset, settings: ReproduceSettings) -> Mapping[str, Any]
 def _settled(settings: ReproduceSettings) -> ReproduceSettings:
     """With places as all machines name them."""
     names = [name for name in ("out", "scores", "data_dir") if getattr(settings, name)]
-    return dataclasses.replace(settings, **{name: _absolute(getattr(settings, name)) for name in names})
-
-
-def _absolute(location: str) -> str:
-    folder = Folder(location)
-    return str(folder.local_path.absolute()) if folder.local_path is not None else location.rstrip("/")
+    return dataclasses.replace(settings, **{name: Folder(getattr(settings, name)).absolute_location for name in names})

@@ -151,7 +151,9 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
         )
         warn_if_emulated(sweep.example.precision)
         sweep.record.add(settings.known_points, to_dict(settings))
-        shared = Shared(settings, _absolute(folder), ray.put(sweep.dataset), sweep.scores, terms.source, command())
+        shared = Shared(
+            settings, folder.absolute_location, ray.put(sweep.dataset), sweep.scores, terms.source, command()
+        )
         proposer = _Proposer(sweep, known) if settings.search == "tpe" else None
         queue = RunQueue(missing, proposer.more if proposer else list)
         asha = _asha(sweep, known)
@@ -244,10 +246,6 @@ def _asha(sweep: Sweep, known: Mapping[Run, Outcome]) -> Asha | None:
         if outcome.state in ("done", "stopped"):
             asha.replay(run.name, read_history(sweep.folder / run.name))
     return asha
-
-
-def _absolute(folder: Folder) -> str:
-    return str(folder.local_path.absolute()) if folder.local_path is not None else folder.location
 
 
 def _num_points(sweep: Sweep) -> int:

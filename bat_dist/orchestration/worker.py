@@ -33,12 +33,16 @@ NOWHERE = Place("", "", 0)
 
 
 class Answer(NamedTuple):
-    """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless."""
+    """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless.
+
+    broken: the process can do nothing more, and whatever it is given next would fail too.
+    """
 
     row: Row | None
     records: list[Record]
     reason: str = ""
     hopeless: bool = False
+    broken: bool = False
 
 
 @ray.remote
@@ -78,9 +82,18 @@ class Worker:
         except Exception as error:
             reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
             scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
-            return Answer(None, scribe.records, reason, hopeless)
+            return Answer(None, scribe.records, reason, hopeless, _broke_accelerator(error))
         scribe.note("done", seconds=seconds_since(start))
         return Answer(row, scribe.records)
+
+
+def _broke_accelerator(error: BaseException | None) -> bool:
+    """Whether an error or one that led to it left the GPU without a usable context, as an illegal access does."""
+    while error is not None:
+        if isinstance(error, torch.AcceleratorError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_source(expected: str | None) -> None:

@@ -19,7 +19,7 @@ from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.compare import Cell, Comparison, Table
 from bat_dist.results.find import MEMORIZATION, Evaluation, Found, Memorized, Swept, Training
 from bat_dist.results.published import PAPER
-from bat_dist.results.rows import ALL, TRAINED_BY, flat, setting, which_of
+from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, which_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 
@@ -144,17 +144,14 @@ def _cell(cell: Cell | None, sources: "_Sources") -> dict[str, Any] | None:
 def _paper(table: Table) -> dict[str, Any] | None:
     if not table.published:
         return None
-    shown = [attack for attack in table.attacks if any(attack in row.accuracies for row in table.published.values())]
-    rows = []
-    for number in table.published:
-        cells = [table.cells.get((number, attack, ALL)) for attack in shown]
-        row = table.rows[number]
-        rows.append({"label": row.label, "which": row.which, "cells": [tables.beside_paper(cell) for cell in cells]})
-    where = " and ".join(dict.fromkeys(row.tables for row in table.published.values()))
+    attacks, values = tables.beside_paper(table)
+    rows = [table.rows[number] for number in values]
     return {
-        "heads": [tables.heading(attack) for attack in shown],
-        "rows": rows,
-        "where": f"{where} of {PAPER}",
+        "heads": [tables.heading(attack) for attack in attacks],
+        "rows": [
+            {"label": r.label, "which": r.which, "cells": cells} for r, cells in zip(rows, values.values(), strict=True)
+        ],
+        "where": f"{table.published_in} of {PAPER}",
         "departures": "; ".join(table.departures),
     }
 
@@ -169,26 +166,26 @@ def _curves(trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
         identity = training.identity
         title = f"{identity.get('arch', 'unknown')} on {identity.get('dataset', 'unknown data')}"
         title += f", {identity['fingerprint'][:12]}" if identity.get("fingerprint") else ""
-        key = tuple(sorted((name, repr(value)) for name, value in identity.items() if name not in ("seed", "val_seed")))
+        key = tuple(sorted((name, repr(value)) for name, value in _but_seeds(identity).items()))
         groups.setdefault(title, {}).setdefault(key, []).append(training)
     for title, runs in groups.items():
-        labels = _curve_labels([members[0].identity for members in runs.values()])
+        labels = _curve_labels([_but_seeds(members[0].identity) for members in runs.values()])
         lines = dict(zip(labels, ([one.history for one in members] for members in runs.values()), strict=True))
         note = f" ({MAX_GROUPS} of {len(lines)} settings are drawn)" if len(lines) > MAX_GROUPS else ""
         yield {"title": title + note, "charts": charts.curves_charts(dict(list(lines.items())[:MAX_GROUPS]))}
 
 
 def _curve_labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The method, and whatever tells runs of the same method apart."""
+    """As in the tables; numbered where that does not tell them apart."""
     labels = []
     for own in identities:
         rivals = [other for other in identities if other.get("method") == own.get("method")]
-        keys = dict.fromkeys(key for rival in rivals for key in rival if key not in ("seed", "val_seed"))
-        differs = [key for key in keys if len({repr(rival.get(key)) for rival in rivals}) > 1]
-        words = [setting(key, own.get(key)) for key in differs if key != "recipe.epochs"]
-        method = tables.method_name(str(own.get("method")))
-        labels.append(f"{method} ({', '.join(words)})" if words else method)
+        labels.append(label_of(str(own.get("method")), own, rivals))
     return [label if labels.count(label) == 1 else f"{label} #{at + 1}" for at, label in enumerate(labels)]
+
+
+def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
 
 
 def _sweep(swept: Swept) -> dict[str, Any]:

@@ -143,15 +143,22 @@ def _subset_parts(table: Table) -> Iterator[str]:
 
 
 def _published_parts(table: Table) -> Iterator[str]:
-    where = " and ".join(dict.fromkeys(found.tables for found in table.published.values()))
-    yield f"In the paper ({where}; {PAPER}):"
-    body = [[*_names(table, number)[:2], *map(beside_paper, table.cells_of(number))] for number in table.published]
-    yield _grid(["Method", "Checkpoint", *map(heading, table.attacks)], body)
+    yield f"In the paper ({table.published_in}; {PAPER}):"
+    attacks, values = beside_paper(table)
+    body = [[*_names(table, number)[:2], *cells] for number, cells in values.items()]
+    yield _grid(["Method", "Checkpoint", *map(heading, attacks)], body)
     if table.departures:
         yield "Where no difference is given, the setting is not the paper's: " + "; ".join(table.departures) + "."
 
 
-def beside_paper(cell: Cell | None) -> str:
+def beside_paper(table: Table) -> tuple[list[str], dict[int, list[str]]]:
+    """The attacks that the paper has too, and by row its values for them."""
+    attacks = [attack for attack in table.attacks if any(attack in row.accuracies for row in table.published.values())]
+    cells = {number: [table.cells.get((number, attack, ALL)) for attack in attacks] for number in table.published}
+    return attacks, {number: list(map(_of_paper, row)) for number, row in cells.items()}
+
+
+def _of_paper(cell: Cell | None) -> str:
     """The paper's value, and ours minus it where the setting is the paper's."""
     if cell is None or cell.published is None:
         return ""

@@ -82,6 +82,11 @@ class Table:
         return [self.cells.get((number, attack, subset)) for attack in self.attacks]
 
     @property
+    def published_in(self) -> str:
+        """The paper's tables that have rows of this one: `Table 1 and Table 2`."""
+        return " and ".join(dict.fromkeys(found.tables for found in self.published.values()))
+
+    @property
     def _known(self) -> list[Row]:
         """Rows whose training is known."""
         return [row for row in self.rows if "num_train" in row.trained_by]

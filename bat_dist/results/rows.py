@@ -23,6 +23,7 @@ TRAINED_BY = (
 )
 METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
 _GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
+_OF_BAT = ("method_settings.alpha", "method_settings.beta")
 ALL = "all"  # the subset of all images
 
 
@@ -245,24 +246,27 @@ def _contradictions(known: Network, one: Evaluation) -> list[LeftOut]:
 
 def _labelled(rows: Sequence[Row]) -> list[Row]:
     """Names that tell the rows of a table apart: the method, and what differs among rows of the same method."""
-    return [dataclasses.replace(row, label=_label(row, _rivals(row, rows))) for row in rows]
+    how = [flat(row.trained_by) for row in rows]
+    kinds = [(row.bed, row.which, row.method) for row in rows]
+    labels = []
+    for row, own, kind in zip(rows, how, kinds, strict=True):
+        rivals = [other for other, its in zip(how, kinds, strict=True) if its == kind]
+        labels.append(label_of(row.method, own, rivals))
+    return [dataclasses.replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
 
 
-def _rivals(row: Row, rows: Sequence[Row]) -> list[Row]:
-    return [other for other in rows if (other.bed, other.which, other.method) == (row.bed, row.which, row.method)]
+def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
+    """`BAT (α = 1, β = 0.2)`: the method, and each setting in which it and others of the same method differ.
 
-
-def _label(row: Row, rivals: Sequence[Row]) -> str:
-    own = flat(row.trained_by)
-    others = [flat(rival.trained_by) for rival in rivals]
-    names = [f"method_settings.{name}" for name in ("alpha", "beta")] if row.method == "bat" else []
-    keys = dict.fromkeys(name for other in others for name in other)
-    names += [key for key in keys if key not in names and len({repr(other.get(key)) for other in others}) > 1]
+    own, rivals: how they were trained, but for the seeds, by flat names; own is among the rivals.
+    """
+    always = [name for name in _OF_BAT if name in own] if method == "bat" else []
+    keys = dict.fromkeys(name for rival in rivals for name in rival)
+    names = always + [key for key in keys if key not in always and len({repr(rival.get(key)) for rival in rivals}) > 1]
     if "recipe.epochs" in names and "epochs" in names:
         names.remove("recipe.epochs")
-    words = [setting(name, own.get(name)) for name in names]
-    method = METHODS.get(row.method, row.method)
-    return f"{method} ({', '.join(words)})" if words else method
+    words = ", ".join(setting(name, own.get(name)) for name in names)
+    return f"{METHODS.get(method, method)} ({words})" if words else METHODS.get(method, method)
 
 
 def short(name: str) -> str:

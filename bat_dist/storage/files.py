@@ -46,6 +46,11 @@ class Folder:
         return Path(self.root) if "file" in self._protocols else None
 
     @property
+    def absolute_location(self) -> str:
+        """The location as processes elsewhere may name it: a local path from the root on, a URI as it is."""
+        return self.location.rstrip("/") if self.local_path is None else str(self.local_path.absolute())
+
+    @property
     def _protocols(self) -> tuple[str, ...]:
         return self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import ray
 import ray.exceptions as rx
+import torch
 
 from bat_dist.config import UserError
 from bat_dist.memorization.estimate import estimate_memorization
@@ -64,6 +65,32 @@ def test_a_killed_worker_costs_one_try_of_its_unit(tmp_path: Path) -> None:
     outcomes = list(run_units(range(8), dies_once, [str(tmp_path / "died")], resources=ONE_CPU))
     assert sorted(o.unit for o in outcomes if isinstance(o, Done)) == list(range(8))
     assert (tmp_path / "died").exists()
+
+
+def breaks_its_accelerator(marker):
+    state = {"broken": False}
+
+    def work(unit):
+        if unit == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            state["broken"] = True
+        if state["broken"]:  # an illegal memory access, and CUDA answers nothing else to this process any more
+            try:
+                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+            except torch.AcceleratorError as error:
+                raise RuntimeError("trial failed") from error
+        return {"value": unit, "process": os.getpid()}
+
+    return work
+
+
+def test_a_process_whose_accelerator_broke_gets_no_other_unit(tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "broken")]
+    outcomes = list(run_units(range(12), breaks_its_accelerator, arguments, resources=ONE_CPU, num_workers=1))
+    assert [o.unit for o in outcomes if isinstance(o, Done)] == [0, 1, *range(3, 12), 2]
+    failures = [record for o in outcomes for record in o.records if record["event"] == "failed"]
+    assert len(failures) == 1
+    assert [o.row["process"] == outcomes[0].row["process"] for o in outcomes] == [True, True] + 10 * [False]
 
 
 def dies_if_large():

@@ -76,3 +76,10 @@ def test_a_second_driver_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> 
     holder.stdout.close()
     with Folder(tmp_path).only_driver():
         pass
+
+
+def test_an_absolute_location_holds_from_any_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Folder("runs/a").absolute_location == str(tmp_path / "runs" / "a")
+    assert Folder(tmp_path / "runs").absolute_location == str(tmp_path / "runs")
+    assert Folder("memory://runs/").absolute_location == "memory://runs"
