@@ -26,15 +26,15 @@ def line_of(name: str, text: str) -> list[str]:
 
 
 def test_the_prediction_holds(tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
-    """Four trials are predicted, two are run, one after the other, as the plan measured."""
-    assert main([*QUICK, "--num_trials", "4", "--num_seeds", "0"]) == 0
+    """Four hundred trials are predicted, two of them are run, one after the other, as the plan measured."""
+    assert main([*QUICK, "--num_trials", "400", "--num_seeds", "0"]) == 0
     predicted = 3600 * float(line_of("trials", capsys.readouterr().out)[2])
     run = [*DIGITS, *shlex.split("--loader memory --num_trials 2 --num_workers 1"), "--out", str(tmp_path)]
     assert memorize(run) == 0
     store = RowStore.existing(Folder(str(tmp_path)) / "trials")
     assert store is not None
     seconds = store.read("metrics", np.arange(2))[:, 1].min()  # the first one loads libraries too
-    assert 1 / 2.5 < predicted / (4 * seconds) < 2.5
+    assert 1 / 2.5 < predicted / (400 * seconds) < 2.5
 
 
 def test_the_predicted_disk_holds(tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
