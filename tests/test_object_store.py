@@ -31,6 +31,7 @@ from bat_dist.storage import lease, location
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
+from bat_dist.tune import main as tune
 
 KEY, SECRET = "AKIAIOSFODNN7BATDIST", "wJalrXUtnFEMI/K7MDENG/not-to-be-found-anywhere"
 BUCKET = "results-of-tests"
@@ -374,15 +375,15 @@ def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) ->
     assert out.exists("report.html")
 
 
-def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server) -> None:
+def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server, ray_cluster: None) -> None:
     base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
     base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]
     options = ["--base", *base, "--space", "beta=[1, 6]", "--test_attacks", "clean"]
     out = on_s3("sweep")
-    for place in (str(tmp_path), out.location):  # with a Ray of its own, whose workers know the server
-        process = driver("tune", *options, "--ray_address", "local", "--out", place)
-        said = process.communicate(timeout=200)[1]
-        assert process.returncode == 0, said[-3000:]
+    assert tune([*options, "--out", str(tmp_path)]) == 0
+    process = driver("tune", *options, "--ray_address", "local", "--out", out.location)  # its workers know the server
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said[-3000:]
     weights = "runs/beta=6/seed0/last.safetensors"
     assert out.read(weights) == (tmp_path / weights).read_bytes()
     assert out.exists("index.html")

@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
+from bat_dist.train import main as train
 from bat_dist.tune import main
 
 ROOT = Path(__file__).parents[1]
@@ -307,7 +308,7 @@ print("FOUND", states, set(groups), ray.available_resources().get("CPU"))
 
 
 @pytest.mark.slow
-def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, scores: Path) -> None:
+def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     """Two runs of two workers fit at a time; there are three."""
     out, script = tmp_path / "sweep", tmp_path / "job.py"
     script.write_text(DDP)
@@ -319,8 +320,7 @@ def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, sco
     [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
     assert line == f"FOUND {['done'] * 3} {{'REMOVED'}} 4.0"
     alone = tmp_path / "alone"
-    train = [str(Path(sys.executable).with_name("bat-dist")), "train", "--out", str(alone)]
     config = out / "runs/alpha=2,beta=0.2/seed0/config.yaml"
-    subprocess.run([*train, "--config", str(config), "--num_workers", "2"], check=True, capture_output=True)
+    assert train(["--config", str(config), "--num_workers", "2", "--out", str(alone)]) == 0
     for name, value in load_file(config.with_name("last.safetensors")).items():
         np.testing.assert_array_equal(load_file(alone / "last.safetensors")[name], value, err_msg=name, strict=True)

@@ -42,11 +42,13 @@ def test_what_falls_fools_the_network_inside_the_ball(attack, networks, images, 
 
 @pytest.mark.parametrize("attack", ["pgd5", "cw5", "apgd-ce", "apgd-t3", "square1000"])
 def test_batches_and_order_change_nothing(attack, networks, images):
+    images = tuple(part[:30] for part in images)
     whole, parts = run(networks, images, attack), run(networks, images, attack, batch_size=7)
     assert torch.equal(whole.robust, parts.robust)
-    order = torch.randperm(96, generator=torch.Generator().manual_seed(0))
+    assert 0 < whole.robust.sum() < 30
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     _, x, y = images
-    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 50}
+    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 16}
     shuffled = attack_images(networks, x[order], y[order], order, **settings)
     assert torch.equal(shuffled.robust, whole.robust[order])
 
