@@ -31,7 +31,7 @@ WAITING_INTERVAL = 30.0  # seconds without a worker before saying so
 
 
 class WorkersCannotStart(RunError):
-    """Every worker failed while it was being set up."""
+    """Every worker failed while it was being set up, or no GPU that works is left."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,8 @@ class _Pool:
         self.idle: list[_Seat] = []
         self.tallies: dict[Any, _Tally] = {}
         self.failed_starts = 0
+        self.breaks: dict[tuple[str, str], int] = {}  # processes that a GPU failed, in a row: by host and GPU
+        self.held: list[_Seat] = []  # on GPUs that do not work: as long as they stay, no other worker gets those
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
     def outcomes(self, units: Iterable[Any]) -> Generator[Done | Failed, None, None]:
@@ -185,10 +187,11 @@ class _Pool:
 
     def close(self) -> None:
         metrics.WORKERS_BUSY.tell(0, what=self.job.what)
-        for seat in (*self.seats.values(), *self.idle):
+        for seat in (*self.seats.values(), *self.idle, *self.held):
             ray.kill(seat.actor)
         self.seats.clear()
         self.idle.clear()
+        self.held.clear()
 
     def _num_busy(self) -> int:
         return sum(seat.turn is not None for seat in self.seats.values())
@@ -198,7 +201,10 @@ class _Pool:
             self._next_unit(self.idle.pop())
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
-            self.wanted, self.looked_at = self.job.num_workers or most_workers(self.job.resources), now
+            room = most_workers(self.job.resources) - len(self.held)
+            if self.held and room <= 0:
+                raise WorkersCannotStart(f"no GPU that works is left: {MAX_ATTEMPTS} processes in a row failed on each")
+            self.wanted, self.looked_at = self.job.num_workers or room, now
         resources = self.job.resources
         while len(self.seats) < min(max(self.wanted, 1), len(self.queue) + self._num_busy()):
             actor = Worker.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
@@ -219,13 +225,13 @@ class _Pool:
             self._next_unit(seat)
             return None
         if answer.broken:
-            log.warning("process %d on %s ends: its GPU does not answer it any more", seat.place.pid, seat.place.host)
-            ray.kill(seat.actor)
+            self._broke(seat)
         else:
             self._next_unit(seat)
         self._tally(turn.unit).records += answer.records
         if answer.row is None:
             return self._again_or_failed(turn.unit, answer.reason, hopeless=answer.hopeless)
+        self.breaks.pop((seat.place.host, seat.place.gpus), None)
         metrics.UNITS_DONE.tell(what=self.job.what)
         return Done(turn.unit, answer.row, tuple(self.tallies.pop(turn.unit).records))
 
@@ -241,6 +247,20 @@ class _Pool:
             self.idle.append(seat)
         else:
             ray.kill(seat.actor)
+
+    def _broke(self, seat: _Seat) -> None:
+        """Another process may do better on the same GPU.  One GPU must not fail every unit of a long run, though."""
+        seat.turn, place = None, seat.place
+        gpu = (place.host, place.gpus)
+        self.breaks[gpu] = self.breaks.get(gpu, 0) + 1
+        if self.breaks[gpu] < MAX_ATTEMPTS:
+            log.warning("process %d on %s ends: its GPU does not answer it any more", place.pid, place.host)
+            ray.kill(seat.actor)
+        else:
+            text = "GPU %s of %s failed %d processes in a row: it gets no work until the end of this run"
+            log.warning(text, place.gpus, place.host, self.breaks[gpu])
+            self.held.append(seat)
+            self.looked_at = -CAPACITY_INTERVAL
 
     def _raised(self, seat: _Seat, error: rx.RayTaskError) -> Failed | None:
         """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""

@@ -22,11 +22,12 @@ Work = Callable[[Any], Row]
 
 
 class Place(NamedTuple):
-    """Where a worker is."""
+    """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
 
     node_id: str
     host: str
     pid: int
+    gpus: str = ""
 
 
 NOWHERE = Place("", "", 0)
@@ -70,7 +71,9 @@ class Worker:
         self._give_up_on, self._work = give_up_on, build(*args)
         if torch.cuda.is_available():
             metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
-        return Place(ray.get_runtime_context().get_node_id(), socket.gethostname(), os.getpid())
+        context = ray.get_runtime_context()
+        gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
+        return Place(context.get_node_id(), socket.gethostname(), os.getpid(), gpus)
 
     def run(self, unit: Any, attempt: int) -> Answer:
         """Work on one unit, and note what is said meanwhile."""

@@ -2,9 +2,11 @@
 
 import gc
 import itertools
+import json
 import logging
 import os
 import socket
+import subprocess
 import sys
 import time
 import tracemalloc
@@ -337,6 +339,54 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
     gone = iter([rx.RayError("the process was killed")] * 3)
     with pytest.raises(WorkersCannotStart):
         list(crowd.outcomes(range(4)))
+
+
+GPUS = """
+import json, logging, os, sys, time
+import ray, torch
+from bat_dist.orchestration.pool import Done, WorkersCannotStart, run_units
+from bat_dist.orchestration.resources import Resources
+
+
+def build(broken):
+    import os, time, torch  # all that a worker has
+
+    def work(unit):
+        if os.environ["CUDA_VISIBLE_DEVICES"] in broken:
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        time.sleep(1)
+        return {"value": unit}
+
+    return work
+
+
+logging.basicConfig(format="%(message)s")
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+outcomes, end = [], ""
+try:
+    for outcome in run_units(range(20), build, [sys.argv[1]], resources=Resources(cpus=1, gpus=1)):
+        outcomes.append(outcome)
+except WorkersCannotStart as error:
+    end = str(error)
+failures = sum(record["event"] == "failed" for outcome in outcomes for record in outcome.records)
+done = sorted(outcome.unit for outcome in outcomes if isinstance(outcome, Done))
+print(json.dumps({"done": done, "failures": failures, "end": end}))
+"""
+
+
+@pytest.mark.parametrize("broken", ["1", "0 1"])
+def test_a_gpu_that_fails_process_after_process_gets_no_more_work(broken: str, tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(GPUS)
+    found = subprocess.run([sys.executable, script, broken], capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    said = json.loads(found.stdout.splitlines()[-1])
+    assert f"GPU 1 of {socket.gethostname()} failed 3 processes in a row" in found.stderr
+    if broken == "1":
+        assert said == {"done": list(range(20)), "failures": MAX_ATTEMPTS, "end": ""}
+    else:
+        assert not said["done"]
+        assert said["end"] == "no GPU that works is left: 3 processes in a row failed on each"
 
 
 def _raise(error: Exception) -> Any:
