@@ -201,6 +201,7 @@ class _Pool:
             self._next_unit(self.idle.pop())
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
+            self.held = [seat for seat in self.held if _is_there(seat.place.node_id)]
             room = most_workers(self.job.resources) - len(self.held)
             if self.held and room <= 0:
                 raise WorkersCannotStart(f"no GPU that works is left: {MAX_ATTEMPTS} processes in a row failed on each")
@@ -342,4 +343,8 @@ def _machine_lost(error: rx.RayError, place: Place) -> bool:
     """Whether a worker went with its machine, as far as is known: Ray may find out only later that a node is dead."""
     if isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error):
         return True
-    return place is not NOWHERE and not any(node["NodeID"] == place.node_id and node["Alive"] for node in ray.nodes())
+    return place is not NOWHERE and not _is_there(place.node_id)
+
+
+def _is_there(node_id: str) -> bool:
+    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())

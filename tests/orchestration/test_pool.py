@@ -389,6 +389,19 @@ def test_a_gpu_that_fails_process_after_process_gets_no_more_work(broken: str, t
         assert said["end"] == "no GPU that works is left: 3 processes in a row failed on each"
 
 
+def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="gone"))]  # as many as the node that is there has
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
+    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="alive"))]
+    crowd.looked_at = -pool.CAPACITY_INTERVAL
+    with pytest.raises(WorkersCannotStart, match="no GPU that works"):
+        list(crowd.outcomes(range(4)))
+
+
 def _raise(error: Exception) -> Any:
     raise error
 
