@@ -10,15 +10,15 @@ from bat_dist.cli import available
 HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
 
 
-def main() -> None:
-    """One section per verb."""
+def reference() -> str:
+    """The page: one section per verb."""
     sections = [HEAD]
     for verb in available():
         command = [str(Path(sys.executable).parent / "bat-dist"), verb, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})
         sections.append(f"## bat-dist {verb}\n\n```\n{done.stdout.rstrip()}\n```\n")
-    (Path(__file__).parent / "reference.md").write_text("\n".join(sections))
+    return "\n".join(sections)
 
 
 if __name__ == "__main__":
-    main()
+    (Path(__file__).parent / "reference.md").write_text(reference())
