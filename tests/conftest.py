@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from bat_dist.orchestration.private_ray import prepare_environment
 
 prepare_environment("local")  # before any test module imports ray
+
+settings.register_profile("repeatable", derandomize=True)  # `--hypothesis-profile default` looks for new examples
+settings.load_profile("repeatable")
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 
