@@ -39,18 +39,7 @@ DATA = ["--dataset", "digits", "--num_train", "200", "--num_test", "100", "--loa
 ONE = ["--num_workers", "1"]
 TRIALS = [*DATA, *ONE, "--num_trials", "6", "--arch", "tinynet", "--epochs", "1", "--precision", "fp32"]
 NUM_EPOCHS = 30  # a fifth of a second each: what is killed after two of them is far from its end
-RECIPE = [
-    "--recipe",
-    "fast",
-    "--epochs",
-    str(NUM_EPOCHS),
-    "--batch_size",
-    "32",
-    "--num_steps",
-    "10",
-    "--precision",
-    "fp32",
-]
+RECIPE = f"--recipe fast --epochs {NUM_EPOCHS} --batch_size 32 --num_steps 10 --precision fp32".split()
 TRAINING = [*DATA, *RECIPE, "--method", "pgd_at", "--arch", "tinynet"]
 LEASE = 3.0  # seconds; a killed driver's is waited for
 STOP_AND_GO = (signal.SIGSTOP, signal.SIGCONT)
@@ -296,6 +285,8 @@ def kill_after_epochs(count: int, out: Folder, process: subprocess.Popen[str], s
             break
         assert process.poll() is None, process.communicate()[1][-3000:]
         time.sleep(0.05)
+    else:
+        raise AssertionError(f"no {count} epochs in time")
     server.relay.cut()
     children = psutil.Process(process.pid).children(recursive=True)
     process.kill()

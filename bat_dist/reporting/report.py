@@ -19,7 +19,7 @@ from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.compare import Cell, Comparison, Table
 from bat_dist.results.find import MEMORIZATION, Evaluation, Found, Memorized, Swept, Training
 from bat_dist.results.published import PAPER
-from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, which_of
+from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, method_name, which_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 
@@ -279,7 +279,7 @@ class _Sources:
         """For the template."""
         for place, (evaluation, training) in self._entries.items():
             facts, document = evaluation.facts, evaluation.document
-            method = tables.method_name(str(facts.get("method") or facts.get("model") or facts.get("weights")))
+            method = method_name(str(facts.get("method") or facts.get("model") or facts.get("weights")))
             seed = f", seed {facts['seed']}" if "seed" in facts else ""
             shown = {
                 "evaluation": place,

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bat_dist.results.compare import Cell, Comparison, Table
 from bat_dist.results.published import PAPER
-from bat_dist.results.rows import ALL, METHODS, Row
+from bat_dist.results.rows import ALL, Row
 from bat_dist.storage.export import architecture, pixels
 from bat_dist.storage.provenance import without_passwords
 
@@ -360,11 +360,6 @@ def terminal(comparison: Comparison) -> Iterator[str]:
 
 def _plain(cell: Cell | None) -> str:
     return percent(cell) + sign(cell) if cell else "missing"
-
-
-def method_name(method: str) -> str:
-    """As papers write it."""
-    return METHODS.get(method, method)
 
 
 def settings_text(values: Mapping[str, Any]) -> str:

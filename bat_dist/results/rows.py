@@ -266,7 +266,12 @@ def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, 
     if "recipe.epochs" in names and "epochs" in names:
         names.remove("recipe.epochs")
     words = ", ".join(setting(name, own.get(name)) for name in names)
-    return f"{METHODS.get(method, method)} ({words})" if words else METHODS.get(method, method)
+    return f"{method_name(method)} ({words})" if words else method_name(method)
+
+
+def method_name(method: str) -> str:
+    """As papers write it."""
+    return METHODS.get(method, method)
 
 
 def short(name: str) -> str:

@@ -348,13 +348,17 @@ from bat_dist.orchestration.pool import Done, WorkersCannotStart, run_units
 from bat_dist.orchestration.resources import Resources
 
 
-def build(broken):
+def build(broken, failures):
     import os, time, torch  # all that a worker has
 
     def work(unit):
         if os.environ["CUDA_VISIBLE_DEVICES"] in broken:
+            open(os.path.join(failures, str(os.getpid())), "w").close()
             raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
-        time.sleep(1)
+        end = time.time() + 120
+        while len(os.listdir(failures)) < 3 and time.time() < end:  # starts take long on a slow machine
+            time.sleep(0.1)
+        time.sleep(0.5)
         return {"value": unit}
 
     return work
@@ -364,7 +368,7 @@ logging.basicConfig(format="%(message)s")
 ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 outcomes, end = [], ""
 try:
-    for outcome in run_units(range(20), build, [sys.argv[1]], resources=Resources(cpus=1, gpus=1)):
+    for outcome in run_units(range(20), build, sys.argv[1:], resources=Resources(cpus=1, gpus=1)):
         outcomes.append(outcome)
 except WorkersCannotStart as error:
     end = str(error)
@@ -376,9 +380,10 @@ print(json.dumps({"done": done, "failures": failures, "end": end}))
 
 @pytest.mark.parametrize("broken", ["1", "0 1"])
 def test_a_gpu_that_fails_process_after_process_gets_no_more_work(broken: str, tmp_path: Path) -> None:
-    script = tmp_path / "job.py"
+    script, failures = tmp_path / "job.py", tmp_path / "failures"
     script.write_text(GPUS)
-    found = subprocess.run([sys.executable, script, broken], capture_output=True, text=True, timeout=200)
+    failures.mkdir()
+    found = subprocess.run([sys.executable, script, broken, failures], capture_output=True, text=True, timeout=200)
     assert found.returncode == 0, found.stderr
     said = json.loads(found.stdout.splitlines()[-1])
     assert f"GPU 1 of {socket.gethostname()} failed 3 processes in a row" in found.stderr
