@@ -1,6 +1,7 @@
 """The evaluation program: flags by image that depend on nothing but the image, resumed, and bad input."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -252,6 +253,8 @@ def test_an_undefended_network_ends_at_nothing(tmp_path: Path, ray_cluster: None
 
 
 OWN = """
+import os
+import time
 import torch
 from bat_dist.storage.checkpoints import load_model
 
@@ -267,6 +270,14 @@ def honest():
 
 def loud():
     return Loud(load_model({path!r}))
+
+class Slow(Loud):
+    def forward(self, x):
+        time.sleep(float(os.environ.get("NAP", "0")))
+        return self.model(x)
+
+def slow():
+    return Slow(load_model({path!r}))
 
 def five():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
@@ -330,28 +341,36 @@ def test_autoattack_wants_ten_classes(own: Path, tmp_path: Path, capsys: pytest.
 # -------------------------------------------------------------------------------------------------- kill -9
 
 DRILL = ["--attacks", "clean", "pgd100", "autoattack_fast", "square", "--batch_size", "8", *NO_CHECKS]
+NAP = "0.005"  # seconds before each pass through the network: Square alone asks 5,000 times, the end is minutes away
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_drivers_and_workers_change_nothing(network: Path, tmp_path: Path, ray_cluster: None) -> None:
+def test_killed_drivers_and_workers_change_nothing(
+    network: Path, own: Path, tmp_path: Path, ray_cluster: None
+) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert run(undisturbed, network, *DRILL) == 0
-    options = [*DATA, *DRILL, "--checkpoint", str(network), "--out", str(killed), "--ray_address", "local"]
-    command = [sys.executable, "-m", "bat_dist.evaluate", *options, "--num_workers", "2"]
-    done, deaths = 0, 0
+    slow = ["--model", f"{own}:slow", *DRILL]
+    command = [sys.executable, "-m", "bat_dist.evaluate", *DATA, *slow, "--out", str(killed)]
+    done = 0
     for victim in ("driver", "worker", "driver"):
-        driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-        wait_for_more_units(killed, done, driver)
-        if victim == "worker":
-            deaths += kill_a_worker(driver)
-            wait_for_more_units(killed, num_units(killed), driver)
-        driver.kill()  # or it has ended already
-        driver.wait()
+        with subprocess.Popen(
+            [*command, "--ray_address", "local", "--num_workers", "2"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, "NAP": NAP},
+        ) as driver:
+            wait_for_more_units(killed, done, driver)
+            if victim == "worker":
+                kill_a_worker(driver)
+                wait_for_more_units(killed, num_units(killed), driver)
+            assert driver.poll() is None, "it ended before it was killed"
+            driver.kill()
         assert num_units(killed) >= done
         done = num_units(killed)
-    assert deaths, "no worker was there to be killed"
-    assert run(killed, network, *DRILL) == 0
+    assert run(killed, None, *slow) == 0
     np.testing.assert_equal(flags(killed), flags(undisturbed))
 
 
@@ -360,19 +379,23 @@ def num_units(out: Path) -> int:
 
 
 def wait_for_more_units(out: Path, before: int, driver: subprocess.Popen) -> None:
-    for _ in range(600):
-        if num_units(out) > before or driver.poll() is not None:
+    for _ in range(1200):
+        if num_units(out) > before:
             return
+        assert driver.poll() is None, "it ended by itself"
         time.sleep(0.1)
+    raise AssertionError(f"no more than {before} units in two minutes")
 
 
-def kill_a_worker(driver: subprocess.Popen) -> int:
-    """kill -9 of one of this driver's workers; how many."""
-    for process in psutil.process_iter(["cmdline"]):
-        if "ray::Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
-            process.kill()
-            return 1
-    return 0
+def kill_a_worker(driver: subprocess.Popen) -> None:
+    """kill -9 of one of this driver's workers."""
+    for _ in range(100):
+        for process in psutil.process_iter(["cmdline"]):
+            if "ray::Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
+                process.kill()
+                return
+        time.sleep(0.1)
+    raise AssertionError("no worker is there to be killed")
 
 
 def descends(process: psutil.Process, pid: int) -> bool:

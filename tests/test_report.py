@@ -2,12 +2,12 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_results import study, write_evaluation
+from waiting import until
 
 from bat_dist.report import main
 
@@ -61,10 +61,10 @@ def test_a_page_is_watched_while_runs_go_on(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("bat-dist")), "report", "--watch", str(tmp_path / "runs")]
     with subprocess.Popen([*command, "--out", str(out), "--every", "1"], stdout=subprocess.PIPE, text=True) as watcher:
         try:
-            assert _wait(lambda: 'http-equiv="refresh" content="1"' in _text(out / "report.html"))
+            until(lambda: 'http-equiv="refresh" content="1"' in _text(out / "report.html"))
             assert "PGD-AT" in _text(out / "tables.md")
             write_evaluation(tmp_path / "runs" / "b", RIGHT, method="trades")
-            assert _wait(lambda: "TRADES" in _text(out / "tables.md"))
+            until(lambda: "TRADES" in _text(out / "tables.md"))
         finally:
             watcher.terminate()
     assert watcher.returncode == 1  # as after any signal
@@ -72,10 +72,3 @@ def test_a_page_is_watched_while_runs_go_on(tmp_path: Path) -> None:
 
 def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
-
-
-def _wait(there) -> bool:
-    end = time.monotonic() + 60
-    while not there() and time.monotonic() < end:
-        time.sleep(0.2)
-    return there()

@@ -80,6 +80,8 @@ class Heartbeat:
             return
         try:
             with self._lock, tried_once():
+                if state == "running" and self._stop.is_set():  # a late beat must not hide the end
+                    return
                 self._folder.write_json(PROGRESS, {**self._document(state), **more})
             self._fails = False
         except Exception as error:  # of any file system; a disk that is full ends the run where rows are written

@@ -75,7 +75,7 @@ def test_a_job_of_rays_job_server(lab: Lab, dashboard: str) -> None:
 def test_a_job_that_is_stopped_ends_cleanly(lab: Lab, dashboard: str) -> None:
     out = lab.hosts.shared / "stopped"
     job = ["ray", "job", "submit", "--address", dashboard, "--no-wait", "--submission-id", "to-stop", "--"]
-    lab.on_laptop([*job, "bat-dist", "memorize", *SMALL, "--epochs", "30", "--out", str(out)])
+    lab.on_laptop([*job, "bat-dist", "memorize", *DATA, "--epochs", "10", "--num_trials", "500", "--out", str(out)])
     in_the_middle(out, done=1)
     lab.on_laptop(["ray", "job", "stop", "--address", dashboard, "to-stop"])
     assert "stopped by SIGTERM: finished work is kept" in lab.on_laptop(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import until
 
 from bat_dist.orchestration.heartbeat import INTERVAL, Heartbeat
 from bat_dist.orchestration.pool import Running
@@ -38,12 +39,10 @@ def test_the_start_and_a_good_end(tmp_path: Path) -> None:
 def test_it_goes_on_while_no_outcome_comes(tmp_path: Path) -> None:
     with Heartbeat(Folder(tmp_path), "trials", total=10, interval=0.05) as heart:
         heart.begin(done=0)
-        before = (tmp_path / PROGRESS).stat().st_mtime_ns
         heart.watch(lambda: [Running(8, "w1", 77, 1.26), Running(("a", 1), "w2", 78, 0.0)])
         heart.step(failed=1)
-        time.sleep(0.5)
+        until(lambda: progress(tmp_path)["failed"])
         now = progress(tmp_path)
-        assert (tmp_path / PROGRESS).stat().st_mtime_ns > before
     assert now["running"] == [
         {"unit": 8, "host": "w1", "pid": 77, "seconds": 1.3},
         {"unit": "('a', 1)", "host": "w2", "pid": 78, "seconds": 0.0},
@@ -70,6 +69,13 @@ def test_the_rate_is_of_this_run_alone(tmp_path: Path, monkeypatch: pytest.Monke
             heart.step(failed=0)
     ended = progress(tmp_path)
     assert (ended["done"], ended["per_hour"], ended["seconds_left"]) == (70, 100, 1080)
+
+
+def test_a_late_beat_does_not_hide_the_end(tmp_path: Path) -> None:
+    with Heartbeat(Folder(tmp_path), "trials", total=1) as heart:
+        heart.begin(done=0)
+    heart._write("running")
+    assert progress(tmp_path)["state"] == "done"
 
 
 @pytest.mark.parametrize(
@@ -117,7 +123,8 @@ def test_a_folder_that_cannot_be_written_breaks_nothing(
     monkeypatch.setattr(Folder, "write", full)
     with Heartbeat(Folder(tmp_path), "trials", total=10, interval=0.02) as heart:
         heart.begin(done=0)
-        time.sleep(0.2)
+        until(lambda: caplog.records)
+        time.sleep(0.1)  # and is not told again
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path}/progress.json cannot be written: disk full"
     ]

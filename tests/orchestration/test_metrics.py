@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from waiting import until
 
 from bat_dist.data.datasets import Split
 from bat_dist.data.loaders import make_loader
@@ -89,6 +90,10 @@ def scrape(port):
     return found, text
 
 
+def told_by(worker, port):
+    return any(line.startswith("ray_bat_dist_images") and worker in line for line in scrape(port)[1].splitlines())
+
+
 def build(out, port):
     def work(unit):
         IMAGES.tell(32, what="trials")
@@ -97,7 +102,9 @@ def build(out, port):
         if unit == 1:
             raise ValueError("bad luck")
         if unit == 2 and first:
-            time.sleep(1.5)  # so that Ray has reported before
+            end, me = time.time() + 60, ray.get_runtime_context().get_worker_id()
+            while not told_by(me, port) and time.time() < end:  # until Ray has reported what it told
+                time.sleep(0.1)
             os._exit(1)
         if unit == 3:  # look from here how many are busy
             end = time.time() + 30
@@ -224,14 +231,12 @@ def test_an_epoch_is_told_again_and_again_until_the_end(monkeypatch: pytest.Monk
     told = Told(monkeypatch)
     monkeypatch.setattr(metrics, "REFRESH", 0.02)
     tracker = EpochTracker(first_epoch=5)
-    time.sleep(0.2)
+    until(lambda: told.count(("bat_dist_epoch", 4, "training")) > 2)
     tracker.log(5, {})
-    time.sleep(0.2)
+    until(lambda: told.count(("bat_dist_epoch", 5, "training")) > 2)
     tracker.close()
     time.sleep(0.1)
     number = len(told)
-    assert told.count(("bat_dist_epoch", 4, "training")) > 2
-    assert told.count(("bat_dist_epoch", 5, "training")) > 2
     time.sleep(0.1)
     assert len(told) == number
 
@@ -251,7 +256,7 @@ def test_telling_that_fails_ends_quietly(monkeypatch: pytest.MonkeyPatch, caplog
         raise RuntimeError("CUDA error")
 
     metrics.keep_telling(broken)
-    time.sleep(0.2)
+    until(lambda: caplog.records)
     assert [line.getMessage() for line in caplog.records if line.levelno >= logging.WARNING] == [
         "no more metrics of this process: RuntimeError: CUDA error"
     ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from bat_dist.config import run_command
 from bat_dist.storage import lease
@@ -49,13 +50,6 @@ def held_by_stranger(folder: Folder, beat: int = 7) -> None:
 
 def waiting(folder: Folder, time: Time, **more) -> Lease:
     return Lease(folder, clock=time.clock, sleep=time.sleep, **more)
-
-
-def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_of_two_at_once_one_is_refused_and_told_who_holds_it(folder: Folder) -> None:
