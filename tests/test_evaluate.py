@@ -346,9 +346,7 @@ NAP = "0.005"  # seconds before each pass through the network: Square alone asks
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_killed_drivers_and_workers_change_nothing(
-    network: Path, own: Path, tmp_path: Path, ray_cluster: None
-) -> None:
+def test_killed_drivers_and_workers_change_nothing(network: Path, own: Path, tmp_path: Path, ray_cluster: None) -> None:
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert run(undisturbed, network, *DRILL) == 0
     slow = ["--model", f"{own}:slow", *DRILL]

@@ -226,6 +226,33 @@ def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
 
 
 @pytest.mark.slow
+def test_a_limit_of_time_ends_it_in_between_and_the_same_command_goes_on(
+    tmp_path: Path, scores: Path, ray_cluster: None
+) -> None:
+    """Trackers, of which each run has its own, are told of each epoch once all the same."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out, epochs = tmp_path / "sweep", 200
+    how: dict[str, Any] = {"space": {"alpha": [1], "beta": [0.2]}, "base": {"epochs": epochs, "track": ["tensorboard"]}}
+    for seconds in (2, 4, 8, 16, 32, 64):  # until it is enough to begin; it is never enough for all
+        said = tune_here(out, scores, "--max_hours", str(seconds / 3600), code=1, **how)
+        if list(out.glob("runs/*/*/history.csv")):
+            break
+        assert f"no run has finished an epoch within {seconds / 3600:g} hours (max_hours)" in said
+    first = {row["state"] for row in rows(out)}
+    assert "unfinished" in first
+    assert first <= {"done", "unfinished", "waiting"}
+    assert not list(out.glob("test/*"))
+    tune_here(out, scores, **how)
+    assert [(row["state"], row["epochs"]) for row in rows(out)] == 4 * [("done", str(epochs))]
+    for place in out.glob("runs/*/*"):
+        told = EventAccumulator(str(place / "tensorboard")).Reload().Scalars("val_pgd")
+        history = pd.read_csv(place / "history.csv")
+        assert [event.step for event in told] == history.epoch.tolist() == list(range(1, epochs + 1))
+        np.testing.assert_allclose([event.value for event in told], history.val_pgd, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     how = ["--search", "tpe", "--seeds", "0", "--metric", "val_clean", "val_pgd"]

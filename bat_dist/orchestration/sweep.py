@@ -175,8 +175,16 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
             _tune(sweep, shared, queue, asha, ears, resources.bundle)
     outcomes = sweep.outcomes()
     if all(outcome.state == "waiting" for outcome in outcomes):
-        raise RunError(f"no run has begun: see the logs of Ray, and `bat-dist tune --status --out {folder}`")
+        raise RunError(_why_none_began(settings, folder))
     return outcomes
+
+
+def _why_none_began(settings: TuneSettings, folder: Folder) -> str:
+    limit = f" within {settings.max_hours:g} hours (max_hours)" if settings.max_hours else ""
+    return (
+        f"no run has finished an epoch{limit}; the same command tries again: "
+        f"see the logs of Ray, and `bat-dist tune --status --out {folder}`"
+    )
 
 
 def _tune(
