@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | audit | drills | bench | docs
+# make setup | demo | test | test-all | lint | audit | drills | bench | docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := setup
 VENV ?= .venv
@@ -13,7 +13,7 @@ CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux cu
 PAGE_TOOLS := chromium texlive-latex-recommended
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test lint format audit cluster-tools page-tools drills bench docs clean
+.PHONY: setup demo test test-all lint format audit cluster-tools page-tools drills bench docs clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
@@ -30,7 +30,11 @@ demo: setup
 	$(BIN)/bat-dist reproduce --table 1 --scale small --attacks clean fgsm pgd20 cw20 --out demo
 	@echo; echo "open demo/report/report.html; demo/scores/index.html has all figures of the trials"
 
+# A quarter of an hour on 2 cores; all of them, with the drills: three quarters.
 test: setup
+	$(BIN)/python -m pytest -m "not slow and not cluster"
+
+test-all: setup
 	$(BIN)/python -m pytest
 
 lint: setup

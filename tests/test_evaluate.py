@@ -340,8 +340,8 @@ def test_autoattack_wants_ten_classes(own: Path, tmp_path: Path, capsys: pytest.
 
 # -------------------------------------------------------------------------------------------------- kill -9
 
-DRILL = ["--attacks", "clean", "pgd100", "autoattack_fast", "square", "--batch_size", "8", *NO_CHECKS]
-NAP = "0.005"  # seconds before each pass through the network: Square alone asks 5,000 times, the end is minutes away
+DRILL = ["--attacks", "clean", "pgd100", "cw100", "autoattack_fast", "--batch_size", "8", *NO_CHECKS]
+NAP = "0.02"  # seconds before each pass through the network: two for a unit of a hundred steps, of which there are many
 
 
 @pytest.mark.slow

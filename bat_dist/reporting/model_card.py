@@ -12,7 +12,7 @@ from bat_dist.storage.export import AccuracyRow, Trained, architecture, pixels
 from bat_dist.storage.export_settings import one_line
 from bat_dist.storage.onnx_file import OnnxFile
 
-METHODS = {
+DESCRIPTIONS = {
     "erm": "empirical risk minimization: no adversarial training, so hardly any robustness is to be expected",
     "pgd_at": "PGD adversarial training (Madry et al. 2018, arXiv:1706.06083)",
     "trades": "TRADES (Zhang et al. 2019, arXiv:1901.08573)",
@@ -58,7 +58,7 @@ def model_card(
         architecture=architecture(spec.arch),
         num_parameters=count_parameters(trained.model),
         classes=_classes(spec.class_names),
-        method=METHODS.get(str(facts.get("method")), facts.get("method")),
+        method=DESCRIPTIONS.get(str(facts.get("method")), facts.get("method")),
         attacks=_attacks(facts),
         epsilon=None if facts.get("epsilon") is None else pixels(facts["epsilon"]),
         rows=[_shown(row) for row in (*trained.evaluated, *trained.validated)],
