@@ -165,7 +165,7 @@ def _curves(trainings: Sequence[Training]) -> Iterator[dict[str, Any]]:
     for training in (one for one in trainings if one.history):
         identity = training.identity
         title = f"{identity.get('arch', 'unknown')} on {identity.get('dataset', 'unknown data')}"
-        title += f", {identity['fingerprint'][:12]}" if identity.get("fingerprint") else ""
+        title += f", data {identity['fingerprint'][:12]}" if identity.get("fingerprint") else ""
         key = tuple(sorted((name, repr(value)) for name, value in _but_seeds(identity).items()))
         groups.setdefault(title, {}).setdefault(key, []).append(training)
     for title, runs in groups.items():
