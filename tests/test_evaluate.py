@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from waiting import until
 
 from bat_dist.attacks.pgd import fgsm
 from bat_dist.data.datasets import load_dataset
@@ -377,23 +377,24 @@ def num_units(out: Path) -> int:
 
 
 def wait_for_more_units(out: Path, before: int, driver: subprocess.Popen) -> None:
-    for _ in range(1200):
-        if num_units(out) > before:
-            return
+    def more() -> bool:
         assert driver.poll() is None, "it ended by itself"
-        time.sleep(0.1)
-    raise AssertionError(f"no more than {before} units in two minutes")
+        return num_units(out) > before
+
+    until(more, seconds=120, what=f"more than {before} units")
 
 
 def kill_a_worker(driver: subprocess.Popen) -> None:
     """kill -9 of one of this driver's workers."""
-    for _ in range(100):
+
+    def killed() -> bool:
         for process in psutil.process_iter(["cmdline"]):
             if "ray::Worker.run" in " ".join(process.info["cmdline"] or []) and descends(process, driver.pid):
                 process.kill()
-                return
-        time.sleep(0.1)
-    raise AssertionError("no worker is there to be killed")
+                return True
+        return False
+
+    until(killed, seconds=10, what="worker to be killed")
 
 
 def descends(process: psutil.Process, pid: int) -> bool:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
+from waiting import until
 
 from bat_dist.config import ConfigError, parse
 from bat_dist.orchestration.reproduce_settings import PAPER_ROWS, ReproduceSettings, Run
@@ -33,9 +33,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reproduce") / "out"
     command = [str(Path(sys.executable).with_name("bat-dist")), "reproduce", *SMALL, *QUICK, *TWO, "--out", str(place)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        end = time.monotonic() + 240
-        while not list(place.glob("runs/*/*/run.json")) and driver.poll() is None and time.monotonic() < end:
-            time.sleep(0.2)
+        until(lambda: list(place.glob("runs/*/*/run.json")) or driver.poll() is not None, seconds=240, what="training")
         driver.send_signal(signal.SIGKILL)
     assert list(place.glob("runs/*/*/run.json"))
     assert not (place / "report").exists()

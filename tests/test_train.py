@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 import torch
+from waiting import until
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.storage.checkpoints import load_checkpoint, load_model
@@ -194,13 +194,13 @@ def program(out: Path, *options: str) -> subprocess.Popen:
 
 
 def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
-    for _ in range(1200):
-        history = out / "history.csv"
-        if history.exists() and len(history.read_text().splitlines()) > count:
-            return
+    history = out / "history.csv"
+
+    def enough() -> bool:
         assert driver.poll() is None, driver.stderr.read().decode()  # pyright: ignore[reportOptionalMemberAccess]
-        time.sleep(0.1)
-    raise AssertionError(f"no {count} epochs in two minutes")
+        return history.exists() and len(history.read_text().splitlines()) > count
+
+    until(enough, seconds=120, what=f"{count} epochs")
 
 
 LONG = ["--epochs", "24", "--num_steps", "10"]  # far from their end when they are hurt, on any machine

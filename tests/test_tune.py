@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 import yaml
 from safetensors.numpy import load_file
+from waiting import until
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
@@ -167,13 +167,15 @@ def test_killed_twice_it_ends_as_if_undisturbed(swept: Path, tmp_path: Path, sco
         with subprocess.Popen(
             words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         ) as driver:
-            end = time.monotonic() + 200
-            while num_done(out) < least and time.monotonic() < end:
-                time.sleep(0.05)
+            wait_for_runs(out, least)
             os.kill(driver.pid, signal.SIGKILL)
         assert least <= num_done(out) < 8
     tune(out, scores)
     assert rows(out) == rows(swept)
+
+
+def wait_for_runs(out: Path, least: int) -> None:
+    until(lambda: num_done(out) >= least, seconds=200, what=f"{least} finished runs")
 
 
 def num_done(out: Path) -> int:

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 
-def until(there: Callable[[], Any], *, seconds: float = 60) -> None:
-    """Return once it is true; AssertionError if that takes longer."""
-    end = time.monotonic() + seconds
+def until(there: Callable[[], object], *, seconds: float = 60, what: str = "sign of it", every: float = 0.1) -> float:
+    """Seconds until it is so.  Raises AssertionError after so many."""
+    start = time.monotonic()
     while not there():
-        assert time.monotonic() < end, f"not true within {seconds:g} s"
-        time.sleep(0.02)
+        assert time.monotonic() - start < seconds, f"no {what} within {seconds:g} s"
+        time.sleep(every)
+    return time.monotonic() - start

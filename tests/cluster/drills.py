@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab import Lab, Submitted, num_done, until
+from lab import Lab, Submitted, num_done
+from waiting import until
 
 from bat_dist.storage.files import Folder
 
@@ -61,7 +62,7 @@ def shown_done(job: Submitted) -> int:
 
 def in_the_middle(out: str | Path, *, done: int = TRIALS // 4) -> None:
     """Wait until so many trials are there."""
-    until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}")
+    until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}", every=0.3)
 
 
 def hurt(lab: Lab, out: Path, injury: str, what: Callable[[], None]) -> Result:

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from hosts import Hosts
 from image import prepare_laptop, prepare_node
+from waiting import until
 
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
@@ -126,15 +127,6 @@ def num_done(out: Path | str) -> int:
     """Finished trials in a result folder."""
     store = RowStore.existing(Folder(str(out)) / "trials")
     return int(store.status().complete.sum()) if store else 0
-
-
-def until(there: Callable[[], object], *, seconds: float, what: str, every: float = 0.3) -> float:
-    """Seconds until it is so.  Raises AssertionError after so many."""
-    start = time.monotonic()
-    while not there():
-        assert time.monotonic() - start < seconds, f"no {what} within {seconds:g} s"
-        time.sleep(every)
-    return time.monotonic() - start
 
 
 def _in_clone(words: Sequence[str]) -> list[str]:

@@ -21,7 +21,8 @@ from drills import (
 )
 from hosts import SMALL_BYTES
 from image import SECRET
-from lab import NODES, Lab, object_store, until
+from lab import NODES, Lab, object_store
+from waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

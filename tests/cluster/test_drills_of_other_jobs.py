@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from drills import DATA, Result, records
-from lab import NODES, Lab, until
+from lab import NODES, Lab
 from safetensors.numpy import load_file
+from waiting import until
 
 from bat_dist.storage.files import Folder
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from drills import DATA, in_the_middle, kill_processes, num_done
-from lab import ADDRESSES, NODES, Lab, until
+from lab import ADDRESSES, NODES, Lab
+from waiting import until
 
 from bat_dist.storage.files import Folder
 
