@@ -1,11 +1,16 @@
-"""One private Ray for all tests that need one, and where the real images lie."""
+"""What all tests share: one thread, a private Ray for each test process, and the order in which files are run."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
 
 import pytest
 from hypothesis import settings
+from time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
+from xdist.scheduler import LoadScopeScheduling
 
 from bat_dist.orchestration.private_ray import prepare_environment
 
@@ -35,3 +40,34 @@ def ray_cluster() -> Iterator[None]:
 
     with ray_session("local", num_cpus=2):
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The slowest tests and each room's share, before pytest's own summary."""
+    reports = test_reports(terminalreporter.stats)
+    if len(reports) > 3 and not terminalreporter.config.getoption("collectonly"):
+        terminalreporter.section("time")
+        for line in lines(seconds_by_test(reports), marked_tests(reports)):
+            terminalreporter.write_line(line)
+
+
+class LongestRoomsFirst(LoadScopeScheduling):
+    """Hands out whole files, so that a module's fixtures are made once, and those of the longest rooms first.
+
+    The tests of several hosts share one set of hosts: their folder is handed out as if it were one file.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/cluster" if room_of(nodeid) == "cluster" else nodeid.partition("::")[0]
+
+
+@pytest.hookimpl(tryfirst=True, optionalhook=True)  # also without pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestRoomsFirst:
+    config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
+    return LongestRoomsFirst(config, log)
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order stays within each room
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    allowed = allowed_seconds()
+    items.sort(key=lambda item: -allowed.get(room_of(item.nodeid), 0))

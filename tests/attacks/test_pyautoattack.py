@@ -12,12 +12,12 @@ from bat_dist.attacks.folding import faster
 
 def test_the_same_robust_digits():
     x, y, net = digits()
-    x, y, epsilon = x[:120], y[:120], 0.07
+    x, y, epsilon = x[:60], y[:60], 0.07
     rival = AutoAttack(net, eps=epsilon, seed=0, version="standard")
     with torch.no_grad():
-        theirs = net(rival.run_standard_evaluation(x, y, batch_size=120)[0]).argmax(1) == y
-    ours = autoattack(faster(net, x[:4]), x, y, epsilon=epsilon, seed=0, ids=torch.arange(120))
-    assert 20 < theirs.sum() < 100
+        theirs = net(rival.run_standard_evaluation(x, y, batch_size=60)[0]).argmax(1) == y
+    ours = autoattack(faster(net, x[:4]), x, y, epsilon=epsilon, seed=0, ids=torch.arange(60))
+    assert 10 < theirs.sum() < 50
     assert (ours.robust[-1] != theirs).sum() <= 1
 
 

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab import Lab, Submitted, num_done
+from lab import NODES, Lab, Submitted, num_done
 from waiting import until
 
 from bat_dist.storage.files import Folder
 
 TRIALS = 60
+WORKERS = ("--num_workers", "3")  # one on each host: more would only wait for the two cores of this machine
 DATA = ("--dataset", "digits", "--arch", "tinynet", "--precision", "fp32", "--batch_size", "32", "--loader", "memory")
-JOB = (*DATA, "--epochs", "4", "--num_trials", str(TRIALS))
+JOB = (*DATA, *WORKERS, "--epochs", "4", "--num_trials", str(TRIALS))
 WORKER = "ray::Worker"  # what Ray calls the process of one of our workers
 SCORES = ("memorization.npz", "influence.npz")
 
@@ -65,23 +66,47 @@ def in_the_middle(out: str | Path, *, done: int = TRIALS // 4) -> None:
     until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}", every=0.3)
 
 
-def hurt(lab: Lab, out: Path, injury: str, what: Callable[[], None]) -> Result:
-    """Hurt a job that must get over it by itself."""
+@dataclass(frozen=True)
+class Injury:
+    """Something that happens to one host; words for the table."""
+
+    host: str
+    words: str
+    happens: Callable[[], None]
+
+
+def hurt(lab: Lab, out: Path, *injuries: Injury) -> list[Result]:
+    """Hurt a job that must get over it by itself: all at once, each on a host of its own."""
     job = submit_memorize(lab, out)
     in_the_middle(out)
+    until(lambda: set(NODES) <= hosts_of_trials(out).keys(), seconds=180, what="trials of every host", every=0.3)
     at = time.time()
-    what()
+    for injury in injuries:
+        injury.happens()
     assert job.wait() == 0, job.output
-    detected, recovered, lost = trouble(out, since=at)
-    assert lost, f"nothing was lost by: {injury}"
-    return Result("60 trials", injury, detected, recovered, f"{len(lost)} trials, {sum(lost):.0f} s", 1)
+    results = []
+    for injury in injuries:
+        detected, recovered, lost = trouble(out, host=injury.host, since=at)
+        assert lost, f"nothing was lost by: {injury.words}"
+        work = f"{len(lost)} trials, {sum(lost):.0f} s"
+        results.append(Result(f"{TRIALS} trials", injury.words, detected, recovered, work, 1))
+    return results
 
 
 def hurt_and_resubmit(
-    lab: Lab, out: Path, injury: str, what: Callable[[], None], *, mend: Callable[[], None]
+    lab: Lab,
+    out: Path,
+    injury: str,
+    what: Callable[[], None],
+    *,
+    mend: Callable[[], None] = lambda: None,
+    job: Submitted | None = None,
 ) -> Result:
-    """Hurt a job so that it ends, mend what is broken, and give the same command again."""
-    job = submit_memorize(lab, out)
+    """Hurt a job so that it ends, mend what is broken, and give the same command again.
+
+    job: the job, if it runs already.
+    """
+    job = job or submit_memorize(lab, out)
     in_the_middle(out)
     busy = sum(len(lab.hosts.processes(name, WORKER)) for name in ("head", "w1", "w2"))
     at = time.time()
@@ -94,7 +119,7 @@ def hurt_and_resubmit(
     assert again.wait() == 0, again.output
     new = [float(r["at"]) for r in records(out) if r["event"] == "done" and r["at"] > at + detected]
     assert len(new) == TRIALS - kept  # what was there was not done again
-    return Result("60 trials", injury, detected, min(new) - at, f"at most {busy} trials", 2)
+    return Result(f"{TRIALS} trials", injury, detected, min(new) - at, f"at most {busy} trials", 2)
 
 
 def records(out: str | Path) -> list[dict[str, Any]]:
@@ -103,12 +128,12 @@ def records(out: str | Path) -> list[dict[str, Any]]:
     return [found for name in logs.names("*.jsonl") for found in records_of(logs, name)]
 
 
-def trouble(out: Path, *, since: float) -> tuple[float, float, list[float]]:
-    """Seconds until the first loss was seen, seconds until the last lost unit was done, and what each had cost."""
+def trouble(out: Path, *, host: str, since: float) -> tuple[float, float, list[float]]:
+    """Seconds until a host's first loss was seen, until its last lost unit was done, and what each had cost."""
     logs, seen, good, lost = Folder(str(out)) / "logs", [], [], []
     for name in logs.names("*.jsonl"):
         unit = [r for r in records_of(logs, name) if r["at"] > since]
-        if bad := [r for r in unit if r["event"] in ("lost", "retried")]:
+        if bad := [r for r in unit if r["event"] == "lost" and r["host"] == host]:
             seen += [r["at"] for r in bad]
             good += [r["at"] for r in unit if r["event"] == "done"]
             lost += [r.get("seconds", 0.0) for r in bad]

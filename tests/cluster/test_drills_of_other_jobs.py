@@ -25,7 +25,7 @@ ATTACKS = (
     "pgd10",
     "autoattack",
     "--num_test",
-    "200",
+    "80",
     "--check_images",
     "0",
     "--batch_size",

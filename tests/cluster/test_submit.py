@@ -12,12 +12,12 @@ from bat_dist.storage.files import Folder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-SMALL = (*DATA, "--epochs", "2", "--num_trials", "12")
+SMALL = (*DATA, "--epochs", "2", "--num_trials", "6", "--num_workers", "2")
 HEAD = ADDRESSES["head"]
 DRIVER = "python /root/memorize.py"
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _all_nodes(lab: Lab) -> None:
     lab.wait_for_nodes(len(NODES), seconds=240)
 
@@ -30,31 +30,24 @@ def dashboard(lab: Lab) -> str:
     return "http://127.0.0.1:8265"
 
 
-def test_a_sweep_of_our_own_runs_by_ray_submit(lab: Lab) -> None:
-    """The file of the sweep, and the scores beside it, are where the package is installed."""
+@pytest.fixture(scope="module")
+def sweep(lab: Lab) -> Path:
+    """A sweep of our own by `ray submit`: its file, and the scores beside it, are where the package is installed."""
     out = lab.hosts.shared / "sweep"
-    job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", "--out", str(out))
+    less = ["--seeds", "0", "--test_attacks", "clean"]
+    job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", *less, "--out", str(out))
     assert job.wait(seconds=400) == 0, job.output
-    assert "4 points, 8 runs: 8 done" in job.output
-    assert len((out / "results.csv").read_text().splitlines()) == 9
-    assert (out / "index.html").is_file()
+    assert "4 points, 4 runs: 4 done" in job.output
+    return out
 
 
-def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
-    out = lab.hosts.shared / "table"
-    data = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100"]
-    short = ["--memorize", "num_trials=12", "epochs=2", "--train", "epochs=1", "num_steps=2", "num_val=60"]
-    rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "1", "--attacks", "clean", "pgd5"]
-    job = lab.submit("reproduce", *data, *short, *rows, "--out", str(out))
-    assert job.wait(seconds=400) == 0, job.output
-    assert "BAT (α = 1, β = 0.2)" in job.output
-    assert "missing" not in job.output
-    assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 4
-
-
-def test_tables_are_printed_on_the_head_and_fetched(lab: Lab, reference: Path) -> None:
-    """Of the sweep above and of the drills' memorization."""
-    sweep, out = lab.hosts.shared / "sweep", lab.hosts.shared / "report"
+def test_a_sweep_runs_and_its_tables_are_printed_on_the_head_and_fetched(
+    lab: Lab, sweep: Path, reference: Path
+) -> None:
+    """Together with the drills' memorization."""
+    assert len((sweep / "results.csv").read_text().splitlines()) == 5
+    assert (sweep / "index.html").is_file()
+    out = lab.hosts.shared / "report"
     job = lab.submit("report", "--runs", str(sweep), str(reference), "--out", str(out))
     assert job.wait(seconds=200) == 0, job.output
     assert "tinynet on digits" in job.output
@@ -65,12 +58,29 @@ def test_tables_are_printed_on_the_head_and_fetched(lab: Lab, reference: Path) -
     assert (fetched / "report.html").stat().st_size < 10_000_000
 
 
-def test_a_job_of_rays_job_server(lab: Lab, dashboard: str) -> None:
+def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
+    out = lab.hosts.shared / "table"
+    data = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--num_workers", "2"]
+    short = ["--memorize", "num_trials=6", "epochs=2", "--train", "epochs=1", "num_steps=2", "num_val=60"]
+    rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "--attacks", "clean", "pgd5"]
+    job = lab.submit("reproduce", *data, *short, *rows, "--out", str(out))
+    assert job.wait(seconds=400) == 0, job.output
+    assert "BAT (α = 1, β = 0.2)" in job.output
+    assert "missing" not in job.output
+    assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 2
+
+
+def test_a_job_of_rays_job_server_is_seen_on_the_nodes_metrics_ports(lab: Lab, dashboard: str) -> None:
     out = lab.hosts.shared / "job"
     job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", "."]
     printed = lab.on_laptop([*job, "--", "python", "bat_dist/memorize.py", *SMALL, "--out", str(out)], timeout=300)
     assert "3 nodes: bat_dist" in printed
-    assert num_done(out) == 12
+    assert num_done(out) == 6
+
+    def scrape() -> str:
+        return "".join(lab.hosts.shell(name, "curl -s http://127.0.0.1:8080/metrics", check=False) for name in NODES)
+
+    until(lambda: "ray_bat_dist_" in scrape(), seconds=30, what="metrics")
 
 
 def test_a_job_that_is_stopped_ends_cleanly(lab: Lab, dashboard: str) -> None:
@@ -90,7 +100,7 @@ def test_in_tmux_the_laptop_may_be_closed(lab: Lab) -> None:
     job = lab.submit("memorize", *SMALL, "--out", str(out), options=["--tmux"])
     assert job.wait(seconds=60) == 0, job.output
     until(lambda: (out / "memorization.npz").exists(), seconds=200, what="scores")
-    assert num_done(out) == 12
+    assert num_done(out) == 6
 
 
 def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
@@ -105,7 +115,7 @@ def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
     kept = num_done(out)
     again = lab.submit("memorize", *SMALL, "--epochs", "30", "--out", str(out))
     assert again.wait() == 0, again.output
-    assert 0 < kept < num_done(out) == 12
+    assert 0 < kept < num_done(out) == 6
 
 
 def test_no_private_ray_where_the_cluster_is_gone(lab: Lab) -> None:
@@ -203,12 +213,5 @@ def test_arguments_are_not_run_by_a_shell_of_ours(lab: Lab) -> None:
     out = lab.hosts.shared / "odd; touch owned $(touch owned)"
     printed = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", out])
     assert printed.returncode == 0
-    assert num_done(out) == 12
+    assert num_done(out) == 6
     assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()
-
-
-def test_the_metrics_of_a_node_are_there(lab: Lab, reference: Path) -> None:
-    def scrape() -> str:
-        return "".join(lab.hosts.shell(name, "curl -s http://127.0.0.1:8080/metrics", check=False) for name in NODES)
-
-    until(lambda: "ray_bat_dist_" in scrape(), seconds=30, what="metrics")

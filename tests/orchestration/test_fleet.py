@@ -1,4 +1,4 @@
-"""Many small nodes, of which one dies every ten seconds: all is done once, and the driver does not grow."""
+"""Many small nodes, of which one dies every few seconds: all is done once, and the driver does not grow."""
 
 import json
 import subprocess
@@ -12,14 +12,15 @@ FLEET = Path(__file__).with_name("fleet.py")
 
 @pytest.mark.slow
 @pytest.mark.timeout(560)
-def test_a_thousand_trials_on_a_fleet_that_loses_a_node_every_ten_seconds() -> None:
-    words = [sys.executable, FLEET, "1000", "8", "10"]
+def test_many_trials_on_a_fleet_that_loses_a_node_every_few_seconds() -> None:
+    """docs/reliability.md has the numbers of a thousand trials, by the same program."""
+    words = [sys.executable, FLEET, "400", "5", "5"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["once"]
     assert seen["wrong"] == []
-    assert seen["deaths"] >= 4
+    assert seen["deaths"] >= 3
     memory, handles, threads = zip(*seen["samples"], strict=True)
     quarter = len(memory) // 4  # until then workers start and libraries load
     assert max(memory[quarter:]) - memory[quarter] < 30 * 2**20
