@@ -407,6 +407,24 @@ def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.
         list(crowd.outcomes(range(4)))
 
 
+def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, turns = FakeRay(), itertools.count()
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="alive", host="here", gpus="0")
+        if next(turns) in (0, 1, 3, 5, 6, 8):
+            return Answer(None, [], "an illegal memory access", broken=True)
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
+    assert (crowd.held, crowd.breaks) == ([], {})
+
+
 def _raise(error: Exception) -> Any:
     raise error
 

@@ -27,6 +27,7 @@ from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Material, Record, TrainingSettings
 from bat_dist.training.splits import hold_out
+from bat_dist.training.world import World
 
 CPU = torch.device("cpu")
 ATTACK = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
@@ -130,6 +131,42 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_to_the_last_bit(
     ]
     assert rows[0] == rows[1]
     assert [int(row["epoch"]) for row in rows[0]] == [1, 2, 3, 4]
+
+
+class Noting:
+    """A loader that notes the orders of its epochs."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.eval_epoch, self._loader, self.orders = loader.eval_epoch, loader, []
+
+    def train_epoch(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        batches = list(self._loader.train_epoch(*args, **kwargs))
+        self.orders.append(tuple(torch.cat([batch.indices for batch in batches]).tolist()))
+        return iter(batches)
+
+
+def test_every_epoch_has_all_samples_in_an_order_of_its_own(tmp_path: Path, material: Material) -> None:
+    noting: Any = Noting(material.loader)
+    trained(tmp_path, settings("erm"), dataclasses.replace(material, loader=noting))
+    assert len(set(noting.orders)) == len(noting.orders) == 4
+    assert {tuple(sorted(order)) for order in noting.orders} == {tuple(material.held.train)}
+
+
+class Marking(World):
+    """Ranks whose running statistics come to 7."""
+
+    def average_buffers(self, network: nn.Module) -> None:
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.fill_(7)
+
+
+def test_what_is_kept_of_an_epoch_has_the_statistics_of_all_ranks(tmp_path: Path, material: Material) -> None:
+    run.train(settings("erm"), material, record(tmp_path), device=CPU, world=Marking())
+    kept = dict(load_checkpoint(tmp_path, "last").model.named_buffers())
+    assert {name: buffer.unique().tolist() for name, buffer in kept.items() if "running" in name} == {
+        name: [7.0] for name in kept if "running" in name
+    }
 
 
 def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
