@@ -321,6 +321,23 @@ def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatc
     assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
 
 
+def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, losses = FakeRay(), iter(range(5 * MAX_ATTEMPTS))
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="gone")
+        if next(losses, None) is not None:
+            raise rx.NodeDiedError("the machine is gone")
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert [type(outcome) for outcome in crowd.outcomes([7])] == [Done]
+
+
 NODE_DIED = "The actor died because its node has died. Node Id: 0123"
 
 

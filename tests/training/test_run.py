@@ -1,5 +1,6 @@
 """A training run: learns, resumes to the last bit, keeps the best, stops before a loss that is not finite."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -191,6 +192,33 @@ def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
     assert_equal(undisturbed, trained(out, settings(), material))
 
 
+def test_killed_before_any_file_of_an_epoch_the_best_and_the_last_are_kept(
+    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = settings("erm", recipe=dataclasses.replace(RECIPE, epochs=2))
+    undisturbed, whole = tmp_path / "undisturbed", trained(tmp_path / "undisturbed", chosen, material)
+    best = load_checkpoint(undisturbed, "best")
+    assert best.facts["epoch"] == 2
+    names = {"save_model": run.save_model, "save_tensors": run.save_tensors}
+    for victim in (3, 4, 5):  # of each epoch the best, the last, the state
+        out, calls = tmp_path / str(victim), iter(range(6))
+        for name, real in names.items():
+
+            def dying(*args: Any, real: Any = real, calls: Any = calls, victim: int = victim) -> None:
+                if next(calls, None) == victim:
+                    raise Killed
+                real(*args)
+
+            monkeypatch.setattr(run, name, dying)
+        with contextlib.suppress(Killed):
+            run.train(chosen, material, record(out), device=CPU)
+        monkeypatch.undo()
+        assert_equal(whole, trained(out, chosen, material))
+        kept = load_checkpoint(out, "best")
+        assert kept.facts == best.facts
+        assert_equal(best.model.state_dict(), kept.model.state_dict())
+
+
 def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, material: Material) -> None:
     plain = trained(tmp_path / "pgd", settings("pgd_at"), material)
     nothing = {"alpha": 0.0, "beta": 0.0}
@@ -247,6 +275,10 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material:
     )
     assert attacked is not None
     assert (clean.mean(), attacked.mean()) == (best.facts["val_clean"], best.facts["val_pgd"])
+
+
+def test_of_equally_good_epochs_the_first_is_the_best() -> None:
+    assert run.best_epoch([{"val_pgd": value} for value in (0.1, 0.3, 0.2, 0.3)], "val_pgd") == 2
 
 
 def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Material) -> None:
