@@ -95,7 +95,7 @@ def run_tests(tree: Path, tests: Sequence[str], *options: str, seconds: float) -
     PYTHONPATH comes before an editable install, in programs and workers that the tests start too. Nothing is compiled
     into files: a fault that is as long as what it replaces must not meet yesterday's bytecode.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *options, *tests]
     environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(

@@ -195,7 +195,8 @@ def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
 def test_killed_before_any_file_of_an_epoch_the_best_and_the_last_are_kept(
     tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = settings("erm", recipe=dataclasses.replace(RECIPE, epochs=2))
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    chosen = dataclasses.replace(settings("erm", recipe=recipe), best_by="val_clean")
     undisturbed, whole = tmp_path / "undisturbed", trained(tmp_path / "undisturbed", chosen, material)
     best = load_checkpoint(undisturbed, "best")
     assert best.facts["epoch"] == 2
