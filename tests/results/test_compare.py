@@ -119,8 +119,10 @@ def test_other_settings_of_training_are_other_rows_and_named(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "name",
-    ["num_steps", "random_start", "attack_mode", "attack_precision", "best_by", "scores"]
-    + ["precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn"],
+    [
+        *("num_steps", "random_start", "attack_mode", "attack_precision", "best_by", "scores"),
+        *("precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn"),
+    ],
 )
 def test_networks_that_differ_in_a_setting_are_never_seeds_of_one_row(name: str, tmp_path: Path) -> None:
     for seed in (0, 1):
