@@ -62,7 +62,7 @@ class Verdict(NamedTuple):
     why: str = ""
 
     def __str__(self) -> str:
-        return f"{self.colour:<6}{self.seconds:7.1f} s  {self.fault.room:<14}{self.fault.id:<30}{self.why}".rstrip()
+        return f"{self.colour:<6}{self.seconds:7.1f} s  {self.fault.room:<14}{self.fault.id:<33}{self.why}".rstrip()
 
 
 def read_faults() -> list[Fault]:
@@ -210,7 +210,7 @@ def main() -> int:
     faults = chosen(read_faults(), asked)
     if asked.list:
         for fault in faults:
-            print(f"{fault.room:<14}{fault.id:<30}{fault.broken}")
+            print(f"{fault.room:<14}{fault.id:<33}{fault.broken}")
         return 0
     with tempfile.TemporaryDirectory(prefix="mutants-") as scratch:
         trees = [copy_tree(Path(scratch) / str(number)) for number in range(max(1, asked.jobs))]
