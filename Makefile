@@ -1,4 +1,4 @@
-# make setup | demo | test | test-all | lint | audit | drills | bench | docs
+# make setup | demo | test | test-all | test-stress | mutants | lint | audit | drills | bench | docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := setup
 VENV ?= .venv
@@ -13,7 +13,7 @@ CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux cu
 PAGE_TOOLS := chromium texlive-latex-recommended
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test test-all test-stress lint format audit cluster-tools page-tools drills bench docs clean
+.PHONY: setup demo test test-all test-stress mutants lint format audit cluster-tools page-tools drills bench docs clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
@@ -44,6 +44,11 @@ test-stress: setup
 	for loop in 1 2; do timeout 7200 sh -c 'while :; do :; done' & done; \
 	  $(PYTEST) -p randomly; code=$$?; kill $$(jobs -p); exit $$code
 	taskset -c 0 $(PYTEST) -p randomly
+
+# Would the tests notice?  Plants the faults of tests/mutants/faults.yaml in a copy, one by one; half an hour on 2 cores.
+# Some of them: make mutants MUTANTS="--room pool"; see tests/mutants/run.py --help.
+mutants: setup
+	$(BIN)/python tests/mutants/run.py $(MUTANTS)
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -242,6 +242,7 @@ def test_one_mistake_on_the_command_line(words, message):
         ("num-trials: 3", "unknown setting num-trials (x.yaml line 1); did you mean num_trials?"),
         ("3: 3", "unknown setting 3 (x.yaml line 1)"),
         ("lr: 1\n\nlr: 1", "lr is given twice (x.yaml line 1 and x.yaml line 3)"),
+        ("lr: 1\nlr: 2", "lr is given twice (x.yaml line 1 and x.yaml line 2)"),
         ("lr: fast", "lr must be a number > 0, got fast (x.yaml line 1)"),
         ("lr:", "lr must be a number > 0, got none (x.yaml line 1)"),
         ("lr: .nan", "lr must be a number > 0, got nan (x.yaml line 1)"),

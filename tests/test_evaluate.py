@@ -18,7 +18,7 @@ from bat_dist.attacks.pgd import fgsm
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluate import main
 from bat_dist.orchestration import evaluation
-from bat_dist.storage.checkpoints import load_model
+from bat_dist.storage.checkpoints import load_checkpoint, load_model, save_model
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
@@ -210,10 +210,15 @@ def test_bad_input_is_one_message(
 
 
 def test_another_evaluation_in_the_same_folder_is_refused(
-    evaluated: Path, network: Path, capsys: pytest.CaptureFixture[str]
+    evaluated: Path, network: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(evaluated, network, *FEW, "--epsilon", "0.1") == 2
     assert "epsilon: 0.06" in capsys.readouterr().err
+    model, spec, facts = load_checkpoint(str(network))
+    weights = {name: tensor + 0.01 if "weight" in name else tensor for name, tensor in model.state_dict().items()}
+    save_model(Folder(tmp_path), "best", weights, spec, facts)
+    assert run(evaluated, tmp_path, *FEW) == 2
+    assert "network: " in capsys.readouterr().err
 
 
 def test_seeds_and_restarts(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
@@ -256,7 +261,7 @@ OWN = """
 import os
 import time
 import torch
-from bat_dist.storage.checkpoints import load_model
+from bat_dist.storage.checkpoints import load_checkpoint, load_model, save_model
 
 class Loud(torch.nn.Module):
     def __init__(self, model):

@@ -123,8 +123,8 @@ def test_weaker_settings_find_less():
     assert few > many
 
 
-def judged(*, rises, halved_before, best_before, best=2.0):
-    """Of one image after 10 steps: was its step halved?"""
+def judged(*, rises, halved_before, best_before, best=2.0, steps=10):
+    """Of one image after some steps: was its step halved?"""
     image, other = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     one, label = torch.ones(1), torch.zeros(1, dtype=torch.int64)
     climb = _Climb(
@@ -132,7 +132,7 @@ def judged(*, rises, halved_before, best_before, best=2.0):
         best_loss=one * best, step_size=one, last_loss=one, rises=label + rises, best_at_check=one * best_before,
         halved_at_check=torch.tensor([halved_before]),
     )  # fmt: skip
-    after = _judge(climb, 10)
+    after = _judge(climb, steps)
     halved = after.step_size.item() == 0.5
     assert torch.equal(after.x_adv, other if halved else image)
     assert torch.equal(after.gradient, after.x_adv)
@@ -141,9 +141,11 @@ def judged(*, rises, halved_before, best_before, best=2.0):
 
 
 def test_too_few_rises_halve_the_step():
-    """At most 7.5 of 10."""
+    """At most 7.5 of 10, and at most 12 of 16."""
     assert judged(rises=7, halved_before=True, best_before=1.0)
     assert not judged(rises=8, halved_before=True, best_before=1.0)
+    assert judged(rises=12, halved_before=True, best_before=1.0, steps=16)
+    assert not judged(rises=13, halved_before=True, best_before=1.0, steps=16)
 
 
 def test_no_better_point_halves_the_step_unless_it_was_just_halved():

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from bat_dist.attacks.pgd import fgsm
+from bat_dist.attacks.losses import margin
+from bat_dist.attacks.noise import image_keys, uniform
+from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.evaluation import attack as module
 from bat_dist.evaluation.attack import LARGE_EPSILON, Networks, Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.plan import CHECKS
@@ -56,6 +58,20 @@ def test_batches_and_order_change_nothing(attack, networks, images):
 def test_fgsm_is_fgsm(networks, images, trained):
     _, x, y = images
     assert torch.equal(run(networks, images, "fgsm").robust, trained(fgsm(trained, x, y, epsilon=0.12)).argmax(1) == y)
+
+
+def test_cw_is_pgd_on_the_margin(images, trained):
+    _, x, y = images
+    noise = 2 * uniform(image_keys(0, "cw5 0", torch.arange(len(x))), 0, *x.shape[1:]) - 1
+
+    def start(x, *, epsilon, generator):
+        return (x + epsilon * noise).clamp(0, 1)
+
+    expected = pgd(trained, x, y, epsilon=0.12, step_size=0.03, num_steps=5, loss=margin, start=start)
+    changes = {"settings": Settings(0.12, 0.03, restarts=1), "batch_size": len(x)}
+    robust, x_adv = run(Networks(trained, trained), images, "cw5", **changes)
+    assert torch.equal(robust, trained(expected).argmax(1) == y)
+    assert torch.equal(x_adv[~robust], expected[~robust])
 
 
 def test_another_seed_is_another_start(networks, images):

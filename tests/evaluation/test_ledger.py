@@ -14,6 +14,7 @@ from bat_dist.evaluation.ledger import Frame, Ledger
 from bat_dist.evaluation.plan import CHECKS, PROBE, Unit, make_plan
 from bat_dist.evaluation.work import build_work
 from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import RowStore
 
 EPSILON = 0.12
 ATTACKS = ("clean", "fgsm", "pgd5", "autoattack")
@@ -110,6 +111,26 @@ def test_a_failed_unit_is_said_and_what_waits_for_it_does_not_begin(digits, work
     assert met == {"clean", "fgsm", "pgd5@0", "apgd-ce@0"}
     with pytest.raises(RunError, match="4 units failed, apgd-ce@0 0 with ValueError: no; the same command goes on"):
         book.evaluation()
+
+
+def test_units_of_as_many_other_images_are_done_again(digits, tmp_path):
+    """As if the stage before had ended otherwise, on other hardware."""
+
+    def work(unit: Unit):
+        images = np.array(unit.images)
+        robust = images < 60 if unit.stage.attack == "clean" else images % 3 == 0
+        return {"images": images, "robust": robust, "spent": (0.0, 0.0)}
+
+    book = ledger(tmp_path, digits, ("clean", "pgd5"))
+    count = done(book, work)
+    clean = RowStore.existing(Folder(tmp_path) / "units" / "clean")
+    assert clean is not None
+    for number in range(clean.num_rows):
+        row = {name: clean.read(name, np.array([number]))[0] for name in clean.fields}
+        clean.write(number, row | {"robust": row["images"] >= 60})
+    again = ledger(tmp_path, digits, ("clean", "pgd5"))
+    assert done(again, work) == count - clean.num_rows > 0
+    np.testing.assert_array_equal(np.flatnonzero(flags(again)["pgd5"]), np.arange(60, 120, 3))
 
 
 def test_another_evaluation_is_refused_before_anything_is_written(in_order, digits):

@@ -321,6 +321,23 @@ def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatc
     assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
 
 
+def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, losses = FakeRay(), iter(range(5 * MAX_ATTEMPTS))
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="gone")
+        if next(losses, None) is not None:
+            raise rx.NodeDiedError("the machine is gone")
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert [type(outcome) for outcome in crowd.outcomes([7])] == [Done]
+
+
 NODE_DIED = "The actor died because its node has died. Node Id: 0123"
 
 
@@ -405,6 +422,24 @@ def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.
     crowd.looked_at = -pool.CAPACITY_INTERVAL
     with pytest.raises(WorkersCannotStart, match="no GPU that works"):
         list(crowd.outcomes(range(4)))
+
+
+def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, turns = FakeRay(), itertools.count()
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="alive", host="here", gpus="0")
+        if next(turns) in (0, 1, 3, 5, 6, 8):
+            return Answer(None, [], "an illegal memory access", broken=True)
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
+    assert (crowd.held, crowd.breaks) == ([], {})
 
 
 def _raise(error: Exception) -> Any:

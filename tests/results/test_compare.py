@@ -117,6 +117,20 @@ def test_other_settings_of_training_are_other_rows_and_named(tmp_path: Path) -> 
     assert any("different epochs (3: PGD-AT (epochs = 3); 9:" in note for note in table.notes)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("num_steps", "random_start", "attack_mode", "attack_precision", "best_by", "scores"),
+        *("precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn"),
+    ],
+)
+def test_networks_that_differ_in_a_setting_are_never_seeds_of_one_row(name: str, tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_evaluation(tmp_path / str(seed), RIGHT, facts={name: 1 + seed}, seed=seed)
+    (table,) = compared(tmp_path).tables
+    assert [len(row.networks) for row in table.rows] == [1, 1]
+
+
 def test_several_evaluations_of_one_network_are_joined(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "a", {"clean": RIGHT["clean"]}, network="same")
     write_evaluation(tmp_path / "b", {"pgd20": RIGHT["pgd20"]}, network="same")

@@ -1,5 +1,7 @@
 """Files of a result folder appear whole or not at all, and one driver holds the folder."""
 
+import errno
+import os
 import subprocess
 import sys
 import uuid
@@ -25,6 +27,18 @@ def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
     assert target.read_bytes() == b"old"
+
+
+def test_a_folder_keeps_the_old_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Folder(tmp_path).write("scores.npz", b"old")
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="full"):
+        Folder(tmp_path).write("scores.npz", b"new")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("scores.npz", b"old")]
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])

@@ -29,8 +29,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "trades": {},
     "mart": {},
     "gairat": {"begin": 0.0},
-    "bat": {"alpha": 2.0, "beta": 0.5},
-    "bat_sampled": {"alpha": 2.0, "beta": 0.5, "num_negatives": 4},
+    "bat": {"alpha": 2.0, "beta": 0.5, "sigma": 0.3},  # three quarters are typical: the last batch has pairs too
+    "bat_sampled": {"alpha": 2.0, "beta": 0.5, "sigma": 0.3, "num_negatives": 4},
 }
 STEPS = {"one": 16, "three": 43}  # samples at batch size 16: the last of three batches has 11, 6 and 5 for two ranks
 FEATURES = {"with_awp": {"awp": 0.01}, "clipped": {"clip_norm": 0.1}}

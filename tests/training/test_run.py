@@ -1,5 +1,6 @@
 """A training run: learns, resumes to the last bit, keeps the best, stops before a loss that is not finite."""
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -27,6 +28,7 @@ from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Material, Record, TrainingSettings
 from bat_dist.training.splits import hold_out
+from bat_dist.training.world import World
 
 CPU = torch.device("cpu")
 ATTACK = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
@@ -132,6 +134,42 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_to_the_last_bit(
     assert [int(row["epoch"]) for row in rows[0]] == [1, 2, 3, 4]
 
 
+class Noting:
+    """A loader that notes the orders of its epochs."""
+
+    def __init__(self, loader: Loader) -> None:
+        self.eval_epoch, self._loader, self.orders = loader.eval_epoch, loader, []
+
+    def train_epoch(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        batches = list(self._loader.train_epoch(*args, **kwargs))
+        self.orders.append(tuple(torch.cat([batch.indices for batch in batches]).tolist()))
+        return iter(batches)
+
+
+def test_every_epoch_has_all_samples_in_an_order_of_its_own(tmp_path: Path, material: Material) -> None:
+    noting: Any = Noting(material.loader)
+    trained(tmp_path, settings("erm"), dataclasses.replace(material, loader=noting))
+    assert len(set(noting.orders)) == len(noting.orders) == 4
+    assert {tuple(sorted(order)) for order in noting.orders} == {tuple(material.held.train)}
+
+
+class Marking(World):
+    """Ranks whose running statistics come to 7."""
+
+    def average_buffers(self, network: nn.Module) -> None:
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.fill_(7)
+
+
+def test_what_is_kept_of_an_epoch_has_the_statistics_of_all_ranks(tmp_path: Path, material: Material) -> None:
+    run.train(settings("erm"), material, record(tmp_path), device=CPU, world=Marking())
+    kept = dict(load_checkpoint(tmp_path, "last").model.named_buffers())
+    assert {name: buffer.unique().tolist() for name, buffer in kept.items() if "running" in name} == {
+        name: [7.0] for name in kept if "running" in name
+    }
+
+
 def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
     tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +190,34 @@ def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
             with pytest.raises(Killed):
                 run.train(settings(), material, record(out), device=CPU)
     assert_equal(undisturbed, trained(out, settings(), material))
+
+
+def test_killed_before_any_file_of_an_epoch_the_best_and_the_last_are_kept(
+    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    chosen = dataclasses.replace(settings("erm", recipe=recipe), best_by="val_clean")
+    undisturbed, whole = tmp_path / "undisturbed", trained(tmp_path / "undisturbed", chosen, material)
+    best = load_checkpoint(undisturbed, "best")
+    assert best.facts["epoch"] == 2
+    names = {"save_model": run.save_model, "save_tensors": run.save_tensors}
+    for victim in (3, 4, 5):  # of each epoch the best, the last, the state
+        out, calls = tmp_path / str(victim), iter(range(6))
+        for name, real in names.items():
+
+            def dying(*args: Any, real: Any = real, calls: Any = calls, victim: int = victim) -> None:
+                if next(calls, None) == victim:
+                    raise Killed
+                real(*args)
+
+            monkeypatch.setattr(run, name, dying)
+        with contextlib.suppress(Killed):
+            run.train(chosen, material, record(out), device=CPU)
+        monkeypatch.undo()
+        assert_equal(whole, trained(out, chosen, material))
+        kept = load_checkpoint(out, "best")
+        assert kept.facts == best.facts
+        assert_equal(best.model.state_dict(), kept.model.state_dict())
 
 
 def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, material: Material) -> None:
@@ -210,6 +276,10 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material:
     )
     assert attacked is not None
     assert (clean.mean(), attacked.mean()) == (best.facts["val_clean"], best.facts["val_pgd"])
+
+
+def test_of_equally_good_epochs_the_first_is_the_best() -> None:
+    assert run.best_epoch([{"val_pgd": value} for value in (0.1, 0.3, 0.2, 0.3)], "val_pgd") == 2
 
 
 def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Material) -> None:
