@@ -51,10 +51,10 @@ class DataSettings:
     )
     image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
     loader: Annotated[
-        Literal["ffcv", "memory"],
-        Help("ffcv reads a .beton from disk, memory holds all images; equal batches"),
+        Literal["auto", "ffcv", "memory"],
+        Help("ffcv reads a .beton from disk, memory holds all images; equal batches; auto: ffcv where it is installed"),
         Group("data"),
-    ] = "ffcv"
+    ] = "auto"
 
     @property
     def data(self) -> dict[str, Any]:
