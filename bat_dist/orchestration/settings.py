@@ -12,8 +12,8 @@ from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
-from bat_dist.models.names import check_arch
-from bat_dist.training.recipe import RECIPES, Precision, Recipe
+from bat_dist.models.names import AUTO, check_arch, check_arch_or_auto
+from bat_dist.training.recipe import RECIPES, Precision, PrecisionOrAuto, Recipe
 
 
 def _dataset_name(name: str) -> str:
@@ -27,6 +27,9 @@ def fraction(value: Any) -> Any:
 
 
 Arch = Annotated[str, AfterValidator(check_arch)]
+ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto)]
+ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
+PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,11 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RaySettings:
-    """Where a program that runs on Ray runs."""
+    """Where a program that runs on Ray runs, and whether it begins anew."""
+
+    fresh: Annotated[bool, Help("remove what an earlier job of this program left in the result folder, and begin anew")] = (
+        False
+    )
 
     ray_address: Annotated[
         str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
@@ -129,17 +136,21 @@ class MemorizeSettings(RaySettings, DataSettings):
     ] = 0.001
 
     arch: Annotated[
-        Arch,
-        Help("architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...", "NAME"),
+        ArchOrAuto,
+        Help(
+            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; "
+            "auto: tinynet for images up to 16x16, else resnet9",
+            "NAME",
+        ),
         Group("training"),
-    ] = "resnet9"
+    ] = AUTO
     recipe: Annotated[
         Literal["fast", "paper"], Help("fast: one cycle; paper: 160 epochs, two drops"), Group("training")
     ] = "fast"
     epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
     batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("training")] = None
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
-    precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
+    precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), Group("training")] = 0
 
     gpus_per_trial: Annotated[
@@ -221,10 +232,14 @@ class TrainSettings(RaySettings, DataSettings):
     attack_precision: Annotated[Precision | None, Help("default: as precision"), Group("attack")] = None
 
     arch: Annotated[
-        Arch,
-        Help("architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...", "NAME"),
+        ArchOrAuto,
+        Help(
+            "architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...; "
+            "auto: tinynet for images up to 16x16, else resnet18",
+            "NAME",
+        ),
         Group("training"),
-    ] = "resnet18"
+    ] = AUTO
     recipe: Annotated[
         Literal["paper", "study", "fast"],
         Help("paper: 160 epochs, two drops (Sec. 5); study: 200, one drop (Sec. 3); fast: one cycle"),
@@ -236,7 +251,7 @@ class TrainSettings(RaySettings, DataSettings):
     )
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
     weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), Group("training")] = None
-    precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
+    precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     ema: Annotated[
         float | None,
         Gt(0),
