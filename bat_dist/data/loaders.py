@@ -45,7 +45,7 @@ def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str 
 
 @functools.cache
 def kind_at_hand() -> str:
-    """"ffcv" where FFCV can be imported, else "memory", which is said once."""
+    """ "ffcv" where FFCV can be imported, else "memory", which is said once."""
     from bat_dist.data.beton import import_ffcv
 
     try:

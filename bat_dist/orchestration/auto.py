@@ -2,13 +2,15 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bat_dist.models.names import AUTO, suited_arch
 from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.rows import RowStore
+from bat_dist.training.precision import Hardware, choose_precision
+from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 S = TypeVar("S", MemorizeSettings, TrainSettings)
 Chosen = dict[str, str]  # by setting what was chosen and why: `tinynet (for 8x8 images)`
@@ -32,6 +34,17 @@ def with_arch(settings: S, image_size: int, usual: str) -> tuple[S, Chosen]:
         return settings, {}
     arch = suited_arch(image_size, usual)
     return dataclasses.replace(settings, arch=arch), {"arch": f"{arch} (for {image_size}x{image_size} images)"}
+
+
+def decide_precision(asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[Hardware]]) -> tuple[Precision, Chosen]:
+    """The precision that the workers compute in, and what was chosen if it was left to us.
+
+    Warns of bf16 that a worker must emulate, whoever has asked for it.
+    """
+    if asked == "fp32":
+        return asked, {}
+    precision, why = choose_precision(asked, ask_workers())
+    return precision, {"precision": f"{precision} ({why})"} if asked == AUTO else {}
 
 
 def say(chosen: Chosen) -> None:

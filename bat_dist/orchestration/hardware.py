@@ -3,29 +3,16 @@
 import logging
 
 import ray
+import ray.exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bat_dist.models.names import AUTO
-from bat_dist.orchestration.auto import Chosen
 from bat_dist.orchestration.nodes import alive_nodes
 from bat_dist.orchestration.resources import Resources
-from bat_dist.training.precision import Hardware, choose_precision, this_hardware
-from bat_dist.training.recipe import Precision, PrecisionOrAuto
+from bat_dist.training.precision import Hardware, this_hardware
 
 log = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the package
-
-
-def precision_of_workers(asked: PrecisionOrAuto, each: Resources | None) -> tuple[Precision, Chosen]:
-    """The precision that the workers compute in, and what was chosen and why if it was left to us.
-
-    each: what a worker on Ray occupies; None: this process is the only one. Warns of bf16 that a worker must emulate.
-    """
-    if asked == "fp32":
-        return asked, {}
-    precision, why = choose_precision(asked, [this_hardware()] if each is None else hardware_of_workers(each))
-    return precision, {"precision": f"{precision} ({why})"} if asked == AUTO else {}
 
 
 def hardware_of_workers(each: Resources) -> list[Hardware]:
@@ -49,7 +36,7 @@ def _ask(node: str, each: Resources) -> "ray.ObjectRef[Hardware]":
 def _answer(ref: "ray.ObjectRef[Hardware]") -> Hardware | None:
     try:
         return ray.get(ref)
-    except ray.exceptions.RayError as error:
+    except rx.RayError as error:
         log.warning("a node did not say which hardware it has: %s", str(error).strip().splitlines()[-1])
         return None
 

@@ -12,8 +12,9 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO
-from bat_dist.orchestration.auto import Chosen, as_begun, identity_in, say, with_arch
-from bat_dist.orchestration.hardware import precision_of_workers
+from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
+from bat_dist.orchestration.fresh import remove_memorization
+from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.metrics import CountedLoader
 from bat_dist.orchestration.nodes import job_session
@@ -155,9 +156,11 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
-        precision, why = precision_of_workers(settings.precision, resources)
+        precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
         chosen = job.chosen | why
         say(chosen)
+        if settings.fresh:
+            remove_memorization(folder)
         store = opened(precision, chosen)
         if not store.is_begun():
             forget_failures(folder, job.what)  # of another store that it has replaced

@@ -70,9 +70,9 @@ class DataSettings:
 class RaySettings:
     """Where a program that runs on Ray runs, and whether it begins anew."""
 
-    fresh: Annotated[bool, Help("remove what an earlier job of this program left in the result folder, and begin anew")] = (
-        False
-    )
+    fresh: Annotated[
+        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew")
+    ] = False
 
     ray_address: Annotated[
         str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
@@ -81,6 +81,12 @@ class RaySettings:
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
     ] = 1
     wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), Group("Ray")] = 15.0
+
+
+def check_fresh(settings: RaySettings) -> None:
+    """Raise ValueError for one who wants to see what is there, and to have it removed."""
+    if settings.fresh and getattr(settings, "status", False):
+        raise ValueError("status says what the folder holds and fresh would remove it: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +173,7 @@ class MemorizeSettings(RaySettings, DataSettings):
     status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
     def __post_init__(self) -> None:
+        check_fresh(self)
         if self.gpus_per_trial and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial must be a fraction up to 1 or a whole number, got {self.gpus_per_trial}")
 
@@ -296,6 +303,7 @@ class TrainSettings(RaySettings, DataSettings):
     ] = 3
 
     def __post_init__(self) -> None:
+        check_fresh(self)
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")
         if self.sigma is not None and self.atypical_share is not None:
@@ -399,6 +407,7 @@ class EvaluateSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         """What only makes sense together."""
+        check_fresh(self)
         if self.checkpoint is None and self.model is None:
             raise ValueError("what is to be evaluated? Give --checkpoint DIR, or --model FILE.py:NAME")
         if (self.mean is None) != (self.std is None):

@@ -212,6 +212,12 @@ class RowStore:
         return patiently(str(self.folder), call, *args)
 
 
+def remove_store(folder: Folder, name: str) -> None:
+    """Remove the store of this name in a folder; a folder that is no store stays."""
+    if folder.exists(f"{name}/zarr.json"):
+        folder.remove_folder(name)
+
+
 def _create(
     folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any], about: Mapping[str, Any]
 ) -> zarr.Group:

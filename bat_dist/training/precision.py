@@ -71,7 +71,9 @@ def _gpu_has_bf16() -> bool:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (see `_ISA`)."""
-    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # an older PyTorch: not known
+    found = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # an older PyTorch: not known
     if found.get("architecture") in ("aarch64", "arm64"):
         return bool(found.get("bf16"))
     limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")

@@ -11,6 +11,7 @@ from bat_dist.config import UserError
 from bat_dist.orchestration.private_ray import prepare_environment, wants_private
 from bat_dist.orchestration.session import ray_session
 
+NICENESS = "RAY_worker_niceness"
 PRIVATE = """
 import ipaddress, os
 os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -83,6 +84,6 @@ def test_a_niceness_of_the_users_own_wins(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delitem(sys.modules, "ray", raising=False)
     for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_SCHEDULER_EVENTS"):
         monkeypatch.setenv(name, "")
-    monkeypatch.setenv("RAY_worker_niceness", "7")
+    monkeypatch.setenv(NICENESS, "7")
     prepare_environment("local")
-    assert os.environ["RAY_worker_niceness"] == "7"
+    assert os.environ[NICENESS] == "7"
