@@ -45,6 +45,7 @@ _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or
 }
 _LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
 _HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
+WAY_OUT = "use another --out, or --fresh to replace it"  # of a folder that holds other results
 _STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
 _METAVARS = {"integer": "N", "number": "X", "object": "NAME=VALUE ...", "string": "TEXT"}
 

@@ -42,7 +42,8 @@ def _evaluate(argv: Sequence[str]) -> int:
     with folder.only_driver():
         evaluation = evaluate(folder, dataset, settings, subject)
         of_network = {"facts": subject.facts, "digest": subject.digest}
-        print(report_evaluation(folder, dataset, to_dict(settings), evaluation, subsets=subsets, **of_network))
+        asked = {**to_dict(settings), "fresh": False}  # which it was for once
+        print(report_evaluation(folder, dataset, asked, evaluation, subsets=subsets, **of_network))
     return 0
 
 

@@ -31,6 +31,7 @@ def _memorize(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.memorization import as_carried_out
     from bat_dist.orchestration.rows import conclude
     from bat_dist.orchestration.scores import ensemble_scores, imported_scores, leave_out_scores
     from bat_dist.reporting.memorization import report_ensemble, report_leave_out
@@ -45,6 +46,7 @@ def _memorize(argv: Sequence[str]) -> int:
     with folder.only_driver():
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)
+            settings = as_carried_out(folder, dataset, settings)
             print(report_ensemble(folder, dataset, to_dict(settings), ensemble))
             return conclude(filled, "members")
         if settings.import_scores:
@@ -52,6 +54,7 @@ def _memorize(argv: Sequence[str]) -> int:
             print(report_leave_out(folder, dataset, to_dict(settings), scores))
             return 0
         scores, filled = leave_out_scores(folder, dataset, settings)
+        settings = as_carried_out(folder, dataset, settings)
         print(report_leave_out(folder, dataset, to_dict(settings), scores, failed=filled.failed))
         return conclude(filled, "trials")
 

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    from bat_dist.config import dump_yaml, parse
+    from bat_dist.config import parse
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import TrainSettings
 
@@ -41,7 +41,7 @@ def _train(argv: Sequence[str]) -> int:
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
     with folder.only_driver():
-        summary = carry_out(plan, settings, config=dump_yaml(settings))
+        summary = carry_out(plan)
         print(report_training(folder, summary, read_history(folder)))
     return 0
 

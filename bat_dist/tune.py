@@ -46,8 +46,8 @@ def _tune(argv: Sequence[str]) -> int:
         return 0
     dataset = load_dataset(settings.example.dataset, **settings.example.data)
     with folder.only_driver():
-        sweep = plan_sweep(folder, dataset, settings)
-        results = summarize(carry_out_sweep(sweep), **choice)
+        sweep, outcomes = carry_out_sweep(plan_sweep(folder, dataset, settings))
+        results = summarize(outcomes, **choice)
         tested = judge_chosen(sweep, results, report=report_evaluation)
         print(report_sweep(folder, results, tested, about=sweep.about))
     return int(any(outcome.state not in ("done", "stopped") for outcome in results.outcomes))

@@ -1,5 +1,7 @@
 """A loader is made once for a split, and then asked for epochs."""
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,16 @@ __all__ = [
 
 KINDS = ("ffcv", "memory")
 
+log = logging.getLogger(__name__)
+
 
 def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str | torch.device = "cpu") -> Loader:
-    """The loader of a dataset's "train" or "test" split, augmented as its row of the table says; see `make_loader`."""
+    """The loader of a dataset's "train" or "test" split, augmented as its row of the table says; see `make_loader`.
+
+    kind: also "auto", the one that this process has; equal batches make it harmless that another's may be another.
+    """
     return make_loader(
-        kind,
+        kind_at_hand() if kind == "auto" else kind,
         getattr(dataset, split_name),
         crop_padding=dataset.spec.crop_padding,
         flip=dataset.spec.flip,
@@ -34,6 +41,19 @@ def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str 
         split_name=split_name,
         device=device,
     )
+
+
+@functools.cache
+def kind_at_hand() -> str:
+    """ "ffcv" where FFCV can be imported, else "memory", which is said once."""
+    from bat_dist.data.beton import import_ffcv
+
+    try:
+        import_ffcv()
+    except LoaderUnavailable:
+        log.info("loader memory: FFCV is not installed here (its batches would be equal)")
+        return "memory"
+    return "ffcv"
 
 
 def make_loader(

@@ -24,6 +24,10 @@ ARCHITECTURES: dict[str, str] = {
 
 DEFAULT_RESNET9_WIDTH = 64
 
+AUTO = "auto"
+SMALL_IMAGE = 16
+"""The largest side of images for which `tinynet` is enough."""
+
 _NUMBER = r"([1-9][0-9]{0,3})"
 _RESNET_DEPTHS = (9, 18, 20, 32, 34, 44, 56, 110)
 _EXAMPLES = [name for name in ARCHITECTURES if name not in ("wrnD-K", "resnet9-wW")]
@@ -42,6 +46,16 @@ def check_arch(name: str) -> str:
     """The name, if it is valid (`resnet9-w64` becomes `resnet9`); else ValueError with the nearest one."""
     family, _, width = parse_arch(name)
     return "resnet9" if family == "resnet9" and width == DEFAULT_RESNET9_WIDTH else name
+
+
+def check_arch_or_auto(name: str) -> str:
+    """As `check_arch`, but `auto` is valid too."""
+    return name if name == AUTO else check_arch(name)
+
+
+def suited_arch(image_size: int, usual: str) -> str:
+    """What `auto` stands for: a function of the data alone, so that it is the same on every machine."""
+    return "tinynet" if image_size <= SMALL_IMAGE else usual
 
 
 def parse_arch(name: str) -> Arch:

@@ -5,6 +5,7 @@ from typing import Any
 
 from bat_dist.config import to_dict
 from bat_dist.orchestration.evaluation import evaluate
+from bat_dist.orchestration.fresh import TEST
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.settings import DataSettings, EvaluateSettings
 from bat_dist.orchestration.subject import load_subject
@@ -13,9 +14,6 @@ from bat_dist.results.find import EVALUATION as RESULT
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RUNS, Run
 from bat_dist.sweep.results import Results
-
-TEST = "test"  # folder, beside `runs`
-
 
 Rows = list[dict[str, Any]]  # of that file
 

@@ -12,6 +12,7 @@ from bat_dist.evaluation.ledger import Frame, Ledger
 from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
+from bat_dist.orchestration.fresh import remove_evaluation
 from bat_dist.orchestration.metrics import IMAGES
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pace import progress
@@ -36,6 +37,8 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
     """
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
+    if settings.fresh:
+        remove_evaluation(folder)
     if units := ledger.begin():
         with job_session(settings, folder, all_write=False) as terms:
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]

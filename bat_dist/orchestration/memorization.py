@@ -11,18 +11,26 @@ import ray
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
+from bat_dist.models.names import AUTO
+from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
+from bat_dist.orchestration.fresh import remove_memorization
+from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.metrics import CountedLoader
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pool import Work
 from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
-from bat_dist.orchestration.settings import MemorizeSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRIALS, MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
+from bat_dist.storage.status import forget_failures
 from bat_dist.training.loop import NonFiniteLoss
-from bat_dist.training.precision import default_device, warn_if_emulated
+from bat_dist.training.precision import default_device
+from bat_dist.training.recipe import Precision
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
+
+TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,10 @@ class Job:
     name: str
     what: str  # its rows are called
     function: Callable[..., dict[str, Any]]
-    settings: TrialSettings | EnsembleSettings
+    settings: Callable[..., TrialSettings | EnsembleSettings]  # of the precision, which the workers decide
     num_rows: int
     fields: dict[str, Field]
+    chosen: Chosen
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -50,15 +59,16 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         "test_correct": Field("bool", test),
         "metrics": Field("float64", (2,)),
     }
-    trial_settings = TrialSettings(
+    settings, chosen = settled(folder / TRIALS, dataset, settings)
+    trial_settings = partial(
+        TrialSettings,
         arch=settings.arch,
         recipe=settings.training,
-        precision=settings.precision,
         subset_ratio=settings.subset_ratio,
         mask_plan=settings.mask_plan,
         seed=settings.seed,
     )
-    job = Job("trials", "trials", run_trial, trial_settings, settings.num_trials, fields)
+    job = Job(TRIALS, "trials", run_trial, trial_settings, settings.num_trials, fields, chosen)
     return _fill(job, folder, dataset, settings)
 
 
@@ -70,14 +80,29 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         "test_probabilities": Field("float32", (len(dataset.test.labels), classes)),
         "metrics": Field("float64", (2,)),
     }
-    member_settings = EnsembleSettings(
+    settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
+    member_settings = partial(
+        EnsembleSettings,
         archs=settings.ensemble_archs or default_ensemble(settings.arch),
         recipe=settings.training,
-        precision=settings.precision,
         seed=settings.seed,
     )
-    job = Job("ensemble", "members", run_member, member_settings, settings.num_members, fields)
+    job = Job(ENSEMBLE, "members", run_member, member_settings, settings.num_members, fields, chosen)
     return _fill(job, folder, dataset, settings)
+
+
+def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
+    """The settings without auto, as far as the rows in `place` and the data tell; and what was chosen."""
+    wanted = AUTO in (settings.arch, settings.precision) and not settings.fresh
+    settings, as_before = as_begun(settings, identity_in(RowStore.existing(place)) if wanted else {})
+    settings, suited = with_arch(settings, dataset.train.images.shape[1], ARCH_OF_TRIALS)
+    return settings, as_before | suited
+
+
+def as_carried_out(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> MemorizeSettings:
+    """The settings of rows that are there, as results tell of them."""
+    name = TRIALS if settings.score == "leave_out" else ENSEMBLE
+    return settled(folder / name, dataset, dataclasses.replace(settings, fresh=False))[0]
 
 
 def default_ensemble(arch: str) -> tuple[str, ...]:
@@ -117,23 +142,34 @@ def build_work(
 
 def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
     place = folder / job.name
-    opened = partial(
-        RowStore.open, place, fields=job.fields, identity=_identity(job.settings, dataset), num_rows=job.num_rows
-    )
-    if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
-        return store, Filled(job.num_rows, 0, (), {}, 0.0)
+
+    def opened(precision: Precision, chosen: Chosen) -> RowStore:
+        identity = _identity(job.settings(precision=precision), dataset)
+        about = {"chosen": chosen}
+        return RowStore.open(place, fields=job.fields, identity=identity, num_rows=job.num_rows, about=about)
+
+    if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
+        store = opened(settings.precision, job.chosen)
+        if store.status().complete[: job.num_rows].all():
+            return store, Filled(job.num_rows, 0, (), {}, 0.0)
     heart = Heartbeat(folder, job.what, total=job.num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
-        warn_if_emulated(settings.precision)
-        store = opened()
+        precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
+        chosen = job.chosen | why
+        say(chosen)
+        if settings.fresh:
+            remove_memorization(folder)
+        store = opened(precision, chosen)
+        if not store.is_begun():
+            forget_failures(folder, job.what)  # of another store that it has replaced
         filled = fill_rows(
             store,
             folder,
             job.num_rows,
             build_work,
-            [ray.put(dataset), settings.loader, job.function, job.settings, job.what],
+            [ray.put(dataset), settings.loader, job.function, job.settings(precision=precision), job.what],
             what=job.what,
             resources=resources,
             num_workers=settings.num_workers,

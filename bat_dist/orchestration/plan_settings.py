@@ -11,9 +11,10 @@ from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
+from bat_dist.models.names import AUTO
 from bat_dist.orchestration.reproduce_settings import ReproduceSettings, Run
-from bat_dist.orchestration.settings import Arch
-from bat_dist.training.recipe import RECIPES, Precision, Recipe
+from bat_dist.orchestration.settings import ArchOrAuto
+from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 
 def _dataset_name(name: str) -> str:
@@ -76,7 +77,11 @@ class PlanSettings:
         Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"),
         Group("data"),
     ]
-    arch: Annotated[Arch, Help("architecture of trials and trainings", "NAME"), Group("data")]
+    arch: Annotated[
+        ArchOrAuto,
+        Help("architecture of trials and trainings; auto: as train has it, or memorize if num_seeds is 0", "NAME"),
+        Group("data"),
+    ] = AUTO
     data_dir: Annotated[
         str | None, Help("look at the data there, instead of knowing their sizes", "DIR"), Group("data")
     ] = None
@@ -128,7 +133,11 @@ class PlanSettings:
     ] = 0.5
     check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = 64
 
-    precision: Annotated[Precision, Help("of trials and trainings"), Group("workers")] = "bf16"
+    precision: Annotated[
+        PrecisionOrAuto,
+        Help("of trials and trainings; auto: bf16 where this machine's hardware has it, else fp32"),
+        Group("workers"),
+    ] = "auto"
     workers: Annotated[
         int | None,
         Ge(1),

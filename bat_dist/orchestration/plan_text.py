@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bat_dist.models.names import AUTO
 from bat_dist.orchestration.cost import Cost
 from bat_dist.orchestration.plan_settings import PlanSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.storage.status import duration
 from bat_dist.training.pieces import Piece, Rate, Speed
 
@@ -22,7 +24,7 @@ def describe(planned: "Planned", settings: PlanSettings) -> str:
     subject = f"{data.spec.name}: {data.num_train:,} training and {data.num_test:,} test images, {size}"
     return "\n".join(
         [
-            f"{subject}; {settings.arch}, {settings.precision}",
+            f"{subject}; {planned.arch}, {planned.precision}",
             "",
             *table(planned.costs, planned.total, settings),
             "",
@@ -110,6 +112,11 @@ def assumptions(planned: "Planned", settings: PlanSettings) -> list[str]:
     ]
     if planned.small_batches:
         found.append("full batches would have taken too long: smaller ones are slower for an image; or give --seconds.")
+    if settings.arch == AUTO and settings.num_trials and planned.arch.startswith(ARCH_OF_TRAINING):
+        found.append(
+            f"{ARCH_OF_TRAINING} for trials too, though memorize takes {ARCH_OF_TRIALS} unless told otherwise, which "
+            "costs less: plan trials alone with --num_seeds 0."
+        )
     if settings.num_trials:
         recipe, kept = settings.trial_training, round(settings.subset_ratio * planned.data.num_train)
         found.append(

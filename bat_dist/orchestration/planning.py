@@ -12,9 +12,12 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.evaluation.names import fewest_classes
+from bat_dist.models.names import AUTO, suited_arch
 from bat_dist.orchestration.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.orchestration.plan_settings import PlanSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.training.pieces import Speed
+from bat_dist.training.precision import choose_precision, this_hardware
 from bat_dist.training.speed import Subject, measure, network_bytes
 
 
@@ -29,9 +32,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Planned:
-    """costs: one for each job. worker: what one is, in words. small_batches: for full ones the time was too short."""
+    """costs: one for each job. worker: what one is, in words. small_batches: for full ones the time was too short.
+
+    arch and precision: as asked for, or what auto stands for, and why.
+    """
 
     data: Data
+    arch: str
+    precision: str
     costs: tuple[Cost, ...]
     total: Cost
     speed: Speed
@@ -44,13 +52,15 @@ class Planned:
 def plan(settings: PlanSettings) -> Planned:
     """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
     data = look_at(settings)
+    arch, arch_in_words = _arch(settings, data)
+    precision, why = choose_precision(settings.precision, [this_hardware()])
     subject = Subject(
-        arch=settings.arch,
+        arch=arch,
         spec=data.spec,
         trial_recipe=settings.trial_training,
         recipe=settings.training,
         num_steps=settings.num_steps,
-        precision=settings.precision,
+        precision=precision,
     )
     jobs = jobs_of(settings, size_of(data, subject))
     speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
@@ -58,6 +68,8 @@ def plan(settings: PlanSettings) -> Planned:
     on_gpu = torch.cuda.is_available()
     return Planned(
         data=data,
+        arch=arch_in_words,
+        precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
         costs=tuple(cost(job, speed, workers=workers) for job in jobs),
         total=total(jobs, speed, workers=workers),
         speed=speed,
@@ -66,6 +78,16 @@ def plan(settings: PlanSettings) -> Planned:
         on_gpu=on_gpu,
         small_batches=any(rate.batch_size < subject.batch_size(piece) for piece, rate in speed.rates.items()),
     )
+
+
+def _arch(settings: PlanSettings, data: Data) -> tuple[str, str]:
+    """The architecture, and the same in words."""
+    if settings.arch != AUTO:
+        return settings.arch, settings.arch
+    size = data.spec.image_size
+    assert size
+    arch = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
+    return arch, f"{arch} (for {size}x{size} images)"
 
 
 def look_at(settings: PlanSettings) -> Data:

@@ -27,6 +27,8 @@ def wants_private(address: str | None) -> bool:
 def prepare_environment(address: str | None) -> None:
     """Make a private Ray listen on loopback alone, and ask for a token that only this process and its workers know.
 
+    Its workers have this process's own priority, unless the user has set RAY_worker_niceness: Ray's default, meant for
+    machines that nobody else uses, would let every other program on this one go first.
     To be called before ray is imported: later it does nothing, nor where `ray_session(address)` will join a cluster.
     """
     if "ray" in sys.modules or not wants_private(address):
@@ -35,3 +37,4 @@ def prepare_environment(address: str | None) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_SCHEDULER_EVENTS"] = "0"
+    os.environ.setdefault("RAY_worker_niceness", "0")  # added to the driver's own

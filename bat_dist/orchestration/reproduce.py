@@ -1,6 +1,7 @@
 """A table of the paper as one resumable graph on Ray: memorize -> train rows x seeds -> evaluate."""
 
 import dataclasses
+import functools
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +11,13 @@ from typing import Any, NamedTuple
 
 import ray
 
-from bat_dist.config import RunError, UserError, differences, dump_yaml, to_dict
+from bat_dist.config import WAY_OUT, RunError, UserError, differences, to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.orchestration.auto import Chosen, S, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.evaluation import evaluate_here
+from bat_dist.orchestration.fresh import experiment_runs, remove_experiment
+from bat_dist.orchestration.hardware import hardware_of_workers
+from bat_dist.orchestration.memorization import TRIALS
 from bat_dist.orchestration.nodes import Terms, job_session
 from bat_dist.orchestration.pace import progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
@@ -20,16 +25,18 @@ from bat_dist.orchestration.reproduce_settings import SCORES, ReproduceSettings,
 from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled
 from bat_dist.orchestration.scores import leave_out_scores
-from bat_dist.orchestration.settings import TrainSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS, TrainSettings
 from bat_dist.orchestration.subject import load_subject
 from bat_dist.orchestration.training import carry_out, make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
 from bat_dist.results.rows import flat
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import provenance
+from bat_dist.storage.rows import RowStore
 from bat_dist.storage.scores import read_test_subsets
 from bat_dist.sweep.record import FAILURE, note_failure
 from bat_dist.training import run as training_run
+from bat_dist.training.precision import Hardware
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +44,7 @@ TRAIN = "train"
 TYPICALITY = "typicality.npz"
 _WHAT = "runs"  # the units are called, in metrics
 _HOW = (  # settings of `train` and `memorize` that decide no result
-    *("out", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
+    *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
     *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
 )
@@ -81,8 +88,9 @@ def carry_out_experiment(folder: Folder, dataset: Dataset, settings: ReproduceSe
     """
     settings = _settled(settings)
     _check(dataset, settings)
-    _note_plan(folder, dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:
+        settings, chosen = _without_auto(folder, dataset, settings, terms)
+        _note_plan(folder, dataset, settings, chosen)
         filled = _memorize(folder, dataset, settings, reports)
         failed = _train_and_evaluate(folder, dataset, settings, reports, terms)
     return Ended(failed, len(filled.failed) if filled else 0)
@@ -98,12 +106,64 @@ def _check(dataset: Dataset, settings: ReproduceSettings) -> None:
         make_plan(dataset, settings.training(run))
 
 
-def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings) -> None:
+def _without_auto(
+    folder: Folder, dataset: Dataset, settings: ReproduceSettings, terms: Terms
+) -> tuple[ReproduceSettings, Chosen]:
+    """The settings of all parts without auto, and what was chosen, which is said too."""
+    if settings.fresh:
+        remove_experiment(folder)
+        settings = dataclasses.replace(settings, fresh=False)
+    begun = _begun_identity(folder)
+    size = dataset.train.images.shape[1]
+    chosen: Chosen = {}
+
+    @functools.cache
+    def workers() -> list[Hardware]:
+        asked = settings.cpus_per_worker, settings.gpus_per_worker
+        return hardware_of_workers(worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes))
+
+    def found(part: str, asked: S, usual: str) -> dict[str, Any]:
+        nonlocal chosen
+        known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
+        asked, as_before = as_begun(asked, known)
+        asked, suited = with_arch(asked, size, usual)
+        precision, why = decide_precision(asked.precision, workers)
+        chosen |= {f"{part}'s {name}": words for name, words in (as_before | suited | why).items()}
+        return {"arch": asked.arch, "precision": precision}
+
+    train = found("train", settings.training(Run("pgd_at", 0)), ARCH_OF_TRAINING)
+    changes: dict[str, Any] = {"arch": train.pop("arch"), "train": {**settings.train, **train}}
+    if settings.needs_scores and not settings.scores:
+        memorize = found("memorize", settings.memorize_settings, ARCH_OF_TRIALS)
+        changes["memorize"] = {**settings.memorize, **memorize}
+    say(chosen)
+    return dataclasses.replace(settings, **changes), chosen
+
+
+def _begun_identity(folder: Folder) -> dict[str, Any]:
+    """The identity of the folder's experiment; nothing if there is none, or nothing of it is finished."""
+    if not folder.exists(EXPERIMENT):
+        return {}
+    return folder.read_json(EXPERIMENT).get("identity", {}) if _is_begun(folder) else {}
+
+
+def _is_begun(folder: Folder) -> bool:
+    store = RowStore.existing(folder / SCORES / TRIALS)
+    return (store is not None and store.is_begun()) or any(
+        training_run.is_begun(folder / about["training"]) for about in experiment_runs(folder)
+    )
+
+
+def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, chosen: Chosen) -> None:
     """`experiment.json`: what is to be there in the end; runs that were asked for before stay."""
     identity = _identity(dataset, settings)
     old: Mapping[str, Any] = folder.read_json(EXPERIMENT) if folder.exists(EXPERIMENT) else {}
     if old and (differs := differences(old.get("identity", {}), identity)):
-        raise UserError(f"{folder} holds another experiment; use another --out\n" + "\n".join(differs))
+        if _is_begun(folder):
+            raise UserError(f"{folder} holds another experiment; {WAY_OUT}\n" + "\n".join(differs))
+        log.info("%s was made for another experiment, and nothing of it is finished: it is replaced", folder)
+        remove_experiment(folder)
+        old = {}
     runs = {(run["label"], run["seed"]): run for run in old.get("runs", ())}
     for run in settings.runs():
         known = runs.get((run.row, run.seed), {}).get("evaluations", {})
@@ -112,7 +172,7 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings) ->
         runs[run.row, run.seed] = about
     folder.create()
     document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
-    folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), **provenance()})
+    folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), "chosen": chosen, **provenance()})
 
 
 def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
@@ -243,7 +303,7 @@ def build(dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Wo
 
 
 def _train(dataset: Dataset, asked: TrainSettings, reports: Reports) -> None:
-    summary = carry_out(make_plan(dataset, asked), asked, config=dump_yaml(asked))
+    summary = carry_out(make_plan(dataset, asked))
     folder = Folder(asked.out)
     reports.training(folder, summary, training_run.read_history(folder))
 

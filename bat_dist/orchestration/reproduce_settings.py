@@ -12,13 +12,13 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
-from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, RaySettings, TrainSettings
+from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, RaySettings, TrainSettings, check_fresh
 from bat_dist.results.published import TABLES
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
 SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
 _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
-_GIVEN = ("out", "seed", "checkpoint", "which", "attacks", "scores", "method", "alpha", "beta", "status")
+_GIVEN = ("out", "fresh", "seed", "checkpoint", "which", "attacks", "scores", "method", "alpha", "beta", "status")
 # The whole in minutes on two cores, if the data are small too.
 _SMALL: dict[str, dict[str, Any]] = {
     "memorize": {"num_trials": 100, "epochs": 12, "batch_size": 32, "precision": "fp32", "loader": "memory"},
@@ -114,6 +114,7 @@ class ReproduceSettings(RaySettings):
 
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
+        check_fresh(self)
         check_attacks(self.all_attacks)
         for name in ("seeds", "methods", "which"):
             values = getattr(self, name)

@@ -12,6 +12,7 @@ from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_feldman_zhang, save_feldman_zhang
 from bat_dist.memorization.influence import InfluencePairs, influential_pairs
 from bat_dist.memorization.typicality import typical_sets
+from bat_dist.orchestration.fresh import remove_memorization
 from bat_dist.orchestration.memorization import fill_ensemble, fill_trials
 from bat_dist.orchestration.rows import Filled
 from bat_dist.orchestration.settings import MemorizeSettings
@@ -80,6 +81,8 @@ def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
         )
     except (OSError, ValueError) as error:
         raise UserError(f"import_scores {file}: {error}") from None
+    if settings.fresh:
+        remove_memorization(folder)
     nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
     memorization = Memorization(found.mem, nothing, zeros, zeros, nothing, nothing)
     scores = LeaveOutScores(memorization, _pairs_above(found, settings.influence_threshold))

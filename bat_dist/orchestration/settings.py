@@ -12,8 +12,8 @@ from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
-from bat_dist.models.names import check_arch
-from bat_dist.training.recipe import RECIPES, Precision, Recipe
+from bat_dist.models.names import AUTO, check_arch, check_arch_or_auto
+from bat_dist.training.recipe import RECIPES, Precision, PrecisionOrAuto, Recipe
 
 
 def _dataset_name(name: str) -> str:
@@ -27,6 +27,9 @@ def fraction(value: Any) -> Any:
 
 
 Arch = Annotated[str, AfterValidator(check_arch)]
+ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto)]
+ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
+PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +54,10 @@ class DataSettings:
     )
     image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
     loader: Annotated[
-        Literal["ffcv", "memory"],
-        Help("ffcv reads a .beton from disk, memory holds all images; equal batches"),
+        Literal["auto", "ffcv", "memory"],
+        Help("ffcv reads a .beton from disk, memory holds all images; equal batches; auto: ffcv where it is installed"),
         Group("data"),
-    ] = "ffcv"
+    ] = "auto"
 
     @property
     def data(self) -> dict[str, Any]:
@@ -65,7 +68,11 @@ class DataSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class RaySettings:
-    """Where a program that runs on Ray runs."""
+    """Where a program that runs on Ray runs, and whether it begins anew."""
+
+    fresh: Annotated[
+        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew")
+    ] = False
 
     ray_address: Annotated[
         str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
@@ -74,6 +81,12 @@ class RaySettings:
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
     ] = 1
     wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), Group("Ray")] = 15.0
+
+
+def check_fresh(settings: RaySettings) -> None:
+    """Raise ValueError for one who wants to see what is there, and to have it removed."""
+    if settings.fresh and getattr(settings, "status", False):
+        raise ValueError("status says what the folder holds and fresh would remove it: give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +142,21 @@ class MemorizeSettings(RaySettings, DataSettings):
     ] = 0.001
 
     arch: Annotated[
-        Arch,
-        Help("architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...", "NAME"),
+        ArchOrAuto,
+        Help(
+            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; "
+            "auto: tinynet for images up to 16x16, else resnet9",
+            "NAME",
+        ),
         Group("training"),
-    ] = "resnet9"
+    ] = AUTO
     recipe: Annotated[
         Literal["fast", "paper"], Help("fast: one cycle; paper: 160 epochs, two drops"), Group("training")
     ] = "fast"
     epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
     batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("training")] = None
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
-    precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
+    precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), Group("training")] = 0
 
     gpus_per_trial: Annotated[
@@ -156,6 +173,7 @@ class MemorizeSettings(RaySettings, DataSettings):
     status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
     def __post_init__(self) -> None:
+        check_fresh(self)
         if self.gpus_per_trial and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
             raise ValueError(f"gpus_per_trial must be a fraction up to 1 or a whole number, got {self.gpus_per_trial}")
 
@@ -221,10 +239,14 @@ class TrainSettings(RaySettings, DataSettings):
     attack_precision: Annotated[Precision | None, Help("default: as precision"), Group("attack")] = None
 
     arch: Annotated[
-        Arch,
-        Help("architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...", "NAME"),
+        ArchOrAuto,
+        Help(
+            "architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...; "
+            "auto: tinynet for images up to 16x16, else resnet18",
+            "NAME",
+        ),
         Group("training"),
-    ] = "resnet18"
+    ] = AUTO
     recipe: Annotated[
         Literal["paper", "study", "fast"],
         Help("paper: 160 epochs, two drops (Sec. 5); study: 200, one drop (Sec. 3); fast: one cycle"),
@@ -236,7 +258,7 @@ class TrainSettings(RaySettings, DataSettings):
     )
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
     weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), Group("training")] = None
-    precision: Annotated[Precision, Help("of convolutions and products"), Group("training")] = "bf16"
+    precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     ema: Annotated[
         float | None,
         Gt(0),
@@ -281,6 +303,7 @@ class TrainSettings(RaySettings, DataSettings):
     ] = 3
 
     def __post_init__(self) -> None:
+        check_fresh(self)
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")
         if self.sigma is not None and self.atypical_share is not None:
@@ -384,6 +407,7 @@ class EvaluateSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         """What only makes sense together."""
+        check_fresh(self)
         if self.checkpoint is None and self.model is None:
             raise ValueError("what is to be evaluated? Give --checkpoint DIR, or --model FILE.py:NAME")
         if (self.mean is None) != (self.std is None):

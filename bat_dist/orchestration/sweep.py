@@ -5,20 +5,26 @@ the same command goes on after a lost driver and takes points that were added la
 would not.
 """
 
+import dataclasses
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
 
 from bat_dist.config import RunError, to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.models.names import AUTO
+from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
+from bat_dist.orchestration.fresh import remove_sweep
+from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.nodes import job_session
-from bat_dist.orchestration.resources import most_workers, worker_resources
-from bat_dist.orchestration.settings import TrainSettings
+from bat_dist.orchestration.resources import Resources, most_workers, worker_resources
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.orchestration.sweep_display import Display
 from bat_dist.orchestration.sweep_queue import EVERYTHING, Asha, Ears, RunQueue
 from bat_dist.orchestration.sweep_run import Shared, run_settings, score_key, train_run
@@ -27,10 +33,9 @@ from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command
 from bat_dist.sweep.proposals import Proposals
-from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, read_outcome
+from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, begun_identity, read_outcome
 from bat_dist.sweep.results import goal_values
 from bat_dist.sweep.space import Point, without_repetition
-from bat_dist.training.precision import warn_if_emulated
 from bat_dist.training.run import read_history
 from bat_dist.training.score_file import TrainingScores
 
@@ -38,7 +43,7 @@ log = logging.getLogger(__name__)
 
 WHAT = "runs"  # the units are called, in the driver's sign of life
 NOT_IDENTITY = (  # settings of `train` that decide nothing of a run's result, or are known otherwise
-    *("out", "seed", "scores", "data_dir", "download", "loader", "track"),
+    *("out", "fresh", "seed", "scores", "data_dir", "download", "loader", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
 )
 
@@ -52,6 +57,7 @@ class Sweep:
     record: SweepRecord
     scores: Mapping[Any, TrainingScores | None]
     num_val: int  # samples of the validation split
+    chosen: Chosen
 
     @property
     def example(self) -> TrainSettings:
@@ -91,6 +97,7 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
 
     Raises UserError for a point that cannot be trained on these data, or a folder that holds another sweep.
     """
+    settings, chosen = _settled(folder, dataset, settings)
     scores: dict[Any, TrainingScores | None] = {}
 
     def find(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
@@ -104,8 +111,37 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
         make_plan(dataset, run_settings(settings, str(folder), Run(point, settings.seeds[0])), find_scores=find)
     for value in _score_settings(settings):
         find(dataset, value)
+    if settings.fresh:
+        remove_sweep(folder)
+        settings = dataclasses.replace(settings, fresh=False)
     identity = _identity(settings, dataset, scores)
-    return Sweep(settings, dataset, SweepRecord(folder, identity), scores, num_val)
+    return Sweep(settings, dataset, SweepRecord(folder, identity), scores, num_val, chosen)
+
+
+def _settled(folder: Folder, dataset: Dataset, settings: TuneSettings) -> tuple[TuneSettings, Chosen]:
+    """The settings without auto in what all runs share, as far as the folder and the data tell; and what was chosen."""
+    example = settings.example
+    left_to_us = [n for n in ("arch", "precision") if n not in settings.space and getattr(example, n) == AUTO]
+    begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
+    example, as_before = as_begun(example, {name: begun[name] for name in left_to_us if name in begun})
+    example, suited = with_arch(example, dataset.train.images.shape[1], ARCH_OF_TRAINING)
+    found = {name: getattr(example, name) for name in left_to_us}
+    return _with_base(settings, found), as_before | suited
+
+
+def _decided(sweep: Sweep, each: Resources) -> Sweep:
+    """The sweep in the precision of those who will carry it out."""
+    asked = sweep.example.precision
+    precision, why = decide_precision(asked, partial(hardware_of_workers, each))
+    if asked == precision or "precision" in sweep.settings.space:
+        return sweep
+    settings = _with_base(sweep.settings, {"precision": precision})
+    decided = plan_sweep(sweep.folder, sweep.dataset, settings)
+    return dataclasses.replace(decided, chosen=sweep.chosen | why)
+
+
+def _with_base(settings: TuneSettings, found: Mapping[str, Any]) -> TuneSettings:
+    return dataclasses.replace(settings, base={**settings.base, **found})
 
 
 def _score_settings(settings: TuneSettings) -> list[TrainSettings]:
@@ -127,8 +163,8 @@ def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, Tra
     return {"varies": names, **shared, "data_fingerprint": dataset.fingerprint, "scores": " ".join(digests)}
 
 
-def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
-    """Train what is missing, and try again what failed; returns the outcome of every run.
+def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
+    """Train what is missing, and try again what failed; returns the sweep without auto, and the outcome of every run.
 
     A run that fails does not stop the others. Raises UserError or RunError if no run can be placed.
     """
@@ -138,7 +174,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
     missing = [run for run, outcome in known.items() if outcome.state in go_on]
     if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
         log.info("%s holds this sweep, all %d runs at their end", folder, len(known))
-        return sweep.outcomes()
+        return sweep, sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
     heart = Heartbeat(folder, WHAT, total=total)
     with heart, job_session(settings, folder, all_write=True) as terms:
@@ -149,8 +185,10 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
             number=max(1, sweep.example.num_workers),
             wait_minutes=terms.wait_minutes,
         )
-        warn_if_emulated(sweep.example.precision)
-        sweep.record.add(settings.known_points, to_dict(settings))
+        sweep = _decided(sweep, resources)
+        settings = sweep.settings
+        say(sweep.chosen)
+        sweep.record.add(settings.known_points, to_dict(settings), chosen=sweep.chosen)
         shared = Shared(
             settings, folder.absolute_location, ray.put(sweep.dataset), sweep.scores, terms.source, command()
         )
@@ -176,7 +214,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
     outcomes = sweep.outcomes()
     if all(outcome.state == "waiting" for outcome in outcomes):
         raise RunError(_why_none_began(settings, folder))
-    return outcomes
+    return sweep, outcomes
 
 
 def _why_none_began(settings: TuneSettings, folder: Folder) -> str:
@@ -232,8 +270,6 @@ def _concurrency(sweep: Sweep, bundle: Mapping[str, float]) -> int | None:
     asked, workers = sweep.settings.concurrency, sweep.example.num_workers
     if not workers:
         return asked
-    from bat_dist.orchestration.resources import Resources
-
     each = Resources(int(bundle["CPU"]), bundle.get("GPU", 0.0))
     room = max(1, most_workers(each) // workers)
     return min(asked or room, room)

@@ -9,27 +9,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from bat_dist.config import RunError, UserError, to_dict
+from bat_dist.config import RunError, UserError, dump_yaml, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
-from bat_dist.orchestration.settings import TrainSettings
+from bat_dist.models.names import AUTO
+from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
+from bat_dist.orchestration.fresh import remove_training
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
-from bat_dist.training.precision import default_device, warn_if_emulated
+from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.run import Material, Record, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
+from bat_dist.training.threads import torch_threads
 from bat_dist.training.trackers import Tracker, open_trackers
 from bat_dist.training.world import World
+
+if TYPE_CHECKING:
+    from bat_dist.orchestration.resources import Resources  # imports ray, which one process can do without
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +47,25 @@ OnEpoch = Callable[[Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """A run, worked out from what the user asked for; plain enough to travel to workers."""
+    """A run, worked out from what the user asked for; plain enough to travel to workers.
 
-    out: str
+    asked: what the user set, without auto, but for a precision that its workers are yet to decide; till then the rest
+    has fp32. chosen: what auto stands for, and why.
+    """
+
+    asked: TrainSettings
     settings: TrainingSettings
     dataset: Dataset
     held: Held
     scores: TrainingScores | None
     identity: dict[str, Any]
     facts: dict[str, Any]
-    asked: dict[str, Any]  # what the user set, for trackers
+    chosen: Chosen
 
     @property
     def record(self) -> Record:
         """Where it is kept."""
-        return Record(Folder(self.out), self.identity, self.facts)
+        return Record(Folder(self.asked.out), self.identity, self.facts)
 
     def material(self, loader: Loader) -> Material:
         """What it is trained on."""
@@ -82,6 +93,8 @@ def make_plan(
 
     Raises UserError for hyper-parameters, scores or a validation split that do not fit.
     """
+    asked, chosen = _settled(dataset, asked)
+    precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)
     try:
         given = asked.hyper_parameters
@@ -96,13 +109,13 @@ def make_plan(
         epsilon=asked.epsilon or dataset.spec.epsilon,
         step_size=asked.step_size or dataset.spec.step_size,
         num_steps=asked.num_steps,
-        precision=asked.attack_precision or asked.precision,
+        precision=asked.attack_precision or precision,
         mode=asked.attack_mode,
         random_start=asked.random_start,
     )
     val_steps = asked.num_steps if asked.val_steps is None else asked.val_steps
     judge = dataclasses.replace(attack, num_steps=val_steps, mode="eval", random_start=True) if val_steps else None
-    step = StepSettings(method, attack, asked.precision, asked.awp, asked.awp_from - 1, asked.clip_norm)
+    step = StepSettings(method, attack, precision, asked.awp, asked.awp_from - 1, asked.clip_norm)
     settings = TrainingSettings(
         arch=asked.arch,
         recipe=asked.training,
@@ -114,7 +127,33 @@ def make_plan(
         sync_bn=asked.sync_bn,
     )
     facts = _facts(asked, dataset, settings, held, scores)
-    return Plan(asked.out, settings, dataset, held, scores, _flat(facts), facts, to_dict(asked))
+    return Plan(asked, settings, dataset, held, scores, _flat(facts), facts, chosen)
+
+
+def _settled(dataset: Dataset, asked: TrainSettings) -> tuple[TrainSettings, Chosen]:
+    """The settings without auto, as far as the folder and the data tell; and what was chosen."""
+    wanted = AUTO in (asked.arch, asked.precision) and not asked.fresh
+    asked, as_before = as_begun(asked, run.begun_identity(Folder(asked.out)) if wanted else {})
+    asked, suited = with_arch(asked, dataset.train.images.shape[1], ARCH_OF_TRAINING)
+    return asked, as_before | suited
+
+
+def _decided(plan: Plan, each: "Resources | None") -> Plan:
+    """The plan in the precision of those who will carry it out."""
+    precision, chosen = decide_precision(plan.asked.precision, partial(_hardware, each))
+    if plan.asked.precision == precision:
+        return plan
+    asked = dataclasses.replace(plan.asked, precision=precision)
+    decided = make_plan(plan.dataset, asked, find_scores=lambda *_: plan.scores)
+    return dataclasses.replace(decided, chosen=plan.chosen | chosen)
+
+
+def _hardware(each: "Resources | None") -> Sequence[Hardware]:
+    if each is None:
+        return [this_hardware()]
+    from bat_dist.orchestration.hardware import hardware_of_workers
+
+    return hardware_of_workers(each)
 
 
 def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: TrainingScores | None) -> None:
@@ -142,53 +181,62 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
         )
 
 
-def carry_out(
-    plan: Plan,
-    asked: TrainSettings,
-    *,
-    config: str,
-    on_epoch: OnEpoch = lambda row: None,
-    dataset_ref: Any = None,
-) -> dict[str, Any]:
-    """Train, or go on, or find that it is done; returns the run's summary.  config: what is kept as `config.yaml`.
+def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
+    """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
     dataset_ref: Ray's reference to the plan's dataset, if it has one already.
     Raises UserError for a folder that holds another run or a damaged state, RunError if the training fails.
     """
-    record = plan.record
-    run.check_identity(record)
-    if run.finished(record.folder):
-        log.info("%s holds this run, trained to its end", record.folder)
-        return record.folder.read_json(run.RUN)
-    warn_if_emulated(asked.precision)
-    if record.folder.exists(run.STATE):
-        load_tensors(record.folder, run.STATE)  # a damaged one is better found here than by each worker
-    with _room(asked, record.folder) as worker:
-        run.begin(record)
-        record.folder.write("config.yaml", config.encode())
+    folder = plan.record.folder
+    if not plan.asked.fresh:
+        run.check_identity(plan.record)
+        if run.finished(folder):
+            log.info("%s holds this run, trained to its end", folder)
+            return folder.read_json(run.RUN)
+        if folder.exists(run.STATE):
+            load_tensors(folder, run.STATE)  # a damaged one is better found here than by each worker
+    with _room(plan.asked, folder) as each:
+        if plan.asked.fresh:
+            remove_training(folder)
+            plan = dataclasses.replace(plan, asked=dataclasses.replace(plan.asked, fresh=False))
+        plan = _decided(plan, each)
+        record = plan.record
+        say(plan.chosen)
+        begun = run.begin(record, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
+        threads = _as_begun(begun["threads"], plan.asked.cpus_per_worker)
+        folder.write("config.yaml", dump_yaml(plan.asked).encode())
         try:
-            if asked.num_workers:
-                history = _train_on_ray(plan, asked, worker, on_epoch, dataset_ref)
+            if each:
+                history = _train_on_ray(plan, each, threads, on_epoch, dataset_ref)
             else:
-                history = _train_here(plan, asked, on_epoch)
+                history = _train_here(plan, threads, on_epoch)
         except NonFiniteBatch as error:
-            raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
+            raise RunError(f"{error} (its samples are named in {folder}/{run.NON_FINITE})") from None
     return run.finish(record, plan.settings, history)
 
 
-def _train_here(plan: Plan, asked: TrainSettings, on_epoch: OnEpoch) -> list[dict[str, Any]]:
-    trackers = partial(_open_trackers, plan, asked.track)
+def _as_begun(threads: int, asked: int) -> int:
+    """The number that the run was begun with, since sums in another order have other last bits."""
+    if threads != asked:
+        log.info("going on with %d threads, as the run was begun, not with the %d of cpus_per_worker", threads, asked)
+    return threads
+
+
+def _train_here(plan: Plan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
+    trackers = partial(_open_trackers, plan)
     device = default_device()
-    material = plan.material(dataset_loader(asked.loader, plan.dataset, "train", device=device))
-    return run.train(plan.settings, material, plan.record, device=device, open_trackers=trackers, on_epoch=on_epoch)
+    material = plan.material(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device))
+    how: dict[str, Any] = {"device": device, "open_trackers": trackers, "on_epoch": on_epoch}
+    with torch_threads(threads):
+        return run.train(plan.settings, material, plan.record, **how)
 
 
 @contextmanager
-def _room(asked: TrainSettings, folder: Folder) -> Iterator[dict[str, float]]:
+def _room(asked: TrainSettings, folder: Folder) -> Iterator["Resources | None"]:
     """A Ray session with room for all workers, and what each occupies; without workers there is neither."""
     if not asked.num_workers:
-        yield {}
+        yield None
         return
     from bat_dist.orchestration.nodes import job_session
     from bat_dist.orchestration.resources import worker_resources
@@ -200,13 +248,13 @@ def _room(asked: TrainSettings, folder: Folder) -> Iterator[dict[str, float]]:
             of="worker",
             number=asked.num_workers,
             wait_minutes=terms.wait_minutes,
-        ).bundle
+        )
 
 
 def _train_on_ray(
-    plan: Plan, asked: TrainSettings, worker: dict[str, float], on_epoch: OnEpoch, dataset_ref: Any
+    plan: Plan, each: "Resources", threads: int, on_epoch: OnEpoch, dataset_ref: Any
 ) -> list[dict[str, Any]]:
-    """Data-parallel training; a lost worker or machine costs the epoch it was in.  worker: what each occupies."""
+    """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
     import ray
     import ray.train
     from ray.train.torch import TorchTrainer
@@ -214,19 +262,17 @@ def _train_on_ray(
     config = {
         "dataset": dataset_ref or ray.put(plan.dataset),
         "plan": ray.put(dataclasses.replace(plan, dataset=None)),
-        "loader": asked.loader,
-        "threads": asked.cpus_per_worker,
-        "track": asked.track,
+        "threads": threads,
     }
     with ray_storage(plan.record.folder) as storage, _followed(plan, on_epoch):
         trainer = TorchTrainer(
             _worker,
             train_loop_config=config,
             scaling_config=ray.train.ScalingConfig(
-                num_workers=asked.num_workers, use_gpu="GPU" in worker, resources_per_worker=worker
+                num_workers=plan.asked.num_workers, use_gpu=bool(each.gpus), resources_per_worker=each.bundle
             ),
             run_config=ray.train.RunConfig(
-                **storage, failure_config=ray.train.FailureConfig(max_failures=asked.max_failures)
+                **storage, failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures)
             ),
         )
         try:
@@ -250,7 +296,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     bare: Any = ray.get(config["plan"])
     plan: Plan = dataclasses.replace(bare, dataset=ray.get(config["dataset"]))
     device = ray.train.torch.get_device()
-    loader = CountedLoader(dataset_loader(config["loader"], plan.dataset, "train", device=device), "training")
+    loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device), "training")
     if device.type == "cuda":
         keep_telling(partial(tell_gpu_memory, "training"))
     try:
@@ -260,7 +306,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
             plan.record,
             device=device,
             world=World.current(),
-            open_trackers=lambda first: [*_open_trackers(plan, config["track"], first), EpochTracker(first)],
+            open_trackers=lambda first: [*_open_trackers(plan, first), EpochTracker(first)],
         )
     except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
         return {"non_finite": str(error)}
@@ -317,9 +363,11 @@ def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
         thread.join()
 
 
-def _open_trackers(plan: Plan, names: Sequence[str], first_epoch: int) -> list[Tracker]:
+def _open_trackers(plan: Plan, first_epoch: int) -> list[Tracker]:
+    asked = plan.asked
     run_name = f"{plan.facts['method']}-{plan.settings.arch}-{plan.dataset.name}-seed{plan.settings.seed}"
-    return open_trackers(names, out=plan.out, settings=plan.asked, run_name=run_name, first_epoch=first_epoch)
+    how: dict[str, Any] = {"out": asked.out, "settings": to_dict(asked)}
+    return open_trackers(asked.track, **how, run_name=run_name, first_epoch=first_epoch)
 
 
 def _facts(

@@ -13,13 +13,13 @@ from pydantic import AfterValidator
 import bat_dist
 from bat_dist.config import ConfigError, Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
-from bat_dist.orchestration.settings import RaySettings, TrainSettings
+from bat_dist.orchestration.settings import RaySettings, TrainSettings, check_fresh
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 
 NOT_OF_A_POINT = {  # settings of `train` that the sweep gives itself
     "out": "each run has its own folder below the sweep's --out",
     "seed": "write seeds: [0, 1]",
-    **dict.fromkeys(("ray_address", "min_nodes", "wait_minutes"), "give it to the sweep, not to its runs"),
+    **dict.fromkeys(("ray_address", "fresh", "min_nodes", "wait_minutes"), "give it to the sweep, not to its runs"),
 }
 NOT_OF_THE_SPACE = {  # what all runs of a sweep share
     **dict.fromkeys(("dataset", "data_dir", "download", "num_train", "num_test", "num_classes", "image_size"), "data"),
@@ -105,6 +105,7 @@ class TuneSettings(RaySettings):
 
     def __post_init__(self) -> None:
         """Raises ConfigError with all that is wrong in base and space, ValueError for what contradicts itself."""
+        check_fresh(self)
         errors = [f"{name} cannot be in base: {why}" for name, why in NOT_OF_A_POINT.items() if name in self.base]
         errors += [f"{name} cannot be in space: {why}" for name, why in NOT_OF_A_POINT.items() if name in self.space]
         errors += [

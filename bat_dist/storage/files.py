@@ -4,7 +4,7 @@ import fnmatch
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -131,6 +131,20 @@ class Folder:
         if self.exists(name):
             with suppress(FileNotFoundError):
                 self._patiently(self.fs.rm, name, recursive=True)
+
+    def remove_files(self, patterns: Iterable[str]) -> None:
+        """Remove the files that match, as for `names`, and folders that this leaves empty; nothing else."""
+        for pattern in patterns:
+            inside = pattern.rpartition("/")[0]
+            for name in self.names(pattern):
+                self.remove(f"{inside}/{name}".lstrip("/"))
+            if inside:
+                self.remove_if_empty(inside)
+
+    def remove_if_empty(self, name: str) -> None:
+        """Remove a folder if there is nothing in it."""
+        if not any((self / name).entries()):
+            self.remove_folder(name)
 
     def _patiently(self, call: Callable[..., T], name: str, *args: Any, **kwargs: Any) -> T:
         return patiently(f"{self}/{name}".rstrip("/"), call, f"{self.root}/{name}".rstrip("/"), *args, **kwargs)

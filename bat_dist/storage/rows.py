@@ -8,6 +8,7 @@ opens the arrays.
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +18,12 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import FsspecStore
 
-from bat_dist.config import RunError, UserError, differences
+from bat_dist.config import WAY_OUT, RunError, UserError, differences
 from bat_dist.storage.files import Folder
 from bat_dist.storage.location import client_options, patient
 from bat_dist.storage.patience import patiently
+
+log = logging.getLogger(__name__)
 
 FORMAT = "bat_dist rows 1"
 DIGEST = "digest"
@@ -57,8 +60,9 @@ class RowStatus:
 class RowStore:
     """Rows 0, 1, 2, ... of named arrays under `folder`, bound to `identity` (any JSON mapping).
 
-    `open` creates the store if there is none, and otherwise compares.  Raises StoreMismatch, naming what differs, if
-    the rows there belong to another identity, and StoreDamaged if the store's description is unreadable.
+    `open` creates the store if there is none, and otherwise compares: one of another identity that has no row yet is
+    replaced.  Raises StoreMismatch, naming what differs, if the rows there belong to another identity, and StoreDamaged
+    if the store's description is unreadable.
     """
 
     def __init__(self, group: zarr.Group, folder: Folder):
@@ -73,26 +77,47 @@ class RowStore:
 
     @classmethod
     def open(
-        cls, folder: Folder, *, fields: Mapping[str, Field], identity: Mapping[str, Any], num_rows: int
+        cls,
+        folder: Folder,
+        *,
+        fields: Mapping[str, Field],
+        identity: Mapping[str, Any],
+        num_rows: int,
+        about: Mapping[str, Any] | None = None,
     ) -> "RowStore":
-        """The store in `folder` with room for `num_rows`, made or grown as needed."""
+        """The store in `folder` with room for `num_rows`, made, replaced or grown as needed.
+
+        about: said of it for readers, when it is made.
+        """
         identity = json.loads(_canonical(identity))
-        store = cls.existing(folder) or cls(patiently(str(folder), _create, folder, fields, identity), folder)
-        store.check(fields, identity)
+        store = cls.existing(folder)
+        if store is not None and not store.check(fields, identity):
+            log.info("%s was made for other settings, and not one row is finished: it is replaced", folder)
+            store = None
+        store = store or cls(patiently(str(folder), _create, folder, fields, identity, about or {}), folder)
         store._grow(num_rows)
         return store
 
-    def check(self, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> None:
-        """Raise StoreMismatch or StoreDamaged if the store is not of this identity and these fields."""
-        if changes := differences(self.identity, json.loads(_canonical(identity))):
+    def check(self, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> bool:
+        """Whether the store is of this identity and these fields; one that is not, and has no row, may be replaced.
+
+        Raises StoreMismatch or StoreDamaged if it holds rows, which would be lost.
+        """
+        changes = differences(self.identity, json.loads(_canonical(identity)))
+        if not changes and self.fields == dict(fields):
+            return True
+        if not self.is_begun():
+            return False
+        if changes:
             raise StoreMismatch(
-                f"{self.folder} holds results of other settings or data; use another --out, or the same settings. "
+                f"{self.folder} holds results of other settings or data; {WAY_OUT}, or the same settings. "
                 f"It differs in: {'; '.join(changes)}"
             )
-        if self.fields != dict(fields):
-            raise StoreDamaged(
-                f"{self.folder} has other arrays than its identity asks for: it was changed; use another --out"
-            )
+        raise StoreDamaged(f"{self.folder} has other arrays than its identity asks for: it was changed; {WAY_OUT}")
+
+    def is_begun(self) -> bool:
+        """Whether a row has been written, sound or damaged."""
+        return any(self._verdict(row, values) is not None for row, values in enumerate(self._all_rows()))
 
     @classmethod
     def existing(cls, folder: Folder) -> "RowStore | None":
@@ -106,7 +131,7 @@ class RowStore:
                 raise
             raise StoreDamaged(
                 f"the description of the store {folder} cannot be read ({type(error).__name__}: {error}); "
-                "restore its zarr.json files from a backup, or use another --out"
+                f"restore its zarr.json files from a backup; else {WAY_OUT}"
             ) from None
 
     @classmethod
@@ -187,8 +212,18 @@ class RowStore:
         return patiently(str(self.folder), call, *args)
 
 
-def _create(folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> zarr.Group:
-    """A new, empty store.  Its attributes go last: without them it counts as not made."""
+def remove_store(folder: Folder, name: str) -> None:
+    """Remove the store of this name in a folder; a folder that is no store stays."""
+    if folder.exists(f"{name}/zarr.json"):
+        folder.remove_folder(name)
+
+
+def _create(
+    folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any], about: Mapping[str, Any]
+) -> zarr.Group:
+    """A new, empty store, in the place of one that is there.  Its attributes go last: without them it counts as not
+    made.
+    """
     folder.create()
     group = zarr.open_group(_zarr_location(folder), mode="w", zarr_format=3)
     for name, field in {**fields, DIGEST: Field("uint8", (DIGEST_BYTES,))}.items():
@@ -202,7 +237,7 @@ def _create(folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, 
             compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
         )
     described = {name: {"dtype": field.dtype, "shape": list(field.shape)} for name, field in fields.items()}
-    group.attrs.update({"format": FORMAT, "fields": described, "identity": dict(identity)})
+    group.attrs.update({"format": FORMAT, "fields": described, "identity": dict(identity), "about": dict(about)})
     return group
 
 

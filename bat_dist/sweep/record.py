@@ -5,15 +5,18 @@ by itself whether its run is done. Beside its own files lie `failure.json`, of a
 of one that the scheduler has stopped.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bat_dist.config import UserError, differences
+from bat_dist.config import WAY_OUT, UserError, differences
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 from bat_dist.sweep.space import Point, point_name, without_repetition
 from bat_dist.training import run as training_run
+
+log = logging.getLogger(__name__)
 
 SWEEP, FAILURE, STOPPED, RUNS = "sweep.json", "failure.json", "stopped.json", "runs"
 MAX_REASON = 500  # characters
@@ -61,21 +64,67 @@ class SweepRecord:
     """The points of a sweep, kept in its folder.  identity: flat plain values that all its runs share."""
 
     def __init__(self, folder: Folder, identity: Mapping[str, Any]) -> None:
-        """Raises UserError, naming what differs, if the folder holds another sweep."""
+        """Raises UserError, naming what differs, if the folder holds another sweep, of whose runs one has begun."""
         self.folder, self._identity = folder, dict(identity)
         self.points: list[Point] = []
+        self._is_replaced, self._chosen = False, {}
         if folder.exists(SWEEP):
             document = read_sweep(folder)
-            if differs := differences(document["identity"], self._identity):
-                raise UserError(f"{folder} holds another sweep; use another --out\n" + "\n".join(differs))
-            self.points = document["points"]
+            differs = differences(document["identity"], self._identity)
+            if differs and is_begun(folder):
+                raise UserError(f"{folder} holds another sweep; {WAY_OUT}\n" + "\n".join(differs))
+            self._is_replaced = bool(differs)
+            self.points = [] if differs else document["points"]
 
-    def add(self, points: Iterable[Point], about: Mapping[str, Any]) -> None:
-        """More points; those that are there stay.  about: what the sweep was asked for, kept for readers."""
+    def add(
+        self, points: Iterable[Point], about: Mapping[str, Any], *, chosen: Mapping[str, str] | None = None
+    ) -> None:
+        """More points; those that are there stay.
+
+        about: what the sweep was asked for, kept for readers. chosen: what `auto` stands for, and why.
+        """
+        if self._is_replaced:
+            log.info("%s was made for another sweep, and not one epoch is finished: it is replaced", self.folder)
+            remove(self.folder)
+            self._is_replaced = False
+        self._chosen = dict(chosen or self._chosen)
         self.points = without_repetition([*self.points, *points])
-        document = {"points": self.points, "identity": self._identity, "asked": dict(about), **provenance()}
+        document = {"points": self.points, "identity": self._identity, "asked": dict(about), "chosen": self._chosen}
+        document |= provenance()
         self.folder.create()
         self.folder.write_json(SWEEP, document)
+
+
+def is_begun(folder: Folder) -> bool:
+    """Whether a run of the folder's sweep has finished an epoch."""
+    return any(training_run.is_begun(folder / place) for place in _places(folder))
+
+
+def begun_identity(folder: Folder) -> dict[str, Any]:
+    """The identity of the folder's sweep; nothing if none of its runs has finished an epoch."""
+    return read_sweep(folder)["identity"] if folder.exists(SWEEP) and is_begun(folder) else {}
+
+
+def remove(folder: Folder) -> None:
+    """Remove the folder's sweep, and the runs that it names: what this package has written there, by name."""
+    for place in _places(folder):
+        remove_run(folder, place)
+    folder.remove_if_empty(RUNS)
+    folder.remove(SWEEP)  # last: what it names can then be found again
+
+
+def remove_run(folder: Folder, place: str) -> None:
+    """Remove a run below a sweep's folder, and the folders that this leaves empty."""
+    training_run.remove(folder / place)
+    folder.remove_files(f"{place}/{name}" for name in (FAILURE, STOPPED))
+    folder.remove_if_empty(place.rpartition("/")[0])
+
+
+def _places(folder: Folder) -> list[str]:
+    """The folders of all runs of the folder's sweep that are there."""
+    points = read_sweep(folder)["points"] if folder.exists(SWEEP) else []
+    names = [f"{RUNS}/{point_name(point)}" for point in points]
+    return [f"{name}/{seed}" for name in names for seed in (folder / name).entries()[0] if seed.startswith("seed")]
 
 
 def read_sweep(folder: Folder) -> dict[str, Any]:

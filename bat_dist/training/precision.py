@@ -1,13 +1,19 @@
-"""Numerical precision of a forward pass, and the device it runs on."""
+"""Numerical precision of a forward pass, the device it runs on, and whether that has bf16."""
 
 import logging
+import os
+import socket
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 
-from bat_dist.training.recipe import Precision
+from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 log = logging.getLogger(__name__)
+
+_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the user's limit on what oneDNN may use
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
@@ -22,8 +28,55 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def warn_if_emulated(precision: Precision) -> None:
-    """Say so if this machine has to emulate bf16, with neither GPU nor AVX-512: then fp32 is many times as fast."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    if precision == "bf16" and default_device().type == "cpu" and capability in ("DEFAULT", "AVX2"):
-        log.warning("bf16 is emulated on this CPU (%s), many times slower than fp32: give --precision fp32", capability)
+class Hardware(NamedTuple):
+    """What one process computes on.  has_bf16: by instructions of its own, not by emulation."""
+
+    host: str
+    device: str
+    has_bf16: bool
+
+    def __str__(self) -> str:
+        if self.host == socket.gethostname():
+            return f"this {self.device}"
+        return f"the {self.device} of {self.host}"
+
+
+def this_hardware() -> Hardware:
+    """Of this process: the GPU that it sees, or the CPU."""
+    is_gpu = default_device().type == "cuda"
+    device = torch.cuda.get_device_name() if is_gpu else "CPU"
+    return Hardware(socket.gethostname(), device, _gpu_has_bf16() if is_gpu else _cpu_has_bf16())
+
+
+def choose_precision(asked: PrecisionOrAuto, workers: Sequence[Hardware]) -> tuple[Precision, str]:
+    """What is asked for, or bf16 if all workers have it; and why.  Warns of bf16 that a worker must emulate."""
+    without = next((worker for worker in workers if not worker.has_bf16), None)
+    if asked == "bf16" and without:
+        log.warning("bf16 is emulated: %s has no bf16 instructions; --precision fp32 is many times as fast", without)
+    if asked != "auto":
+        return asked, "as asked for"
+    if without:
+        return "fp32", f"{without} has no bf16 instructions"
+    if not workers:
+        return "fp32", "no worker has said whether it has bf16 instructions"
+    return "bf16", f"{workers[0] if len(workers) == 1 else 'every worker'} has bf16 instructions"
+
+
+def _gpu_has_bf16() -> bool:
+    """PyTorch's own `is_bf16_supported` says yes to emulation (Turing and older) too."""
+    if torch.version.hip:
+        return torch.cuda.is_bf16_supported()
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (see `_ISA`)."""
+    found = (
+        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    )  # an older PyTorch: not known
+    if found.get("architecture") in ("aarch64", "arm64"):
+        return bool(found.get("bf16"))
+    limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    isa = next((os.environ[name].upper() for name in _ISA if os.environ.get(name)), "ALL")
+    allowed = any(word in isa for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
+    return allowed and not limited and any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))

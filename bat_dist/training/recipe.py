@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["bf16", "fp32"]
+PrecisionOrAuto = Literal["auto", "bf16", "fp32"]  # as asked for; what runs and what is recorded is a Precision
 Schedule = Literal["one_cycle", "multistep"]
 
 

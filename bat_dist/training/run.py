@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from bat_dist.config import UserError, differences
+from bat_dist.config import WAY_OUT, UserError, differences
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import Attack
@@ -25,6 +25,7 @@ from bat_dist.storage.checkpoints import SUFFIX, ModelSpec, load_tensors, save_m
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
+from bat_dist.training.mlflow_tracker import RECORD as MLFLOW_RECORD
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.robustness import clean_and_pgd_correct
@@ -37,6 +38,9 @@ from bat_dist.training.world import THIS_PROCESS, World
 log = logging.getLogger(__name__)
 
 STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
+TRACKED = (MLFLOW_RECORD, "tensorboard/events.out.tfevents.*")
+FILES = (STATE, RUN, HISTORY, NON_FINITE, "config.yaml", "best" + SUFFIX, "last" + SUFFIX, "curves.png", "curves.svg")
+"""All that a run leaves in its folder, beside what trackers write; the state first, without which nothing goes on."""
 _INIT, _VALIDATION = 10, 13  # streams of randomness, beside those of `epoch`
 
 Criterion = Literal["val_pgd", "val_clean"]
@@ -134,21 +138,46 @@ def finished(folder: Folder) -> bool:
     return folder.exists(RUN) and bool(folder.read_json(RUN).get("finished"))
 
 
+def is_begun(folder: Folder) -> bool:
+    """Whether an epoch of the folder's run is finished; else nothing of it is worth keeping."""
+    return folder.exists(STATE) or finished(folder)
+
+
+def begun_identity(folder: Folder) -> dict[str, Any]:
+    """The identity of the folder's run; nothing if none has finished an epoch."""
+    return folder.read_json(RUN).get("identity", {}) if folder.exists(RUN) and is_begun(folder) else {}
+
+
 def check_identity(record: Record) -> None:
-    """Raise UserError, naming what differs, if the folder holds a run of another identity."""
-    if not record.folder.exists(RUN):
-        return
-    differs = differences(record.folder.read_json(RUN).get("identity", {}), dict(record.identity))
-    if differs:
-        raise UserError(f"{record.folder} holds another run; use another --out\n" + "\n".join(differs))
+    """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
+    begun = begun_identity(record.folder)
+    if begun and (differs := differences(begun, dict(record.identity))):
+        raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
 
-def begin(record: Record) -> None:
-    """Write `run.json` of a run that begins or goes on."""
-    begun = record.folder.read_json(RUN).get("begun") if record.folder.exists(RUN) else None
-    record.folder.remove(NON_FINITE)
-    document = {"finished": False, "identity": dict(record.identity), "begun": begun or _now(), **provenance()}
-    record.folder.write_json(RUN, document)
+def begin(record: Record, *, threads: int = 1, chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Write `run.json` of a run that begins or goes on; returns what it says.
+
+    threads: of each worker. chosen: what `auto` stands for, and why. Of a run that goes on, what its first `run.json`
+    said of both stays. What a run of another identity left without having finished an epoch is removed.
+    """
+    folder = record.folder
+    there = folder.read_json(RUN) if folder.exists(RUN) else {}
+    if there and differences(there.get("identity", {}), dict(record.identity)):
+        log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
+        remove(folder)
+        there = {}
+    folder.remove(NON_FINITE)
+    first = {"begun": _now(), "threads": threads, "chosen": dict(chosen or {})}
+    kept = {name: there[name] for name in (first if is_begun(folder) else ("begun",)) if name in there}
+    document = {"finished": False, "identity": dict(record.identity), **first, **kept, **provenance()}
+    folder.write_json(RUN, document)
+    return document
+
+
+def remove(folder: Folder) -> None:
+    """Remove the folder's run: what this package has written there, by name."""
+    folder.remove_files([*FILES, *TRACKED])
 
 
 def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ hands out batches and looks at the clock when the next one is asked for. Images 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -30,10 +29,11 @@ from bat_dist.training.correctness import predicted_probabilities
 from bat_dist.training.epoch import StepSettings, train_epoch
 from bat_dist.training.loop import fit
 from bat_dist.training.pieces import Piece, Rate, Speed
-from bat_dist.training.precision import default_device, warn_if_emulated
+from bat_dist.training.precision import default_device
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.seeding import seeded_model
+from bat_dist.training.threads import torch_threads
 from bat_dist.training.trial import EVAL_BATCH_SIZE
 from bat_dist.training.world import THIS_PROCESS
 
@@ -70,7 +70,6 @@ def measure(subject: Subject, pieces: Sequence[Piece], *, seconds: float, thread
     Where full batches would take too long, smaller ones are timed; each `Rate` says how large they were. It takes
     longer than asked where three batches of two images do. Raises UserError if a batch does not fit into memory.
     """
-    warn_if_emulated(subject.precision)
     device = default_device()
     num_images = 2 * max(map(subject.batch_size, pieces))
     dataset = _random_images(subject, num_images)
@@ -78,7 +77,7 @@ def measure(subject: Subject, pieces: Sequence[Piece], *, seconds: float, thread
     folded = cache(lambda: _folded(_network(subject, dataset, device), dataset, device))  # once: it takes many passes
     shares = {piece: SHARES.get(piece, 1) for piece in pieces}
     rates = {}
-    with _threads(threads):
+    with torch_threads(threads):
         for piece, share in shares.items():
             how = {"seconds": seconds * share / sum(shares.values()), "pieces": PIECES_OF_BATCH.get(piece, 1)}
             run = _runner(piece, subject, _network(subject, dataset, device), folded)
@@ -236,16 +235,6 @@ def _now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _network(subject: Subject, dataset: Dataset, device: torch.device) -> nn.Module:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bat_dist.config import UserError
-from bat_dist.orchestration.private_ray import wants_private
+from bat_dist.orchestration.private_ray import prepare_environment, wants_private
 from bat_dist.orchestration.session import ray_session
 
+NICENESS = "RAY_worker_niceness"
 PRIVATE = """
 import ipaddress, os
 os.environ.pop("RAY_AUTH_TOKEN", None)
@@ -71,3 +72,18 @@ def test_where_a_machine_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.1:6379")
     assert not wants_private(None)
+
+
+def test_workers_of_a_private_ray_have_the_priority_of_the_driver(ray_cluster: None) -> None:
+    import ray
+
+    assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
+def test_a_niceness_of_the_users_own_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+    for name in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_SCHEDULER_EVENTS"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv(NICENESS, "7")
+    prepare_environment("local")
+    assert os.environ[NICENESS] == "7"

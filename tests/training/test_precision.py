@@ -1,27 +1,92 @@
-"""Where bf16 is emulated the user is told; where it is not, or was not asked for, nobody is."""
+"""Which hardware has bf16, what auto makes of it, and who is told that it is emulated."""
 
 import logging
+import socket
 
 import pytest
 import torch
 
 from bat_dist.training import precision
-from bat_dist.training.precision import warn_if_emulated
+from bat_dist.training.precision import Hardware, choose_precision, this_hardware
+
+HERE = socket.gethostname()
+NEW, OLD = Hardware("a", "CPU", has_bf16=True), Hardware("b", "CPU", has_bf16=False)
+
+
+@pytest.fixture
+def x86(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """A CPU of this machine's kind, with AVX-512 and its bf16 instructions; limits are to be set by the test."""
+    found: dict[str, object] = {"architecture": "x86_64", "avx512_f": True, "avx512_bf16": True}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def test_a_cpu_with_the_instructions_has_bf16(x86: dict[str, object]) -> None:
+    assert this_hardware() == Hardware(HERE, "CPU", has_bf16=True)
+
+
+def test_avx512_without_the_instructions_has_none(x86: dict[str, object]) -> None:
+    x86["avx512_bf16"] = False
+    assert not this_hardware().has_bf16
+
+
+def test_amx_and_arm_have_instructions_of_their_own(x86: dict[str, object]) -> None:
+    x86.update(avx512_bf16=False, amx_bf16=True)
+    assert this_hardware().has_bf16
+    x86.clear()
+    x86.update(architecture="aarch64", bf16=True)
+    assert this_hardware().has_bf16
+    x86.update(bf16=False)
+    assert not this_hardware().has_bf16
 
 
 @pytest.mark.parametrize(
-    ("asked", "capability", "device", "warned"),
+    ("isa", "has"),
+    [("AVX2", False), ("avx512_core_vnni", False), ("AVX512_CORE_BF16", True), ("AVX512_CORE_AMX", True), ("ALL", True)],
+)
+def test_what_onednn_may_not_use_is_not_there(
+    x86: dict[str, object], isa: str, has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    assert this_hardware().has_bf16 == has
+
+
+def test_what_pytorch_may_not_use_is_not_there(x86: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY=avx2 makes it
+    assert not this_hardware().has_bf16
+
+
+@pytest.mark.parametrize(("name", "capability", "has"), [("Tesla T4", (7, 5), False), ("NVIDIA A100", (8, 0), True)])
+def test_a_gpu_that_emulates_it_has_none(
+    name: str, capability: tuple[int, int], has: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although PyTorch says of both that it supports bf16."""
+    monkeypatch.setattr(precision, "default_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert this_hardware() == Hardware(HERE, name, has)
+
+
+@pytest.mark.parametrize(
+    ("asked", "workers", "chosen", "why", "warned"),
     [
-        ("bf16", "AVX2", "cpu", True),
-        ("bf16", "DEFAULT", "cpu", True),
-        ("bf16", "AVX512", "cpu", False),
-        ("bf16", "AVX2", "cuda", False),
-        ("fp32", "AVX2", "cpu", False),
+        ("auto", [NEW, NEW], "bf16", "every worker has bf16 instructions", False),
+        ("auto", [NEW, OLD], "fp32", "the CPU of b has no bf16 instructions", False),
+        ("auto", [Hardware(HERE, "CPU", has_bf16=False)], "fp32", "this CPU has no bf16 instructions", False),
+        ("auto", [Hardware(HERE, "CPU", has_bf16=True)], "bf16", "this CPU has bf16 instructions", False),
+        ("auto", [], "fp32", "no worker has said whether it has bf16 instructions", False),
+        ("bf16", [NEW, OLD], "bf16", "as asked for", True),
+        ("bf16", [NEW, NEW], "bf16", "as asked for", False),
+        ("fp32", [OLD], "fp32", "as asked for", False),
     ],
 )
-def test_emulated_bf16(asked, capability, device, warned, monkeypatch, caplog):
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(precision, "default_device", lambda: torch.device(device))
+def test_bf16_where_all_workers_have_it(asked, workers, chosen, why, warned, caplog) -> None:
     with caplog.at_level(logging.WARNING):
-        warn_if_emulated(asked)
-    assert ("--precision fp32" in caplog.text) == warned
+        assert choose_precision(asked, workers) == (chosen, why)
+    assert ("the CPU of b has no bf16 instructions; --precision fp32" in caplog.text) == warned

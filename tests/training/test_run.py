@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import io
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -323,9 +324,40 @@ def test_the_update_is_not_made_when_the_loss_is_not_finite(
 
 def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     run.begin(record(tmp_path, alpha=1.0))
+    (tmp_path / run.STATE).touch()  # an epoch is finished
     run.check_identity(record(tmp_path, alpha=1.0))
     with pytest.raises(UserError, match=r"alpha: 1\.0 in the store, 2\.0 now"):
         run.check_identity(record(tmp_path, alpha=2.0))
+
+
+def test_a_run_of_other_settings_that_finished_no_epoch_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.begin(record(tmp_path, alpha=1.0), threads=4)
+    (tmp_path / "last.safetensors").touch()
+    (tmp_path / "of_the_users_own.txt").touch()
+    run.check_identity(record(tmp_path, alpha=2.0))
+    with caplog.at_level(logging.INFO, "bat_dist"):
+        assert run.begin(record(tmp_path, alpha=2.0), threads=2)["threads"] == 2
+    assert "not one epoch is finished: it is replaced" in caplog.text
+    assert json.loads((tmp_path / run.RUN).read_text())["identity"]["alpha"] == 2.0
+    assert {path.name for path in tmp_path.iterdir()} == {run.RUN, "of_the_users_own.txt"}
+
+
+def test_a_run_goes_on_with_what_was_written_when_it_began(tmp_path: Path) -> None:
+    first = run.begin(record(tmp_path), threads=4, chosen={"arch": "tinynet (for 8x8 images)"})
+    (tmp_path / run.STATE).touch()
+    again = run.begin(record(tmp_path), threads=2)
+    assert [again[name] for name in ("threads", "chosen", "begun")] == [4, first["chosen"], first["begun"]]
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(tmp_path: Path) -> None:
+    run.begin(record(tmp_path))
+    (tmp_path / run.STATE).touch()
+    old = json.loads((tmp_path / run.RUN).read_text())
+    del old["threads"]
+    (tmp_path / run.RUN).write_text(json.dumps(old))
+    assert run.begin(record(tmp_path), threads=3)["threads"] == 3
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path, material: Material) -> None:
