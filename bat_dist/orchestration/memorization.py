@@ -19,10 +19,13 @@ from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.training.loop import NonFiniteLoss
 from bat_dist.training.precision import default_device, warn_if_emulated
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
+
+VERB = "memorize"
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
         RowStore.open, place, fields=job.fields, identity=_identity(job.settings, dataset), num_rows=job.num_rows
     )
     if RowStore.existing(place) and (store := opened()).status().complete[: job.num_rows].all():
+        note_settings(folder, VERB, settings)
         return store, Filled(job.num_rows, 0, (), {}, 0.0)
     heart = Heartbeat(folder, job.what, total=job.num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
@@ -128,6 +132,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
         warn_if_emulated(settings.precision)
         store = opened()
+        note_settings(folder, VERB, settings)
         filled = fill_rows(
             store,
             folder,

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import ray
 
-from bat_dist.config import RunError, UserError, differences, dump_yaml, to_dict
+from bat_dist.config import RunError, UserError, differences, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.orchestration.evaluation import evaluate_here
+from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.nodes import Terms, job_session
-from bat_dist.orchestration.pace import progress
+from bat_dist.orchestration.pace import Shown, progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
 from bat_dist.orchestration.reproduce_settings import SCORES, ReproduceSettings, Run
 from bat_dist.orchestration.resources import worker_resources
@@ -27,15 +28,17 @@ from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
 from bat_dist.results.rows import flat
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import provenance
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.scores import read_test_subsets
 from bat_dist.sweep.record import FAILURE, note_failure
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
 
 TRAIN = "train"
 TYPICALITY = "typicality.npz"
 _WHAT = "runs"  # the units are called, in metrics
+RUNS_AND_EVALUATIONS = "trainings and evaluations"  # and for people
 _HOW = (  # settings of `train` and `memorize` that decide no result
     *("out", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
@@ -111,6 +114,7 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings) ->
         about = {"label": run.row, "seed": run.seed, "training": run.training, "evaluations": evaluations}
         runs[run.row, run.seed] = about
     folder.create()
+    note_settings(folder, "reproduce", settings)
     document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
     folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), **provenance()})
 
@@ -147,20 +151,36 @@ def _train_and_evaluate(
     tasks = _tasks(folder, settings)
     total = len(list(settings.runs())) * (1 + len(settings.which))
     done = total - len(tasks) - sum(len(settings.which) for task in tasks if task.what == TRAIN)
-    log.info("%d of %d trainings and evaluations are there", done, total)
-    failed: dict[str, str] = {}
+    log.info("%d of %d %s are there", done, total, RUNS_AND_EVALUATIONS)
     if not tasks:
-        return failed
+        return {}
+    with Heartbeat(folder, RUNS_AND_EVALUATIONS, total=total) as heart:
+        heart.begin(done=done)
+        with progress(RUNS_AND_EVALUATIONS, total=total, done=done, heart=heart) as shown:
+            return _work_off(folder, dataset, settings, reports, terms, tasks, shown)
+
+
+def _work_off(
+    folder: Folder,
+    dataset: Dataset,
+    settings: ReproduceSettings,
+    reports: Reports,
+    terms: Terms,
+    tasks: Sequence[Task],
+    shown: Shown,
+) -> dict[str, str]:
+    """Have the tasks done, and the evaluations that come up on the way; what failed, by task."""
+    failed: dict[str, str] = {}
     if settings.training(tasks[0].run).num_workers:  # data-parallel: a run at a time takes all the room
-        tasks = _train_one_by_one(folder, dataset, settings, reports, tasks, failed)
+        tasks = _train_one_by_one(folder, dataset, settings, reports, tasks, failed, shown)
     queue = deque(tasks)
     resources = worker_resources(
         settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
     )
     how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
     how |= {"what": _WHAT, "give_up_on": (UserError, RunError, ValueError)}
-    units = run_units(queue, build, [ray.put(dataset), settings, reports], **how)
-    with progress("trainings and evaluations", total=total, done=done) as tick, closing(units) as outcomes:
+    units = run_units(queue, build, [ray.put(dataset), settings, reports], **how, watch=shown.watch)
+    with closing(units) as outcomes:
         for outcome in outcomes:
             task: Task = outcome.unit
             place = folder / task.place
@@ -171,7 +191,7 @@ def _train_and_evaluate(
                 place.remove(FAILURE)
                 if task.what == TRAIN:
                     queue.extend(_evaluations(folder, settings, task.run))
-            tick(len(failed), total=total)
+            shown.step(failed=len(failed))
     return failed
 
 
@@ -213,6 +233,7 @@ def _train_one_by_one(
     reports: Reports,
     tasks: Sequence[Task],
     failed: dict[str, str],
+    shown: Shown,
 ) -> list[Task]:
     """Data-parallel trainings, by this process; returns what is left to do."""
     left: list[Task] = []
@@ -226,6 +247,7 @@ def _train_one_by_one(
         except (RunError, UserError) as error:
             failed[str(task)] = str(error)
             _note(folder / task.place, task, str(error))
+        shown.step(failed=len(failed))
     return left
 
 
@@ -243,7 +265,7 @@ def build(dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Wo
 
 
 def _train(dataset: Dataset, asked: TrainSettings, reports: Reports) -> None:
-    summary = carry_out(make_plan(dataset, asked), asked, config=dump_yaml(asked))
+    summary = carry_out(make_plan(dataset, asked), asked)
     folder = Folder(asked.out)
     reports.training(folder, summary, training_run.read_history(folder))
 

@@ -13,7 +13,7 @@ from bat_dist.orchestration.pool import Failed, Work, run_units
 from bat_dist.orchestration.resources import Resources
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
-from bat_dist.storage.status import failure_name
+from bat_dist.storage.status import counted, failure_name
 from bat_dist.storage.unit_log import append_log, log_name
 
 log = logging.getLogger(__name__)
@@ -58,9 +58,9 @@ def fill_rows(
     kept = num_rows - len(missing)
     heart.begin(done=kept)
     how = {"resources": resources, "num_workers": num_workers, "give_up_on": give_up_on}
-    with progress(what, total=num_rows, done=kept) as tick:
+    with progress(what, total=num_rows, done=kept, heart=heart) as shown:
         for outcome in run_units(
-            missing, build, args, **how, what=what, expected_source=expected_source, watch=heart.watch
+            missing, build, args, **how, what=what, expected_source=expected_source, watch=shown.watch
         ):
             row = outcome.unit
             if isinstance(outcome, Failed):
@@ -70,8 +70,7 @@ def fill_rows(
                 store.write(row, outcome.row)
                 folder.remove(failure_name(what, row))
             append_log(folder, what, row, outcome.records)
-            heart.step(failed=len(failed))
-            tick(len(failed))
+            shown.step(failed=len(failed))
     return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
 
 
@@ -92,4 +91,4 @@ def note_failure(folder: Folder, what: str, row: int, outcome: Failed) -> None:
     """Write down in the result folder's `failed/` why a row was given up."""
     note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
     folder.write_json(failure_name(what, row), note)
-    log.error("%s %d failed after %d attempt(s): %s", what, row, outcome.attempts, outcome.reason)
+    log.error("%s %d failed after %s: %s", what, row, counted(outcome.attempts, "attempt"), outcome.reason)

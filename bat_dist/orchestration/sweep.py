@@ -26,19 +26,21 @@ from bat_dist.orchestration.training import make_plan, ray_storage, scores_of
 from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command
+from bat_dist.storage.recorded import note_settings
 from bat_dist.sweep.proposals import Proposals
 from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, read_outcome
 from bat_dist.sweep.results import goal_values
 from bat_dist.sweep.space import Point, without_repetition
+from bat_dist.training.files import read_history
 from bat_dist.training.precision import warn_if_emulated
-from bat_dist.training.run import read_history
 from bat_dist.training.score_file import TrainingScores
 
 log = logging.getLogger(__name__)
 
+VERB = "tune"
 WHAT = "runs"  # the units are called, in the driver's sign of life
 NOT_IDENTITY = (  # settings of `train` that decide nothing of a run's result, or are known otherwise
-    *("out", "seed", "scores", "data_dir", "download", "loader", "track"),
+    *("out", "seed", "scores", "data_dir", "download", "loader", "track", "status"),
     *("ray_address", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
 )
 
@@ -137,6 +139,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
     go_on = ("waiting", "unfinished", "failed", "diverged", *(("stopped",) if settings.scheduler == "none" else ()))
     missing = [run for run, outcome in known.items() if outcome.state in go_on]
     if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
+        note_settings(folder, VERB, settings)
         log.info("%s holds this sweep, all %d runs at their end", folder, len(known))
         return sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
@@ -151,6 +154,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
         )
         warn_if_emulated(sweep.example.precision)
         sweep.record.add(settings.known_points, to_dict(settings))
+        note_settings(folder, VERB, settings)
         shared = Shared(
             settings, folder.absolute_location, ray.put(sweep.dataset), sweep.scores, terms.source, command()
         )

@@ -9,7 +9,7 @@ import ray
 import torch
 from ray import tune
 
-from bat_dist.config import RunError, UserError, dump_yaml
+from bat_dist.config import RunError, UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.orchestration.settings import TrainSettings
 from bat_dist.orchestration.training import carry_out, make_plan
@@ -68,7 +68,7 @@ def train_run(config: dict[str, Any], *, shared: Shared) -> None:
     torch.set_num_threads(asked.cpus_per_worker)
     try:
         plan = make_plan(ray.get(shared.dataset), asked, find_scores=shared.find_scores)
-        summary = carry_out(plan, asked, config=dump_yaml(asked), on_epoch=_tell_tune, dataset_ref=shared.dataset)
+        summary = carry_out(plan, asked, on_epoch=_tell_tune, dataset_ref=shared.dataset)
     except Exception as error:
         note_failure(place, in_words(error), traceback.format_exc())
         raise

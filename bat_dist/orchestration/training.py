@@ -3,8 +3,11 @@
 import dataclasses
 import logging
 import math
+import os
 import secrets
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +22,14 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
+from bat_dist.orchestration.heartbeat import Heartbeat
+from bat_dist.orchestration.running import Running
 from bat_dist.orchestration.settings import TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
-from bat_dist.training import run
+from bat_dist.storage.recorded import TRAIN, note_settings
+from bat_dist.storage.status import counted
+from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.precision import default_device, warn_if_emulated
 from bat_dist.training.run import Material, Record, TrainingSettings
@@ -33,6 +40,7 @@ from bat_dist.training.world import World
 
 log = logging.getLogger(__name__)
 
+EPOCHS = "epochs"  # the units are called, in the driver's sign of life
 FOLLOW_SECONDS = 1.0
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
@@ -146,11 +154,10 @@ def carry_out(
     plan: Plan,
     asked: TrainSettings,
     *,
-    config: str,
     on_epoch: OnEpoch = lambda row: None,
     dataset_ref: Any = None,
 ) -> dict[str, Any]:
-    """Train, or go on, or find that it is done; returns the run's summary.  config: what is kept as `config.yaml`.
+    """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
     dataset_ref: Ray's reference to the plan's dataset, if it has one already.
@@ -158,23 +165,42 @@ def carry_out(
     """
     record = plan.record
     run.check_identity(record)
-    if run.finished(record.folder):
+    if files.finished(record.folder):
         log.info("%s holds this run, trained to its end", record.folder)
-        return record.folder.read_json(run.RUN)
+        return record.folder.read_json(files.RUN)
     warn_if_emulated(asked.precision)
-    if record.folder.exists(run.STATE):
-        load_tensors(record.folder, run.STATE)  # a damaged one is better found here than by each worker
-    with _room(asked, record.folder) as worker:
+    if record.folder.exists(files.STATE):
+        load_tensors(record.folder, files.STATE)  # a damaged one is better found here than by each worker
+    heart = Heartbeat(record.folder, EPOCHS, total=plan.settings.recipe.epochs)
+    with heart, _room(asked, record.folder) as worker:
         run.begin(record)
-        record.folder.write("config.yaml", config.encode())
+        note_settings(record.folder, TRAIN, asked)
+        told = _told(plan, asked, heart, on_epoch)
         try:
             if asked.num_workers:
-                history = _train_on_ray(plan, asked, worker, on_epoch, dataset_ref)
+                history = _train_on_ray(plan, asked, worker, told, dataset_ref)
             else:
-                history = _train_here(plan, asked, on_epoch)
+                history = _train_here(plan, asked, told)
         except NonFiniteBatch as error:
-            raise RunError(f"{error} (its samples are named in {record.folder}/{run.NON_FINITE})") from None
+            raise RunError(f"{error} (its samples are named in {record.folder}/{files.NON_FINITE})") from None
     return run.finish(record, plan.settings, history)
+
+
+def _told(plan: Plan, asked: TrainSettings, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
+    """The function for the end of each epoch, which tells the driver's sign of life too."""
+    done = len(files.read_history(plan.record.folder))
+    now, since = done + 1, time.monotonic()
+    place = counted(asked.num_workers, "worker") if asked.num_workers else socket.gethostname()
+
+    def told(row: Mapping[str, Any]) -> None:
+        nonlocal now, since
+        now, since = row["epoch"] + 1, time.monotonic()
+        heart.step(failed=0)
+        on_epoch(row)
+
+    heart.begin(done=done)
+    heart.watch(lambda: [Running(now, place, os.getpid(), time.monotonic() - since)])
+    return told
 
 
 def _train_here(plan: Plan, asked: TrainSettings, on_epoch: OnEpoch) -> list[dict[str, Any]]:
@@ -291,7 +317,7 @@ def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
 def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
     """Log and tell the epochs that appear in the folder's history while the block runs."""
     folder = plan.record.folder
-    done, stop = len(run.read_history(folder)), threading.Event()
+    done, stop = len(files.read_history(folder)), threading.Event()
 
     def follow() -> None:
         seen = done
@@ -299,12 +325,12 @@ def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
         while not ending:
             ending = stop.wait(FOLLOW_SECONDS)  # and one last look
             try:
-                rows = run.read_history(folder)
+                rows = files.read_history(folder)
             except Exception as error:  # of any file system; the training has its own word on it
                 log.warning("%s cannot be read: %s", folder, error)
                 continue
             for row in rows[seen:]:
-                log.info(run.epoch_line(row, plan.settings.recipe.epochs))
+                log.info(files.epoch_line(row, plan.settings.recipe.epochs))
                 on_epoch(row)
             seen = max(seen, len(rows))
 

@@ -63,18 +63,21 @@ def report_sweep(
     return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
 
 
-def describe_sweep(folder: Folder, *, metric: tuple[str, ...], which: str) -> str:
-    """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none."""
+def describe_sweep(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> str:
+    """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none.
+
+    metric, which: what points are chosen by, the sweep's own if not said.
+    """
     results = read_results(folder, metric=metric, which=which)
     return "\n".join([*describe_driver(folder, {}), *in_words(results, {}, num_val=0)])
 
 
-def read_results(folder: Folder, *, metric: tuple[str, ...], which: str) -> Results:
-    """What a sweep's folder holds.  Raises UserError if it holds none."""
+def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> Results:
+    """What a sweep's folder holds; the arguments are as for `describe_sweep`.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
-    seeds = sweep["asked"]["seeds"]
-    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in seeds]
-    return summarize(outcomes, metric=metric, which=which)
+    asked = sweep["asked"]
+    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in asked["seeds"]]
+    return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
 
 
 def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, num_val: int) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""What a result folder of `memorize` holds, and whether a driver is at work on it, in words, from its files alone."""
+"""What a result folder holds, and whether a driver is at work on it, in words, from its files alone.
+
+`describe` is of a folder of `memorize`; `training.status` and `results.status` are of others.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -50,9 +53,16 @@ def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: st
 
 
 def describe_driver(
-    folder: Folder, status: Mapping[str, RowStatus], clock: Callable[[], float] = time.time
+    folder: Folder,
+    status: Mapping[str, RowStatus],
+    clock: Callable[[], float] = time.time,
+    *,
+    is_complete: bool = False,
 ) -> Iterable[str]:
-    """Is one at work there, on what, or how did it end?  status: of the stores that it may have filled."""
+    """Is one at work there, on what, or how did it end?
+
+    status: of the stores that it may have filled. is_complete: all that it was to do is there.
+    """
     if not folder.exists(PROGRESS):  # a folder of an older version, or of imported scores
         return ()
     try:
@@ -61,7 +71,7 @@ def describe_driver(
         if progress["state"] == "running" and age <= SILENT:
             return list(_at_work(progress, age))
         there = status.get(progress["what"])
-        complete = there is not None and bool(there.complete[: progress["total"]].all())
+        complete = is_complete or (there is not None and bool(there.complete[: progress["total"]].all()))
         return [f"not running: {_last_word(progress, ago(age), complete=complete)}"]
     except (UserError, LookupError, TypeError, ValueError) as error:
         return [f"{PROGRESS} is not as a driver writes it ({error}): nothing is known of the driver"]
@@ -104,6 +114,11 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
             since = f"no sign of life from {driver} since {progress['written']} ({when})"
             return f"{since}: it was killed or its machine was lost; {GO_ON}"
     raise ValueError(f"state {progress['state']!r}")
+
+
+def counted(number: float, name: str) -> str:
+    """`1 CPU`, `2 CPUs`."""
+    return f"{number:,g} {name}" + "s" * (number != 1) if number < 1e6 else f"{number:,.0f} {name}s"
 
 
 def ago(seconds: float) -> str:

@@ -13,7 +13,7 @@ from bat_dist.config import UserError, differences
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 from bat_dist.sweep.space import Point, point_name, without_repetition
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training_run
 
 SWEEP, FAILURE, STOPPED, RUNS = "sweep.json", "failure.json", "stopped.json", "runs"
 MAX_REASON = 500  # characters
