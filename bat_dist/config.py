@@ -382,6 +382,17 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{found[0]}?" if found else ""
 
 
+def counted(number: float, name: str, plural: str = "") -> str:
+    """`1 CPU`, `2 CPUs`, `1,000 trials`."""
+    digits = f"{number:,}" if isinstance(number, int) or number == int(number) else f"{number:g}"
+    return f"{digits.removesuffix('.0')} {name if number == 1 else plural or name + 's'}"
+
+
+def one_of(what: str) -> str:
+    """What one of many is called: `trials` is `trial`."""
+    return what.removesuffix("s")
+
+
 class _Setting:
     """One field of a settings class, as the command line and YAML see it."""
 

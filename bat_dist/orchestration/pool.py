@@ -327,8 +327,8 @@ class _Pool:
             self.waiting_since = now
         elif now - self.waiting_since > WAITING_INTERVAL:
             self.waiting_since = now
-            wish = f"{self.job.resources.cpus} CPUs and {self.job.resources.gpus:g} GPUs"
-            log.warning("no worker yet: starting, or waiting for %s among %s", wish, describe_resources())
+            wish = self.job.resources.in_words
+            log.warning("waiting for a worker with %s; the cluster has %s", wish, describe_resources())
 
 
 def _machine_lost(error: rx.RayError, place: Place) -> bool:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.config import counted, one_of
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.pace import progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
 from bat_dist.orchestration.resources import Resources
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
-from bat_dist.storage.status import counted, failure_name
+from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log, log_name
 
 log = logging.getLogger(__name__)
@@ -79,11 +80,9 @@ def conclude(filled: Filled, what: str) -> int:
     if not filled.failed:
         return 0
     for row, reason in sorted(filled.failed.items()):
-        print(f"{what} {row} failed: {reason} (its log: {log_name(what, row)})", file=sys.stderr)
-    print(
-        f"{len(filled.failed)} {what} failed; the same command tries them again and keeps the others",
-        file=sys.stderr,
-    )
+        print(f"{one_of(what)} {row} failed: {reason} (its log: {log_name(what, row)})", file=sys.stderr)
+    many = counted(len(filled.failed), one_of(what))
+    print(f"{many} failed; the same command tries again and keeps the others", file=sys.stderr)
     return 1
 
 
@@ -91,4 +90,4 @@ def note_failure(folder: Folder, what: str, row: int, outcome: Failed) -> None:
     """Write down in the result folder's `failed/` why a row was given up."""
     note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
     folder.write_json(failure_name(what, row), note)
-    log.error("%s %d failed after %s: %s", what, row, counted(outcome.attempts, "attempt"), outcome.reason)
+    log.error("%s %d failed after %s: %s", one_of(what), row, counted(outcome.attempts, "attempt"), outcome.reason)

@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from bat_dist.config import RunError, to_dict
+from bat_dist.config import RunError, counted, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.nodes import job_session
@@ -140,7 +140,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
     missing = [run for run, outcome in known.items() if outcome.state in go_on]
     if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
         note_settings(folder, VERB, settings)
-        log.info("%s holds this sweep, all %d runs at their end", folder, len(known))
+        log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
         return sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
     heart = Heartbeat(folder, WHAT, total=total)
@@ -176,6 +176,7 @@ def carry_out_sweep(sweep: Sweep) -> list[Outcome]:
 
             ears = Ears(queue, folder, asha.stopped if asha else set(), display.epoch, on_end)
             heart.watch(ears.running)
+            display.watch(ears.running)
             _tune(sweep, shared, queue, asha, ears, resources.bundle)
     outcomes = sweep.outcomes()
     if all(outcome.state == "waiting" for outcome in outcomes):

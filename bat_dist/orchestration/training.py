@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bat_dist.config import RunError, UserError, to_dict
+from bat_dist.config import RunError, UserError, counted, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.mini_batch import Attack
@@ -28,7 +28,6 @@ from bat_dist.orchestration.settings import TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
-from bat_dist.storage.status import counted
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.precision import default_device, warn_if_emulated
@@ -130,8 +129,8 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
     size, workers = asked.training.batch_size, max(1, asked.num_workers)
     if not batch_sizes(len(held.train), size, workers):
         raise ValueError(
-            f"{len(held.train)} training samples are too few for {workers} workers: each needs two at least; "
-            "lower num_workers"
+            f"{counted(len(held.train), 'training sample')} are too few for {counted(workers, 'worker')}: "
+            "each needs two at least; lower num_workers"
         )
     if asked.method != "bat" or scores is None or asked.beta == 0:
         return

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bat_dist.config import counted
 from bat_dist.reporting import sweep_charts as charts
 from bat_dist.reporting.page import embedded_png, page_template
 from bat_dist.reporting.style import save
@@ -56,7 +57,7 @@ def report_sweep(
         **origin,
     }
     folder.write_json(SUMMARY, summary)
-    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {len(results.points)} points"
+    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {counted(len(results.points), 'point')}"
     pngs = _write_figures(folder, results, title, about["num_val"])
     page = _page(title, results, lines, points, runs, pngs, origin, about)
     folder.write(PAGE, page.encode())
@@ -84,7 +85,7 @@ def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]
     """A few lines for the terminal, and the head of the page."""
     states = [outcome.state for outcome in results.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    yield f"{len(results.points)} points, {len(states)} runs: {counts}"
+    yield f"{counted(len(results.points), 'point')}, {counted(len(states), 'run')}: {counts}"
     for outcome in results.outcomes:
         if outcome.state in ("failed", "diverged"):
             yield f"  {outcome.run} {outcome.state}: {outcome.reason}"
@@ -150,7 +151,8 @@ def _on_test(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]
             values = f"{row['mean']:.1%}" + (f" ± {row['image_se']:.1%}" if row["seeds"] else "")
             parts.append(f"{row['attack']} {values}")
         mark = " (PGD-AT)" if name == results.reference else ""
-        yield f"  {name}{mark}: {', '.join(parts)} (mean of {rows[0]['seeds']} seeds, ± standard error over images)"
+        seeds = counted(rows[0]["seeds"], "seed")
+        yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
 
 
 def _by_point(tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

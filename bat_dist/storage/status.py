@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bat_dist.config import UserError
+from bat_dist.config import UserError, one_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
@@ -48,7 +48,7 @@ def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: st
         yield f"  damaged, to be run again: {', '.join(map(str, status.damaged))}"
     for row, reason in failures(folder, what).items():
         known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
-        yield f"  {what} {row} failed: {reason}{known}"
+        yield f"  {one_of(what)} {row} failed: {reason}{known}"
     yield "  " + ", ".join(f"{key}={value}" for key, value in store.identity.items())
 
 
@@ -101,24 +101,20 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
     """How a driver that is not at work ended.  complete: all that it was to do is in the store."""
     what, total, failed = progress["what"], progress["total"], progress["failed"]
     driver = f"driver {progress['pid']} on {progress['host']}"
+    everything = f"all {total:,} {what}" if total > 1 else f"all {what}"
     match progress["state"]:
         case "done":
-            return f"{driver} ended {when}, all {total:,} {what} done"
+            return f"{driver} ended {when}, {everything} done"
         case "incomplete":
             return f"{driver} ended {when}, {failed:,} of {total:,} {what} failed; the same command tries them again"
         case "stopped":
             return f"{driver} was stopped {when} ({progress['reason']}); {GO_ON}"
         case "running" if complete:
-            return f"{driver} gave its last sign of life {when}, and all {total:,} {what} are done"
+            return f"{driver} gave its last sign of life {when}, and {everything} are done"
         case "running":
             since = f"no sign of life from {driver} since {progress['written']} ({when})"
             return f"{since}: it was killed or its machine was lost; {GO_ON}"
     raise ValueError(f"state {progress['state']!r}")
-
-
-def counted(number: float, name: str) -> str:
-    """`1 CPU`, `2 CPUs`."""
-    return f"{number:,g} {name}" + "s" * (number != 1) if number < 1e6 else f"{number:,.0f} {name}s"
 
 
 def ago(seconds: float) -> str:
