@@ -1,4 +1,6 @@
-"""Typed settings: defaults < YAML file < command line; every error at once, each with the nearest valid name.
+"""Typed settings: defaults < what folders know < YAML file < command line.
+
+Every error at once, each with the nearest valid name.
 
 A settings class is a frozen dataclass whose fields say what they mean and what they may be::
 
@@ -29,14 +31,17 @@ import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+log = logging.getLogger(__name__)
+
 S = TypeVar("S")
+COMMAND_LINE = "command line"
 _Lines = list[tuple[str, Any, str]]  # name, value and place of each line of a file
 _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"} | {
     "array": "a list",
@@ -84,35 +89,158 @@ class Group:
     title: str
 
 
+class Given(NamedTuple):
+    """A setting's value, and where it stands: `command line`, `x.yaml line 3`, `runs/bat/config.yaml`."""
+
+    value: Any
+    where: str
+
+
+Known = Callable[[Mapping[str, Given]], Mapping[str, Given]]
+
+
 def parse(
-    settings_class: Callable[..., S], argv: Sequence[str] | None = None, *, prog: str, description: str = ""
+    settings_class: Callable[..., S],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    description: str = "",
+    known: Known | None = None,
 ) -> tuple[S, dict[str, str]]:
     """The settings, and where each given one came from (`command line`, `x.yaml line 3`).
 
     A value on the command line replaces the file's unseen; `none` there means None where None is allowed.
+    known: is asked, with what was given, for values that folders know already. They stand above the defaults and below
+    all that is given, in a block of YAML key by key; a line of the log says which were taken. It may raise UserError.
     Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
     """
     settings = _settings(settings_class)
-    typed, unknown = _read_command_line(settings, sys.argv[1:] if argv is None else argv, prog, description)
+    read = _read(settings, sys.argv[1:] if argv is None else argv, prog, description)
+    errors, taken, found = read.errors, dict[str, Given](), dict[str, Given]()
+    try:
+        found = dict(known(read.given)) if known and read.is_readable else {}
+    except UserError as error:
+        errors.append(str(error))
+        read.is_readable = False
+    taken, unfit = _taken(settings, found, read.given)
+    errors += _of_each(settings, {**unfit, **read.unfit}, known={*read.given, *found} if read.is_readable else settings)
+    values = {name: one.value for name, one in read.given.items()}
+    for name, one in taken.items():
+        values[name] = one.value | values[name] if name in values else one.value
+    said = _in_words(settings, taken)
+    try:
+        made = _made(settings_class, values, errors)
+    except ConfigError as error:
+        raise error if errors else ConfigError([*error.errors, *said]) from error.__cause__
+    for line in said:
+        log.info(line)
+    return made, {name: one.where for name, one in (taken | read.given).items()}
+
+
+def status_asked(
+    settings_class: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str = ""
+) -> dict[str, Any] | None:
+    """What was given, if `status` was: then nothing is required but `out`.  None if it was not, for `parse`.
+
+    Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
+    """
+    settings = _settings(settings_class)
+    read = _read(settings, argv, prog, description)
+    if "status" not in read.given or not read.given["status"].value:
+        return None
+    only_out = {name: setting for name, setting in settings.items() if name == "out" or name in read.unfit}
+    errors = read.errors + _of_each(only_out, read.unfit, known=read.given if read.is_readable else settings)
+    if errors:
+        raise ConfigError(errors)
+    return {name: one.value for name, one in read.given.items()}
+
+
+def help_text(settings_class: Callable[..., Any], *, prog: str, description: str, without: Iterable[str] = ()) -> str:
+    """What `--help` prints, but for the settings that are named."""
+    settings = {name: s for name, s in _settings(settings_class).items() if name not in set(without)}
+    return _parser(settings, prog, description).format_help()
+
+
+def names_of_group(settings_class: Callable[..., Any], title: str) -> frozenset[str]:
+    """The settings that `--help` lists under a heading."""
+    return frozenset(s.name for s in _settings(settings_class).values() if s.group == title)
+
+
+@dataclasses.dataclass
+class _Read:
+    """What the user wrote.  unfit: by setting, why it cannot be read.  is_readable: no file was refused."""
+
+    given: dict[str, Given]
+    unfit: dict[str, str]
+    errors: list[str]
+    is_readable: bool
+
+
+def _read(settings: "dict[str, _Setting]", argv: Sequence[str], prog: str, description: str) -> _Read:
+    """What command line and file give."""
+    typed, unknown = _read_command_line(settings, argv, prog, description)
     try:
         lines, unreadable = _read_files(typed.pop("config", [])), []
     except ConfigError as error:
         lines, unreadable = [], error.errors
     filed, strange = _known(settings, lines)
-    given = filed | {name: (words, "command line") for name, words in typed.items()}
-    errors, values = unknown + unreadable + strange, {}
+    given, unfit = dict[str, Given](), dict[str, str]()
     for setting in settings.values():
-        if setting.name in given:
-            raw, where = given[setting.name]
-            try:
-                values[setting.name] = setting.read(raw, is_words=setting.name in typed)
-                if setting.is_mapping and setting.name in typed and setting.name in filed:
-                    values[setting.name] = setting.read(filed[setting.name][0], is_words=False) | values[setting.name]
-            except UserError as error:
-                errors.append(f"{error} ({where})")
-        elif setting.required and not unreadable:
-            errors.append(f"{setting.name} is required: --{setting.name} {setting.metavar}{setting.note}")
-    return _made(settings_class, values, errors), {name: where for name, (_, where) in given.items()}
+        name = setting.name
+        if name not in typed and name not in filed:
+            continue
+        raw, where = (typed[name], COMMAND_LINE) if name in typed else filed[name]
+        try:
+            value = setting.read(raw, is_words=name in typed)
+            if setting.is_mapping and name in typed and name in filed:
+                value = setting.read(filed[name][0], is_words=False) | value
+                where = f"{filed[name][1]} and {COMMAND_LINE}"
+            given[name] = Given(value, where)
+        except UserError as error:
+            unfit[name] = f"{error} ({where})"
+    return _Read(given, unfit, unknown + unreadable + strange, not unreadable)
+
+
+def _of_each(settings: "dict[str, _Setting]", unfit: Mapping[str, str], *, known: Container[str]) -> list[str]:
+    """What is wrong with a setting's value, or that a required one has none."""
+    return [
+        unfit.get(s.name) or f"{s.name} is required: --{s.name} {s.metavar}{s.note}"
+        for s in settings.values()
+        if s.name in unfit or (s.required and s.name not in known)
+    ]
+
+
+def _taken(
+    settings: "dict[str, _Setting]", found: Mapping[str, Given], given: Mapping[str, Given]
+) -> tuple[dict[str, Given], dict[str, str]]:
+    """Of what folders know what was not given (of a mapping: the keys that were not), and what of it cannot be."""
+    taken, unfit = dict[str, Given](), dict[str, str]()
+    for name, (raw, where) in found.items():
+        if name not in settings:
+            log.debug("%s: %s is no setting here", where, name)
+            continue
+        if name in given and not settings[name].is_mapping:
+            continue
+        try:
+            value = settings[name].read(raw, is_words=False)
+        except UserError as error:
+            unfit[name] = f"{error} ({where}): give --{name}"
+            continue
+        if name in given:
+            value = {key: item for key, item in value.items() if key not in given[name].value}
+        taken[name] = Given(value, where)
+    return taken, unfit
+
+
+def _in_words(settings: "dict[str, _Setting]", taken: Mapping[str, Given]) -> list[str]:
+    """`from runs/bat/config.yaml: dataset digits, num_train 300`: a line a place, without what are defaults anyway."""
+    lines: dict[str, list[str]] = {}
+    for name, (value, where) in taken.items():
+        if value == settings[name].default or (settings[name].is_mapping and not value):
+            continue
+        shown = " ".join(f"{key}={_shown(item)}" for key, item in value.items()) if isinstance(value, dict) else None
+        lines.setdefault(where, []).append(f"{name} {shown or _shown(_plain(value))}")
+    return [f"from {where}: {', '.join(parts)}" for where, parts in lines.items()]
 
 
 def from_dict(settings_class: Callable[..., S], given: Mapping[str, Any], where: str) -> S:
@@ -253,6 +381,17 @@ def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
     """`; did you mean X?`, or nothing where nothing is near.  The prefix (`--`) is shown but not compared."""
     found = difflib.get_close_matches(name, list(valid), n=1)
     return f"; did you mean {prefix}{found[0]}?" if found else ""
+
+
+def counted(number: float, name: str, plural: str = "") -> str:
+    """`1 CPU`, `2 CPUs`, `1,000 trials`."""
+    digits = f"{number:,}" if isinstance(number, int) or number == int(number) else f"{number:g}"
+    return f"{digits.removesuffix('.0')} {name if number == 1 else plural or name + 's'}"
+
+
+def one_of(what: str) -> str:
+    """What one of many is called: `trials` is `trial`."""
+    return what.removesuffix("s")
 
 
 class _Setting:

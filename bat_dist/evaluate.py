@@ -21,11 +21,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, to_dict
+    from bat_dist.config import parse, status_asked, to_dict
+    from bat_dist.orchestration.known import of_evaluate, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import EvaluateSettings
 
-    settings, _ = parse(EvaluateSettings, argv, prog="bat-dist evaluate", description=DESCRIPTION)
+    about = {"prog": "bat-dist evaluate", "description": DESCRIPTION}
+    if asked := status_asked(EvaluateSettings, argv, **about):
+        from bat_dist.results.status import describe_evaluation
+        from bat_dist.storage.files import Folder
+
+        print(describe_evaluation(Folder(asked["out"])))
+        return 0
+    settings, _ = parse(EvaluateSettings, argv, **about, known=of_evaluate(resumed("evaluate", EvaluateSettings)))
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset

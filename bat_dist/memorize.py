@@ -23,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _memorize(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, to_dict
+    from bat_dist.config import parse, status_asked, to_dict
+    from bat_dist.orchestration.known import resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import MemorizeSettings
 
-    settings, _ = parse(MemorizeSettings, argv, prog="bat-dist memorize", description=DESCRIPTION)
+    about = {"prog": "bat-dist memorize", "description": DESCRIPTION}
+    if asked := status_asked(MemorizeSettings, argv, **about):
+        from bat_dist.storage.files import Folder
+        from bat_dist.storage.status import describe
+
+        print(describe(Folder(asked["out"])))
+        return 0
+    settings, _ = parse(MemorizeSettings, argv, **about, known=resumed("memorize", MemorizeSettings))
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
@@ -36,12 +44,8 @@ def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.orchestration.scores import ensemble_scores, imported_scores, leave_out_scores
     from bat_dist.reporting.memorization import report_ensemble, report_leave_out
     from bat_dist.storage.files import Folder
-    from bat_dist.storage.status import describe
 
     folder = Folder(settings.out)
-    if settings.status:
-        print(describe(folder))
-        return 0
     dataset = load_dataset(settings.dataset, **settings.data)
     with folder.only_driver():
         if settings.score != "leave_out":

@@ -7,9 +7,16 @@ Nothing is trained, and the data need not be at hand: random images of the same 
 
 from collections.abc import Sequence
 
+PROG = "bat-dist plan"
+DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size")
+OF_WORKERS = ("workers", "cpus_per_worker", "price", "currency", "seconds")
+OF_A_TABLE = (
+    "The same for all that `bat-dist reproduce --table N` runs. --dataset and --arch are the table's unless given; "
+    "sizes of the data and the options of workers are as above, and these take the place of the others:"
+)
 DESCRIPTION = (
     "Say what leave-out trials, trainings and evaluations will take (worker-hours, wall-clock, disk, money), from one "
-    "measurement of this machine. It says nothing about another machine."
+    "measurement of this machine. It says nothing about another machine. --table N is another form, see below."
 )
 
 
@@ -21,18 +28,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def is_of_a_table(argv: Sequence[str]) -> bool:
-    """Is the plan of `bat-dist reproduce` asked for?"""
-    return any(word.partition("=")[0] == "--table" for word in argv)
+    """Is the plan of `bat-dist reproduce` asked for?  It alone has a folder, which may know the rest."""
+    return any(word.partition("=")[0] in ("--table", "--out") for word in argv)
+
+
+def _help() -> str:
+    """Of both forms."""
+    from bat_dist.config import help_text, names_of_group
+    from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
+
+    same: set[str] = {*DATA, *OF_WORKERS, "robust_share", "status", *names_of_group(TablePlanSettings, "Ray")}
+    of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
+    return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}".rstrip()
 
 
 def _plan(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
+    from bat_dist.orchestration.known import resumed
     from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
 
+    if {"--help", "-h"} & {*argv}:
+        print(_help())
+        return 0
     if is_of_a_table(argv):
-        settings = parse(TablePlanSettings, argv, prog="bat-dist plan", description=DESCRIPTION)[0].plan
+        known = resumed("reproduce", TablePlanSettings)
+        settings = parse(TablePlanSettings, argv, prog=PROG, description=OF_A_TABLE, known=known)[0].plan
     else:
-        settings, _ = parse(PlanSettings, argv, prog="bat-dist plan", description=DESCRIPTION)
+        settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.
     from bat_dist.orchestration.plan_text import describe
     from bat_dist.orchestration.planning import plan

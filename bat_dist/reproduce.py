@@ -23,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _reproduce(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse
+    from bat_dist.config import parse, status_asked
+    from bat_dist.orchestration.known import resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.reproduce_settings import REPORT, ReproduceSettings
 
-    settings, _ = parse(ReproduceSettings, argv, prog="bat-dist reproduce", description=DESCRIPTION)
+    about = {"prog": "bat-dist reproduce", "description": DESCRIPTION}
+    if asked := status_asked(ReproduceSettings, argv, **about):
+        from bat_dist.results.status import describe_experiment
+        from bat_dist.storage.files import Folder
+
+        print(describe_experiment(Folder(asked["out"])))
+        return 0
+    settings, _ = parse(ReproduceSettings, argv, **about, known=resumed("reproduce", ReproduceSettings))
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset

@@ -23,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse
+    from bat_dist.config import parse, status_asked
+    from bat_dist.orchestration.known import of_train, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import TrainSettings
 
-    settings, _ = parse(TrainSettings, argv, prog="bat-dist train", description=DESCRIPTION)
+    about = {"prog": "bat-dist train", "description": DESCRIPTION}
+    if asked := status_asked(TrainSettings, argv, **about):
+        from bat_dist.storage.files import Folder
+        from bat_dist.training.status import describe
+
+        print(describe(Folder(asked["out"])))
+        return 0
+    settings, _ = parse(TrainSettings, argv, **about, known=of_train(resumed("train", TrainSettings)))
     if settings.num_workers:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
@@ -35,7 +43,7 @@ def _train(argv: Sequence[str]) -> int:
     from bat_dist.orchestration.training import carry_out, make_plan
     from bat_dist.reporting.training import report_training
     from bat_dist.storage.files import Folder
-    from bat_dist.training.run import read_history
+    from bat_dist.training.files import read_history
 
     dataset = load_dataset(settings.dataset, **settings.data)
     plan = make_plan(dataset, settings)

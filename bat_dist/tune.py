@@ -23,11 +23,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse
+    from bat_dist.config import parse, status_asked
+    from bat_dist.orchestration.known import of_tune, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.tune_settings import TuneSettings, find_config, scores_beside
 
-    settings, sources = parse(TuneSettings, find_config(argv), prog="bat-dist tune", description=DESCRIPTION)
+    words, about = find_config(argv), {"prog": "bat-dist tune", "description": DESCRIPTION}
+    if asked := status_asked(TuneSettings, words, **about):
+        from bat_dist.reporting.sweep import describe_sweep
+        from bat_dist.storage.files import Folder
+
+        print(describe_sweep(Folder(asked["out"]), **{k: asked[k] for k in ("metric", "which") if k in asked}))
+        return 0
+    settings, sources = parse(TuneSettings, words, **about, known=of_tune(resumed("tune", TuneSettings)))
     settings = scores_beside(settings, sources)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
@@ -35,15 +43,12 @@ def _tune(argv: Sequence[str]) -> int:
     from bat_dist.orchestration.chosen import judge_chosen
     from bat_dist.orchestration.sweep import carry_out_sweep, plan_sweep
     from bat_dist.reporting.evaluation import report_evaluation
-    from bat_dist.reporting.sweep import describe_sweep, report_sweep
+    from bat_dist.reporting.sweep import report_sweep
     from bat_dist.storage.files import Folder
     from bat_dist.sweep.results import summarize
 
     folder = Folder(settings.out)
     choice = {"metric": settings.metric, "which": settings.which}
-    if settings.status:
-        print(describe_sweep(folder, **choice))
-        return 0
     dataset = load_dataset(settings.example.dataset, **settings.example.data)
     with folder.only_driver():
         sweep, outcomes = carry_out_sweep(plan_sweep(folder, dataset, settings))

@@ -267,7 +267,7 @@ def test_cheaper_scores_and_their_agreement_with_memorization(finished: Path, tm
         (["--dataset", "image_folder", "--data_dir", "/nowhere.zip"], "/nowhere.zip"),
         (["--dataset", "image_folder"], "data_dir"),
         (["--gpus_per_trial", "1.5"], "gpus_per_trial must be a fraction up to 1 or a whole number, got 1.5"),
-        (["--gpus_per_trial", "1"], "no room for 1 worker with 1 CPUs and 1 GPUs each"),
+        (["--gpus_per_trial", "1"], "no room for 1 worker with 1 CPU and 1 GPU: the cluster has 1 node"),
         (["--cpus_per_trial", "500"], "lower cpus_per_trial"),
         (["--import_scores", "/nowhere.npz"], "/nowhere.npz"),
         (["--out", "nonsense://x"], "cannot open nonsense://x"),

@@ -45,6 +45,7 @@ def test_what_lies_in_the_folder_afterwards(tmp_path: Path, capsys: pytest.Captu
         "best.safetensors",
         "history.csv",
         "config.yaml",
+        "progress.json",
         "run.json",
         "curves.png",
         "curves.svg",
@@ -170,7 +171,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path: Path, capsys: pytes
 
 def test_more_workers_than_room(tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_cluster: None) -> None:
     assert run(tmp_path / "out", "--num_workers", "16") == 2
-    assert "no room for 16 workers with 1 CPUs and 0 GPUs each: there are 1 node, 2 CPUs" in capsys.readouterr().err
+    assert "no room for 16 workers with 1 CPU each: the cluster has 1 node, 2 CPUs, no GPU;" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

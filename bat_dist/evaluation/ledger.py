@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from bat_dist.config import RunError
+from bat_dist.config import RunError, counted
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
 from bat_dist.evaluation.plan import (
     PROBE,
@@ -120,7 +120,7 @@ class Ledger:
         failed = {f"{stage} {n}": reason for stage, s in self._stages.items() for n, reason in s.failed.items()}
         if failed:
             unit, reason = next(iter(failed.items()))
-            raise RunError(f"{len(failed)} units failed, {unit} with {reason}; the same command goes on")
+            raise RunError(f"{counted(len(failed), 'unit')} failed, {unit} with {reason}; the same command goes on")
         checks = [*self._checks(), *(self._square(stage) for stage in self._stages if is_whole_autoattack(stage))]
         warnings = tuple(dict.fromkeys(check.name for check in checks if not check.passed))
         rows = tuple(self._row(name, stages, warnings) for name, stages in self.plan.rows.items())

@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
+from bat_dist.config import counted
+
 
 @dataclass(frozen=True)
 class Noise:
@@ -73,7 +75,7 @@ def _chance_notes(
         expected, size = noise.expected_excesses(threshold, z, among), int(among.sum())
         if size and expected >= 0.01 * size:
             notes.append(
-                f"noise: at {noise.num_trials} trials the standard error of an influence is about "
+                f"noise: at {counted(noise.num_trials, 'trial')} the standard error of an influence is about "
                 f"{np.median(noise.se[among]):.3f}; at threshold {threshold:g}, even with no influence at "
                 f"all, about {expected:.0f} of {size} {fate} by chance"
             )
@@ -85,15 +87,24 @@ def _power_notes(
 ) -> list[str]:
     """The influence that is significant half of the time, where that is large."""
     atypical, typical = thresholds
-    start = f"few trials: at {noise.num_trials} trials an influence must reach about "
+    start = f"few trials: at {counted(noise.num_trials, 'trial')} "
     seen_atypical = atypical + z * noise.se_largest
     seen_typical = typical + z * np.median(noise.se[accurate]) if accurate.any() else 0.0
     notes = []
     if seen_typical > atypical:
-        notes.append(f"{start}{seen_typical:.2f} to keep a sample out of the test typical set")
+        keep = ("to keep a sample out of", "keeps a sample out of")
+        notes.append(start + _must_reach(float(seen_typical), keep, "the test typical set"))
     if seen_atypical > 2 * atypical:
-        notes.append(f"{start}{seen_atypical:.2f} for the test atypical set, where accuracy is near 1/2")
+        put = ("to put a sample into", "puts a sample into")
+        notes.append(start + _must_reach(seen_atypical, put, "the test atypical set, where accuracy is near 1/2"))
     return notes
+
+
+def _must_reach(influence: float, deed: tuple[str, str], what: str) -> str:
+    """An influence is a difference of two accuracies: there is none above 1."""
+    if influence > 1:
+        return f"no influence can be told from noise, not even 1, the largest: hardly any {deed[1]} {what}"
+    return f"an influence must reach about {influence:.2f} {deed[0]} {what}"
 
 
 def _same_label(

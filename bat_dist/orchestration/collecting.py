@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bat_dist.config import RunError, UserError
+from bat_dist.config import RunError, UserError, counted
 from bat_dist.orchestration.settings import CollectSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
@@ -36,7 +36,7 @@ class Fetched:
     size: int  # bytes
 
     def __str__(self) -> str:
-        return f"{self.run} -> {self.place}: {self.files} files, {self.size / 2**20:.1f} MiB"
+        return f"{self.run} -> {self.place}: {counted(self.files, 'file')}, {self.size / 2**20:.1f} MiB"
 
 
 def remember_run(folder: Folder) -> None:

@@ -1,5 +1,6 @@
 """An evaluation on Ray: the ledger's units, done by workers, those first that others wait for."""
 
+import dataclasses
 from collections import deque
 from typing import Any
 
@@ -13,6 +14,7 @@ from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
 from bat_dist.orchestration.fresh import remove_evaluation
+from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.metrics import IMAGES
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pace import progress
@@ -22,13 +24,16 @@ from bat_dist.orchestration.rows import note_failure
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.orchestration.subject import Subject
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log
 from bat_dist.training.precision import default_device
 
 _CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 _THOUSAND = 1000
+VERB = "evaluate"
 _WHAT = "attacks"  # the units are called, in metrics
+PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost
 
 
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
@@ -39,20 +44,25 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
     if settings.fresh:
         remove_evaluation(folder)
-    if units := ledger.begin():
-        with job_session(settings, folder, all_write=False) as terms:
+    units = ledger.begin()
+    note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
+    if units:
+        heart = Heartbeat(folder, PASSES, total=0)
+        with heart, job_session(settings, folder, all_write=False) as terms:
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
             asked = settings.cpus_per_worker, settings.gpus_per_worker
             resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
             how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
-            _work_off(ledger, units, args, how)
+            _work_off(ledger, units, args, how, heart)
     return ledger.evaluation()
 
 
 def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
     """The same in this process, unit after unit; many networks are evaluated beside each other so."""
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
-    if queue := deque(ledger.begin()):
+    queue = deque(ledger.begin())
+    note_settings(folder, VERB, settings)
+    if queue:
         work = build(dataset, subject.network, attack, settings.keep_adversarial)
         while queue:
             unit = queue.popleft()
@@ -83,7 +93,7 @@ def _open_ledger(
     return Ledger(folder, plan, frame), attack
 
 
-def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any]) -> None:
+def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any], heart: Heartbeat) -> None:
     """Have all units done, and those that come up on the way."""
     weights = {stage: ledger.plan.weight(stage) for stage in ledger.plan.stages}
     queue: deque[Unit] = deque()
@@ -100,8 +110,10 @@ def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any]
 
     add(units)
     done, failed = 0, 0
-    with progress("thousand passes", total=left() // _THOUSAND, done=0) as tick:
-        how = {**how, "what": _WHAT, "give_up_on": (ValueError,), "smaller": _halved}
+    total = left() // _THOUSAND
+    heart.begin(done=0, total=total)
+    with progress(PASSES, total=total, done=0, heart=heart) as shown:
+        how = {**how, "what": _WHAT, "give_up_on": (ValueError,), "smaller": _halved, "watch": shown.watch}
         for outcome in run_units(queue, build, args, **how):
             unit: Unit = outcome.unit
             name = str(unit.stage)
@@ -114,7 +126,8 @@ def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any]
                 ledger.folder.remove(failure_name(name, unit.number))
             append_log(ledger.folder, name, unit.number, outcome.records)
             before, done = done, done + unit.passes
-            tick(failed, by=done // _THOUSAND - before // _THOUSAND, total=(done + left()) // _THOUSAND)
+            by = done // _THOUSAND - before // _THOUSAND
+            shown.step(failed=failed, by=by, total=(done + left()) // _THOUSAND)
 
 
 def build(dataset: Dataset, network: nn.Module, settings: Settings, keep_adversarial: bool) -> Work:

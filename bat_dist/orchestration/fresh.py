@@ -11,17 +11,18 @@ from bat_dist.evaluation.ledger import STORE as UNITS
 from bat_dist.orchestration.reproduce_settings import REPORT, SCORES
 from bat_dist.results.find import EVALUATION, EXPERIMENT, FLAGS, MEMORIZATION
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
 from bat_dist.storage.status import PROGRESS, STORES
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
 from bat_dist.sweep.record import remove as remove_runs_of_sweep
 from bat_dist.sweep.space import point_name
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training
 
 TEST = "test"  # folder of a sweep, beside `runs`
 _MARKS = {  # what shows whose results a folder holds
     "memorize": (*STORES, MEMORIZATION),
-    "train": (training_run.STATE, training_run.RUN),
+    "train": (training.STATE, training.RUN),
     "evaluate": (UNITS, EVALUATION),
     "tune": (SWEEP,),
     "reproduce": (EXPERIMENT,),
@@ -58,12 +59,13 @@ def remove_memorization(folder: Folder) -> None:
         remove_store(folder, store)
         folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl"])
     folder.remove_files(_OF_MEMORIZATION)
+    forget_settings(folder, "memorize")
 
 
 def remove_training(folder: Folder) -> None:
     """What `bat-dist train` leaves."""
     check_alone(folder, "train")
-    training_run.remove(folder)
+    training.remove(folder)
 
 
 def remove_evaluation(folder: Folder) -> None:
@@ -73,7 +75,8 @@ def remove_evaluation(folder: Folder) -> None:
         remove_store(folder, f"{UNITS}/{stage}")
         folder.remove_files([f"failed/{stage}-*.json", f"logs/{stage}-*.jsonl"])
     folder.remove_if_empty(UNITS)
-    folder.remove_files([EVALUATION, FLAGS])
+    folder.remove_files([EVALUATION, FLAGS, PROGRESS])
+    forget_settings(folder, "evaluate")
 
 
 def remove_sweep(folder: Folder) -> None:
@@ -84,6 +87,7 @@ def remove_sweep(folder: Folder) -> None:
     _remove_evaluations(folder, [f"{place}/{seed}" for place in places for seed in (folder / place).entries()[0]])
     folder.remove_files(_OF_SWEEP)
     remove_runs_of_sweep(folder)
+    forget_settings(folder, "tune")
 
 
 def remove_experiment(folder: Folder) -> None:
@@ -97,6 +101,8 @@ def remove_experiment(folder: Folder) -> None:
     folder.remove_if_empty(RUNS)
     _remove_evaluations(folder, [place for run in runs for place in run["evaluations"].values()])
     folder.remove_files(f"{REPORT}/{name}" for name in _OF_REPORT)
+    folder.remove(PROGRESS)
+    forget_settings(folder, "reproduce")
     folder.remove(EXPERIMENT)  # last: what it names can then be found again
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bat_dist.orchestration.pace import Pace
-from bat_dist.orchestration.pool import Running
+from bat_dist.orchestration.running import Running
 from bat_dist.storage.files import Folder
 from bat_dist.storage.patience import tried_once
 from bat_dist.storage.provenance import without_passwords
@@ -34,7 +34,7 @@ class Heartbeat:
         self._started = _now()
         self._pace: Pace | None = None
         self._is_new = True
-        self._failed = 0
+        self._failed = self._lost = 0
         self._running: Callable[[], Iterable[Running]] = tuple
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._repeat, name="heartbeat", daemon=True)
@@ -47,8 +47,12 @@ class Heartbeat:
         self._thread.start()
         return self
 
-    def begin(self, done: int) -> None:
-        """Work begins; so many units are there from earlier runs, which say nothing of the pace."""
+    def begin(self, done: int, total: int | None = None) -> None:
+        """Work begins; so many units are there from earlier runs, which say nothing of the pace.
+
+        total: of what is to be done, if that was not known before.
+        """
+        self._total = self._total if total is None else total
         self._pace, self._is_new = Pace(self._what, total=self._total, done=done), False
         self._write("running")
 
@@ -56,11 +60,16 @@ class Heartbeat:
         """From now on ask this for what is running."""
         self._running = running
 
-    def step(self, *, failed: int) -> None:
-        """One more unit is done, or was given up; so many were given up so far."""
+    def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
+        """One more unit (or what counts `by`) is done, or was given up; so many were given up so far.
+
+        total: of what is to be done, where that has changed.
+        """
         assert self._pace is not None
-        self._failed = failed
-        self._pace.step()
+        if failed > self._failed:
+            self._lost += by
+        self._failed, self._total = failed, self._total if total is None else total
+        self._pace.step(by, total)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _traceback: Any) -> None:
         self._stop.set()
@@ -98,7 +107,7 @@ class Heartbeat:
             "started": self._started,
             "written": _now(),
             "what": self._what,
-            "done": pace and pace.finished - self._failed,
+            "done": pace and pace.finished - self._lost,
             "total": self._total,
             "failed": self._failed,
             "per_hour": pace and round(pace.per_hour, 2),

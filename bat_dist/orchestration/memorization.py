@@ -23,6 +23,7 @@ from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
 from bat_dist.orchestration.settings import ARCH_OF_TRIALS, MemorizeSettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import forget_failures
 from bat_dist.training.loop import NonFiniteLoss
@@ -30,6 +31,7 @@ from bat_dist.training.precision import default_device
 from bat_dist.training.recipe import Precision
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
 
+VERB = "memorize"
 TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
 
 
@@ -151,6 +153,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, job.chosen)
         if store.status().complete[: job.num_rows].all():
+            note_settings(folder, VERB, settings)
             return store, Filled(job.num_rows, 0, (), {}, 0.0)
     heart = Heartbeat(folder, job.what, total=job.num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
@@ -164,6 +167,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
         store = opened(precision, chosen)
         if not store.is_begun():
             forget_failures(folder, job.what)  # of another store that it has replaced
+        note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,
             folder,

@@ -14,7 +14,7 @@ import ray.exceptions as rx
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import bat_dist
-from bat_dist.config import RunError, UserError
+from bat_dist.config import RunError, UserError, counted
 from bat_dist.orchestration.collecting import remember_run
 from bat_dist.orchestration.session import describe_resources, ray_session
 from bat_dist.orchestration.settings import RaySettings
@@ -61,21 +61,23 @@ def wait_for_nodes(number: int, minutes: float) -> None:
     """Wait until the cluster has so many nodes, the head counted.  Raises RunError after `minutes`."""
     _wait(
         lambda: len(alive_nodes()) >= number,
-        lambda: f"{number} nodes (min_nodes), there are {describe_resources()}",
+        lambda: f"{counted(number, 'node')} (min_nodes); the cluster has {describe_resources()}",
         minutes,
     )
 
 
-def wait_for_room(fits: Callable[[], bool], bundle: dict[str, float], number: int, minutes: float) -> None:
-    """Wait until `fits()`, asking an autoscaler, if there is one, for `number` times `bundle`.  Raises RunError."""
+def wait_for_room(fits: Callable[[], bool], bundle: dict[str, float], number: int, minutes: float, *, of: str) -> None:
+    """Wait until `fits()`, asking an autoscaler, if there is one, for `number` times `bundle`.  Raises RunError.
+
+    of: what is to fit, in words.
+    """
     if fits():
         return
     from ray.autoscaler.sdk import request_resources
 
-    wish = " and ".join(f"{value:g} {name}s" for name, value in bundle.items())
     request_resources(bundles=[bundle] * number)
     try:
-        _wait(fits, lambda: f"room for {number} worker(s) of {wish}, there are {describe_resources()}", minutes)
+        _wait(fits, lambda: f"room for {of}; the cluster has {describe_resources()}", minutes)
     finally:
         request_resources(bundles=[])  # from here on the workers themselves ask
 
@@ -86,8 +88,8 @@ def _wait(there: Callable[[], bool], wish: Callable[[], str], minutes: float) ->
         waited = time.monotonic() - start
         if waited >= 60 * minutes:
             raise RunError(
-                f"waited {minutes:g} minutes for {wish()}: look at `ray status` on the head, then give the same "
-                "command again, with wait_minutes for a longer limit"
+                f"waited {counted(minutes, 'minute')} for {wish()}: look at `ray status` on the head, then give the "
+                "same command again, with wait_minutes for a longer limit"
             )
         if waited - said >= SAY_INTERVAL:
             log.info("waiting for %s (%.0f s of at most %.0f)", wish(), waited, 60 * minutes)
@@ -130,7 +132,7 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
             folder.remove(left)
     _check_code(reports)
     _check_folder(reports, folder, all_write=all_write)
-    log.info("%d nodes: bat_dist %s (%s) on all", len(reports), bat_dist.__version__, source_hash())
+    log.info("%s: bat_dist %s (%s) on all", counted(len(reports), "node"), bat_dist.__version__, source_hash())
 
 
 def _ask(node: dict[str, Any], location: str, name: str, content: bytes) -> Any:

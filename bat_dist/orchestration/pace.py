@@ -1,59 +1,122 @@
 """How fast a job goes, and how a person at the terminal sees it."""
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.text import Text
 
+from bat_dist.orchestration.running import Running
 from bat_dist.storage.status import duration
 
 LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 
+Ask = Callable[[], Iterable[Running]]
 
-class Tick(Protocol):
-    """Called after each outcome with the number of failures so far."""
 
-    def __call__(self, num_failed: int, *, by: int = 1, total: int | None = None) -> None:
-        """Count one more outcome (or `by` more), of a `total` that may have changed, and show it."""
-        ...
+class Listener(Protocol):
+    """Who is told of a job's progress."""
+
+    def watch(self, running: Ask, /) -> None:
+        """From now on ask this for what is running."""
+
+    def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
+        """One more outcome (or `by` more), of a `total` that may have changed; so many failed so far."""
+
+
+class Shown:
+    """What a person sees of a job: how far it is, and what is at work before the first outcome has come.
+
+    heart: is told the same.
+    """
+
+    def __init__(self, what: str, *, total: int, done: int, heart: Listener | None = None):
+        self.pace, self._heart = Pace(what, total=total, done=done), heart
+        self._failed = 0
+        self._running: Ask = tuple
+        self._on_step: Callable[[], None] = lambda: None
+
+    def watch(self, running: Ask) -> None:
+        """From now on ask this for what is running."""
+        self._running = running
+        if self._heart:
+            self._heart.watch(running)
+
+    def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
+        """One more outcome (or `by` more), of a `total` that may have changed; so many failed so far."""
+        self._failed = failed
+        self.pace.step(by, total)
+        if self._heart:
+            self._heart.step(failed=failed, by=by, total=total)
+        self._on_step()
+
+    def describe(self) -> str:
+        """The pace once an outcome has come; until then `2 running, the first for 0:01:10`."""
+        return self.pace.describe(self._failed) if self.pace.has_begun else at_work(self._running())
+
+
+def at_work(running: Iterable[Running]) -> str:
+    """How many are at work, and how long the first has been."""
+    seconds = [now.seconds for now in running]
+    return f"{len(seconds)} running, the first for {duration(max(seconds))}" if seconds else "starting workers"
 
 
 @contextmanager
-def progress(what: str, *, total: int, done: int) -> Iterator[Tick]:
+def progress(what: str, *, total: int, done: int, heart: Listener | None = None) -> Iterator[Shown]:
     """Progress with units per hour and the time left: a bar in a terminal, otherwise a line now and then."""
-    pace = Pace(what, total=total, done=done)
-    console = Console(stderr=True)
-    if not sys.stderr.isatty():
-        last = time.monotonic()
+    shown = Shown(what, total=total, done=done, heart=heart)
+    with _bar(shown) if sys.stderr.isatty() else _lines(shown):
+        yield shown
 
-        def tick(num_failed: int, *, by: int = 1, total: int | None = None) -> None:
-            nonlocal last
-            pace.step(by, total)
-            ended = total is None and pace.finished == pace.total  # one that changes may reach its end many times
-            if time.monotonic() - last >= LOG_INTERVAL or ended:
-                last = time.monotonic()
-                console.print(f"{what} {pace.finished:,}/{pace.total:,}, {pace.describe(num_failed)}", highlight=False)
 
-        yield tick
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total, completed=done, pace="starting workers")
+@contextmanager
+def _bar(shown: Shown) -> Iterator[None]:
+    pace = shown.pace
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Description(shown))
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(pace.what, total=pace.total, completed=pace.finished)
+        shown._on_step = lambda: bar.update(task, completed=pace.finished, total=pace.total)
+        yield
 
-        def tick(num_failed: int, *, by: int = 1, total: int | None = None) -> None:
-            pace.step(by, total)
-            bar.update(task, completed=pace.finished, total=pace.total, pace=pace.describe(num_failed))
 
-        yield tick
+class _Description(ProgressColumn):
+    """Asked anew with every picture, so that time goes on while no outcome comes."""
+
+    max_refresh = 0.5
+
+    def __init__(self, shown: Shown):
+        super().__init__()
+        self._shown = shown
+
+    def render(self, task: Task) -> Text:
+        return Text(self._shown.describe())
+
+
+@contextmanager
+def _lines(shown: Shown) -> Iterator[None]:
+    console, pace, ended = Console(stderr=True), shown.pace, threading.Event()
+
+    def say() -> None:
+        console.print(f"{pace.what} {pace.finished:,}/{pace.total:,}, {shown.describe()}", highlight=False)
+
+    def repeat() -> None:
+        while not ended.wait(LOG_INTERVAL):
+            say()
+
+    thread = threading.Thread(target=repeat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+        if pace.has_begun:
+            say()
+    finally:
+        ended.set()
+        thread.join()
 
 
 class Pace:
@@ -68,6 +131,11 @@ class Pace:
         """One more is finished, or `by` more."""
         self.finished += by
         self.total = self.total if total is None else total
+
+    @property
+    def has_begun(self) -> bool:
+        """Has an outcome come?"""
+        return self.finished > self._at_start
 
     @property
     def per_hour(self) -> float:

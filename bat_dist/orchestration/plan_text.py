@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bat_dist.config import counted
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.cost import Cost
 from bat_dist.orchestration.plan_settings import PlanSettings
@@ -95,7 +96,8 @@ def measured(speed: Speed) -> list[str]:
 
 def _rate(rate: Rate) -> str:
     spread = percent(rate.standard_error / rate.seconds)
-    return f"{_short(1 / rate.seconds)} images/s {spread} ({rate.num_batches} batches of {rate.batch_size})"
+    batches = counted(rate.num_batches, "batch", "batches")
+    return f"{_short(1 / rate.seconds)} images/s {spread} ({batches} of {rate.batch_size})"
 
 
 def assumptions(planned: "Planned", settings: PlanSettings) -> list[str]:
@@ -120,7 +122,7 @@ def assumptions(planned: "Planned", settings: PlanSettings) -> list[str]:
     if settings.num_trials:
         recipe, kept = settings.trial_training, round(settings.subset_ratio * planned.data.num_train)
         found.append(
-            f"a trial: {recipe.epochs} epochs over {kept:,} images, then a pass over all "
+            f"a trial: {counted(recipe.epochs, 'epoch')} over {kept:,} images, then a pass over all "
             f"{planned.data.num_train + planned.data.num_test:,}."
         )
     if settings.num_seeds:
@@ -130,9 +132,9 @@ def assumptions(planned: "Planned", settings: PlanSettings) -> list[str]:
 
 
 def _of_trainings(settings: PlanSettings) -> list[str]:
-    steps = f"{settings.num_steps} PGD step" + "s" * (settings.num_steps > 1)
+    epochs, steps = counted(settings.training.epochs, "epoch"), counted(settings.num_steps, "PGD step")
     return [
-        f"a training: {settings.training.epochs} epochs with {steps}, each with a validation of as many steps. gairat "
+        f"a training: {epochs} with {steps}, each with a validation of as many steps. gairat "
         "and bat cost what pgd_at does, mart and trades another plain step (natural images go forward and backward), "
         "trades another forward pass (of its attack).",
         f"robust_share {settings.robust_share:g}: AutoAttack meets this share of the test images to the end, the rest "

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import ray.exceptions as rx
@@ -17,6 +17,7 @@ import ray.exceptions as rx
 from bat_dist.config import RunError, UserError
 from bat_dist.orchestration import metrics
 from bat_dist.orchestration.resources import Resources, most_workers
+from bat_dist.orchestration.running import Running
 from bat_dist.orchestration.session import describe_resources
 from bat_dist.orchestration.worker import NOWHERE, Place, Row, Work, Worker, seconds_since
 from bat_dist.storage.provenance import command
@@ -51,15 +52,6 @@ class Failed:
     reason: str
     attempts: int
     records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
-
-
-class Running(NamedTuple):
-    """A unit at work, where, and since how many seconds."""
-
-    unit: Any
-    host: str
-    pid: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -335,8 +327,8 @@ class _Pool:
             self.waiting_since = now
         elif now - self.waiting_since > WAITING_INTERVAL:
             self.waiting_since = now
-            wish = f"{self.job.resources.cpus} CPUs and {self.job.resources.gpus:g} GPUs"
-            log.warning("no worker yet: starting, or waiting for %s among %s", wish, describe_resources())
+            wish = self.job.resources.in_words
+            log.warning("waiting for a worker with %s; the cluster has %s", wish, describe_resources())
 
 
 def _machine_lost(error: rx.RayError, place: Place) -> bool:

@@ -17,9 +17,10 @@ from bat_dist.orchestration.auto import Chosen, S, as_begun, decide_precision, s
 from bat_dist.orchestration.evaluation import evaluate_here
 from bat_dist.orchestration.fresh import experiment_runs, remove_experiment
 from bat_dist.orchestration.hardware import hardware_of_workers
+from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.memorization import TRIALS
 from bat_dist.orchestration.nodes import Terms, job_session
-from bat_dist.orchestration.pace import progress
+from bat_dist.orchestration.pace import Shown, progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
 from bat_dist.orchestration.reproduce_settings import SCORES, ReproduceSettings, Run
 from bat_dist.orchestration.resources import worker_resources
@@ -32,10 +33,11 @@ from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
 from bat_dist.results.rows import flat
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import provenance
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
 from bat_dist.storage.scores import read_test_subsets
 from bat_dist.sweep.record import FAILURE, note_failure
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training_run
 from bat_dist.training.precision import Hardware
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ log = logging.getLogger(__name__)
 TRAIN = "train"
 TYPICALITY = "typicality.npz"
 _WHAT = "runs"  # the units are called, in metrics
+RUNS_AND_EVALUATIONS = "trainings and evaluations"  # and for people
 _HOW = (  # settings of `train` and `memorize` that decide no result
     *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
@@ -171,6 +174,7 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, ch
         about = {"label": run.row, "seed": run.seed, "training": run.training, "evaluations": evaluations}
         runs[run.row, run.seed] = about
     folder.create()
+    note_settings(folder, "reproduce", settings)
     document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
     folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), "chosen": chosen, **provenance()})
 
@@ -207,20 +211,36 @@ def _train_and_evaluate(
     tasks = _tasks(folder, settings)
     total = len(list(settings.runs())) * (1 + len(settings.which))
     done = total - len(tasks) - sum(len(settings.which) for task in tasks if task.what == TRAIN)
-    log.info("%d of %d trainings and evaluations are there", done, total)
-    failed: dict[str, str] = {}
+    log.info("%d of %d %s are there", done, total, RUNS_AND_EVALUATIONS)
     if not tasks:
-        return failed
+        return {}
+    with Heartbeat(folder, RUNS_AND_EVALUATIONS, total=total) as heart:
+        heart.begin(done=done)
+        with progress(RUNS_AND_EVALUATIONS, total=total, done=done, heart=heart) as shown:
+            return _work_off(folder, dataset, settings, reports, terms, tasks, shown)
+
+
+def _work_off(
+    folder: Folder,
+    dataset: Dataset,
+    settings: ReproduceSettings,
+    reports: Reports,
+    terms: Terms,
+    tasks: Sequence[Task],
+    shown: Shown,
+) -> dict[str, str]:
+    """Have the tasks done, and the evaluations that come up on the way; what failed, by task."""
+    failed: dict[str, str] = {}
     if settings.training(tasks[0].run).num_workers:  # data-parallel: a run at a time takes all the room
-        tasks = _train_one_by_one(folder, dataset, settings, reports, tasks, failed)
+        tasks = _train_one_by_one(folder, dataset, settings, reports, tasks, failed, shown)
     queue = deque(tasks)
     resources = worker_resources(
         settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
     )
     how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
     how |= {"what": _WHAT, "give_up_on": (UserError, RunError, ValueError)}
-    units = run_units(queue, build, [ray.put(dataset), settings, reports], **how)
-    with progress("trainings and evaluations", total=total, done=done) as tick, closing(units) as outcomes:
+    units = run_units(queue, build, [ray.put(dataset), settings, reports], **how, watch=shown.watch)
+    with closing(units) as outcomes:
         for outcome in outcomes:
             task: Task = outcome.unit
             place = folder / task.place
@@ -231,7 +251,7 @@ def _train_and_evaluate(
                 place.remove(FAILURE)
                 if task.what == TRAIN:
                     queue.extend(_evaluations(folder, settings, task.run))
-            tick(len(failed), total=total)
+            shown.step(failed=len(failed))
     return failed
 
 
@@ -273,6 +293,7 @@ def _train_one_by_one(
     reports: Reports,
     tasks: Sequence[Task],
     failed: dict[str, str],
+    shown: Shown,
 ) -> list[Task]:
     """Data-parallel trainings, by this process; returns what is left to do."""
     left: list[Task] = []
@@ -286,6 +307,7 @@ def _train_one_by_one(
         except (RunError, UserError) as error:
             failed[str(task)] = str(error)
             _note(folder / task.place, task, str(error))
+        shown.step(failed=len(failed))
     return left
 
 

@@ -112,6 +112,8 @@ class ReproduceSettings(RaySettings):
         int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), Group("Ray")
     ] = None
 
+    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
         check_fresh(self)

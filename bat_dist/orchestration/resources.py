@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from bat_dist.config import UserError
+from bat_dist.config import UserError, counted
 from bat_dist.orchestration.collecting import LAUNCHER_CONFIG
 from bat_dist.orchestration.nodes import alive_nodes, wait_for_room
 from bat_dist.orchestration.session import describe_resources
@@ -44,6 +44,15 @@ class Resources:
         return sum(map(self.fit_into, nodes))
 
     @property
+    def in_words(self) -> str:
+        """`1 CPU`, `2 CPUs and 0.5 GPUs`."""
+        return counted(self.cpus, "CPU") + (f" and {counted(self.gpus, 'GPU')}" if self.gpus else "")
+
+    def of_workers(self, number: int) -> str:
+        """`1 worker with 2 CPUs`, `4 workers with 1 CPU and 1 GPU each`."""
+        return f"{counted(number, 'worker')} with {self.in_words}" + " each" * (number > 1)
+
+    @property
     def bundle(self) -> dict[str, float]:
         """As Ray wants it."""
         return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
@@ -63,12 +72,12 @@ def worker_resources(
         return each.fit_into_all(present_nodes()) >= number
 
     if wait_minutes is not None:
-        wait_for_room(fits, each.bundle, number, wait_minutes)
+        wait_for_room(fits, each.bundle, number, wait_minutes, of=each.of_workers(number))
     elif not fits():
-        plural, fewer = ("s", ", or num_workers") if number > 1 else ("", "")
+        fewer = ", or num_workers" * (number > 1)
         raise UserError(
-            f"no room for {number} worker{plural} with {each.cpus} CPUs and {each.gpus:g} GPUs each: "
-            f"there are {describe_resources()}; lower cpus_per_{of} or gpus_per_{of}{fewer}"
+            f"no room for {each.of_workers(number)}: the cluster has {describe_resources()}; "
+            f"lower cpus_per_{of} or gpus_per_{of}{fewer}"
         )
     return each
 

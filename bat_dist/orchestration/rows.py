@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.config import counted, one_of
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.pace import progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
@@ -58,9 +59,9 @@ def fill_rows(
     kept = num_rows - len(missing)
     heart.begin(done=kept)
     how = {"resources": resources, "num_workers": num_workers, "give_up_on": give_up_on}
-    with progress(what, total=num_rows, done=kept) as tick:
+    with progress(what, total=num_rows, done=kept, heart=heart) as shown:
         for outcome in run_units(
-            missing, build, args, **how, what=what, expected_source=expected_source, watch=heart.watch
+            missing, build, args, **how, what=what, expected_source=expected_source, watch=shown.watch
         ):
             row = outcome.unit
             if isinstance(outcome, Failed):
@@ -70,8 +71,7 @@ def fill_rows(
                 store.write(row, outcome.row)
                 folder.remove(failure_name(what, row))
             append_log(folder, what, row, outcome.records)
-            heart.step(failed=len(failed))
-            tick(len(failed))
+            shown.step(failed=len(failed))
     return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
 
 
@@ -80,11 +80,9 @@ def conclude(filled: Filled, what: str) -> int:
     if not filled.failed:
         return 0
     for row, reason in sorted(filled.failed.items()):
-        print(f"{what} {row} failed: {reason} (its log: {log_name(what, row)})", file=sys.stderr)
-    print(
-        f"{len(filled.failed)} {what} failed; the same command tries them again and keeps the others",
-        file=sys.stderr,
-    )
+        print(f"{one_of(what)} {row} failed: {reason} (its log: {log_name(what, row)})", file=sys.stderr)
+    many = counted(len(filled.failed), one_of(what))
+    print(f"{many} failed; the same command tries again and keeps the others", file=sys.stderr)
     return 1
 
 
@@ -92,4 +90,4 @@ def note_failure(folder: Folder, what: str, row: int, outcome: Failed) -> None:
     """Write down in the result folder's `failed/` why a row was given up."""
     note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
     folder.write_json(failure_name(what, row), note)
-    log.error("%s %d failed after %d attempt(s): %s", what, row, outcome.attempts, outcome.reason)
+    log.error("%s %d failed after %s: %s", one_of(what), row, counted(outcome.attempts, "attempt"), outcome.reason)

@@ -13,10 +13,11 @@ from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_fel
 from bat_dist.memorization.influence import InfluencePairs, influential_pairs
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.orchestration.fresh import remove_memorization
-from bat_dist.orchestration.memorization import fill_ensemble, fill_trials
+from bat_dist.orchestration.memorization import VERB, fill_ensemble, fill_trials
 from bat_dist.orchestration.rows import Filled
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.scores import (
     MEMORIZATION,
     EnsembleScores,
@@ -86,6 +87,7 @@ def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
     nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
     memorization = Memorization(found.mem, nothing, zeros, zeros, nothing, nothing)
     scores = LeaveOutScores(memorization, _pairs_above(found, settings.influence_threshold))
+    note_settings(folder, VERB, settings)
     _write(folder, dataset, scores)
     return scores
 

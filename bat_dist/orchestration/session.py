@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 import bat_dist
-from bat_dist.config import UserError, end_on_signals
+from bat_dist.config import UserError, counted, end_on_signals
 from bat_dist.orchestration.private_ray import on_a_cluster, wants_private
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,8 @@ def _no_cluster(address: str, why: str) -> str:
 
 
 def describe_resources() -> str:
-    """What the session's nodes have, in words: `3 nodes, 12 CPUs, 2 GPUs`."""
+    """What the session's nodes have, in words: `3 nodes, 12 CPUs, 2 GPUs`, or `1 node, 2 CPUs, no GPU`."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     totals = {name: sum(node["Resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
-    return f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {totals['CPU']:g} CPUs, {totals['GPU']:g} GPUs"
+    gpus = f", {counted(totals['GPU'], 'GPU')}" if totals["GPU"] else ", no GPU"
+    return f"{counted(len(nodes), 'node')}, {counted(totals['CPU'], 'CPU')}{gpus}"

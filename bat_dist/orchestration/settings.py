@@ -297,10 +297,12 @@ class TrainSettings(RaySettings, DataSettings):
     ] = 0
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), Group("Ray")] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
-    sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), Group("Ray")] = False
+    sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), Group("training")] = False
     max_failures: Annotated[
         int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), Group("Ray")
     ] = 3
+
+    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
     def __post_init__(self) -> None:
         check_fresh(self)
@@ -398,12 +400,14 @@ class EvaluateSettings(RaySettings, DataSettings):
         False
     )
 
-    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("Ray")] = 64
+    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("attacks")] = 64
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), Group("Ray")] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
     num_workers: Annotated[
         int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), Group("Ray")
     ] = None
+
+    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
     def __post_init__(self) -> None:
         """What only makes sense together."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 
-from bat_dist.config import RunError, to_dict
+from bat_dist.config import RunError, counted, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
@@ -32,18 +32,20 @@ from bat_dist.orchestration.training import make_plan, ray_storage, scores_of
 from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command
+from bat_dist.storage.recorded import note_settings
 from bat_dist.sweep.proposals import Proposals
 from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, begun_identity, read_outcome
 from bat_dist.sweep.results import goal_values
 from bat_dist.sweep.space import Point, without_repetition
-from bat_dist.training.run import read_history
+from bat_dist.training.files import read_history
 from bat_dist.training.score_file import TrainingScores
 
 log = logging.getLogger(__name__)
 
+VERB = "tune"
 WHAT = "runs"  # the units are called, in the driver's sign of life
 NOT_IDENTITY = (  # settings of `train` that decide nothing of a run's result, or are known otherwise
-    *("out", "fresh", "seed", "scores", "data_dir", "download", "loader", "track"),
+    *("out", "fresh", "seed", "scores", "data_dir", "download", "loader", "track", "status"),
     *("ray_address", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
 )
 
@@ -173,7 +175,8 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
     go_on = ("waiting", "unfinished", "failed", "diverged", *(("stopped",) if settings.scheduler == "none" else ()))
     missing = [run for run, outcome in known.items() if outcome.state in go_on]
     if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
-        log.info("%s holds this sweep, all %d runs at their end", folder, len(known))
+        note_settings(folder, VERB, settings)
+        log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
         return sweep, sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
     heart = Heartbeat(folder, WHAT, total=total)
@@ -189,6 +192,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
         settings = sweep.settings
         say(sweep.chosen)
         sweep.record.add(settings.known_points, to_dict(settings), chosen=sweep.chosen)
+        note_settings(folder, VERB, settings)
         shared = Shared(
             settings, folder.absolute_location, ray.put(sweep.dataset), sweep.scores, terms.source, command()
         )
@@ -210,6 +214,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
 
             ears = Ears(queue, folder, asha.stopped if asha else set(), display.epoch, on_end)
             heart.watch(ears.running)
+            display.watch(ears.running)
             _tune(sweep, shared, queue, asha, ears, resources.bundle)
     outcomes = sweep.outcomes()
     if all(outcome.state == "waiting" for outcome in outcomes):

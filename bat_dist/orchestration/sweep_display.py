@@ -1,7 +1,7 @@
 """How a person at the terminal sees a sweep go on: a table in a terminal, otherwise a line for each run that ends."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from bat_dist.orchestration.pace import Pace
+from bat_dist.orchestration.pace import Ask, Pace, at_work
 from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.sweep.record import ENDED, Outcome, Run
 from bat_dist.sweep.results import summarize
@@ -38,11 +38,12 @@ class Display:
         self._pace = Pace("runs", total=total, done=done)
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=1) if sys.stderr.isatty() else None
+        self._running: Ask = tuple
 
     def __enter__(self) -> "Display":
         if self._live:
             self._live.start()
-            self._live.update(self._shown())
+            self._live.update(_Picture(self._shown))
         return self
 
     def __exit__(
@@ -51,11 +52,13 @@ class Display:
         if self._live:
             self._live.stop()
 
+    def watch(self, running: Ask) -> None:
+        """From now on ask this for what is running."""
+        self._running = running
+
     def epoch(self, run: Run, row: Mapping[str, Any]) -> None:
         """A run has finished an epoch."""
         self._at_work[run] = row
-        if self._live:
-            self._live.update(self._shown())
 
     def ended(self, outcome: Outcome) -> None:
         """A run has come to an end, or was stopped on its way."""
@@ -64,7 +67,6 @@ class Display:
         if outcome.state in ENDED:
             self._pace.step()
         if self._live:
-            self._live.update(self._shown())
             return
         row = outcome.best or outcome.last or {}
         numbers = ", ".join(f"{name} {row[name]:.1%}" for name in ("val_clean", "val_pgd") if row.get(name) is not None)
@@ -74,7 +76,7 @@ class Display:
 
     def _describe(self) -> str:
         failed = sum(outcome.state in ("failed", "diverged") for outcome in self._outcomes.values())
-        return self._pace.describe(failed) if self._pace.per_hour else "the first are at work"
+        return self._pace.describe(failed) if self._pace.has_begun else at_work(self._running())
 
     def _shown(self) -> Group:
         """The points at work and the best that have ended."""
@@ -93,6 +95,16 @@ class Display:
         more = [Text(f"... and {hidden} more")] if hidden > 0 else []
         head = Text(f"runs {self._pace.finished}/{self._pace.total}, {self._describe()}")
         return Group(table, *more, head)
+
+
+class _Picture:
+    """Drawn anew each second, so that time goes on while no run ends."""
+
+    def __init__(self, draw: Callable[[], Group]) -> None:
+        self._draw = draw
+
+    def __rich__(self) -> Group:
+        return self._draw()
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

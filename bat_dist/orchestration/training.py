@@ -3,8 +3,11 @@
 import dataclasses
 import logging
 import math
+import os
 import secrets
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bat_dist.config import RunError, UserError, dump_yaml, to_dict
+from bat_dist.config import RunError, UserError, counted, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.mini_batch import Attack
@@ -22,10 +25,13 @@ from bat_dist.methods.table import build_method
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.fresh import remove_training
+from bat_dist.orchestration.heartbeat import Heartbeat
+from bat_dist.orchestration.running import Running
 from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
 from bat_dist.storage.files import Folder
-from bat_dist.training import run
+from bat_dist.storage.recorded import TRAIN, note_settings
+from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.run import Material, Record, TrainingSettings
@@ -40,6 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EPOCHS = "epochs"  # the units are called, in the driver's sign of life
 FOLLOW_SECONDS = 1.0
 
 OnEpoch = Callable[[Mapping[str, Any]], None]
@@ -133,7 +140,7 @@ def make_plan(
 def _settled(dataset: Dataset, asked: TrainSettings) -> tuple[TrainSettings, Chosen]:
     """The settings without auto, as far as the folder and the data tell; and what was chosen."""
     wanted = AUTO in (asked.arch, asked.precision) and not asked.fresh
-    asked, as_before = as_begun(asked, run.begun_identity(Folder(asked.out)) if wanted else {})
+    asked, as_before = as_begun(asked, files.begun_identity(Folder(asked.out)) if wanted else {})
     asked, suited = with_arch(asked, dataset.train.images.shape[1], ARCH_OF_TRAINING)
     return asked, as_before | suited
 
@@ -161,8 +168,8 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
     size, workers = asked.training.batch_size, max(1, asked.num_workers)
     if not batch_sizes(len(held.train), size, workers):
         raise ValueError(
-            f"{len(held.train)} training samples are too few for {workers} workers: each needs two at least; "
-            "lower num_workers"
+            f"{counted(len(held.train), 'training sample')} are too few for {counted(workers, 'worker')}: "
+            "each needs two at least; lower num_workers"
         )
     if asked.method != "bat" or scores is None or asked.beta == 0:
         return
@@ -191,12 +198,13 @@ def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: 
     folder = plan.record.folder
     if not plan.asked.fresh:
         run.check_identity(plan.record)
-        if run.finished(folder):
+        if files.finished(folder):
             log.info("%s holds this run, trained to its end", folder)
-            return folder.read_json(run.RUN)
-        if folder.exists(run.STATE):
-            load_tensors(folder, run.STATE)  # a damaged one is better found here than by each worker
-    with _room(plan.asked, folder) as each:
+            return folder.read_json(files.RUN)
+        if folder.exists(files.STATE):
+            load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
+    heart = Heartbeat(folder, EPOCHS, total=plan.settings.recipe.epochs)
+    with heart, _room(plan.asked, folder) as each:
         if plan.asked.fresh:
             remove_training(folder)
             plan = dataclasses.replace(plan, asked=dataclasses.replace(plan.asked, fresh=False))
@@ -205,14 +213,15 @@ def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: 
         say(plan.chosen)
         begun = run.begin(record, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
         threads = _as_begun(begun["threads"], plan.asked.cpus_per_worker)
-        folder.write("config.yaml", dump_yaml(plan.asked).encode())
+        note_settings(folder, TRAIN, plan.asked)
+        told = _told(plan, heart, on_epoch)
         try:
             if each:
-                history = _train_on_ray(plan, each, threads, on_epoch, dataset_ref)
+                history = _train_on_ray(plan, each, threads, told, dataset_ref)
             else:
-                history = _train_here(plan, threads, on_epoch)
+                history = _train_here(plan, threads, told)
         except NonFiniteBatch as error:
-            raise RunError(f"{error} (its samples are named in {folder}/{run.NON_FINITE})") from None
+            raise RunError(f"{error} (its samples are named in {folder}/{files.NON_FINITE})") from None
     return run.finish(record, plan.settings, history)
 
 
@@ -221,6 +230,24 @@ def _as_begun(threads: int, asked: int) -> int:
     if threads != asked:
         log.info("going on with %d threads, as the run was begun, not with the %d of cpus_per_worker", threads, asked)
     return threads
+
+
+def _told(plan: Plan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
+    """The function for the end of each epoch, which tells the driver's sign of life too."""
+    done = len(files.read_history(plan.record.folder))
+    now, since = done + 1, time.monotonic()
+    workers = plan.asked.num_workers
+    place = counted(workers, "worker") if workers else socket.gethostname()
+
+    def told(row: Mapping[str, Any]) -> None:
+        nonlocal now, since
+        now, since = row["epoch"] + 1, time.monotonic()
+        heart.step(failed=0)
+        on_epoch(row)
+
+    heart.begin(done=done)
+    heart.watch(lambda: [Running(now, place, os.getpid(), time.monotonic() - since)])
+    return told
 
 
 def _train_here(plan: Plan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
@@ -337,7 +364,7 @@ def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
 def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
     """Log and tell the epochs that appear in the folder's history while the block runs."""
     folder = plan.record.folder
-    done, stop = len(run.read_history(folder)), threading.Event()
+    done, stop = len(files.read_history(folder)), threading.Event()
 
     def follow() -> None:
         seen = done
@@ -345,12 +372,12 @@ def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
         while not ending:
             ending = stop.wait(FOLLOW_SECONDS)  # and one last look
             try:
-                rows = run.read_history(folder)
+                rows = files.read_history(folder)
             except Exception as error:  # of any file system; the training has its own word on it
                 log.warning("%s cannot be read: %s", folder, error)
                 continue
             for row in rows[seen:]:
-                log.info(run.epoch_line(row, plan.settings.recipe.epochs))
+                log.info(files.epoch_line(row, plan.settings.recipe.epochs))
                 on_epoch(row)
             seen = max(seen, len(rows))
 

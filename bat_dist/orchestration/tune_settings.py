@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 import bat_dist
 from bat_dist.config import ConfigError, Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
+from bat_dist.orchestration.known import beside
 from bat_dist.orchestration.settings import RaySettings, TrainSettings, check_fresh
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 
@@ -20,6 +21,7 @@ NOT_OF_A_POINT = {  # settings of `train` that the sweep gives itself
     "out": "each run has its own folder below the sweep's --out",
     "seed": "write seeds: [0, 1]",
     **dict.fromkeys(("ray_address", "fresh", "min_nodes", "wait_minutes"), "give it to the sweep, not to its runs"),
+    "status": "it is of the sweep",
 }
 NOT_OF_THE_SPACE = {  # what all runs of a sweep share
     **dict.fromkeys(("dataset", "data_dir", "download", "num_train", "num_test", "num_classes", "image_size"), "data"),
@@ -215,9 +217,6 @@ def find_config(argv: Sequence[str]) -> list[str]:
 def scores_beside(settings: TuneSettings, sources: Mapping[str, str]) -> TuneSettings:
     """The settings, but scores that are not here, and lie beside the file that names them, are those."""
     scores = settings.base.get("scores")
-    if not isinstance(scores, str) or "://" in scores or Path(scores).exists():
+    if not isinstance(scores, str) or (found := beside(scores, sources.get("base", ""))) == scores:
         return settings
-    beside = Path(sources.get("base", "").rpartition(" line ")[0]).parent / scores
-    return (
-        dataclasses.replace(settings, base={**settings.base, "scores": str(beside)}) if beside.is_file() else settings
-    )
+    return dataclasses.replace(settings, base={**settings.base, "scores": found})

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bat_dist.config import counted
 from bat_dist.reporting.selection import distinct_pairs, extremes, near_targets
 from bat_dist.reporting.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
 
@@ -131,7 +132,7 @@ def influence_pairs_gallery(
             ],
         )
 
-    heading = f"{len(shown)} of {len(influence):,} pairs; one per train sample"
+    heading = f"{len(shown)} of {counted(len(influence), 'pair')}; one per train sample"
     note = "infl ± standard error"
     return _sheet(title, note, [Block(heading, [cell(p) for p in shown])], per_row=4)
 

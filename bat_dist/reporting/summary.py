@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from bat_dist.config import counted
 from bat_dist.data.datasets import Dataset
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.storage.scores import EnsembleScores, LeaveOutScores, Trials
@@ -33,7 +34,7 @@ def leave_out_summary(
         "num_influential_pairs": scores.pairs.num_found,
         **({"sets": sets.sizes()} if sets else {}),
         "warnings": [
-            *([f"{len(failed)} trials failed and are left out"] if failed else []),
+            *([f"{counted(len(failed), 'trial')} failed, which the scores leave out"] if failed else []),
             *(sets.warnings if sets else []),
         ],
     }
@@ -68,8 +69,8 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
         rows["mean memorization"] = f"{s['mean_mem']:.3f}, median {s['median_mem']:.3f}{error}"
         rows[f"atypical, mem > {ATYPICAL_THRESHOLD}"] = f"{s['share_atypical']:.1%}"
         rows[f"typical, mem < {TYPICAL_THRESHOLD}"] = f"{s['share_typical']:.1%}"
-        rows["undefined"] = f"{s['num_undefined']:,} samples never in or never out"
-        rows[f"influence > {s['influence_threshold']:g}"] = f"{s['num_influential_pairs']:,} pairs"
+        rows["undefined"] = counted(s["num_undefined"], "sample") + " never in or never out"
+        rows[f"influence > {s['influence_threshold']:g}"] = counted(s["num_influential_pairs"], "pair")
     if "sets" in s:
         rows["test set"] = f"{s['sets']['test_typical']:,} typical, {s['sets']['test_atypical']:,} atypical samples"
     if "mean_score" in s:

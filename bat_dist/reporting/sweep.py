@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bat_dist.config import counted
 from bat_dist.reporting import sweep_charts as charts
 from bat_dist.reporting.page import embedded_png, page_template
 from bat_dist.reporting.style import save
@@ -56,32 +57,35 @@ def report_sweep(
         **origin,
     }
     folder.write_json(SUMMARY, summary)
-    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {len(results.points)} points"
+    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {counted(len(results.points), 'point')}"
     pngs = _write_figures(folder, results, title, about["num_val"])
     page = _page(title, results, lines, points, runs, pngs, origin, about)
     folder.write(PAGE, page.encode())
     return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
 
 
-def describe_sweep(folder: Folder, *, metric: tuple[str, ...], which: str) -> str:
-    """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none."""
+def describe_sweep(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> str:
+    """What a sweep's folder holds, in a few lines.  Raises UserError if it holds none.
+
+    metric, which: what points are chosen by, the sweep's own if not said.
+    """
     results = read_results(folder, metric=metric, which=which)
     return "\n".join([*describe_driver(folder, {}), *in_words(results, {}, num_val=0)])
 
 
-def read_results(folder: Folder, *, metric: tuple[str, ...], which: str) -> Results:
-    """What a sweep's folder holds.  Raises UserError if it holds none."""
+def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> Results:
+    """What a sweep's folder holds; the arguments are as for `describe_sweep`.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
-    seeds = sweep["asked"]["seeds"]
-    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in seeds]
-    return summarize(outcomes, metric=metric, which=which)
+    asked = sweep["asked"]
+    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in asked["seeds"]]
+    return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
 
 
 def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, num_val: int) -> Iterator[str]:
     """A few lines for the terminal, and the head of the page."""
     states = [outcome.state for outcome in results.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    yield f"{len(results.points)} points, {len(states)} runs: {counts}"
+    yield f"{counted(len(results.points), 'point')}, {counted(len(states), 'run')}: {counts}"
     for outcome in results.outcomes:
         if outcome.state in ("failed", "diverged"):
             yield f"  {outcome.run} {outcome.state}: {outcome.reason}"
@@ -147,7 +151,8 @@ def _on_test(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]
             values = f"{row['mean']:.1%}" + (f" ± {row['image_se']:.1%}" if row["seeds"] else "")
             parts.append(f"{row['attack']} {values}")
         mark = " (PGD-AT)" if name == results.reference else ""
-        yield f"  {name}{mark}: {', '.join(parts)} (mean of {rows[0]['seeds']} seeds, ± standard error over images)"
+        seeds = counted(rows[0]["seeds"], "seed")
+        yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
 
 
 def _by_point(tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:

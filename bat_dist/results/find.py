@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from bat_dist.config import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from bat_dist.config import UserError
 from bat_dist.models.build import build
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.storage.files import Folder, split_location
+from bat_dist.storage.recorded import SUFFIX
 
-SUFFIX = ".safetensors"
 EXPORTED = "model.safetensors"  # the one network of a folder of `bat-dist export`
 _HEADER = "bat_dist"  # safetensors wants text under names; all of ours is JSON under this one
 

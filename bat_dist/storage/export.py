@@ -12,6 +12,7 @@ from bat_dist.models.names import parse_arch
 from bat_dist.storage.checkpoints import EXPORTED, SUFFIX, ModelSpec, load_checkpoint, place, save_model
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
+from bat_dist.storage.recorded import DATA, data_of_checkpoint
 
 CONFIG, CARD, MODEL_INFO, ONNX = "config.json", "README.md", "model_info.json", "model.onnx"
 LIBRARY = "bat_dist"
@@ -49,6 +50,7 @@ class Trained:
     facts: Mapping[str, Any]  # what training wrote into the checkpoint, see `load_checkpoint`
     is_best: bool  # chosen among the epochs by its validation accuracy
     origin: Mapping[str, Any]  # of run.json: command, versions, hardware; empty if there is none
+    data: Mapping[str, Any]  # which part of which dataset, as settings; without its place on this machine
     evaluated: tuple[AccuracyRow, ...] = ()  # on the test set, by `bat-dist evaluate`
 
     @property
@@ -74,7 +76,8 @@ def read_trained(location: str, which: str = "best", *, evaluated: Sequence[Accu
     checkpoint = load_checkpoint(location, which)
     folder, name = place(location, which)
     run = folder.read_json("run.json") if folder.exists("run.json") else {}
-    return Trained(*checkpoint, name == "best" + SUFFIX, _origin(run), tuple(evaluated))
+    data = {key: one.value for key, one in data_of_checkpoint(location).items() if key in DATA and key != "data_dir"}
+    return Trained(*checkpoint, name == "best" + SUFFIX, _origin(run), data, tuple(evaluated))
 
 
 def model_config(trained: Trained, **more: Any) -> dict[str, Any]:
@@ -90,6 +93,7 @@ def model_config(trained: Trained, **more: Any) -> dict[str, Any]:
         "input": "float32 [batch, 3, height, width], RGB in [0, 1]; normalization is inside the network",
         "output": "logits [batch, num_classes]",
         "training": dict(trained.facts),
+        "data": dict(trained.data),
         "origin": dict(trained.origin),
         **more,
     }

@@ -1,11 +1,14 @@
-"""What a result folder of `memorize` holds, and whether a driver is at work on it, in words, from its files alone."""
+"""What a result folder holds, and whether a driver is at work on it, in words, from its files alone.
+
+`describe` is of a folder of `memorize`; `training.status` and `results.status` are of others.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from bat_dist.config import UserError
+from bat_dist.config import UserError, one_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
@@ -51,14 +54,21 @@ def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: st
         yield f"  damaged, to be run again: {', '.join(map(str, status.damaged))}"
     for row, reason in failures(folder, what).items():
         known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
-        yield f"  {what} {row} failed: {reason}{known}"
+        yield f"  {one_of(what)} {row} failed: {reason}{known}"
     yield "  " + ", ".join(f"{key}={value}" for key, value in store.identity.items())
 
 
 def describe_driver(
-    folder: Folder, status: Mapping[str, RowStatus], clock: Callable[[], float] = time.time
+    folder: Folder,
+    status: Mapping[str, RowStatus],
+    clock: Callable[[], float] = time.time,
+    *,
+    is_complete: bool = False,
 ) -> Iterable[str]:
-    """Is one at work there, on what, or how did it end?  status: of the stores that it may have filled."""
+    """Is one at work there, on what, or how did it end?
+
+    status: of the stores that it may have filled. is_complete: all that it was to do is there.
+    """
     if not folder.exists(PROGRESS):  # a folder of an older version, or of imported scores
         return ()
     try:
@@ -67,7 +77,7 @@ def describe_driver(
         if progress["state"] == "running" and age <= SILENT:
             return list(_at_work(progress, age))
         there = status.get(progress["what"])
-        complete = there is not None and bool(there.complete[: progress["total"]].all())
+        complete = is_complete or (there is not None and bool(there.complete[: progress["total"]].all()))
         return [f"not running: {_last_word(progress, ago(age), complete=complete)}"]
     except (UserError, LookupError, TypeError, ValueError) as error:
         return [f"{PROGRESS} is not as a driver writes it ({error}): nothing is known of the driver"]
@@ -97,15 +107,16 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
     """How a driver that is not at work ended.  complete: all that it was to do is in the store."""
     what, total, failed = progress["what"], progress["total"], progress["failed"]
     driver = f"driver {progress['pid']} on {progress['host']}"
+    everything = f"all {total:,} {what}" if total > 1 else f"all {what}"
     match progress["state"]:
         case "done":
-            return f"{driver} ended {when}, all {total:,} {what} done"
+            return f"{driver} ended {when}, {everything} done"
         case "incomplete":
             return f"{driver} ended {when}, {failed:,} of {total:,} {what} failed; the same command tries them again"
         case "stopped":
             return f"{driver} was stopped {when} ({progress['reason']}); {GO_ON}"
         case "running" if complete:
-            return f"{driver} gave its last sign of life {when}, and all {total:,} {what} are done"
+            return f"{driver} gave its last sign of life {when}, and {everything} are done"
         case "running":
             since = f"no sign of life from {driver} since {progress['written']} ({when})"
             return f"{since}: it was killed or its machine was lost; {GO_ON}"

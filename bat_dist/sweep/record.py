@@ -14,7 +14,7 @@ from bat_dist.config import WAY_OUT, UserError, differences
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 from bat_dist.sweep.space import Point, point_name, without_repetition
-from bat_dist.training import run as training_run
+from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
 

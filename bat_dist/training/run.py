@@ -5,13 +5,11 @@ momentum, history); `last` and `best.safetensors`, `history.csv` follow from it.
 last, and then the state is removed.
 """
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +19,22 @@ from bat_dist.config import WAY_OUT, UserError, differences
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import Attack
-from bat_dist.storage.checkpoints import SUFFIX, ModelSpec, load_tensors, save_model, save_tensors
+from bat_dist.storage.checkpoints import ModelSpec, load_tensors, save_model, save_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
-from bat_dist.training.mlflow_tracker import RECORD as MLFLOW_RECORD
+from bat_dist.training.files import (
+    NON_FINITE,
+    RUN,
+    STATE,
+    Criterion,
+    begun_identity,
+    best_epoch,
+    epoch_line,
+    is_begun,
+    remove,
+    write_history,
+)
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.robustness import clean_and_pgd_correct
@@ -37,13 +46,7 @@ from bat_dist.training.world import THIS_PROCESS, World
 
 log = logging.getLogger(__name__)
 
-STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
-TRACKED = (MLFLOW_RECORD, "tensorboard/events.out.tfevents.*")
-FILES = (STATE, RUN, HISTORY, NON_FINITE, "config.yaml", "best" + SUFFIX, "last" + SUFFIX, "curves.png", "curves.svg")
-"""All that a run leaves in its folder, beside what trackers write; the state first, without which nothing goes on."""
 _INIT, _VALIDATION = 10, 13  # streams of randomness, beside those of `epoch`
-
-Criterion = Literal["val_pgd", "val_clean"]
 
 
 @dataclass(frozen=True)
@@ -133,21 +136,6 @@ def train(
     return progress.history
 
 
-def finished(folder: Folder) -> bool:
-    """Whether the folder holds a run that was trained to its end."""
-    return folder.exists(RUN) and bool(folder.read_json(RUN).get("finished"))
-
-
-def is_begun(folder: Folder) -> bool:
-    """Whether an epoch of the folder's run is finished; else nothing of it is worth keeping."""
-    return folder.exists(STATE) or finished(folder)
-
-
-def begun_identity(folder: Folder) -> dict[str, Any]:
-    """The identity of the folder's run; nothing if none has finished an epoch."""
-    return folder.read_json(RUN).get("identity", {}) if folder.exists(RUN) and is_begun(folder) else {}
-
-
 def check_identity(record: Record) -> None:
     """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
     begun = begun_identity(record.folder)
@@ -175,11 +163,6 @@ def begin(record: Record, *, threads: int = 1, chosen: Mapping[str, str] | None 
     return document
 
 
-def remove(folder: Folder) -> None:
-    """Remove the folder's run: what this package has written there, by name."""
-    folder.remove_files([*FILES, *TRACKED])
-
-
 def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
     write_history(record.folder, history)
@@ -191,42 +174,6 @@ def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping
     record.folder.write_json(RUN, document)
     record.folder.remove(STATE)
     return document
-
-
-def best_epoch(history: Sequence[Mapping[str, Any]], criterion: Criterion) -> int:
-    """The epoch, from 1, with the highest value; of equal ones the first."""
-    return 1 + max(range(len(history)), key=lambda place: (history[place][criterion], -place))
-
-
-def write_history(folder: Folder, history: Sequence[Mapping[str, Any]]) -> None:
-    """`history.csv`: a line per epoch under a header; what is undefined is empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    folder.write(HISTORY, text.getvalue().encode())
-
-
-def read_history(folder: Folder) -> list[dict[str, Any]]:
-    """The rows of `history.csv` as numbers, None where empty; none without a file."""
-    if not folder.exists(HISTORY):
-        return []
-    rows = csv.DictReader(io.StringIO(folder.read(HISTORY).decode()))
-    return [{name: _number(text) for name, text in row.items()} for row in rows]
-
-
-def _number(text: str) -> float | int | None:
-    return None if text == "" else int(text) if text.isdigit() else float(text)
-
-
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
-    """One epoch of the history in words."""
-    pgd = f", PGD {row['val_pgd']:.1%}" if row.get("val_pgd") is not None else ""
-    seconds = row["train_seconds"] + row["validation_seconds"]
-    return (
-        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"validation: clean {row['val_clean']:.1%}{pgd}  ({seconds:.1f} s)"
-    )
 
 
 def _restore(progress: Progress, record: Record) -> None:

@@ -146,7 +146,7 @@ def test_nodes_that_do_not_come_are_waited_for_with_a_limit(lab: Lab) -> None:
     words = ("--min_nodes", "4", "--wait_minutes", "0.1", "--out", str(lab.hosts.shared / "nobody"))
     job = lab.submit("memorize", *SMALL, *words)
     assert job.wait() != 0
-    assert "waiting for 4 nodes (min_nodes), there are 3 nodes" in job.output
+    assert "waiting for 4 nodes (min_nodes); the cluster has 3 nodes" in job.output
     assert "waited 0.1 minutes for 4 nodes" in job.output
     assert "Traceback" not in job.output
 

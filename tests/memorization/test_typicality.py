@@ -148,7 +148,7 @@ def test_at_1000_trials_the_papers_typical_set_is_mostly_chance():
 def test_few_trials_are_named():
     warnings = typical_sets(*study(num_trials=20)).warnings
     assert any("to keep a sample out of the test typical set" in warning for warning in warnings)
-    assert any("for the test atypical set" in warning for warning in warnings)
+    assert any("to put a sample into the test atypical set" in warning for warning in warnings)
 
 
 def test_undefined_and_empty_are_named():

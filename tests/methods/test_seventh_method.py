@@ -10,7 +10,7 @@ import pytest
 from bat_dist.methods import table
 from bat_dist.storage.files import Folder
 from bat_dist.train import main
-from bat_dist.training.run import read_history
+from bat_dist.training.files import read_history
 
 PAGE = Path(__file__).parents[2] / "docs" / "training.md"
 

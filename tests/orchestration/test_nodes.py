@@ -48,10 +48,12 @@ def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     monkeypatch.setattr(nodes.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
     wait_for_nodes(1, 0.0)
     assert now == [0.0]
-    with caplog.at_level(logging.INFO, "bat_dist"), pytest.raises(RunError, match=r"waited 1 minutes for 2 nodes"):
+    with caplog.at_level(logging.INFO, "bat_dist"), pytest.raises(RunError, match=r"waited 1 minute for 2 nodes"):
         wait_for_nodes(2, 1.0)
     assert now[0] == pytest.approx(60, abs=1.1)
-    assert caplog.text.count("waiting for 2 nodes (min_nodes), there are 1 node") == 4  # every 15 s, not every look
+    assert (
+        caplog.text.count("waiting for 2 nodes (min_nodes); the cluster has 1 node") == 4
+    )  # every 15 s, not every look
     room = iter([False, False, True])
     start = now[0]
     wait_for_room(lambda: next(room), {"CPU": 1.0, "GPU": 4.0}, 3, 1.0)

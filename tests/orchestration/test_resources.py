@@ -73,12 +73,17 @@ def test_a_file_that_says_nothing_is_no_reason_to_stop(launcher: Path, damaged: 
 def test_no_room_is_bad_input_on_a_private_ray_and_waited_for_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(present_nodes()) == 1
     assert worker_resources(2, 0.0, of="trial", wait_minutes=None) == Resources(2, 0.0)
-    with pytest.raises(UserError, match=r"no room for 1 worker with 3 CPUs and 0 GPUs each.*lower cpus_per_trial"):
+    with pytest.raises(
+        UserError, match=r"no room for 1 worker with 3 CPUs: the cluster has 1 node, .*lower cpus_per_trial"
+    ):
         worker_resources(3, 0.0, of="trial", wait_minutes=None)
-    with pytest.raises(UserError, match=r"no room for 3 workers with 1 CPUs .* or num_workers"):
+    with pytest.raises(UserError, match=r"no room for 3 workers with 1 CPU each: .* or num_workers"):
         worker_resources(1, 0.0, of="worker", number=3, wait_minutes=None)
     now = [0.0]
     monkeypatch.setattr(nodes.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(nodes.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    with pytest.raises(RunError, match=r"waited 2 minutes for room for 3 worker\(s\) of 1 CPUs, there are 1 node"):
+    with pytest.raises(
+        RunError,
+        match=r"waited 2 minutes for room for 3 workers with 1 CPU each; the cluster has 1 node, 2 CPUs, no GPU:",
+    ):
         worker_resources(1, 0.0, of="worker", number=3, wait_minutes=2.0)

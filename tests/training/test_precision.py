@@ -46,7 +46,13 @@ def test_amx_and_arm_have_instructions_of_their_own(x86: dict[str, object]) -> N
 
 @pytest.mark.parametrize(
     ("isa", "has"),
-    [("AVX2", False), ("avx512_core_vnni", False), ("AVX512_CORE_BF16", True), ("AVX512_CORE_AMX", True), ("ALL", True)],
+    [
+        ("AVX2", False),
+        ("avx512_core_vnni", False),
+        ("AVX512_CORE_BF16", True),
+        ("AVX512_CORE_AMX", True),
+        ("ALL", True),
+    ],
 )
 def test_what_onednn_may_not_use_is_not_there(
     x86: dict[str, object], isa: str, has: bool, monkeypatch: pytest.MonkeyPatch
@@ -56,7 +62,9 @@ def test_what_onednn_may_not_use_is_not_there(
 
 
 def test_what_pytorch_may_not_use_is_not_there(x86: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")  # as ATEN_CPU_CAPABILITY=avx2 makes it
+    monkeypatch.setattr(
+        torch.backends.cpu, "get_cpu_capability", lambda: "AVX2"
+    )  # as ATEN_CPU_CAPABILITY=avx2 makes it
     assert not this_hardware().has_bf16
 
 

@@ -22,7 +22,7 @@ from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import METHODS, build_method
 from bat_dist.storage.checkpoints import load_checkpoint, load_tensors
 from bat_dist.storage.files import Folder
-from bat_dist.training import run
+from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.progress import Progress
@@ -259,7 +259,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material:
     recipe = dataclasses.replace(RECIPE, epochs=8, lr=0.2)
     chosen = settings(recipe=recipe)
     trained(tmp_path, chosen, material)
-    rows = run.read_history(Folder(tmp_path))
+    rows = files.read_history(Folder(tmp_path))
     values = [row["val_pgd"] for row in rows]
     best = load_checkpoint(tmp_path, "best")
     assert best.facts["val_pgd"] == max(values)
@@ -285,7 +285,7 @@ def test_of_equally_good_epochs_the_first_is_the_best() -> None:
 
 def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Material) -> None:
     trained(tmp_path, settings(), material)
-    row = run.read_history(Folder(tmp_path))[-1]
+    row = files.read_history(Folder(tmp_path))[-1]
     assert row["val_clean_none"] is None
     held = material.held.validation
     members = {name: material.subsets[name][held] for name in ("typical", "atypical")}

@@ -1,0 +1,140 @@
+"""What folders of `bat-dist evaluate` and `bat-dist reproduce` hold, in words, from their files alone.  No torch."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from bat_dist.config import UserError
+from bat_dist.evaluation.ledger import STORE
+from bat_dist.evaluation.plan import make_plan
+from bat_dist.results.find import EVALUATION, EXPERIMENT, READERS
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import settings_of
+from bat_dist.storage.rows import RowStore
+from bat_dist.storage.status import GO_ON, describe_driver
+from bat_dist.storage.status import describe as describe_memorization
+from bat_dist.sweep.record import FAILURE
+from bat_dist.training.files import RUN, finished, read_history
+
+_SCORES = "scores"  # folder of an experiment; `orchestration.reproduce_settings` has the same name for it
+_MOST = 10  # failures that are shown
+
+
+def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
+    """Some lines on the driver, and one on each attack.  Raises UserError if the folder holds no evaluation."""
+    stages = _units(folder)
+    if not stages and not folder.exists(EVALUATION):
+        raise UserError(f"{folder} holds no evaluation: run bat-dist evaluate --out {folder} first")
+    rows = {row["attack"]: row for row in _document(folder, EVALUATION).get("rows", ())}
+    asked = _asked(folder) or list(rows)
+    is_complete = bool(asked) and rows.keys() >= set(asked)
+    lines = list(describe_driver(folder, {}, clock, is_complete=is_complete))
+    state = "complete" if is_complete else f"not finished: {GO_ON}"
+    done = sum(name in rows for name in asked)
+    lines.append(
+        f"{folder}: {done} of {len(asked)} attacks in {EVALUATION}, {state}" if asked else f"{folder}: {state}"
+    )
+    lines += [f"  {name}: {_accuracy(row)}" for name, row in rows.items()]
+    if not is_complete:
+        lines += [f"  {stage}: {done} of {total} units" for stage, (done, total) in stages.items()]
+    return "\n".join([*lines, *_failures(folder)])
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return f"{row['accuracy']:.1%} ± {row['standard_error']:.1%}"
+
+
+def _asked(folder: Folder) -> list[str]:
+    """The rows that the settings in the folder ask for; none if it has no settings."""
+    known = settings_of(folder, "evaluate")
+    if "attacks" not in known or "seeds" not in known:
+        return []
+    return [name for name in make_plan(known["attacks"].value, known["seeds"].value, checks=()).rows]
+
+
+def _units(folder: Folder) -> dict[str, tuple[int, int]]:
+    """By stage: how many units are done, and how many there are."""
+    place = folder / STORE
+    stores = {name: store for name in place.entries()[0] if (store := RowStore.existing(place / name))}
+    return {name: (int(store.status().complete.sum()), store.num_rows) for name, store in stores.items()}
+
+
+def _failures(folder: Folder) -> Iterator[str]:
+    for name in folder.names("failed/*.json"):
+        note = folder.read_json(f"failed/{name}")
+        yield f"  failed: {name.removesuffix('.json')}: {note.get('reason')}"
+
+
+class _Part(NamedTuple):
+    """A training or an evaluation of an experiment.  state: done, failed, begun or waiting."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
+def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
+    """Some lines on the driver, and on what is there.  Raises UserError if the folder holds no experiment."""
+    if not folder.exists(EXPERIMENT):
+        raise UserError(f"{folder} holds no experiment: run bat-dist reproduce --out {folder} first")
+    document = _document(folder, EXPERIMENT)
+    runs = document.get("runs", ())
+    asked: set[str] = set((document.get("asked") or {}).get("attacks") or ())
+    with ThreadPoolExecutor(READERS) as readers:
+        trainings = list(readers.map(lambda run: _training(folder, run), runs))
+        places = [(run, *one) for run in runs for one in run.get("evaluations", {}).items()]
+        evaluations = list(readers.map(lambda one: _evaluation(folder, *one, asked=asked), places))
+    parts = [*trainings, *evaluations]
+    is_complete = all(part.state == "done" for part in parts)
+    lines = [*_scores(folder, clock), *describe_driver(folder, {}, clock, is_complete=is_complete)]
+    lines.append(f"{folder}: table {document.get('table')}, {'complete' if is_complete else f'not finished: {GO_ON}'}")
+    lines += [f"  trainings: {_counts(trainings)}", f"  evaluations: {_counts(evaluations)}"]
+    lines += [f"  at epoch {part.reason}: {part.name}" for part in trainings if part.state == "begun"]
+    failed = [part for part in parts if part.state == "failed"]
+    lines += [f"  failed: {part.name}: {part.reason}" for part in failed[:_MOST]]
+    lines += [f"  ... and {len(failed) - _MOST} more failed"] * (len(failed) > _MOST)
+    return "\n".join(lines)
+
+
+def _scores(folder: Folder, clock: Callable[[], float]) -> Iterable[str]:
+    """On the leave-out trials, if the experiment has its own."""
+    try:
+        return describe_memorization(folder / _SCORES, clock=clock).splitlines()
+    except UserError:  # none were begun
+        return ()
+
+
+def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
+    place, name = folder / run["training"], f"{run['label']} seed {run['seed']} train"
+    if finished(place):
+        return _Part(name, "done")
+    if place.exists(FAILURE):
+        return _Part(name, "failed", _reason(place))
+    history = read_history(place)
+    return _Part(name, "begun", str(len(history))) if history or place.exists(RUN) else _Part(name, "waiting")
+
+
+def _evaluation(folder: Folder, run: Mapping[str, Any], which: str, there: str, *, asked: set[str]) -> _Part:
+    place, name = folder / there, f"{run['label']} seed {run['seed']} {which}"
+    if place.exists(EVALUATION) and {row["attack"] for row in place.read_json(EVALUATION)["rows"]} >= asked:
+        return _Part(name, "done")
+    if place.exists(FAILURE):
+        return _Part(name, "failed", _reason(place))
+    return _Part(name, "begun" if place.entries()[0] else "waiting")
+
+
+def _reason(place: Folder) -> str:
+    return str(_document(place, FAILURE).get("reason"))
+
+
+def _counts(parts: list[_Part]) -> str:
+    """`5 of 18 done, 1 failed, 2 begun`."""
+    states = [part.state for part in parts]
+    others = "".join(f", {states.count(s)} {s}" for s in ("failed", "begun") if s in states)
+    return f"{states.count('done')} of {len(parts)} done{others}"
+
+
+def _document(folder: Folder, name: str) -> dict[str, Any]:
+    document = folder.read_json(name) if folder.exists(name) else {}
+    return document if isinstance(document, dict) else {}
