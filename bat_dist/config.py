@@ -161,6 +161,11 @@ def help_text(settings_class: Callable[..., Any], *, prog: str, description: str
     return _parser(settings, prog, description).format_help()
 
 
+def required_names(settings_class: Callable[..., Any]) -> frozenset[str]:
+    """The settings that have no default."""
+    return frozenset(s.name for s in _settings(settings_class).values() if s.required)
+
+
 def names_of_group(settings_class: Callable[..., Any], title: str) -> frozenset[str]:
     """The settings that `--help` lists under a heading."""
     return frozenset(s.name for s in _settings(settings_class).values() if s.group == title)

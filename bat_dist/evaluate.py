@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked, to_dict
-    from bat_dist.orchestration.known import of_evaluate, resumed
+    from bat_dist.orchestration.known import of_checkpoint, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import EvaluateSettings
 
@@ -33,7 +33,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
         print(describe_evaluation(Folder(asked["out"])))
         return 0
-    settings, _ = parse(EvaluateSettings, argv, **about, known=of_evaluate(resumed("evaluate", EvaluateSettings)))
+    settings, _ = parse(EvaluateSettings, argv, **about, known=resumed("evaluate", EvaluateSettings, of_checkpoint))
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset

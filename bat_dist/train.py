@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
-    from bat_dist.orchestration.known import of_train, resumed
+    from bat_dist.orchestration.known import of_scores, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.settings import TrainSettings
 
@@ -35,7 +35,7 @@ def _train(argv: Sequence[str]) -> int:
 
         print(describe(Folder(asked["out"])))
         return 0
-    settings, _ = parse(TrainSettings, argv, **about, known=of_train(resumed("train", TrainSettings)))
+    settings, _ = parse(TrainSettings, argv, **about, known=resumed("train", TrainSettings, of_scores))
     if settings.num_workers:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.

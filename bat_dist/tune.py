@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _tune(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
-    from bat_dist.orchestration.known import of_tune, resumed
+    from bat_dist.orchestration.known import of_scores_in_base, resumed
     from bat_dist.orchestration.private_ray import prepare_environment
     from bat_dist.orchestration.tune_settings import TuneSettings, find_config, scores_beside
 
@@ -35,7 +35,7 @@ def _tune(argv: Sequence[str]) -> int:
 
         print(describe_sweep(Folder(asked["out"]), **{k: asked[k] for k in ("metric", "which") if k in asked}))
         return 0
-    settings, sources = parse(TuneSettings, words, **about, known=of_tune(resumed("tune", TuneSettings)))
+    settings, sources = parse(TuneSettings, words, **about, known=resumed("tune", TuneSettings, of_scores_in_base))
     settings = scores_beside(settings, sources)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.

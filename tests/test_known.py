@@ -11,7 +11,7 @@ import pytest
 from annotated_types import Ge
 
 from bat_dist.config import ConfigError, Given, Group, Help, UserError, dump_yaml, parse, status_asked
-from bat_dist.orchestration.known import of_evaluate, of_train, of_tune, resumed
+from bat_dist.orchestration.known import of_checkpoint, of_scores, of_scores_in_base, resumed
 from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
 from bat_dist.orchestration.tune_settings import TuneSettings, find_config, scores_beside
 from bat_dist.storage.files import Folder
@@ -25,10 +25,13 @@ def place() -> Folder:
     return Folder(f"memory://{uuid.uuid4().hex}")
 
 
-def read(kind: Any, *words: str, verb: str = "", around: Any = None) -> Any:
-    verb = verb or kind.__name__.removesuffix("Settings").lower()
-    known = resumed(verb, kind)
-    return parse(kind, words, prog=verb, known=around(known) if around else known)
+DATA = {"evaluate": of_checkpoint, "train": of_scores, "tune": of_scores_in_base}
+
+
+def read(kind: Any, *words: str) -> Any:
+    verb = kind.__name__.removesuffix("Settings").lower()
+    known = resumed(verb, kind, DATA[verb]) if verb in DATA else resumed(verb, kind)
+    return parse(kind, words, prog=verb, known=known)
 
 
 # --- the mechanism
@@ -97,6 +100,13 @@ def test_a_run_goes_on_by_its_folder_alone(place: Folder) -> None:
     assert (more.num_trials, more.dataset) == (3000, "digits")
 
 
+def test_a_complete_call_means_the_same_whatever_its_folder_holds(place: Folder) -> None:
+    words = ["--dataset", "digits", "--out", place.location]
+    note_settings(place, "memorize", read(MemorizeSettings, *words, "--score", "confidence", "--epochs", "5")[0])
+    assert read(MemorizeSettings, *words)[0] == MemorizeSettings(dataset="digits", out=place.location)
+    assert read(MemorizeSettings, "--out", place.location)[0].score == "confidence"
+
+
 def test_the_file_of_a_run_is_one_for_config(place: Folder, tmp_path: Path) -> None:
     first, _ = read(MemorizeSettings, "--dataset", "digits", "--out", place.location)
     note_settings(place, "memorize", first)
@@ -108,10 +118,10 @@ def test_two_programs_in_one_folder_do_not_take_each_others_settings(place: Fold
     trained = TrainSettings(**TRAINED, out=place.location, batch_size=32)
     note_settings(place, "train", trained)
     words = ["--checkpoint", place.location, "--out", place.location]
-    judged, _ = read(EvaluateSettings, *words, around=of_evaluate)
+    judged, _ = read(EvaluateSettings, *words)
     assert (judged.batch_size, judged.num_train) == (64, 300)
     note_settings(place, "evaluate", dataclasses.replace(judged, batch_size=16))
-    assert read(EvaluateSettings, "--out", place.location, around=of_evaluate)[0].batch_size == 16
+    assert read(EvaluateSettings, "--out", place.location)[0].batch_size == 16
     assert read(TrainSettings, "--out", place.location)[0].batch_size == 32
 
 
@@ -147,11 +157,11 @@ def test_a_block_in_a_file_is_whole_and_one_on_the_command_line_is_not(place: Fo
         TuneSettings, "--base", "method=pgd_at", "dataset=digits", "epochs=3", "--space", "lr=[0.1]", "--out", "x"
     )
     note_settings(place, "tune", first)
-    typed, _ = read(TuneSettings, "--out", place.location, "--base", "epochs=5", around=of_tune)
+    typed, _ = read(TuneSettings, "--out", place.location, "--base", "epochs=5")
     assert typed.base == {"method": "pgd_at", "dataset": "digits", "epochs": 5}
     (tmp_path / "x.yaml").write_text("base: {method: pgd_at, dataset: digits}")
     words = ["--config", str(tmp_path / "x.yaml"), "--out", place.location]
-    assert "epochs" not in read(TuneSettings, *words, around=of_tune)[0].base
+    assert "epochs" not in read(TuneSettings, *words)[0].base
 
 
 # --- the data of what a program starts from
@@ -164,7 +174,7 @@ def trained(place: Folder) -> Folder:
 
 
 def evaluate(*words: str) -> EvaluateSettings:
-    return read(EvaluateSettings, "--out", "memory://nothing/there", *words, around=of_evaluate)[0]
+    return read(EvaluateSettings, "--out", "memory://nothing/there", *words)[0]
 
 
 def test_an_evaluation_takes_the_data_of_the_training(trained: Folder) -> None:
@@ -220,9 +230,9 @@ def test_a_training_takes_the_data_of_its_scores(place: Folder, older: bool) -> 
     else:
         note_settings(place, "memorize", asked)
     words = ["--method", "bat", "--scores", f"{place.location}/memorization.npz", "--out", "memory://nothing/there"]
-    found, _ = read(TrainSettings, *words, around=of_train)
+    found, _ = read(TrainSettings, *words)
     assert (found.dataset, found.num_train, found.num_test) == ("digits", 300, 100)
-    assert read(TrainSettings, *words, "--dataset", "cifar10", around=of_train)[0].num_train is None
+    assert read(TrainSettings, *words, "--dataset", "cifar10")[0].num_train is None
 
 
 def test_a_sweep_takes_the_data_of_its_scores(tmp_path: Path) -> None:
@@ -230,11 +240,11 @@ def test_a_sweep_takes_the_data_of_its_scores(tmp_path: Path) -> None:
     note_settings(place, "memorize", MemorizeSettings(dataset="digits", num_train=300, out="x"))
     place.write("memorization.npz", b"")
     words = ["--space", "alpha=[0, 1]", "--base", "method=bat", f"scores={tmp_path}/memorization.npz", "--out", "x"]
-    found, _ = read(TuneSettings, *words, around=of_tune)
+    found, _ = read(TuneSettings, *words)
     assert (found.base["dataset"], found.base["num_train"]) == ("digits", 300)
     (tmp_path / "x.yaml").write_text("base: {method: bat, scores: memorization.npz}\nspace: {alpha: [0, 1]}\n")
     words = ["--config", str(tmp_path / "x.yaml"), "--base", "epochs=3", "--out", "x"]
-    found = scores_beside(*read(TuneSettings, *find_config(words), around=of_tune))
+    found = scores_beside(*read(TuneSettings, *find_config(words)))
     assert found.base == {
         **{"method": "bat", "scores": f"{tmp_path}/memorization.npz"},
         **{"dataset": "digits", "num_train": 300, "epochs": 3},

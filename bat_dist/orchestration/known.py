@@ -9,81 +9,81 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bat_dist.config import COMMAND_LINE, Given, Known, UserError, names_of_group
+from bat_dist.config import COMMAND_LINE, Given, Known, UserError, names_of_group, required_names
 from bat_dist.data.table import DATASETS
 
 _HOW = frozenset({"out", "status", "download", "fresh", "concurrency", "max_hours"})  # beside the group Ray
 
 
-def resumed(verb: str, settings_class: Callable[..., Any]) -> Known:
-    """The settings of an earlier call, from the folder `out`.
+def _no_data(given: Mapping[str, Given]) -> Mapping[str, Given]:
+    return {}
 
-    A block of YAML (`base`) that a file gives is given as a whole; on the command line it is key by key.
+
+def resumed(verb: str, settings_class: Callable[..., Any], data: Known = _no_data) -> Known:
+    """What `data` knows, and if that leaves a required setting open, all settings of an earlier call, from `out`.
+
+    So a call that is complete means the same whatever its folder holds. A block of YAML (`base`) that a file gives is
+    given as a whole; on the command line it is key by key.
     """
+    required = required_names(settings_class)
     how = _HOW | names_of_group(settings_class, "Ray")
 
     def known(given: Mapping[str, Given]) -> dict[str, Given]:
-        if "out" not in given:
-            return {}
+        found = dict(data(given))
+        if "out" not in given or required <= {*given, *found}:
+            return found
         from bat_dist.storage.files import Folder
         from bat_dist.storage.recorded import settings_of
 
-        found = settings_of(Folder(given["out"].value), verb)
+        earlier = settings_of(Folder(given["out"].value), verb)
         filed = {name for name, one in given.items() if one.where != COMMAND_LINE}
-        return _at_hand({name: one for name, one in found.items() if name not in how | filed}, given)
+        earlier = _at_hand({name: one for name, one in earlier.items() if name not in how | filed}, given)
+        return {**data(_over(earlier, given)), **earlier}
 
     return known
 
 
-def of_evaluate(resume: Known) -> Known:
-    """The data are those of the checkpoint's training, and so is epsilon, if the user chose it there."""
-
-    def known(given: Mapping[str, Given]) -> dict[str, Given]:
-        found = dict(resume(given))
-        now = {**found, **given}
-        if "dataset" in found or "checkpoint" not in now or _value(now, "model") is not None:
-            return found
-        from bat_dist.storage.recorded import data_of_checkpoint
-
-        return found | _of_same_data(given, _with_own_epsilon(data_of_checkpoint(now["checkpoint"].value)))
-
-    return known
+def _over(earlier: Mapping[str, Given], given: Mapping[str, Given]) -> dict[str, Given]:
+    """What a call gives over an earlier one's settings; mappings key by key."""
+    merged = {**earlier, **given}
+    for name, one in given.items():
+        old = _value(earlier, name)
+        if isinstance(old, dict) and isinstance(one.value, dict):
+            merged[name] = Given({**old, **one.value}, one.where)
+    return merged
 
 
-def of_train(resume: Known) -> Known:
-    """The data are those of the scores."""
+def of_checkpoint(given: Mapping[str, Given]) -> dict[str, Given]:
+    """`evaluate`: the data are those of the checkpoint's training, and so is epsilon, if the user chose it there."""
+    if "checkpoint" not in given or _value(given, "model") is not None:
+        return {}
+    from bat_dist.storage.recorded import data_of_checkpoint
 
-    def known(given: Mapping[str, Given]) -> dict[str, Given]:
-        found = dict(resume(given))
-        scores = _value({**found, **given}, "scores")
-        if "dataset" in found or scores is None:
-            return found
-        from bat_dist.storage.recorded import data_of_scores
-
-        return found | _of_same_data(given, data_of_scores(scores))
-
-    return known
+    return _of_same_data(given, _with_own_epsilon(data_of_checkpoint(given["checkpoint"].value)))
 
 
-def of_tune(resume: Known) -> Known:
-    """The data in `base` are those of the scores in it."""
+def of_scores(given: Mapping[str, Given]) -> dict[str, Given]:
+    """`train`: the data are those of the scores."""
+    scores = _value(given, "scores")
+    if scores is None:
+        return {}
+    from bat_dist.storage.recorded import data_of_scores
 
-    def known(given: Mapping[str, Given]) -> dict[str, Given]:
-        found = dict(resume(given))
-        old, new = _value(found, "base") or {}, given.get("base", Given({}, ""))
-        scores = {**old, **new.value}.get("scores")
-        if "dataset" in old or not isinstance(scores, str):
-            return found
-        from bat_dist.storage.recorded import data_of_scores
+    return _of_same_data(given, data_of_scores(scores))
 
-        typed = {name: Given(value, new.where) for name, value in new.value.items()}
-        data = _of_same_data(typed, data_of_scores(beside(scores, new.where)))
-        if not data:
-            return found
-        where = next(iter(data.values())).where
-        return found | {"base": Given({**{name: one.value for name, one in data.items()}, **old}, where)}
 
-    return known
+def of_scores_in_base(given: Mapping[str, Given]) -> dict[str, Given]:
+    """`tune`: the data in `base` are those of the scores in it."""
+    base = given.get("base", Given({}, ""))
+    scores = base.value.get("scores")
+    if not isinstance(scores, str):
+        return {}
+    typed = {name: Given(value, base.where) for name, value in base.value.items()}
+    data = of_scores({**typed, "scores": Given(beside(scores, base.where), base.where)})
+    if not data:
+        return {}
+    where = next(iter(data.values())).where
+    return {"base": Given({name: one.value for name, one in data.items()}, where)}
 
 
 def beside(location: str, where: str) -> str:

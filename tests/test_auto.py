@@ -1,0 +1,130 @@
+"""`auto`: what the data, the workers' hardware or the folder decide, printed and recorded, in every program."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zarr
+
+from bat_dist.config import parse
+from bat_dist.memorize import main as memorize
+from bat_dist.models.names import suited_arch
+from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
+from bat_dist.orchestration.tune_settings import TuneSettings
+from bat_dist.reproduce import main as reproduce
+from bat_dist.train import main as train
+from bat_dist.training import precision
+from bat_dist.training.precision import Hardware, this_hardware
+from bat_dist.tune import main as tune
+
+DATA = ["--dataset", "digits", "--num_train", "60", "--num_test", "20"]
+QUICK = ["--epochs", "1", "--batch_size", "32", "--loader", "memory"]
+FAST = [*QUICK, "--recipe", "fast", "--num_steps", "1"]
+SUITED = "tinynet (for 8x8 images)"
+
+
+@pytest.fixture(scope="module")
+def truth() -> Hardware:
+    return this_hardware()
+
+
+@pytest.fixture
+def chosen(truth: Hardware) -> str:
+    return "bf16" if truth.has_bf16 else "fp32"
+
+
+@pytest.fixture
+def other_driver(monkeypatch: pytest.MonkeyPatch, truth: Hardware) -> None:
+    """A driver whose hardware is not that of the workers."""
+    monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: not truth.has_bf16)
+
+
+@pytest.mark.parametrize(("side", "arch"), [(8, "tinynet"), (16, "tinynet"), (17, "usual"), (32, "usual")])
+def test_the_network_suits_the_side_of_the_images(side: int, arch: str) -> None:
+    assert suited_arch(side, "usual") == arch
+
+
+def test_auto_is_the_default() -> None:
+    for kind, words in ((MemorizeSettings, []), (TrainSettings, ["--method", "erm"])):
+        settings, _ = parse(kind, [*words, "--dataset", "digits", "--out", "x"], prog="x")
+        assert (settings.arch, settings.precision, settings.loader) == ("auto", "auto", "auto")
+    settings, _ = parse(
+        TuneSettings, ["--base", "method=erm", "dataset=digits", "--space", "lr=[0.1]", "--out", "x"], prog="x"
+    )
+    assert (settings.example.arch, settings.example.precision) == ("auto", "auto")
+
+
+@pytest.mark.usefixtures("ray_cluster", "other_driver")
+def test_trials_are_recorded_with_what_their_workers_chose(
+    tmp_path: Path, chosen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "bat_dist"):
+        assert memorize([*DATA, *QUICK, "--num_trials", "2", "--out", str(tmp_path)]) == 0
+    assert any(f"arch {SUITED}, precision {chosen} (" in message for message in caplog.messages)
+    asked = json.loads((tmp_path / "summary.json").read_text())["settings"]
+    assert (asked["arch"], asked["precision"]) == ("tinynet", chosen)
+    attributes = zarr.open_group(tmp_path / "trials", mode="r").attrs.asdict()
+    assert (attributes["identity"]["arch"], attributes["identity"]["precision"]) == ("tinynet", chosen)
+    assert attributes["about"]["chosen"]["arch"] == SUITED
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_auto_is_what_the_folders_trials_have(tmp_path: Path, truth: Hardware) -> None:
+    """On whatever machine they go on: auto never ends in a folder of other settings."""
+    other = "fp32" if truth.has_bf16 else "bf16"
+    words = [*DATA, *QUICK, "--out", str(tmp_path)]
+    assert memorize([*words, "--num_trials", "2", "--arch", "resnet9-w4", "--precision", other]) == 0
+    (tmp_path / "config.yaml").unlink()  # of an older version
+    assert memorize([*words, "--num_trials", "3"]) == 0
+    asked = json.loads((tmp_path / "summary.json").read_text())["settings"]
+    assert (asked["arch"], asked["precision"], asked["num_trials"]) == ("resnet9-w4", other, 3)
+
+
+@pytest.mark.usefixtures("ray_cluster", "other_driver")
+def test_data_parallel_training_asks_its_workers(tmp_path: Path, chosen: str) -> None:
+    assert train([*DATA, *FAST, "--method", "pgd_at", "--num_workers", "1", "--out", str(tmp_path)]) == 0
+    _check_run(tmp_path, chosen)
+
+
+def test_training_in_this_process_asks_itself(tmp_path: Path, chosen: str) -> None:
+    assert train([*DATA, *FAST, "--method", "pgd_at", "--cpus_per_worker", "2", "--out", str(tmp_path)]) == 0
+    told = _check_run(tmp_path, chosen)
+    assert told["threads"] == 2
+
+
+def _check_run(place: Path, chosen: str) -> dict[str, Any]:
+    told = json.loads((place / "run.json").read_text())
+    identity = told["identity"]
+    assert (identity["arch"], identity["precision"], identity["attack_precision"]) == ("tinynet", chosen, chosen)
+    assert told["chosen"]["arch"] == SUITED
+    assert told["chosen"]["precision"].startswith(f"{chosen} (this CPU has")
+    return told
+
+
+@pytest.mark.usefixtures("ray_cluster", "other_driver")
+def test_all_runs_of_a_sweep_have_what_its_workers_chose(tmp_path: Path, chosen: str) -> None:
+    base = ["method=erm", "dataset=digits", "num_train=60", "num_test=20", "epochs=1", "batch_size=32", "recipe=fast"]
+    words = ["--space", "lr=[0.1]", "--seeds", "0", "--test_attacks", "none", "--out", str(tmp_path)]
+    assert tune(["--base", *base, *words]) == 0
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    assert (told["identity"]["arch"], told["identity"]["precision"]) == ("tinynet", chosen)
+    assert told["chosen"]["arch"] == SUITED
+    (run,) = tmp_path.glob("runs/*/seed0/run.json")
+    identity = json.loads(run.read_text())["identity"]
+    assert (identity["arch"], identity["precision"]) == ("tinynet", chosen)
+
+
+@pytest.mark.usefixtures("ray_cluster", "other_driver")
+def test_all_parts_of_an_experiment_have_what_its_workers_chose(tmp_path: Path, chosen: str) -> None:
+    part = ["epochs=1", "precision=auto"]
+    words = [*DATA[2:], "--memorize", "num_trials=8", *part, "--train", "num_val=20", "num_steps=1", *part]
+    table = ["--table", "1", "--scale", "small", "--methods", "bat_alpha1_beta0.2", "--seeds", "0", "--attacks"]
+    assert reproduce([*table, "clean", *words, "--out", str(tmp_path)]) == 0
+    told = json.loads((tmp_path / "experiment.json").read_text())
+    identity = told["identity"]
+    assert [identity[f"{name}.precision"] for name in ("memorize", "train")] == [chosen, chosen]
+    assert told["chosen"]["train's precision"].startswith(f"{chosen} (")
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert summary["settings"]["precision"] == chosen
