@@ -321,20 +321,15 @@ def test_a_training_killed_on_s3_goes_on_to_the_same_end(trained: Path, trained_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_data_parallel_training_killed_on_s3_goes_on_to_the_same_end(
-    tmp_path: Path, server: Server, ray_cluster: None
-) -> None:
-    two = [*TRAINING, "--num_workers", "2"]
+def test_data_parallel_training_on_s3_is_that_on_disk(tmp_path: Path, server: Server, ray_cluster: None) -> None:
+    """Its workers keep Ray's own notes there too; what a kill costs is seen on disk, and with one process on S3."""
+    two = [*TRAINING, "--num_workers", "2", "--epochs", "2"]
     assert train([*two, "--out", str(tmp_path)]) == 0
     out = on_s3("two-workers")
-    process = driver("train", *two, "--out", out.location, "--ray_address", "local")
-    kill_after_epochs(2, out, process, server)
-    process = driver("train", *two, "--out", out.location, "--ray_address", "local")
+    process = driver("train", *two, "--out", out.location, "--ray_address", "local")  # its workers know the server
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
-    assert f"epoch {NUM_EPOCHS}/{NUM_EPOCHS}" in said
-    assert f"epoch 2/{NUM_EPOCHS}" not in said
+    assert out.names(".ray-*") == []
     assert out.read("last.safetensors") == (tmp_path / "last.safetensors").read_bytes()
 
 
@@ -369,7 +364,7 @@ def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) ->
 def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server, ray_cluster: None) -> None:
     base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
     base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]
-    options = ["--base", *base, "--space", "beta=[1, 6]", "--test_attacks", "clean"]
+    options = ["--base", *base, "--space", "beta=[1, 6]", "--seeds", "0", "--test_attacks", "clean"]
     out = on_s3("sweep")
     assert tune([*options, "--out", str(tmp_path)]) == 0
     process = driver("tune", *options, "--ray_address", "local", "--out", out.location)  # its workers know the server

@@ -23,10 +23,10 @@ from bat_dist.evaluation.plan import (
 from bat_dist.evaluation.result import Evaluation, Row
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
+from bat_dist.storage.status import UNITS
 
 log = logging.getLogger(__name__)
 
-STORE = "units"
 NO_IMAGE = -1
 
 
@@ -128,7 +128,7 @@ class Ledger:
         return Evaluation(rows, tuple(checks), min(checked, default=0))
 
     def _place(self, stage: Stage) -> Folder:
-        return self.folder / STORE / str(stage)
+        return self.folder / UNITS / str(stage)
 
     def _begin(self, stages: tuple[Stage, ...]) -> list[Unit]:
         return [unit for stage in stages for unit in self._begin_stage(stage)]

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool
-from scipy.stats import binomtest
 
 
 class Accuracy(NamedTuple):
@@ -47,6 +46,8 @@ def mcnemar(first: Bool[np.ndarray, " images"], second: Bool[np.ndarray, " image
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"flags must be of the same images, got shapes {first.shape} and {second.shape}")
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    from scipy.stats import binomtest  # half a second to import, which workers do without
+
     n, differ = len(first), only_first + only_second
     difference = (only_first - only_second) / n
     standard_error = max(0.0, differ / n - difference**2) ** 0.5 / n**0.5

@@ -4,9 +4,10 @@ Counts are whole numbers held in any numeric array; all arguments broadcast. A p
 is NaN.
 """
 
+from statistics import NormalDist
+
 import numpy as np
 from jaxtyping import Float, Num
-from scipy.stats import norm
 
 Counts = Num[np.ndarray, "..."]
 Floats = Float[np.ndarray, "..."]
@@ -56,7 +57,7 @@ def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: flo
 
 def _wilson(count: Counts, trials: Counts, level: float) -> tuple[Floats, Floats, Floats]:
     """Proportion and its Wilson score limits."""
-    z = norm.isf((1 - level) / 2)
+    z = NormalDist().inv_cdf((1 + level) / 2)
     p = proportion(count, trials)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = z * np.sqrt(p * (1 - p) / trials + (z / (2 * np.asarray(trials))) ** 2)

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from bat_dist.config import UserError
-from bat_dist.evaluation.ledger import STORE as UNITS
 from bat_dist.orchestration.reproduce_settings import REPORT, SCORES
 from bat_dist.results.find import EVALUATION, EXPERIMENT, FLAGS, MEMORIZATION
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
-from bat_dist.storage.status import PROGRESS, STORES
+from bat_dist.storage.status import PROGRESS, STORES, UNITS
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
 from bat_dist.sweep.record import remove as remove_runs_of_sweep
 from bat_dist.sweep.space import point_name

@@ -6,13 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from bat_dist.config import UserError
-from bat_dist.evaluation.ledger import STORE
 from bat_dist.evaluation.plan import make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, READERS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
-from bat_dist.storage.status import GO_ON, describe_driver
+from bat_dist.storage.status import GO_ON, UNITS, describe_driver
 from bat_dist.storage.status import describe as describe_memorization
 from bat_dist.sweep.record import FAILURE
 from bat_dist.training.files import RUN, finished, read_history
@@ -55,7 +54,7 @@ def _asked(folder: Folder) -> list[str]:
 
 def _units(folder: Folder) -> dict[str, tuple[int, int]]:
     """By stage: how many units are done, and how many there are."""
-    place = folder / STORE
+    place = folder / UNITS
     stores = {name: store for name in place.entries()[0] if (store := RowStore.existing(place / name))}
     return {name: (int(store.status().complete.sum()), store.num_rows) for name, store in stores.items()}
 

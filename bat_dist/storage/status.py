@@ -14,6 +14,7 @@ from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
 
 STORES = {"trials": "trials", "ensemble": "members"}  # folder -> what its rows are called
+UNITS = "units"  # folder of an evaluation's stores
 PROGRESS = "progress.json"  # the driver's sign of life, written every 15 s
 SILENT = 60.0  # seconds without one after which the driver counts as gone
 GO_ON = "the same command goes on"
