@@ -54,11 +54,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 class LongestRoomsFirst(LoadScopeScheduling):
     """Hands out whole files, so that a module's fixtures are made once, and those of the longest rooms first.
 
-    The tests of several hosts share one set of hosts: their folder is handed out as if it were one file.
+    The tests of several hosts share one set of hosts: they are handed out as if they were one file.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "tests/cluster" if room_of(nodeid) == "cluster" else nodeid.partition("::")[0]
+        file = nodeid.partition("::")[0]
+        return "tests/cluster" if room_of(nodeid) == "cluster" and not file.endswith("_files.py") else file
 
 
 @pytest.hookimpl(tryfirst=True, optionalhook=True)  # also without pytest-xdist

@@ -5,7 +5,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bat_dist.evaluate import main as evaluate
@@ -50,10 +49,6 @@ def test_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (tmp_path / OWN).exists()
     assert {name for name in files(tmp_path) if "ensemble" in name} == set()
     assert json.loads((tmp_path / "summary.json").read_text())["settings"]["seed"] == 1
-    assert memorize([*TRIALS, "--seed", "1", "--out", str(tmp_path / "alone")]) == 0
-    ours, alone = (np.load(place / "memorization.npz") for place in (tmp_path, tmp_path / "alone"))
-    for name in ("mem", "infl_max") if "infl_max" in ours else ("mem",):
-        np.testing.assert_array_equal(ours[name], alone[name])
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -123,8 +118,8 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(other) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
-    assert tune([*other, "--fresh"]) == 0
-    assert files(tmp_path) == before
+    assert tune([*other, "--test_attacks", "none", "--fresh"]) == 0
+    assert files(tmp_path) == {name for name in before if not name.startswith("test/")}
     (run,) = tmp_path.glob("runs/*/*/run.json")
     assert json.loads(run.read_text())["identity"]["num_val"] == 30
 

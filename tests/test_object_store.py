@@ -31,7 +31,6 @@ from bat_dist.storage import lease, location
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
-from bat_dist.tune import main as tune
 
 KEY, SECRET = "AKIAIOSFODNN7BATDIST", "wJalrXUtnFEMI/K7MDENG/not-to-be-found-anywhere"
 BUCKET = "results-of-tests"
@@ -361,17 +360,22 @@ def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) ->
     assert out.exists("report.html")
 
 
-def test_a_sweep_on_s3_is_that_on_disk(tmp_path: Path, server: Server, ray_cluster: None) -> None:
+def test_a_run_of_a_sweep_on_s3_is_that_of_train_on_disk(tmp_path: Path, server: Server) -> None:
     base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
     base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]
     options = ["--base", *base, "--space", "beta=[1, 6]", "--seeds", "0", "--test_attacks", "clean"]
     out = on_s3("sweep")
-    assert tune([*options, "--out", str(tmp_path)]) == 0
     process = driver("tune", *options, "--ray_address", "local", "--out", out.location)  # its workers know the server
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said[-3000:]
-    weights = "runs/beta=6/seed0/last.safetensors"
-    assert out.read(weights) == (tmp_path / weights).read_bytes()
+    assert (
+        train(
+            [word for setting in base for word in f"--{setting}".split("=")] + ["--beta", "6", "--out", str(tmp_path)]
+        )
+        == 0
+    )
+    weights = "last.safetensors"
+    assert out.read(f"runs/beta=6/seed0/{weights}") == (tmp_path / weights).read_bytes()
     assert out.exists("index.html")
     assert out.exists("test/beta=6/seed0/evaluation.json") or out.exists("test/beta=1/seed0/evaluation.json")
     assert out.names(".ray-*") == []

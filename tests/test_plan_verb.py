@@ -86,7 +86,6 @@ def test_smaller_batches_than_real_ones_are_owned_up_to(capsys: pytest.CaptureFi
     ("options", "message"),
     [
         ("--arch tinynet", "dataset is required"),
-        ("--dataset digits", "arch is required"),
         ("--dataset cifer10 --arch tinynet", "did you mean 'cifar10'?"),
         ("--dataset digits --arch tinynet --methods pgd", "did you mean pgd_at?"),
         ("--table 9", "table must be one of 1, 2, 3, 4, 5, 6"),

@@ -8,7 +8,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ TRIALS = 60
 WORKERS = ("--num_workers", "3")  # one on each host: more would only wait for the two cores of this machine
 DATA = ("--dataset", "digits", "--arch", "tinynet", "--precision", "fp32", "--batch_size", "32", "--loader", "memory")
 JOB = (*DATA, *WORKERS, "--epochs", "4", "--num_trials", str(TRIALS))
+DRIVER = "python /root/memorize.py"
 WORKER = "ray::Worker"  # what Ray calls the process of one of our workers
 SCORES = ("memorization.npz", "influence.npz")
 
@@ -162,6 +164,18 @@ def assert_equal_scores(out: str | Path, reference: str | Path) -> None:
         assert got.keys() == wanted.keys()
         for key, value in wanted.items():
             np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
+
+
+@contextmanager
+def stopped(processes: Sequence[int]) -> Iterator[None]:
+    """They stand still while the block runs."""
+    try:
+        for number in processes:
+            os.kill(number, signal.SIGSTOP)
+        yield
+    finally:
+        for number in processes:
+            os.kill(number, signal.SIGCONT)
 
 
 def kill_processes(lab: Lab, host: str, pattern: str, *, most: int = 1000) -> None:

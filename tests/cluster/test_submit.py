@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from drills import DATA, in_the_middle, kill_processes, num_done
+from drills import DATA, DRIVER, in_the_middle, kill_processes, num_done
 from lab import ADDRESSES, NODES, Lab
 from waiting import until
 
@@ -14,7 +14,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SMALL = (*DATA, "--epochs", "2", "--num_trials", "6", "--num_workers", "2")
 HEAD = ADDRESSES["head"]
-DRIVER = "python /root/memorize.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,10 +111,7 @@ def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
     until(lambda: not lab.hosts.processes("head", DRIVER), seconds=120, what="end of the driver")
     until(lambda: not any(lab.hosts.processes(name, "ray::Worker") for name in NODES), seconds=120, what="idle nodes")
     assert Folder(str(out)).read_json("progress.json")["state"] == "stopped"
-    kept = num_done(out)
-    again = lab.submit("memorize", *SMALL, "--epochs", "30", "--out", str(out))
-    assert again.wait() == 0, again.output
-    assert 0 < kept < num_done(out) == 6
+    assert 0 < num_done(out) < 6
 
 
 def test_no_private_ray_where_the_cluster_is_gone(lab: Lab) -> None:

@@ -14,7 +14,7 @@ FLEET = Path(__file__).with_name("fleet.py")
 @pytest.mark.timeout(560)
 def test_many_trials_on_a_fleet_that_loses_a_node_every_few_seconds() -> None:
     """docs/reliability.md has the numbers of a thousand trials, by the same program."""
-    words = [sys.executable, FLEET, "400", "5", "5"]
+    words = [sys.executable, FLEET, "240", "4", "6"]
     done = subprocess.run(words, capture_output=True, text=True, timeout=540)
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])

@@ -56,5 +56,5 @@ def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogC
     )  # every 15 s, not every look
     room = iter([False, False, True])
     start = now[0]
-    wait_for_room(lambda: next(room), {"CPU": 1.0, "GPU": 4.0}, 3, 1.0)
+    wait_for_room(lambda: next(room), {"CPU": 1.0, "GPU": 4.0}, 3, 1.0, of="3 workers")
     assert now[0] == start + 1

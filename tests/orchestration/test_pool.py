@@ -543,7 +543,7 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
     first = fill(store, tmp_path, 4, fails_at_first, str(marker), give_up_on=(ArithmeticError,))
     assert first.failed == {2: "ArithmeticError: loss inf in epoch 1"}
     assert failures(Folder(tmp_path), "trials") == first.failed
-    assert "trials 2 failed: ArithmeticError: loss inf" in describe(Folder(tmp_path))
+    assert "trial 2 failed: ArithmeticError: loss inf" in describe(Folder(tmp_path))
     assert "its log: logs/trials-2.jsonl" in describe(Folder(tmp_path))
     assert conclude(first, "trials") == 1
     errors = capsys.readouterr().err

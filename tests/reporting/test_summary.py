@@ -37,7 +37,7 @@ def test_what_was_counted_is_what_is_said(digits: Dataset) -> None:
     assert words["trials"] == "4 complete, 1 failed, 2.0 s each"
     assert words["accuracy on samples of the test set"] == "60.0% ± 0.0% (sd over trials)"
     assert words["influence > 0.15"] == "7 pairs"
-    assert summary["warnings"] == ["1 trials failed and are left out"]
+    assert summary["warnings"] == ["1 trial failed, which the scores leave out"]
 
 
 def test_undefined_is_nan_not_a_crash(digits: Dataset) -> None:
