@@ -8,8 +8,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -164,18 +163,6 @@ def assert_equal_scores(out: str | Path, reference: str | Path) -> None:
         assert got.keys() == wanted.keys()
         for key, value in wanted.items():
             np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
-
-
-@contextmanager
-def stopped(processes: Sequence[int]) -> Iterator[None]:
-    """They stand still while the block runs."""
-    try:
-        for number in processes:
-            os.kill(number, signal.SIGSTOP)
-        yield
-    finally:
-        for number in processes:
-            os.kill(number, signal.SIGCONT)
 
 
 def kill_processes(lab: Lab, host: str, pattern: str, *, most: int = 1000) -> None:

@@ -19,13 +19,14 @@ from drills import (
     num_done,
     records,
     shown_done,
-    stopped,
     submit_memorize,
 )
 from hosts import SMALL_BYTES
 from image import SECRET
 from lab import NODES, Lab, object_store
 from waiting import until
+
+from bat_dist.storage.lease import LOCK
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SILENCE = 12.0  # seconds; the programs speak of an outage after a few
@@ -78,10 +79,9 @@ def test_a_link_is_cut(lab: Lab, reference: Path, results: list[Result]) -> None
 def test_a_second_driver_is_refused_and_the_first_is_killed(lab: Lab, reference: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "driver"
     first = submit_memorize(lab, out)
-    in_the_middle(out, done=1)
-    with stopped(lab.hosts.processes("head", DRIVER)):  # or it would have ended before the second begins
-        second = submit_memorize(lab, out)
-        assert second.wait() != 0
+    until((out / LOCK).exists, seconds=180, what="the first driver")  # which has yet to start its workers
+    second = submit_memorize(lab, out)
+    assert second.wait() != 0
     assert "another run is writing to" in second.output
     assert first.process.poll() is None
     kill = lambda: kill_processes(lab, "head", DRIVER, most=1)  # noqa: E731
