@@ -14,7 +14,6 @@ from drills import (
     hosts_of_trials,
     hurt,
     hurt_and_resubmit,
-    in_the_middle,
     kill_processes,
     num_done,
     records,
