@@ -59,7 +59,7 @@ def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
     of_table = verb == "plan" and is_of_a_table(words)
-    told = ["--dataset", "cifar10"] if "--checkpoint" in words and "--dataset" not in words else []  # by its folder
+    told = ["--dataset", "cifar10"] if verb == "evaluate" and "--dataset" not in words else []  # by the checkpoint
     parse(TablePlanSettings if of_table else SETTINGS[verb], [*words, *told], prog=verb)
 
 

@@ -360,6 +360,7 @@ def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) ->
     assert out.exists("report.html")
 
 
+@pytest.mark.slow
 def test_a_run_of_a_sweep_on_s3_is_that_of_train_on_disk(tmp_path: Path, server: Server) -> None:
     base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
     base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]

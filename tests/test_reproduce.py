@@ -18,6 +18,7 @@ from bat_dist.config import ConfigError, parse
 from bat_dist.orchestration.reproduce_settings import PAPER_ROWS, ReproduceSettings, Run
 from bat_dist.reproduce import main
 
+pytestmark = pytest.mark.slow
 SMALL = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--ray_address", "local"]
 QUICK = ["--memorize", "num_trials=12", "epochs=4", "--train", "epochs=2", "num_steps=2", "num_val=60"]
 TWO = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "1", "--attacks", "clean", "pgd5"]

@@ -88,6 +88,7 @@ def test_two_workers_give_what_one_process_gives(tmp_path: Path, ray_cluster: No
     assert not [path.name for path in (tmp_path / "two").iterdir() if "ray" in path.name]
 
 
+@pytest.mark.slow
 def test_both_loaders_train_the_same_on_two_workers(tmp_path: Path, ray_cluster: None) -> None:
     pytest.importorskip("ffcv", reason="FFCV is not installed")
     for loader in ("ffcv", "memory"):

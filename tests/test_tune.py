@@ -24,6 +24,7 @@ from bat_dist.reporting.sweep import PAGE
 from bat_dist.train import main as train
 from bat_dist.tune import main
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 NUM_TRAIN = 240
 BASE = {
@@ -159,7 +160,6 @@ def test_status_tells_without_running(swept: Path, scores: Path) -> None:
     assert "ended" in said
 
 
-@pytest.mark.slow
 def test_killed_it_ends_as_if_undisturbed(swept: Path, tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     words = command(out, scores)
@@ -181,7 +181,6 @@ def num_done(out: Path) -> int:
     return sum('"finished": true' in path.read_text() for path in out.glob("runs/*/*/run.json"))
 
 
-@pytest.mark.slow
 def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out, good = tmp_path / "sweep", "alpha=0,arch=tinynet,beta=0,lr=0.05"
     damaged = out / f"runs/{good}/seed0/state.safetensors"
@@ -210,7 +209,6 @@ def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path, ray
     assert [r["state"] for r in rows(out) if r["point"] == good] == ["done", "done"]
 
 
-@pytest.mark.slow
 def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
     tmp_path: Path, scores: Path, ray_cluster: None
 ) -> None:
@@ -226,7 +224,6 @@ def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
     assert "use another --out" in said
 
 
-@pytest.mark.slow
 def test_a_limit_of_time_ends_it_in_between_and_the_same_command_goes_on(
     tmp_path: Path, scores: Path, ray_cluster: None
 ) -> None:
@@ -253,7 +250,6 @@ def test_a_limit_of_time_ends_it_in_between_and_the_same_command_goes_on(
         np.testing.assert_allclose([event.value for event in told], history.val_pgd, rtol=1e-6)
 
 
-@pytest.mark.slow
 def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     how = ["--search", "tpe", "--seeds", "0", "--metric", "val_clean", "val_pgd"]
@@ -274,7 +270,6 @@ def test_tpe_with_two_goals_proposes_points_and_more_later(tmp_path: Path, score
         )
 
 
-@pytest.mark.slow
 def test_asha_stops_laggards_which_go_on_without_it(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     out = tmp_path / "sweep"
     base = {"epochs": 9, "beta": 0, "alpha": 0}
@@ -312,7 +307,6 @@ print("FOUND", states, set(groups), ray.available_resources().get("CPU"))
 """
 
 
-@pytest.mark.slow
 def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
     """Two runs of two workers fit at a time; there are three."""
     out, script = tmp_path / "sweep", tmp_path / "job.py"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import rel_entr
-from scipy.stats import rankdata
 
 _BLOCK_VALUES = 2**18
 _SUM_TOLERANCE = 1e-2  # softmax in half precision
@@ -89,6 +88,8 @@ def auroc(score: Float[np.ndarray, " samples"], positive: Bool[np.ndarray, " sam
     num_negative = len(positive) - num_positive
     if not num_positive or not num_negative:
         return float("nan")
+    from scipy.stats import rankdata  # half a second to import, which workers do without
+
     rank_sum = rankdata(score)[positive].sum()
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from bat_dist.config import counted
 
@@ -46,7 +46,7 @@ class Noise:
         Then the subsets are independent of the answers, and the estimates for the pairs of one test
         sample nearly independent of each other; each is taken as normal.
         """
-        over = norm.sf(threshold / self.se[among] + z)
+        over = ndtr(-(threshold / self.se[among] + z))
         return float(-np.expm1(self.num_pairs[among] * np.log1p(-over)).sum())
 
 

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from bat_dist.memorization.estimate import check_trials
 from bat_dist.memorization.influence import BLOCK_BYTES, MaxInfluence, max_influence
@@ -75,7 +75,7 @@ def typical_sets(
     _check_settings(mem, mask, test_correct, rule, level, typical_threshold, atypical_threshold)
     significant = rule == "significant"
     same_class = significant if same_class is None else same_class
-    z = float(norm.isf(level)) if significant else None
+    z = float(-ndtri(level)) if significant else None
     atypical, typical = mem > atypical_threshold, mem < typical_threshold
     thresholds = (atypical_threshold, typical_threshold)
     found = max_influence(

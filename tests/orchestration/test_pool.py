@@ -395,6 +395,7 @@ print(json.dumps({"done": done, "failures": failures, "end": end}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["1", "0 1"])
 def test_a_gpu_that_fails_process_after_process_gets_no_more_work(broken: str, tmp_path: Path) -> None:
     script, failures = tmp_path / "job.py", tmp_path / "failures"
@@ -547,7 +548,7 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
     assert "its log: logs/trials-2.jsonl" in describe(Folder(tmp_path))
     assert conclude(first, "trials") == 1
     errors = capsys.readouterr().err
-    assert "the same command tries them again" in errors
+    assert "1 trial failed; the same command tries again and keeps the others" in errors
     assert "its log: logs/trials-2.jsonl" in errors
     marker.touch()
     second = fill(store, tmp_path, 4, fails_at_first, str(marker))
