@@ -1,11 +1,16 @@
 """What all tests share: one thread, a private Ray for each test process, and the order in which files are run."""
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the test processes share the cores
+# Each test process and its programs by themselves: a Ray that one of them starts is at hand for them alone.
+os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="bd")  # short, since the paths of Ray's sockets are long
 
 import pytest
 from hypothesis import settings
@@ -15,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from bat_dist.orchestration.private_ray import prepare_environment
 
 prepare_environment("local")  # before any test module imports ray
+atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 settings.register_profile("repeatable", derandomize=True)  # `--hypothesis-profile default` looks for new examples
 settings.load_profile("repeatable")

@@ -103,7 +103,7 @@ class Hosts:
         if not (host / "root/.bashrc").exists():
             shutil.copy(self.base / "id.pub", host / "root/.ssh/authorized_keys")
             (host / "root/.profile").write_text('[ -n "$BASH" ] && . ~/.bashrc\n')
-            (host / "root/.bashrc").write_text("export RAY_USAGE_STATS_ENABLED=0\n")
+            (host / "root/.bashrc").write_text("export RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0\n")
         subprocess.run(["ip", "netns", "del", netns], capture_output=True)
         _call("ip", "netns", "add", netns)
         _call("ip", "-n", netns, "link", "set", "lo", "up")

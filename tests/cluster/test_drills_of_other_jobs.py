@@ -79,10 +79,9 @@ def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -
 def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "evaluated-hurt"
     job = lab.submit("evaluate", "--checkpoint", str(trained), *EVALUATE, "--out", str(out))
-    busy = lambda: {r["host"] for r in records(out) if r["event"] == "done"} - {"head"}  # noqa: E731
-    until(busy, seconds=180, what="a unit of a worker host", every=0.05)
+    host = busy_host(lab)
     at = time.time()
-    with switched_off(lab, min(busy())):
+    with switched_off(lab, host):
         assert job.wait(seconds=400) == 0, job.output
     bad = [r for r in records(out) if r["event"] in ("lost", "retried") and r["at"] > at]
     assert bad
@@ -92,6 +91,22 @@ def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Path, resul
     got, wanted = Folder(str(out)).read_npz("flags.npz"), Folder(str(evaluated)).read_npz("flags.npz")
     for key, value in wanted.items():
         np.testing.assert_array_equal(got[key], value, err_msg=key, strict=True)
+
+
+def busy_host(lab: Lab) -> str:
+    """A worker host that has been at one unit of work for a second."""
+    since: dict[tuple[str, int], float] = {}
+
+    def found() -> str:
+        now = {(name, number) for name in ("w1", "w2") for number in lab.hosts.processes(name, "ray::Worker.run")}
+        for gone in since.keys() - now:
+            del since[gone]
+        for one in now:
+            since.setdefault(one, time.monotonic())
+        return next((name for (name, _), start in since.items() if time.monotonic() - start > 1), "")
+
+    until(found, seconds=240, what="long work on a worker host", every=0.05)
+    return found()
 
 
 def epochs(out: Path) -> int:
