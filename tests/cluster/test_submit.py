@@ -82,11 +82,15 @@ def test_a_job_of_rays_job_server_is_seen_on_the_nodes_metrics_ports(lab: Lab, d
     until(lambda: "ray_bat_dist_" in scrape(), seconds=30, what="metrics")
 
 
-def test_a_job_that_is_stopped_ends_cleanly(lab: Lab, dashboard: str) -> None:
+def test_a_job_refuses_a_second_driver_and_is_stopped_cleanly(lab: Lab, dashboard: str) -> None:
     out = lab.hosts.shared / "stopped"
     job = ["ray", "job", "submit", "--address", dashboard, "--no-wait", "--submission-id", "to-stop", "--"]
-    lab.on_laptop([*job, "bat-dist", "memorize", *DATA, "--epochs", "10", "--num_trials", "500", "--out", str(out)])
+    words = [*DATA, "--epochs", "10", "--num_trials", "500", "--out", str(out)]
+    lab.on_laptop([*job, "bat-dist", "memorize", *words])
     in_the_middle(out, done=1)
+    second = lab.submit("memorize", *words)
+    assert second.wait() != 0
+    assert "another run is writing to" in second.output
     lab.on_laptop(["ray", "job", "stop", "--address", dashboard, "to-stop"])
     assert "stopped by SIGTERM: finished work is kept" in lab.on_laptop(
         ["ray", "job", "logs", "--address", dashboard, "to-stop"]
