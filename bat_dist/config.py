@@ -116,7 +116,7 @@ def parse(
     """
     settings = _settings(settings_class)
     read = _read(settings, sys.argv[1:] if argv is None else argv, prog, description)
-    errors, taken, found = read.errors, dict[str, Given](), dict[str, Given]()
+    errors, found = read.errors, dict[str, Given]()
     try:
         found = dict(known(read.given)) if known and read.is_readable else {}
     except UserError as error:

@@ -25,7 +25,6 @@ from bat_dist.orchestration.settings import ARCH_OF_TRIALS, MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
-from bat_dist.storage.status import forget_failures
 from bat_dist.training.loop import NonFiniteLoss
 from bat_dist.training.precision import default_device
 from bat_dist.training.recipe import Precision
@@ -166,7 +165,7 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
             remove_memorization(folder)
         store = opened(precision, chosen)
         if not store.is_begun():
-            forget_failures(folder, job.what)  # of another store that it has replaced
+            folder.remove_files([f"failed/{job.what}-*.json"])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,

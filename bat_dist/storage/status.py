@@ -31,12 +31,6 @@ def failures(folder: Folder, what: str) -> dict[int, str]:
     return {note["row"]: note["reason"] for note in sorted(notes, key=lambda note: note["row"])}
 
 
-def forget_failures(folder: Folder, what: str) -> None:
-    """Remove the notes of rows that were given up."""
-    for name in folder.names(f"failed/{what}-*.json"):
-        folder.remove(f"failed/{name}")
-
-
 def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     """Some lines on the driver, and a few per store.  Raises UserError if the folder holds no store."""
     stores = {STORES[name]: store for name in STORES if (store := RowStore.existing(folder / name))}
