@@ -96,11 +96,9 @@ def test_stronger_attacks_leave_less(evaluated: Path) -> None:
     np.testing.assert_array_equal(flags(evaluated)["worst_case"], np.all(worst, axis=0))
 
 
-@pytest.mark.parametrize("workers", ["1", "2", "4"])
-def test_workers_change_nothing(
-    workers: str, evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None
-) -> None:
-    assert run(tmp_path, network, *FEW, "--num_workers", workers) == 0
+def test_workers_change_nothing(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """One does here what two did there."""
+    assert run(tmp_path, network, *FEW, "--num_workers", "1") == 0
     np.testing.assert_equal(flags(tmp_path), flags(evaluated))
 
 

@@ -28,6 +28,7 @@ from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
 from bat_dist.report import main as report
 from bat_dist.storage import lease, location
+from bat_dist.storage.checkpoints import load_model
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
@@ -320,16 +321,18 @@ def test_a_training_killed_on_s3_goes_on_to_the_same_end(trained: Path, trained_
 
 
 @pytest.mark.slow
-def test_data_parallel_training_on_s3_is_that_on_disk(tmp_path: Path, server: Server, ray_cluster: None) -> None:
+def test_data_parallel_training_on_s3_is_that_of_one_process_on_disk(tmp_path: Path, server: Server) -> None:
     """Its workers keep Ray's own notes there too; what a kill costs is seen on disk, and with one process on S3."""
-    two = [*TRAINING, "--num_workers", "2", "--epochs", "2"]
-    assert train([*two, "--out", str(tmp_path)]) == 0
-    out = on_s3("two-workers")
-    process = driver("train", *two, "--out", out.location, "--ray_address", "local")  # its workers know the server
+    options = [*DATA, *RECIPE, "--method", "erm", "--arch", "tinynet", "--sync_bn", "--epochs", "1", "--lr", "0.01"]
+    assert train([*options, "--out", str(tmp_path)]) == 0
+    out, two = on_s3("two-workers"), ["--num_workers", "2", "--ray_address", "local"]
+    process = driver("train", *options, *two, "--out", out.location)  # its workers know the server
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     assert out.names(".ray-*") == []
-    assert out.read("last.safetensors") == (tmp_path / "last.safetensors").read_bytes()
+    alone, together = (load_model(place, "last").state_dict() for place in (str(tmp_path), out.location))
+    for name, tensor in alone.items():  # only the order of sums differs
+        torch.testing.assert_close(together[name], tensor, rtol=1e-4, atol=1e-4)
 
 
 def test_scores_are_read_from_s3(there: tuple[Folder, str], tmp_path: Path) -> None:
@@ -364,7 +367,18 @@ def test_a_report_of_s3_on_s3_is_that_of_disk(tmp_path: Path, server: Server) ->
 def test_a_run_of_a_sweep_on_s3_is_that_of_train_on_disk(tmp_path: Path, server: Server) -> None:
     base = ["method=trades", "dataset=digits", "num_train=200", "num_test=100", "loader=memory", "arch=tinynet"]
     base += ["recipe=fast", "epochs=2", "batch_size=32", "num_steps=2", "precision=fp32"]
-    options = ["--base", *base, "--space", "beta=[1, 6]", "--seeds", "0", "--test_attacks", "clean"]
+    options = [
+        "--base",
+        *base,
+        "--space",
+        "beta=[1, 6]",
+        "--seeds",
+        "0",
+        "--test_attacks",
+        "clean",
+        "--concurrency",
+        "1",
+    ]
     out = on_s3("sweep")
     process = driver("tune", *options, "--ray_address", "local", "--out", out.location)  # its workers know the server
     said = process.communicate(timeout=200)[1]

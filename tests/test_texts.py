@@ -110,10 +110,8 @@ def test_no_influence_above_1_is_asked_for(trials: int) -> None:
     assert notes
     for note in notes:
         reached = note.partition("must reach about ")[2]
-        assert float(reached.split()[0]) <= 1 if reached else "no influence can be told from noise" in note
-    few = (
-        "no influence can be told from noise, not even 1, the largest: hardly any puts a sample into the test atypical"
-    )
+        assert float(reached.split()[0]) <= 1 if reached else "can be told from noise" in note
+    few = "not even an influence of 1, the largest possible, can be told from noise, so hardly any puts a sample into"
     largest_noise = np.sqrt((1 / num_in + 1 / (trials - num_in)) / 4)  # of an accuracy of 1/2
     assert any(few in note for note in notes) == (0.15 + 3 * largest_noise > 1)
 

@@ -54,10 +54,10 @@ def command(out: Path, scores: Path, *words: str, base: dict | None = None, spac
 
 
 def tune_here(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -> str:
-    """In this process, and on the Ray that is there: no time is lost for their start."""
+    """In this process, on the Ray that is there and one run at a time: few processes need to start."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        assert main(command(out, scores, *words, **how)[2:]) == code, said.getvalue()
+        assert main(command(out, scores, "--concurrency", "1", *words, **how)[2:]) == code, said.getvalue()
     return said.getvalue()
 
 
@@ -191,22 +191,23 @@ def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path, ray
         "space": {"arch": ["tinynet", "wrn10-9000"], "lr": [0.05, 1e30]},
         "base": {"alpha": 0, "beta": 0},
     }
-    said = tune_here(out, scores, code=1, **how)
-    found = {(r["arch"], r["lr"], r["seed"]): r for r in rows(out)}
-    assert len(found) == 8
-    assert found["tinynet", "0.05", "0"]["state"] == "failed"
-    assert "damaged" in found["tinynet", "0.05", "0"]["reason"]
-    assert found["tinynet", "0.05", "1"]["state"] == "done"
-    assert {found["tinynet", "1e+30", seed]["state"] for seed in "01"} == {"diverged"}
-    out_of_memory = [row for key, row in found.items() if key[0] == "wrn10-9000"]
+    said = tune_here(out, scores, "--seeds", "0", code=1, **how)
+    found = {(r["arch"], r["lr"]): r for r in rows(out)}
+    assert len(found) == 4
+    assert found["tinynet", "0.05"]["state"] == "failed"
+    assert "damaged" in found["tinynet", "0.05"]["reason"]
+    assert found["tinynet", "1e+30"]["state"] == "diverged"
+    out_of_memory = [row for (arch, _), row in found.items() if arch == "wrn10-9000"]
     assert {row["state"] for row in out_of_memory} == {"failed"}
     assert all("memory" in row["reason"] for row in out_of_memory)
     for row in found.values():
         assert row["reason"][:60] in said
-    # What was wrong is mended, and the same command makes it good.
+    # What was wrong is mended, and the same command makes it good beside those that fail again.
     damaged.unlink()
-    tune_here(out, scores, code=1, **how)
-    assert [r["state"] for r in rows(out) if r["point"] == good] == ["done", "done"]
+    tune_here(out, scores, "--seeds", "0", code=1, **how)
+    states = {(row["arch"], row["lr"]): row["state"] for row in rows(out)}
+    assert states.pop(("tinynet", "0.05")) == "done"
+    assert sorted(states.values()) == ["diverged", "failed", "failed"]
 
 
 def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
@@ -294,30 +295,30 @@ from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.storage.files import Folder
 
 settings, _ = parse(TuneSettings, sys.argv[1:], prog="tune")
-ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
 sweep = plan_sweep(Folder(settings.out), load_dataset("digits", **settings.example.data), settings)
 states = [outcome.state for outcome in carry_out_sweep(sweep)[1]]
 from ray.util import placement_group_table
 groups = [group["state"] for group in placement_group_table().values()]
 import time
 end = time.time() + 20
-while ray.available_resources().get("CPU", 0) < 4 and time.time() < end:
+while ray.available_resources().get("CPU", 0) < 3 and time.time() < end:
     time.sleep(0.5)
 print("FOUND", states, set(groups), ray.available_resources().get("CPU"))
 """
 
 
 def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, scores: Path, ray_cluster: None) -> None:
-    """Two runs of two workers fit at a time; there are three."""
+    """One run of two workers fits at a time; there are two."""
     out, script = tmp_path / "sweep", tmp_path / "job.py"
     script.write_text(DDP)
-    space, base = {"alpha": [1, 2], "beta": [0.2]}, {"num_workers": 2, "epochs": 2}
+    space, base = {"alpha": [2], "beta": [0.2]}, {"num_workers": 2, "epochs": 2}
     words = command(out, scores, "--seeds", "0", space=space, base=base)[2:]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=500, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
-    assert line == f"FOUND {['done'] * 3} {{'REMOVED'}} 4.0"
+    assert line == f"FOUND {['done'] * 2} {{'REMOVED'}} 3.0"
     alone = tmp_path / "alone"
     config = out / "runs/alpha=2,beta=0.2/seed0/config.yaml"
     assert train(["--config", str(config), "--num_workers", "2", "--out", str(alone)]) == 0

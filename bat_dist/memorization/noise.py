@@ -103,7 +103,9 @@ def _power_notes(
 def _must_reach(influence: float, deed: tuple[str, str], what: str) -> str:
     """An influence is a difference of two accuracies: there is none above 1."""
     if influence > 1:
-        return f"no influence can be told from noise, not even 1, the largest: hardly any {deed[1]} {what}"
+        return (
+            f"not even an influence of 1, the largest possible, can be told from noise, so hardly any {deed[1]} {what}"
+        )
     return f"an influence must reach about {influence:.2f} {deed[0]} {what}"
 
 

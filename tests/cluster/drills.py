@@ -6,6 +6,7 @@ Each returns what a table of drills says of it.  Times come from the logs of the
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -67,6 +68,22 @@ def in_the_middle(out: str | Path, *, done: int = TRIALS // 4) -> None:
     until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}", every=0.3)
 
 
+def memorize_on_every_host(lab: Lab, out: Path) -> Submitted:
+    """The job of most drills, in its middle, when every host has finished a trial and has more to do.
+
+    A host whose worker comes up when the others have nearly finished is of no use: then the job is run once more.
+    """
+    everywhere = lambda: set(NODES) <= hosts_of_trials(out).keys()  # noqa: E731
+    while True:
+        job = submit_memorize(lab, out)
+        in_the_middle(out)
+        until(lambda: everywhere() or num_done(out) == TRIALS, seconds=180, what="trials of every host", every=0.3)
+        if everywhere() and num_done(out) <= TRIALS * 2 // 3:
+            return job
+        assert job.wait() == 0, job.output
+        shutil.rmtree(out)
+
+
 @dataclass(frozen=True)
 class Injury:
     """Something that happens to one host; words for the table."""
@@ -78,9 +95,7 @@ class Injury:
 
 def hurt(lab: Lab, out: Path, *injuries: Injury) -> list[Result]:
     """Hurt a job that must get over it by itself: all at once, each on a host of its own."""
-    job = submit_memorize(lab, out)
-    in_the_middle(out)
-    until(lambda: set(NODES) <= hosts_of_trials(out).keys(), seconds=180, what="trials of every host", every=0.3)
+    job = memorize_on_every_host(lab, out)
     at = time.time()
     for injury in injuries:
         injury.happens()

@@ -123,5 +123,8 @@ def main(out: Path, rank: int, size: int) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+if __name__ == "__main__":  # all ranks, forked from one process that has imported all there is to import
+    size = int(sys.argv[2])
+    torch.multiprocessing.start_processes(
+        lambda rank: main(Path(sys.argv[1]), rank, size), nprocs=size, start_method="fork"
+    )
