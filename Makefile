@@ -1,4 +1,4 @@
-# make setup | demo | test | test-all | test-stress | mutants | lint | audit | drills | bench | docs
+# make setup | demo | test | test-all | test-stress | gpu | mutants | lint | audit | drills | bench | docs
 SHELL := /bin/bash
 .DEFAULT_GOAL := setup
 VENV ?= .venv
@@ -13,7 +13,7 @@ CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux cu
 PAGE_TOOLS := chromium texlive-latex-recommended
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test test-all test-stress mutants lint format audit cluster-tools page-tools drills bench docs clean
+.PHONY: setup demo test test-all test-stress gpu mutants lint format audit cluster-tools page-tools drills bench docs clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
@@ -44,6 +44,13 @@ test-stress: setup
 	for loop in 1 2; do timeout 7200 sh -c 'while :; do :; done' & done; \
 	  $(PYTEST) -p randomly; code=$$?; kill $$(jobs -p); exit $$code
 	taskset -c 0 $(PYTEST) -p randomly
+
+# Checks and measures one CUDA device, in some minutes; writes docs/results/gpu.md.  Needs torch and neither Ray nor FFCV:
+# make gpu PYTHON=python3 works without make setup.  GPU_IMAGES: see benchmarks/gpu.py --help.
+GPU_PYTHON = $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+gpu:
+	PYTHONPATH=. $(GPU_PYTHON) -m pytest --noconftest -p no:cacheprovider tests/gpu
+	PYTHONPATH=. $(GPU_PYTHON) benchmarks/gpu.py $(if $(GPU_IMAGES),--images $(GPU_IMAGES))
 
 # Would the tests notice?  Plants the faults of tests/mutants/faults.yaml in a copy, one by one; half an hour on 2 cores.
 # Some of them: make mutants MUTANTS="--room pool"; see tests/mutants/run.py --help.

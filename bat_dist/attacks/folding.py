@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.linf import Images
+from bat_dist.attacks.tf32 import without_tf32
 
 TOLERANCE = 1e-5  # |a - b| <= TOLERANCE * (1 + |b|), of logits
 
@@ -22,7 +23,13 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
     x: a few images in [0, 1]; they show which layer follows which, and are the proof: a change after which the copy's
     logits are not the model's (TOLERANCE), or cannot be differentiated, is taken back. Costs a few passes per layer.
     The model itself is returned if it cannot be copied, or says something else when asked again (a randomized one).
+    The proof is made without TF32, which alone moves logits by more than TOLERANCE.
     """
+    with without_tf32():
+        return _faster(model, x)
+
+
+def _faster(model: nn.Module, x: Images) -> nn.Module:
     try:
         plain, copy = deepcopy(model).eval().requires_grad_(False), _copy(model)
     except Exception:  # whatever others' modules hold that cannot be copied

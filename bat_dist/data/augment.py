@@ -17,9 +17,13 @@ class CropFlip(NamedTuple):
     corners: Int64[Tensor, "batch 2"]
     flips: Bool[Tensor, " batch"]
 
-    def part(self, start: int, stop: int, device: torch.device) -> "CropFlip":
-        """The draws of images `start` to `stop`, on `device`."""
-        return CropFlip(self.corners[start:stop].to(device), self.flips[start:stop].to(device))
+    def to(self, device: torch.device) -> "CropFlip":
+        """The draws on `device`: of a whole epoch at once, since each copy makes the host wait for a GPU."""
+        return CropFlip(self.corners.to(device), self.flips.to(device))
+
+    def part(self, start: int, stop: int) -> "CropFlip":
+        """The draws of images `start` to `stop`."""
+        return CropFlip(self.corners[start:stop], self.flips[start:stop])
 
 
 def draw_crop_flip(count: int, *, padding: int, flip: bool, generator: torch.Generator) -> CropFlip:
@@ -55,5 +59,8 @@ def crop_flip(
 
 
 def to_float(images: UInt8[Tensor, "batch height width 3"]) -> Float[Tensor, "batch 3 height width"]:
-    """Pixels in [0, 1], in new memory, laid out channels_last (the layout that the bytes already have)."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
+    """Pixels in [0, 1], in new memory, laid out channels_last (the layout that the bytes already have).
+
+    Divided by a tensor: a GPU multiplies by the inverse of a number, whose last bit is another than the CPU's.
+    """
+    return images.permute(0, 3, 1, 2).float().div_(torch.full((1,), 255.0, device=images.device))

@@ -123,12 +123,12 @@ class SplitLoader:
         return self._batches(checked_order(indices, len(self._labels), batch_size), batch_size, None)
 
     def _batches(self, order: Int64[Tensor, " samples"], batch_size: int, draws: CropFlip | None) -> Iterator[Batch]:
-        positions = order.to(self.device)
+        positions, draws = order.to(self.device), draws and draws.to(self.device)
         with closing(self._read(order, batch_size)) as reading:
             for start, images in zip(range(0, len(order), batch_size), reading, strict=True):
                 stop = start + batch_size
                 if draws is not None:
-                    part = draws.part(start, stop, self.device)
+                    part = draws.part(start, stop)
                     images = crop_flip(images, part, padding=self._crop_padding)
                 at = positions[start:stop].clone()
                 yield Batch(to_float(images), self._labels.index_select(0, at), at)

@@ -22,6 +22,7 @@ from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import Flags, Ids, Outcome
 from bat_dist.attacks.victim import attacked, wrong
+from bat_dist.data.augment import to_float
 from bat_dist.evaluation.names import steps_of
 from bat_dist.evaluation.plan import CLEAN
 from bat_dist.models.classifier import ImageClassifier
@@ -40,7 +41,7 @@ class Networks(NamedTuple):
     def tensor(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Images:
         """In [0, 1], float32, on the network's device, in the memory format that suits it."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float().div_(255)
+        x = to_float(torch.from_numpy(images).to(device))
         return x.contiguous(memory_format=_memory_format(self.model))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from bat_dist.attacks.tf32 import without_tf32
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.hygiene import FOUND
@@ -18,10 +19,11 @@ from bat_dist.evaluation.probe import probe
 def build_work(
     dataset: Dataset, network: nn.Module, settings: Settings, *, keep_adversarial: bool, device: torch.device
 ) -> Callable[[Unit], dict[str, Any]]:
-    """Puts the network on the device. The function gives a row as `ledger.Frame.fields_of` has it."""
+    """Puts the network on the device. The function gives a row as `ledger.Frame.fields_of` has it, without TF32."""
     test, spec = dataset.test, dataset.spec
     networks = prepare(network, test.images[:4], device)
 
+    @without_tf32()
     def work(unit: Unit) -> dict[str, Any]:
         start, at = time.perf_counter(), np.array(unit.images)
         x, y = networks.tensor(test.images[at]), torch.from_numpy(test.labels[at]).to(device)

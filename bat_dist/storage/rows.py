@@ -11,17 +11,18 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.storage import FsspecStore
 
 from bat_dist.config import WAY_OUT, RunError, UserError, differences
 from bat_dist.storage.files import Folder
 from bat_dist.storage.location import client_options, patient
 from bat_dist.storage.patience import patiently
+
+if TYPE_CHECKING:  # imported where a store is opened: training, which has none, does without it
+    import zarr
+    from zarr.storage import FsspecStore
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class RowStore:
     if the store's description is unreadable.
     """
 
-    def __init__(self, group: zarr.Group, folder: Folder):
+    def __init__(self, group: "zarr.Group", folder: Folder):
         attributes: dict[str, Any] = dict(group.attrs)
         self.folder = folder
         self.identity: dict[str, Any] = attributes["identity"]
@@ -136,6 +137,8 @@ class RowStore:
 
     @classmethod
     def _open_existing(cls, folder: Folder) -> "RowStore | None":
+        import zarr
+
         group = zarr.open_group(_zarr_location(folder), mode="r+", zarr_format=3)
         if "identity" not in group.attrs:
             return None
@@ -220,10 +223,13 @@ def remove_store(folder: Folder, name: str) -> None:
 
 def _create(
     folder: Folder, fields: Mapping[str, Field], identity: Mapping[str, Any], about: Mapping[str, Any]
-) -> zarr.Group:
+) -> "zarr.Group":
     """A new, empty store, in the place of one that is there.  Its attributes go last: without them it counts as not
     made.
     """
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
     folder.create()
     group = zarr.open_group(_zarr_location(folder), mode="w", zarr_format=3)
     for name, field in {**fields, DIGEST: Field("uint8", (DIGEST_BYTES,))}.items():
@@ -241,9 +247,11 @@ def _create(
     return group
 
 
-def _zarr_location(folder: Folder) -> str | FsspecStore:
+def _zarr_location(folder: Folder) -> "str | FsspecStore":
     if folder.local_path is not None:
         return str(folder.local_path)
+    from zarr.storage import FsspecStore
+
     options = client_options(folder.location)
     if "config_kwargs" in options:  # S3: a chunk is small, and one reader asks for it once, not for its size before
         options["max_concurrency"] = 1

@@ -1,0 +1,161 @@
+"""On a real GPU: the numbers of the CPU, the same numbers twice and after a resume, and a batch that does not fit.
+
+Needs neither Ray nor FFCV: `make gpu` runs it wherever torch sees a card; elsewhere it skips.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bat_dist.attacks.folding import faster
+from bat_dist.attacks.noise import image_keys, uniform
+from bat_dist.attacks.pgd import pgd
+from bat_dist.data.datasets import Dataset, load_dataset
+from bat_dist.data.loaders import dataset_loader
+from bat_dist.data.memory_loader import MemoryLoader
+from bat_dist.evaluation.attack import Settings, attack_images, prepare
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.table import build_method
+from bat_dist.models.build import build
+from bat_dist.storage.checkpoints import load_model
+from bat_dist.storage.files import Folder
+from bat_dist.training import run
+from bat_dist.training.epoch import StepSettings
+from bat_dist.training.recipe import Precision, Recipe
+from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.splits import hold_out
+from bat_dist.training.trial import TrialSettings, run_trial
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")]
+GPU, CPU = torch.device("cuda"), torch.device("cpu")
+METHODS = ("erm", "pgd_at", "trades", "mart", "gairat", "bat")
+RECIPE = Recipe(epochs=4, batch_size=32, lr=0.05, schedule="multistep", milestones=(0.5,))
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", num_train=200, num_test=50)
+
+
+def network(arch: str, device: torch.device) -> nn.Module:
+    torch.manual_seed(0)
+    return build(arch, 10, mean=(0.5,) * 3, std=(0.25,) * 3).to(device).eval()
+
+
+def test_a_loader_gives_the_batches_of_the_cpu() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 10
+    found = []
+    for device in (CPU, GPU):
+        loader = MemoryLoader(images, labels, crop_padding=4, flip=True, device=device)
+        order = torch.Generator().manual_seed(1)
+        batches = loader.train_epoch(np.arange(100), batch_size=32, generator=order, drop_last=False)
+        found.append([[part.cpu() for part in batch] for batch in batches])
+    for expected, batch in zip(*found, strict=True):
+        for a, b in zip(expected, batch, strict=True):
+            torch.testing.assert_close(b, a, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_images_random_numbers_are_those_of_the_cpu(dtype: torch.dtype) -> None:
+    draws = [
+        uniform(image_keys(3, "square", torch.arange(500, device=d)), 7, 3, 4, dtype=dtype).cpu() for d in (CPU, GPU)
+    ]
+    torch.testing.assert_close(draws[1], draws[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("arch", ["resnet9", "resnet18", "preactresnet18", "wrn10-2"])
+def test_pgd_ends_where_it_ends_on_the_cpu(arch: str) -> None:
+    """In double precision, where rounding decides hardly any sign; from the same start, which a CPU generator gives."""
+    x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y, found = torch.arange(4), []
+    for device in (CPU, GPU):
+        how: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 5}
+        generator = torch.Generator().manual_seed(1)
+        found.append(pgd(network(arch, device).double(), x.to(device), y.to(device), **how, generator=generator).cpu())
+    assert ((found[1] - found[0]).abs() < 1e-9).double().mean() > 0.999
+
+
+def trained(
+    out: Path, digits: Dataset, method: str, precision: Precision, *, until: int = 4, device: torch.device = GPU
+) -> Mapping[str, torch.Tensor]:
+    """The weights after a run; `until`: the epoch after which it is broken off."""
+    attack = Attack(16 / 255, 4 / 255, 2, precision=precision)
+    step = StepSettings(build_method(method, {}), attack, precision)
+    settings = TrainingSettings("tinynet", RECIPE, step, attack, "val_pgd", 0)
+    loader = dataset_loader("memory", digits, "train", device=device)
+    mem = np.random.default_rng(0).random(200) * 0.4
+    record = Record(Folder(out), {"method": method}, {})
+    material = Material(digits, loader, hold_out(digits.train.labels, 40, seed=0), mem)
+
+    def told(row: Mapping[str, Any]) -> None:
+        if row["epoch"] == until < RECIPE.epochs:
+            raise KeyboardInterrupt
+
+    run.begin(record)
+    try:
+        history = run.train(settings, material, record, device=device, on_epoch=told)
+    except KeyboardInterrupt:
+        return {}
+    run.finish(record, settings, history)
+    return load_model(str(out), "last").state_dict()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_is_the_same_twice_and_after_a_resume(
+    method: str, precision: Precision, digits: Dataset, tmp_path: Path
+) -> None:
+    first = trained(tmp_path / "a", digits, method, precision)
+    trained(tmp_path / "b", digits, method, precision, until=2)
+    resumed = trained(tmp_path / "b", digits, method, precision)
+    for name, tensor in first.items():
+        torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0, msg=f"{name} differs")
+
+
+def test_a_trial_is_the_same_twice(digits: Dataset) -> None:
+    loaders = {f"{name}_loader": dataset_loader("memory", digits, name, device=GPU) for name in ("train", "test")}
+    settings = TrialSettings("tinynet", RECIPE, "bf16", 0.7, "uniform", 0)
+    rows = [run_trial(3, settings=settings, dataset=digits, device=GPU, **loaders) for _ in range(2)]
+    for name in ("mask", "train_correct", "test_correct"):
+        np.testing.assert_array_equal(rows[0][name], rows[1][name])
+    assert rows[0]["metrics"][0] == rows[1]["metrics"][0]
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("arch", ["resnet9", "resnet18"])
+def test_batch_norms_are_folded(arch: str, tf32: bool) -> None:
+    model = network(arch, GPU)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    try:
+        folded = faster(model, torch.rand(4, 3, 32, 32, device=GPU).to(memory_format=torch.channels_last))
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert left < norms, f"{left} of {norms} are left"
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    """With a cap on the memory of this process, and the same flags as with room for all."""
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (512, 32, 32, 3), dtype=np.uint8), np.arange(512) % 10
+    networks = prepare(network("resnet18", GPU), images[:4], GPU)
+    x, y = networks.tensor(images), torch.from_numpy(labels).to(GPU)
+    y = networks.model(x).argmax(1)
+    how: dict[str, Any] = {"attack": "pgd3", "seed": 0, "settings": Settings(1 / 255, 1 / 255, 1)}
+    small = attack_images(networks, x, y, torch.arange(512, device=GPU), **how, batch_size=16)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (torch.cuda.memory_reserved() + 400 * 2**20) / total))
+        large = attack_images(networks, x, y, torch.arange(512, device=GPU), **how, batch_size=512)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert (large.robust == small.robust).float().mean() > 0.99
