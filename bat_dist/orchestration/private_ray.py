@@ -38,3 +38,4 @@ def prepare_environment(address: str | None) -> None:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_SCHEDULER_EVENTS"] = "0"
     os.environ.setdefault("RAY_worker_niceness", "0")  # added to the driver's own
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that watches for cloud machines' end

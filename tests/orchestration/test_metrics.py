@@ -91,11 +91,15 @@ def scrape(port):
 
 
 def told_by(worker, port):
-    return any(line.startswith("ray_bat_dist_images") and worker in line for line in scrape(port)[1].splitlines())
+    lines = [line for line in scrape(port)[1].splitlines() if line.startswith("ray_bat_dist_images") and worker in line]
+    return sum(float(line.split()[-1]) for line in lines)
 
 
 def build(out, port):
+    units = []  # of this process
+
     def work(unit):
+        units.append(unit)
         IMAGES.tell(32, what="trials")
         marker = Path(out) / str(unit)
         first, _ = not marker.exists(), marker.touch()
@@ -103,7 +107,7 @@ def build(out, port):
             raise ValueError("bad luck")
         if unit == 2 and first:
             end, me = time.time() + 60, ray.get_runtime_context().get_worker_id()
-            while not told_by(me, port) and time.time() < end:  # until Ray has reported what it told
+            while told_by(me, port) < 32 * len(units) and time.time() < end:  # until Ray has reported what it told
                 time.sleep(0.1)
             os._exit(1)
         if unit == 3:  # look from here how many are busy
@@ -126,6 +130,7 @@ with Heartbeat(folder, "trials", total=6) as heart:
     fill_rows(store, folder, 6, build, [str(out), port], **how, heart=heart)
 end, found = time.time() + 30, {}
 last = {"ray_bat_dist_units_done_total trials": 5, "ray_bat_dist_workers_busy trials": 0}
+last["ray_bat_dist_images_total trials"] = 32 * 9
 while not last.items() <= found.items() and time.time() < end:  # several reports may lie between the two
     time.sleep(0.5)
     found, text = scrape(port)
