@@ -31,6 +31,7 @@ import signal
 import sys
 import threading
 import typing
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
@@ -435,9 +436,14 @@ class _Setting:
         if "boolean" not in self.leaf_kinds:  # pydantic would take true for 1, but no list
             parts = [[part] if isinstance(part, bool) else part for part in parts]
         try:
-            return self.adapter.validate_python(parts if isinstance(value, list) else parts[0])
+            found = self.adapter.validate_python(parts if isinstance(value, list) else parts[0])
         except ValidationError as error:
             raise UserError(self._complaint(value, error.errors()[0])) from error
+        if any(
+            isinstance(one, str) and not one.strip() for one in (found if isinstance(found, list | tuple) else [found])
+        ):
+            raise UserError(f"{self.name} must not be empty, got {_shown(value)}: is a variable unset?")
+        return found
 
     def _complaint(self, value: Any, error: Any) -> str:
         if error["type"] == "value_error":  # a validator's own words
@@ -450,7 +456,10 @@ class _Setting:
 
     def _from_words(self, words: list[str]) -> Any:
         if self.is_mapping:
-            return dict(map(self._pair, words))
+            pairs = list(map(self._pair, words))
+            if twice := _repeated(name for name, _ in pairs):
+                raise UserError(f"{self.name}: {', '.join(twice)} is given twice")
+            return dict(pairs)
         if "array" in self.kinds and words != ["none"]:
             return words
         if "boolean" in self.kinds and not words:
@@ -570,7 +579,25 @@ def _read_files(files: list[list[str]]) -> _Lines:
         raise ConfigError([f"{file} is not plain YAML: {' '.join(str(error).split())}"]) from error
     if pairs is None:
         raise ConfigError([f"{file} must hold lines of `name: value`"])
+    if twice := [line for _, value in pairs for line in _given_twice(value, file)]:
+        raise ConfigError(twice)
     return [(str(key.value), value, f"{file} line {key.start_mark.line + 1}") for key, value in lines]
+
+
+def _given_twice(node: yaml.Node, file: str) -> list[str]:
+    """A line for each name that a block of YAML gives twice, at any depth: YAML itself would let the last one win."""
+    if isinstance(node, yaml.SequenceNode):
+        return [line for value in node.value for line in _given_twice(value, file)]
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    twice = _repeated(str(key.value) for key, _ in node.value)
+    places = {name: [key.start_mark.line + 1 for key, _ in node.value if str(key.value) == name] for name in twice}
+    lines = [f"{name} is given twice ({file} lines {' and '.join(map(str, at))})" for name, at in places.items()]
+    return lines + [line for _, value in node.value for line in _given_twice(value, file)]
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _members(schema: dict[str, Any]) -> list[dict[str, Any]]:

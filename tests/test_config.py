@@ -27,6 +27,7 @@ from bat_dist.config import (
     run_command,
     to_dict,
 )
+from bat_dist.orchestration.tune_settings import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,6 +206,7 @@ LINE = "(command line)"
         ("--lr", f"lr takes one value, a number > 0, got nothing {LINE}"),
         ("--lr 1 2", f"lr takes one value, a number > 0, got 1 2 {LINE}"),
         ("--lr=", f"lr must be a number > 0, got '' {LINE}"),
+        ("--data_dir=", f"data_dir must not be empty, got '': is a variable unset? {LINE}"),
         ("--bits 8", f"bits must be one of 16, 32, got 8 {LINE}"),
         ("--workers all", f"workers must be a whole number or auto, got all {LINE}"),
         ("--status maybe", f"status must be true or false, got maybe {LINE}"),
@@ -250,6 +252,9 @@ def test_one_mistake_on_the_command_line(words, message):
         ("tags: [a, no]", "tags must be a list, each text, got a false; put it in quotes (x.yaml line 1)"),
         ("data_dir: 2024", "data_dir must be text or none, got 2024; put it in quotes (x.yaml line 1)"),
         ("num_trials: 2024-05-01", "num_trials must be a whole number >= 1, got 2024-05-01 (x.yaml line 1)"),
+        ("tags: ['  ']", "tags must not be empty, got '  ': is a variable unset? (x.yaml line 1)"),
+        ("tags:\n- {a: 1, b: 2, a: 3}", "a is given twice (x.yaml lines 2 and 2)"),
+        ("num_trials: 3\nlr: {b: {a: 1,\n a: 3}}", "a is given twice (x.yaml lines 2 and 3)"),
         ("tags: a", "tags must be a list, each text, got a (x.yaml line 1)"),
         ("tags: {a: 1}", "tags must be a list, each text, got {'a': 1} (x.yaml line 1)"),
         (
@@ -369,9 +374,14 @@ def test_help_says_defaults_choices_and_groups(capsys, monkeypatch):
     assert "--data_dir DIR where the data lie [default none]" in words
 
 
+def test_a_key_of_a_block_is_given_once_on_the_command_line():
+    with pytest.raises(ConfigError, match="base: lr is given twice"):
+        parse(TuneSettings, ["--out", "x", "--space", "lr=[1]", "--base", "lr=1", "lr=2"], prog="tune")
+
+
 # --- there and back
 
-TEXT = st.text().filter(lambda text: text != "--")  # argparse takes two dashes for its own sign
+TEXT = st.text().filter(lambda text: text.strip() not in ("", "--"))  # argparse takes two dashes for its own sign
 SETTINGS = st.builds(
     Settings,
     dataset=st.sampled_from(["digits", "cifar10", "cifar100"]),

@@ -3,10 +3,13 @@
 import json
 import shlex
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from bat_dist.config import UserError
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
 from bat_dist.reproduce import main as reproduce
@@ -35,6 +38,22 @@ def files(place: Path) -> set[str]:
     return {str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()}
 
 
+@contextmanager
+def no_cluster(*_: object, **__: object) -> Iterator[None]:
+    """In the place of `job_session`."""
+    raise UserError("no Ray cluster answers")
+    yield
+
+
+def nothing_is_removed(verb: Callable[[list[str]], int], words: list[str], module: str, place: Path) -> bool:
+    """For a job that will not start."""
+    before = files(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(f"bat_dist.orchestration.{module}.job_session", no_cluster)
+        assert verb([*words, "--fresh"]) == 2
+    return files(place) == before
+
+
 @pytest.mark.usefixtures("ray_cluster")
 def test_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert memorize([*TRIALS, "--out", str(tmp_path)]) == 0
@@ -45,6 +64,7 @@ def test_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert memorize([*TRIALS, *other]) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
+    assert nothing_is_removed(memorize, [*TRIALS, *other], "memorization", tmp_path)
     assert memorize([*TRIALS, *other, "--fresh"]) == 0
     assert (tmp_path / OWN).exists()
     assert {name for name in files(tmp_path) if "ensemble" in name} == set()
@@ -103,6 +123,7 @@ def test_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert evaluate(words) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(out) == before
+    assert nothing_is_removed(evaluate, words, "evaluation", out)
     assert evaluate([*words, "--fresh"]) == 0
     assert (out / OWN).exists()
     found = json.loads((out / "evaluation.json").read_text())
@@ -118,6 +139,7 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(other) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
+    assert nothing_is_removed(tune, other, "sweep", tmp_path)
     assert tune([*other, "--test_attacks", "none", "--fresh"]) == 0
     assert files(tmp_path) == {name for name in before if not name.startswith("test/")}
     (run,) = tmp_path.glob("runs/*/*/run.json")
@@ -134,6 +156,7 @@ def test_an_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert reproduce(other) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
+    assert nothing_is_removed(reproduce, other, "reproduce", tmp_path)
     assert reproduce([*other, "--fresh"]) == 0
     assert files(tmp_path) == before
     (run,) = tmp_path.glob("runs/*/*/run.json")

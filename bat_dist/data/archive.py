@@ -1,7 +1,7 @@
 """A folder or a zip, listed and read alike. Nothing is ever unpacked.
 
 Names are relative, separated by "/". Hidden files and what desktops leave behind (`.DS_Store`, `__MACOSX`,
-`Thumbs.db`) are not listed. Whatever is wrong with the files is a `DatasetError`.
+`Thumbs.db`, `@eaDir`) are not listed. Whatever is wrong with the files is a `DatasetError`.
 """
 
 import lzma
@@ -20,7 +20,7 @@ from bat_dist.data.table import DatasetError
 
 MAX_FILE_BYTES = 64 * 2**20  # of one file, unpacked: far above any image of these datasets, far below memory
 MAX_DEPTH = 32  # of folders in a zip
-_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+_JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 _READ_ERRORS = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
@@ -59,6 +59,11 @@ class FolderArchive:
         path = self.location / folder
         try:
             found = [entry for entry in path.iterdir() if not _is_junk(entry.name)] if path.is_dir() else []
+            for entry in found:
+                if entry.is_symlink() and not entry.exists():
+                    raise DatasetError(
+                        f"{entry} is a link to {entry.readlink()}, which does not exist: mend or remove it"
+                    )
             folders = sorted(entry.name for entry in found if entry.is_dir())
             return Children(tuple(folders), tuple(sorted(e.name for e in found if e.is_file())))
         except OSError as error:

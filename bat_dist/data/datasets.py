@@ -5,6 +5,7 @@ splits agree in it.
 """
 
 import hashlib
+import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,9 +18,12 @@ from bat_dist.data.cifar import open_cifar
 from bat_dist.data.digits import open_digits
 from bat_dist.data.image_folder import open_image_folder
 from bat_dist.data.images import IMAGE_SUFFIXES, check_same_size
+from bat_dist.data.oddities import oddities
 from bat_dist.data.source import Samples, Source, choose
 from bat_dist.data.table import DatasetError, DatasetSpec, check_dataset
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def load_dataset(
     download: bool = False,
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
-    """Load a dataset of the table; only the samples that are asked for are decoded.
+    """Load a dataset of the table; only the samples that are asked for are decoded. What is odd about them is logged.
 
     data_dir: the folder or the zip; digits needs none, CIFAR has a default.
     num_train, num_test: N samples, the first N / classes of each class, in dataset order; None is all.
@@ -103,6 +107,8 @@ def load_dataset(
         train = _decode(source.train, train_positions, image_size)
         test = _decode(source.test, test_positions, image_size)
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
+    for line in oddities(train, test):
+        log.warning("%s: %s", source.where, line)
     actual = replace(spec, num_classes=count, image_size=train.images.shape[1])
     return Dataset(name, train, test, source.class_names[:count], fingerprint(train, test), actual)
 

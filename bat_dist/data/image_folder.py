@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bat_dist.data.archive import Archive, open_archive
-from bat_dist.data.images import is_image
+from bat_dist.data.images import is_image, only_images, warn_of_unread
 from bat_dist.data.layout import describe, find_root, locate
 from bat_dist.data.source import Samples, Source, file_samples
 from bat_dist.data.table import DatasetError
@@ -25,9 +25,11 @@ def open_image_folder(data_dir: str | Path | None) -> Iterator[Source]:
         root = find_root(archive, LAYOUT)
         test_folder = _test_folder(archive, root)
         classes = archive.children(f"{root}train").folders
-        train = _samples(archive, f"{root}train", classes)
+        unread: list[str] = []
+        train = _samples(archive, f"{root}train", classes, unread)
         _check_test_classes(archive, root, test_folder, classes)
-        test = _samples(archive, f"{root}{test_folder}", classes)
+        test = _samples(archive, f"{root}{test_folder}", classes, unread)
+        warn_of_unread(archive.location, unread)
         yield Source(str(archive.location), train, test, classes)
 
 
@@ -47,24 +49,24 @@ def _check_test_classes(archive: Archive, root: str, test_folder: str, classes: 
             )
 
 
-def _samples(archive: Archive, folder: str, classes: tuple[str, ...]) -> Samples:
+def _samples(archive: Archive, folder: str, classes: tuple[str, ...], unread: list[str]) -> Samples:
     _check_no_image(archive, folder)
     names, labels = [], []
     for label, class_name in enumerate(classes):
-        files = _images(archive, f"{folder}/{class_name}")
+        files = _images(archive, f"{folder}/{class_name}", unread)
         names += [f"{class_name}/{file}" for file in files]
         labels += [label] * len(files)
     return file_samples(archive, f"{folder}/", names, labels)
 
 
-def _images(archive: Archive, folder: str) -> list[str]:
+def _images(archive: Archive, folder: str, unread: list[str]) -> list[str]:
     inside = archive.children(folder)
     if inside.folders:
         raise DatasetError(
             f"{archive.location}: expected {LAYOUT}; found the folder {folder}/{inside.folders[0]}/ within a "
             "class (Tiny ImageNet's own layout is read with dataset tiny_imagenet)"
         )
-    return [file for file in inside.files if is_image(file)]
+    return only_images(inside.files, folder, unread)
 
 
 def _check_no_image(archive: Archive, folder: str) -> None:

@@ -1,5 +1,6 @@
 """From image files to arrays: decoding, resizing, one size for all. Only the asked files are read."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +10,17 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from bat_dist.config import counted
 from bat_dist.data.table import DatasetError
+
+log = logging.getLogger(__name__)
 
 # torchvision's ImageFolder takes the same suffixes; a file with another one is not an image here.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # no plugin that would start another program
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
+_KNOWN = " ".join(IMAGE_SUFFIXES)
+_ORIENTATION = 274  # the EXIF tag; 1 is upright
 _CHUNK = 256  # images to a task of a thread
 
 
@@ -23,15 +29,34 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(IMAGE_SUFFIXES)
 
 
-def decode(data: bytes, what: str, image_size: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+def only_images(files: Sequence[str], folder: str, unread: list[str]) -> list[str]:
+    """Those of a folder's files whose name is that of an image; the others go to `unread`."""
+    unread += [f"{folder}/{file}" for file in files if not is_image(file)]
+    return [file for file in files if is_image(file)]
+
+
+def warn_of_unread(where: object, unread: Sequence[str]) -> None:
+    """Files beside images that are no images by their name may be samples that somebody misses."""
+    if unread:
+        named = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
+        count = counted(len(unread), "file is not", "files are not")
+        log.warning("%s: %s read, since the name is not that of an image (%s): %s", where, count, _KNOWN, named)
+
+
+def decode(
+    data: bytes, what: str, image_size: int | None = None, *, turned: list[str] | None = None
+) -> UInt8[np.ndarray, "height width 3"]:
     """Decode one image to RGB as torchvision's loader does: grey is replicated, transparency is dropped.
 
-    `image_size` resizes to that square (bilinear). `what` names the file in a broken one's `DatasetError`.
+    `image_size` resizes to that square (bilinear). `what` names the file in a broken one's `DatasetError`, and in
+    `turned` if its EXIF data ask for a rotation, which is not done.
     """
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             if image.mode not in _EIGHT_BIT_MODES:
                 raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
+            if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
+                turned.append(what)
             return np.asarray(_resized(_rgb(image), image_size))
     except UnidentifiedImageError as error:
         raise DatasetError(f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}") from error
@@ -49,18 +74,21 @@ def decode_all(
     first = decode(read(names[0]), f"{names[0]} in {where}", image_size)
     if first.shape[0] != first.shape[1]:
         raise DatasetError(f"{names[0]} is {_size(first)}, not square: give image_size to resize all images")
-    images = np.empty((len(names), *first.shape), np.uint8)
+    images, turned = np.empty((len(names), *first.shape), np.uint8), list[str]()
 
     def fill(start: int) -> None:
         for position in range(start, min(start + _CHUNK, len(names))):
             name = names[position]
-            image = decode(read(name), f"{name} in {where}", image_size) if position else first
+            image = decode(read(name), f"{name} in {where}", image_size, turned=turned)
             check_same_size(names[0], first, name, image)
             images[position] = image
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for _ in pool.map(fill, range(0, len(names), _CHUNK)):  # the first error in order, the rest is cancelled
             pass
+    if turned:
+        count = counted(len(turned), "image has", "images have")
+        log.warning("%s a rotation in the EXIF data, which is not done (as in torchvision): %s", count, min(turned))
     return images
 
 

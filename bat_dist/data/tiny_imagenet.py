@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from bat_dist.data.archive import Archive, open_archive
-from bat_dist.data.images import is_image
+from bat_dist.data.images import only_images, warn_of_unread
 from bat_dist.data.layout import describe, find_root, locate
 from bat_dist.data.source import Samples, Source, file_samples
 from bat_dist.data.table import DatasetError
@@ -34,7 +34,9 @@ def open_tiny_imagenet(data_dir: str | Path | None, class_order: ClassOrder) -> 
         wnids = _wnids(archive, root, class_order)
         words = dict(line for _, line in _rows(archive, f"{root}words.txt"))
         names = tuple(words.get(wnid, wnid) for wnid in wnids)
-        train, test = _train(archive, f"{root}train/", wnids), _val(archive, f"{root}val/", wnids)
+        unread: list[str] = []
+        train, test = _train(archive, f"{root}train/", wnids, unread), _val(archive, f"{root}val/", wnids, unread)
+        warn_of_unread(archive.location, unread)
         yield Source(str(archive.location), train, test, names)
 
 
@@ -49,23 +51,24 @@ def _wnids(archive: Archive, root: str, class_order: ClassOrder) -> list[str]:
     return sorted(wnids) if class_order == "sorted" else wnids
 
 
-def _train(archive: Archive, folder: str, wnids: list[str]) -> Samples:
+def _train(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
     names, labels = [], []
     folders = archive.children(folder.rstrip("/")).folders
     for label, wnid in enumerate(wnids):
         if wnid not in folders:  # load_dataset says so if the class is asked for
             continue
-        files = [file for file in archive.children(f"{folder}{wnid}/images").files if is_image(file)]
+        images = f"{folder}{wnid}/images"
+        files = only_images(archive.children(images).files, images, unread)
         names += [f"{wnid}/images/{file}" for file in files]
         labels += [label] * len(files)
     return file_samples(archive, folder, names, labels)
 
 
-def _val(archive: Archive, folder: str, wnids: list[str]) -> Samples:
+def _val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
     """Annotations and images must cover each other exactly."""
     annotations = f"{folder}val_annotations.txt"
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    present = {file for file in archive.children(f"{folder}images").files if is_image(file)}
+    present = set(only_images(archive.children(f"{folder}images").files, f"{folder}images", unread))
     labels: dict[str, int] = {}
     for number, (file, wnid) in _rows(archive, annotations):
         where = f"{archive.location}: {annotations}, line {number}"

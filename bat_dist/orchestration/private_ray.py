@@ -1,16 +1,35 @@
 """The environment of a private Ray.  Ray reads it when it is imported, so this module does not import ray."""
 
 import os
+import re
 import secrets
 import sys
 from pathlib import Path
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """Of a cluster's address.  Raises ValueError if it is none."""
+    parts = re.fullmatch(r"(?:ray://)?(?P<host>[^\s/:\[\]]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})", address)
+    if not parts or int(parts["port"]) >= 2**16:
+        raise ValueError(f"must be auto, local or HOST:PORT, such as 10.0.0.1:6379, got {address!r}")
+    return parts["host"].strip("[]"), int(parts["port"])
+
+
+def ray_folder() -> Path:
+    """Where Ray keeps its sessions, by its own rule (`ray._common.utils.get_default_ray_temp_dir`)."""
+    return Path(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))) / "ray"
+
+
+def current_cluster() -> Path:
+    """The file in which `ray start` notes the address of the cluster that this machine is part of."""
+    return ray_folder() / "ray_current_cluster"
+
+
 def on_a_cluster() -> bool:
     """Whether `ray start` has run on this machine, or `RAY_ADDRESS` names a cluster's address."""
-    if (address := os.environ.get("RAY_ADDRESS", "auto")) != "auto":
+    if (address := os.environ.get("RAY_ADDRESS") or "auto") != "auto":
         return address != "local"
-    return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster").exists()
+    return current_cluster().exists()
 
 
 def wants_private(address: str | None) -> bool:

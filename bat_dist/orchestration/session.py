@@ -2,6 +2,8 @@
 
 import logging
 import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +12,11 @@ import ray
 
 import bat_dist
 from bat_dist.config import UserError, counted, end_on_signals
-from bat_dist.orchestration.private_ray import on_a_cluster, wants_private
+from bat_dist.orchestration.private_ray import current_cluster, host_and_port, on_a_cluster, wants_private
 
 log = logging.getLogger(__name__)
+
+KNOCK_SECONDS = 5.0  # for a cluster's port to open
 
 
 @contextmanager
@@ -56,6 +60,7 @@ def _connect(address: str) -> None:
     if address == "auto" and not on_a_cluster():
         # Ray itself would take any Ray it finds running here, another driver's private one too.
         raise UserError(_no_cluster(address, "this machine belongs to none"))
+    _knock(*_found(address))
     # The driver's own code travels to all nodes: what they have installed may be older.
     package = str(Path(bat_dist.__file__).parent)
     try:
@@ -65,6 +70,34 @@ def _connect(address: str) -> None:
     except ConnectionError as error:
         raise UserError(_no_cluster(address, str(error).splitlines()[0])) from None
     log.info("connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
+
+
+def _found(address: str) -> tuple[str, str]:
+    """The address that Ray will take for this one, and where it stands."""
+    if address != "auto":
+        return address, "ray_address"
+    if (named := os.environ.get("RAY_ADDRESS") or "auto") != "auto":
+        return named, "RAY_ADDRESS"
+    file = current_cluster()
+    return file.read_text().strip(), str(file)
+
+
+def _knock(address: str, where: str) -> None:
+    """Raise UserError if nobody listens there: Ray itself would try for minutes, and not say whose address it is."""
+    try:
+        host, port = host_and_port(address)
+    except ValueError as error:
+        raise UserError(f"{where} {error}") from None
+    end = time.monotonic() + KNOCK_SECONDS
+    while True:
+        try:
+            with socket.create_connection((host, port), timeout=KNOCK_SECONDS):
+                return
+        except OSError as error:
+            if time.monotonic() > end or isinstance(error, socket.gaierror):
+                why = f"{error.strerror or error}; the address is that of {where}"
+                raise UserError(_no_cluster(address, why)) from None
+            time.sleep(0.5)
 
 
 def _no_cluster(address: str, why: str) -> str:

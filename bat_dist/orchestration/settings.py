@@ -13,6 +13,7 @@ from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO, check_arch, check_arch_or_auto
+from bat_dist.orchestration.private_ray import host_and_port
 from bat_dist.training.recipe import RECIPES, Precision, PrecisionOrAuto, Recipe
 
 
@@ -20,10 +21,27 @@ def _dataset_name(name: str) -> str:
     return check_dataset(name).name
 
 
-def fraction(value: Any) -> Any:
-    """`8/255` as a number; all else as it is."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*/\s*(\d+)\s*", value) if isinstance(value, str) else None
-    return float(match[1]) / int(match[2]) if match and int(match[2]) else value
+def _pixels(value: Any) -> Any:
+    """`8/255` as a number; all else as it is. Raises ValueError for 1 and more, which is meant to be divided by 255."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*/\s*(\d+\.?\d*|\.\d+)\s*", value) if isinstance(value, str) else None
+    if match and float(match[2]):
+        return float(match[1]) / float(match[2])
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return value
+    if not isinstance(value, bool) and 1 <= number <= 255:
+        raise ValueError(f"must be a number in (0, 1), got {value}; did you mean {value}/255?")
+    return value
+
+
+Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
+
+
+def _ray_address(address: str) -> str:
+    if address not in ("auto", "local"):
+        host_and_port(address)
+    return address
 
 
 Arch = Annotated[str, AfterValidator(check_arch)]
@@ -75,7 +93,9 @@ class RaySettings:
     ] = False
 
     ray_address: Annotated[
-        str | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), Group("Ray")
+        Annotated[str, AfterValidator(_ray_address)] | None,
+        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
+        Group("Ray"),
     ] = None
     min_nodes: Annotated[
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
@@ -228,9 +248,11 @@ class TrainSettings(RaySettings, DataSettings):
     ] = ()
 
     epsilon: Annotated[
-        float | None, Gt(0), Lt(1), Help("radius of the ball in [0, 1] pixels; default: the dataset's"), Group("attack")
+        Pixels | None,
+        Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
+        Group("attack"),
     ] = None
-    step_size: Annotated[float | None, Gt(0), Lt(1), Help("default: the dataset's"), Group("attack")] = None
+    step_size: Annotated[Pixels | None, Help("default: the dataset's"), Group("attack")] = None
     num_steps: Annotated[int, Ge(1), Help("PGD steps in training"), Group("attack")] = 10
     random_start: Annotated[bool, Help("start in the ball, not at the image"), Group("attack")] = True
     attack_mode: Annotated[
@@ -366,18 +388,12 @@ class EvaluateSettings(RaySettings, DataSettings):
         Group("attacks"),
     ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
     epsilon: Annotated[
-        float | None,
-        Gt(0),
-        Lt(1),
-        BeforeValidator(fraction),
+        Pixels | None,
         Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
         Group("attacks"),
     ] = None
     step_size: Annotated[
-        float | None,
-        Gt(0),
-        Lt(1),
-        BeforeValidator(fraction),
+        Pixels | None,
         Help("of pgd and cw; default: the dataset's"),
         Group("attacks"),
     ] = None

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,10 +20,10 @@ from bat_dist.config import RunError, counted, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
-from bat_dist.orchestration.fresh import remove_sweep
+from bat_dist.orchestration.fresh import check_alone, remove_sweep
 from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
-from bat_dist.orchestration.nodes import job_session
+from bat_dist.orchestration.nodes import Terms, job_session
 from bat_dist.orchestration.resources import Resources, most_workers, worker_resources
 from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.orchestration.sweep_display import Display
@@ -114,10 +115,9 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
     for value in _score_settings(settings):
         find(dataset, value)
     if settings.fresh:
-        remove_sweep(folder)
-        settings = dataclasses.replace(settings, fresh=False)
-    identity = _identity(settings, dataset, scores)
-    return Sweep(settings, dataset, SweepRecord(folder, identity), scores, num_val, chosen)
+        check_alone(folder, VERB)
+    record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)
+    return Sweep(settings, dataset, record, scores, num_val, chosen)
 
 
 def _settled(folder: Folder, dataset: Dataset, settings: TuneSettings) -> tuple[TuneSettings, Chosen]:
@@ -171,16 +171,28 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
     A run that fails does not stop the others. Raises UserError or RunError if no run can be placed.
     """
     settings, folder = sweep.settings, sweep.folder
-    known = {run: read_outcome(folder, run) for run in sweep.runs()}
-    go_on = ("waiting", "unfinished", "failed", "diverged", *(("stopped",) if settings.scheduler == "none" else ()))
-    missing = [run for run, outcome in known.items() if outcome.state in go_on]
-    if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
-        note_settings(folder, VERB, settings)
-        log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
-        return sweep, sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
     heart = Heartbeat(folder, WHAT, total=total)
-    with heart, job_session(settings, folder, all_write=True) as terms:
+    with ExitStack() as session:
+
+        def connect() -> Terms:
+            session.enter_context(heart)
+            return session.enter_context(job_session(settings, folder, all_write=True))
+
+        terms = None
+        if settings.fresh:  # nothing is removed for a cluster that does not answer
+            terms = connect()
+            remove_sweep(folder)
+            settings = dataclasses.replace(settings, fresh=False)
+            sweep = dataclasses.replace(sweep, settings=settings)
+        known = {run: read_outcome(folder, run) for run in sweep.runs()}
+        go_on = ("waiting", "unfinished", "failed", "diverged", *(("stopped",) if settings.scheduler == "none" else ()))
+        missing = [run for run, outcome in known.items() if outcome.state in go_on]
+        if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
+            note_settings(folder, VERB, settings)
+            log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
+            return sweep, sweep.outcomes()
+        terms = terms or connect()
         resources = worker_resources(
             sweep.example.cpus_per_worker,
             sweep.example.gpus_per_worker,

@@ -27,10 +27,13 @@ class Folder:
     """A result folder: a local path, or a URI that fsspec knows (`s3://...`, `gs://...`, `memory://...`).
 
     As text it shows no password. Its methods wait for storage that cannot be reached for a while, and raise UserError
-    if access is refused (see `patience`). Raises UserError if the protocol is unknown or its package is not installed.
+    if access is refused (see `patience`). Raises UserError if the name is empty, or if the protocol is unknown or its
+    package is not installed.
     """
 
     def __init__(self, location: str | Path):
+        if not str(location).strip():  # below it, "x" would be "/x"
+            raise UserError("a folder must have a name, got an empty one: is a variable unset?")
         self.location = str(location)
         self.fs, self.root = open_location(self.location)
 

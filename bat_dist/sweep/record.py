@@ -61,14 +61,17 @@ class Outcome:
 
 
 class SweepRecord:
-    """The points of a sweep, kept in its folder.  identity: flat plain values that all its runs share."""
+    """The points of a sweep, kept in its folder.  identity: flat plain values that all its runs share.
 
-    def __init__(self, folder: Folder, identity: Mapping[str, Any]) -> None:
+    replaces: what the folder holds will be removed before the first point is added, whatever it is.
+    """
+
+    def __init__(self, folder: Folder, identity: Mapping[str, Any], *, replaces: bool = False) -> None:
         """Raises UserError, naming what differs, if the folder holds another sweep, of whose runs one has begun."""
         self.folder, self._identity = folder, dict(identity)
         self.points: list[Point] = []
         self._is_replaced, self._chosen = False, {}
-        if folder.exists(SWEEP):
+        if folder.exists(SWEEP) and not replaces:
             document = read_sweep(folder)
             differs = differences(document["identity"], self._identity)
             if differs and is_begun(folder):

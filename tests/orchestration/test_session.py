@@ -1,6 +1,7 @@
 """A private Ray is private, and leaves no trace."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bat_dist.config import UserError
-from bat_dist.orchestration.private_ray import prepare_environment, wants_private
+from bat_dist.orchestration import session
+from bat_dist.orchestration.private_ray import current_cluster, host_and_port, prepare_environment, wants_private
 from bat_dist.orchestration.session import ray_session
 
 NICENESS = "RAY_worker_niceness"
@@ -55,6 +57,52 @@ def test_a_cluster_that_is_asked_for_and_not_there_is_bad_input(
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(UserError, match="no Ray cluster answers at 'auto'"), ray_session("auto"):
         pass
+
+
+@pytest.mark.parametrize("where", ["ray_address", "RAY_ADDRESS", "ray_current_cluster"])
+def test_an_address_where_nobody_listens_is_named_with_its_origin(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:  # but not listening
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr("ray.is_initialized", lambda: False)
+        monkeypatch.setattr(session, "KNOCK_SECONDS", 0.2)
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.setenv("RAY_ADDRESS", address if where == "RAY_ADDRESS" else "")
+        (tmp_path / "ray").mkdir()
+        if where == "ray_current_cluster":
+            (tmp_path / "ray" / where).write_text(address)
+        with (
+            pytest.raises(UserError, match=rf"at '{address}' \(Connection refused; the address is that of .*{where}\)"),
+            ray_session(address if where == "ray_address" else None),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    "address", ["nonsense", "host", "host:port", "host:99999", "http://127.0.0.1:8265", "::1:6379"]
+)
+def test_what_is_no_address_is_refused(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="must be auto, local or HOST:PORT"):
+        host_and_port(address)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(UserError, match="RAY_ADDRESS must be auto, local or HOST:PORT"), ray_session(None):
+        pass
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"TMPDIR": "/a"}, {"RAY_TMPDIR": "/b"}, {"TMPDIR": "/a", "RAY_TMPDIR": "/b"}]
+)
+def test_rays_folder_is_where_ray_has_it(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._common.utils import get_ray_address_file
+
+    for name in ("TMPDIR", "RAY_TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(current_cluster()) == get_ray_address_file(None)
 
 
 def test_where_a_machine_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,12 @@ from bat_dist.config import UserError
 from bat_dist.storage.files import Folder, FolderBusy, aside
 
 
+@pytest.mark.parametrize("name", ["", "  "])
+def test_a_folder_without_a_name_is_not_the_root(name: str) -> None:
+    with pytest.raises(UserError, match="must have a name"):
+        Folder(name)
+
+
 def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
     target = tmp_path / "scores.npz"
     target.write_bytes(b"old")
