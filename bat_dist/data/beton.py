@@ -23,10 +23,12 @@ import torch
 from filelock import FileLock
 from jaxtyping import Int64, UInt8
 
+from bat_dist.config import UserError
 from bat_dist.data.split_loader import LoaderUnavailable, check_split
 
 LAYOUT = 1  # raise it whenever the bytes written change
 MIN_PAGE = 1 << 21  # FFCV's smallest
+_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +45,28 @@ def ensure_beton(
 
     Fields are index, label, image, in the split's order. `fingerprint` and `split_name` name the content.
     Processes that ask at the same time write it once. Beside it lies a manifest, written last. A disk without
-    room is an OSError that names the folder and the bytes needed, and leaves nothing behind.
+    room is an OSError that names the folder and the bytes needed, and leaves nothing behind; a folder that cannot be
+    written to is a UserError.
     """
     check_split(images, labels)
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     path = folder / f"{fingerprint}-{split_name}-v{LAYOUT}.beton"
     content = {"fingerprint": fingerprint, "split": split_name, "shape": list(images.shape), "layout": LAYOUT}
-    if not _is_whole(path, content):
-        import_ffcv()
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not _is_whole(path, content):
-                log.info("writing %s", path)
-                _write_whole(path, content, images, labels)
+    try:
+        if not _is_whole(path, content):
+            import_ffcv()
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not _is_whole(path, content):
+                    log.info("writing %s", path)
+                    _write_whole(path, content, images, labels)
+    except OSError as error:
+        if error.errno not in _NOT_WRITABLE:
+            raise
+        raise UserError(
+            f"the folder of the FFCV cache, {folder}, cannot be written to ({error.strerror}): name another in "
+            "$BAT_DIST_CACHE, or use --loader memory"
+        ) from None
     return path
 
 

@@ -71,15 +71,16 @@ def decode_all(
 
     A `DatasetError` unless all are squares of one size.
     """
-    first = decode(read(names[0]), f"{names[0]} in {where}", image_size)
+    turned: list[str] = []
+    first = decode(read(names[0]), f"{names[0]} in {where}", image_size, turned=turned)
     if first.shape[0] != first.shape[1]:
         raise DatasetError(f"{names[0]} is {_size(first)}, not square: give image_size to resize all images")
-    images, turned = np.empty((len(names), *first.shape), np.uint8), list[str]()
+    images = np.empty((len(names), *first.shape), np.uint8)
 
     def fill(start: int) -> None:
         for position in range(start, min(start + _CHUNK, len(names))):
             name = names[position]
-            image = decode(read(name), f"{name} in {where}", image_size, turned=turned)
+            image = decode(read(name), f"{name} in {where}", image_size, turned=turned) if position else first
             check_same_size(names[0], first, name, image)
             images[position] = image
 

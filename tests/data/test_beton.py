@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bat_dist.config import UserError
 from bat_dist.data import beton
 from bat_dist.data.beton import MIN_PAGE, default_cache_dir, ensure_beton, import_ffcv
 from bat_dist.data.split_loader import LoaderUnavailable
@@ -158,10 +159,20 @@ def test_a_full_disk_is_named_and_left_clean(fill, tmp_path, monkeypatch):
     assert ensure(folder, *arrays()).stat().st_size == size
 
 
-def test_other_errors_pass(tmp_path):
+@pytest.mark.parametrize("name", ["file", "file/folder", "/proc/bat_dist", "/sys/bat_dist"])
+def test_a_folder_that_cannot_be_written_to_is_named(name, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
-        ensure(tmp_path / "file" / "folder", *arrays())
+    with pytest.raises(UserError, match=f"{name}, cannot be written to .*: name another in .BAT_DIST_CACHE, or use"):
+        ensure(tmp_path / name, *arrays())
+
+
+def test_other_errors_pass(tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="the disk is broken"):
+        ensure(tmp_path, *arrays())
 
 
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
