@@ -12,6 +12,7 @@ from bat_dist.attacks.frozen import frozen
 from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.names import fewest_classes
+from bat_dist.models.anatomy import anatomy
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.storage.checkpoints import load_checkpoint
 from bat_dist.storage.foreign import load_foreign
@@ -68,13 +69,16 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
     for module in found.modules:  # other machines do not have the user's file
         ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
-    return Subject(found.network, facts, _digest(found.network, found.source))
+    return Subject(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
 
 
-def _digest(network: nn.Module, source: str = "") -> str:
-    digest = sha256(source.encode())
+def _digest(network: nn.Module, code: str = "") -> str:
+    """Of what decides a network's answers; ours are known by their weights.  code: what names another's code."""
+    digest = sha256(code.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if code:
+        digest.update(anatomy(network))
     return digest.hexdigest()[:16]
 
 
