@@ -4,10 +4,9 @@ from numbers import Integral
 from typing import Any, get_args
 
 import torch
-from torch import Tensor
 
 from bat_dist.attacks.linf import Images
-from bat_dist.attacks.losses import Labels
+from bat_dist.attacks.losses import Labels, Logits
 
 
 def check_settings(*, epsilon: float, step_size: float, **counts: int) -> None:
@@ -26,11 +25,11 @@ def check_choice(name: str, value: str, choices: Any) -> None:
         raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
 
 
-def check_batch(x: Images, y: Labels) -> None:
-    """Images in [0, 1], float32 or float64, without NaN; int64 labels, one per image, on the same device.
+def check_batch(x: Images, y: Labels) -> int:
+    """Images in [0, 1], float32 or float64, without NaN; int64 labels from 0 on, one per image, on the same device.
 
-    Costs one pass over x and, on a GPU, one wait for its result: far less than one of the attack's 2 * num_steps
-    passes through the network. That labels name a class of the model is not checked. Raises ValueError.
+    Returns the largest label, for `check_logits`. Costs one pass over x and, on a GPU, one wait for its result: far
+    less than one of the attack's 2 * num_steps passes through the network. Raises ValueError.
     """
     if x.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"x must be float32 or float64 in [0, 1], got {x.dtype}: {_way_out(x.dtype)}")
@@ -41,11 +40,26 @@ def check_batch(x: Images, y: Labels) -> None:
             f"y must be torch.int64 of shape {list(x.shape[:1])} on {x.device}, one class number per image, "
             f"got {y.dtype} of shape {list(y.shape)} on {y.device}"
         )
-    _check_range(x.detach())
+    bounds = torch.stack([*x.detach().aminmax(), *(label.to(x.dtype) for label in y.aminmax())]).tolist()
+    _check_range(*bounds[:2])
+    if bounds[2] < 0:
+        raise ValueError(f"labels must be classes 0, 1, 2, ..., got {bounds[2]:g}: leave such images out")
+    return int(bounds[3])
 
 
-def _check_range(x: Tensor) -> None:
-    low, high = torch.stack(x.aminmax()).tolist()  # both NaN if there is one in x
+def check_logits(logits: Logits, num_images: int, largest_label: int) -> None:
+    """Does the model give a logit for each image and each class that a label names? Raises ValueError."""
+    if logits.ndim != 2 or len(logits) != num_images:
+        raise ValueError(f"a model must give logits of shape [{num_images}, classes] here, got {list(logits.shape)}")
+    if largest_label >= logits.shape[1]:
+        raise ValueError(
+            f"labels must be 0 to {logits.shape[1] - 1}, one of the model's {logits.shape[1]} classes, got "
+            f"{largest_label}: is the model for another data set?"
+        )
+
+
+def _check_range(low: float, high: float) -> None:
+    """Both are NaN if there is one in x."""
     if low != low:
         raise ValueError("x must lie in [0, 1], got NaN: look for it in the data and its augmentation")
     if low < 0 or high > 1:

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from bat_dist.attacks.checks import check_batch, check_choice, check_settings
+from bat_dist.attacks.checks import check_batch, check_choice, check_logits, check_settings
 from bat_dist.attacks.frozen import Mode, frozen
 from bat_dist.attacks.linf import Images, Start, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
+from bat_dist.attacks.victim import wrong
 
 Against = Literal["labels", "clean_logits"]
 Precision = Literal["fp32", "bf16"]
@@ -107,7 +108,7 @@ def pgd_path(
         rows, x_adv = [], x
         for iterate in ascend(start(x, epsilon=epsilon, generator=generator), look_at_last=look_at_last):
             x_adv = iterate.x
-            rows += [iterate.seen.logits.argmax(dim=1) == y] if iterate.seen else []
+            rows += [~wrong(iterate.seen.logits, y)] if iterate.seen else []
     correct = torch.stack(rows)
     return PgdPath(x_adv, correct, correct[:num_steps].sum(dim=0))
 
@@ -147,12 +148,18 @@ def _attacked(
     check_choice("against", against, Against)
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
-    check_batch(x, y)
+    largest = check_batch(x, y)
     no_autocast = torch.autocast(x.device.type, enabled=False)  # a caller's would reach the loss and the backward pass
     with torch.inference_mode(False), torch.enable_grad(), no_autocast, frozen(model, mode=mode):
         x, y = x.detach().clone(), y.clone()  # a tensor of inference mode may enter a graph only as a copy
         target = y if against == "labels" else _logits(model, x, precision)
-        yield x, y, lambda x_adv: _see(loss, _logits(model, x_adv, precision), target)
+
+        def objective(x_adv: Images) -> _Seen:
+            logits = _logits(model, x_adv, precision)
+            check_logits(logits, len(x_adv), largest)
+            return _Seen(logits, loss(logits, target))
+
+        yield x, y, objective
 
 
 def _ascend(
@@ -187,10 +194,6 @@ def _logits(model: nn.Module, x: Images, precision: Precision) -> Logits:
     """In x's dtype, whatever the network runs in."""
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         return model(x).to(x.dtype)
-
-
-def _see(loss: Loss, logits: Logits, target: Tensor) -> _Seen:
-    return _Seen(logits, loss(logits, target))
 
 
 def _last(_: _Iterate, new: _Iterate) -> _Iterate:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bat_dist.attacks.checks import check_batch
+from bat_dist.attacks.checks import check_batch, check_logits
 from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
@@ -51,20 +51,20 @@ def attacked(
 
     Without `logits` it costs one forward pass. Raises ValueError for a batch or labels that cannot be attacked.
     """
-    check_batch(x, y)
+    largest = check_batch(x, y)
     if ids is not None:
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
     with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model):
         victim, x, y = Victim(model), x.detach().clone(), y.clone()
         logits = victim.logits(x) if logits is None else logits.clone()
-        check_labels(y, logits)
+        check_logits(logits, len(x), largest)
         yield victim, x, y, logits
 
 
 def wrong(logits: Logits, y: Labels) -> Flags:
-    """Of equal logits the first wins, as in torch.argmax."""
-    return logits.argmax(dim=1) != y
+    """Of equal logits the first wins, as in torch.argmax; logits of which one is not a number are wrong."""
+    return (logits.argmax(dim=1) != y) | logits.isnan().any(dim=1)
 
 
 def check_ids(ids: Ids, x: Images) -> None:
@@ -73,16 +73,4 @@ def check_ids(ids: Ids, x: Images) -> None:
         raise ValueError(
             f"ids must be torch.int64 of shape {list(x.shape[:1])} on {x.device}, a number that names each image "
             f"in whatever batch it comes, got {ids.dtype} of shape {list(ids.shape)} on {ids.device}"
-        )
-
-
-def check_labels(y: Labels, logits: Logits) -> None:
-    """Does every label name a class of the model? Raises ValueError."""
-    if logits.ndim != 2 or len(logits) != len(y):
-        raise ValueError(f"a model must give logits of shape [{len(y)}, classes] here, got {list(logits.shape)}")
-    low, high = torch.stack(y.aminmax()).tolist()
-    if low < 0 or high >= logits.shape[1]:
-        raise ValueError(
-            f"labels must be 0 to {logits.shape[1] - 1}, one of the model's {logits.shape[1]} classes, "
-            f"got {low} to {high}: is the model for another data set?"
         )

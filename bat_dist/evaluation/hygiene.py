@@ -16,7 +16,7 @@ from bat_dist.evaluation.statistics import mcnemar
 PREPROCESSINGS = ("as_given", "normalized", "imagenet", "minus_one_to_one", "bytes", "denormalized")
 FOUND = (
     *("random_difference", "company_difference", "optimizes", "state_changed", "is_probability", "not_finite"),
-    "zero_gradient",
+    *("zero_gradient", "gradient_not_finite"),
     *(f"right_{name}" for name in PREPROCESSINGS),
 )
 """What `probe.probe` tells."""
@@ -104,7 +104,18 @@ def _of_network(found: Mapping[str, float]) -> list[Check]:
             "the network gives probabilities: attacks want logits; take the softmax off",
             ("is_probability",),
         ),
-        "not_finite": (found["not_finite"] > 0, "logits are infinite or not numbers", ("not_finite",)),
+        "not_finite": (
+            found["not_finite"] > 0,
+            "logits are infinite or not numbers at {not_finite:.1%} of the images; an image of which one is not a number "
+            "counts as wrong",
+            ("not_finite",),
+        ),
+        "gradient_not_finite": (
+            found["gradient_not_finite"] > 0,
+            "cross-entropy's gradient is infinite or not a number at {gradient_not_finite:.1%} of the images, where an "
+            "attack that goes by it stands still or leaves the ball: their robustness is not measured",
+            ("gradient_not_finite",),
+        ),
         "zero_gradients": (
             found["zero_gradient"] > FEW,
             "cross-entropy has a gradient of exactly 0 at {zero_gradient:.0%} of the images: PGD cannot move there",

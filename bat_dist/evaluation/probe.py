@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, cross_entropy
+from bat_dist.attacks.victim import wrong
 from bat_dist.evaluation.hygiene import PREPROCESSINGS
 
 ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
@@ -38,7 +39,7 @@ def probe(
             **{f"right_{name}": _accuracy(model, change(x), y) for name, change in _changes(mean, std).items()},
         }
     changed = any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    found |= {"state_changed": float(changed), "zero_gradient": _zero_gradients(model, x, y)}
+    found |= {"state_changed": float(changed), **_gradients(model, x, y)}
     with torch.no_grad():  # a network that moved its own statistics is set back
         for name, tensor in model.state_dict().items():
             tensor.copy_(before[name])
@@ -64,7 +65,7 @@ def _changes(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Calla
 
 
 def _accuracy(model: nn.Module, x: Images, y: Labels) -> float:
-    return float((model(x).argmax(dim=1) == y).float().mean())
+    return float((~wrong(model(x), y)).float().mean())
 
 
 def _difference(logits: Logits, other: Logits) -> float:
@@ -79,15 +80,23 @@ def _is_probability(logits: Logits) -> bool:
     return within and bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all())
 
 
-def _zero_gradients(model: nn.Module, x: Images, y: Labels) -> float:
-    """The share of the images at which cross-entropy has no gradient at all; 1 if the network has none to give."""
+def _gradients(model: nn.Module, x: Images, y: Labels) -> dict[str, float]:
+    """The shares of the images at which cross-entropy has no gradient at all, and one that is not finite.
+
+    If the network has none to give, it has none anywhere.
+    """
     leaf = x.detach().clone().requires_grad_()
     with torch.enable_grad(), frozen(model):
         try:
             (gradient,) = torch.autograd.grad(cross_entropy(model(leaf), y).sum(), leaf)
         except RuntimeError:
-            return 1.0
-    return float((gradient.flatten(1).abs().sum(dim=1) == 0).float().mean())
+            return {"zero_gradient": 1.0, "gradient_not_finite": 0.0}
+    rows = gradient.flatten(1)
+    not_finite = (~rows.isfinite()).any(dim=1)
+    return {
+        "zero_gradient": float((rows == 0).all(dim=1).float().mean()),
+        "gradient_not_finite": float(not_finite.float().mean()),
+    }
 
 
 @contextmanager

@@ -41,6 +41,9 @@ def correctness(
     batch_size: int,
     precision: Precision,
 ) -> Bool[np.ndarray, " samples"]:
-    """Whether each sample of the loader's split is given its label.  Raises as `predicted_probabilities`."""
+    """Whether each sample of the loader's split is given its label; what is not a number is wrong.
+
+    Raises as `predicted_probabilities`.
+    """
     probabilities = predicted_probabilities(model, loader, batch_size=batch_size, precision=precision)
-    return probabilities.argmax(axis=1) == labels
+    return (probabilities.argmax(axis=1) == labels) & ~np.isnan(probabilities).any(axis=1)

@@ -7,6 +7,7 @@ from torch import nn
 
 from bat_dist.attacks.linf import uniform_start
 from bat_dist.attacks.pgd import pgd
+from bat_dist.attacks.victim import wrong
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import Attack, rows_of_start
 from bat_dist.training.precision import autocast
@@ -54,4 +55,4 @@ def clean_and_pgd_correct(
 @torch.no_grad()
 def _right(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: Precision) -> torch.Tensor:
     with autocast(images.device, precision):
-        return (network(images).argmax(dim=1) == labels).int().cpu()
+        return (~wrong(network(images), labels)).int().cpu()

@@ -8,6 +8,7 @@ from attack_nets import images, labels
 
 from bat_dist.attacks.linf import no_start
 from bat_dist.attacks.pgd import fgsm, pgd, pgd_path
+from bat_dist.attacks.victim import wrong
 
 GOOD = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 2, "start": no_start}
 
@@ -84,3 +85,21 @@ def test_labels(y, message):
 
 def test_images_at_both_bounds_and_the_largest_ball_are_fine():
     pgd(torch.nn.Flatten(), images(), labels(), **GOOD | {"epsilon": 1, "step_size": 1.0})
+
+
+@pytest.mark.parametrize("label", [-100, -1, 5])
+@pytest.mark.parametrize("attack", [pgd, pgd_path, fgsm])
+def test_a_label_that_names_no_class(attack, label):
+    """Cross-entropy would leave -100 out in silence: the image would not be attacked."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(images()[0].numel(), 5))
+    y = labels()
+    y[2] = label
+    settings = {"epsilon": 8 / 255} if attack is fgsm else GOOD
+    with pytest.raises(ValueError, match=rf"labels must be .*, got {label}"):
+        attack(model, images(), y, **settings)
+
+
+def test_logits_that_are_not_numbers_are_wrong():
+    """Also at label 0, which argmax would find."""
+    logits = torch.tensor([[1.0, 0.0], [torch.nan, 0.0], [0.0, torch.nan], [torch.inf, 0.0]])
+    assert wrong(logits, torch.zeros(4, dtype=torch.int64)).tolist() == [False, True, True, False]

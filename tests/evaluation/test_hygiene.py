@@ -108,6 +108,19 @@ class Infinite(Wrapped):
         return logits.where(logits > logits.mean(), -torch.inf)
 
 
+class NotNumbers(Wrapped):
+    def forward(self, x):
+        return self.model(x) * torch.nan
+
+
+class SomeWithoutGradient(Wrapped):
+    """Half of the images have logits as they should be, and a gradient that is no number."""
+
+    def forward(self, x):
+        half = torch.arange(len(x)).view(-1, 1) % 2 == 0
+        return self.model(x) + torch.where(half, (x * 0).flatten(1).sum(1, keepdim=True).sqrt(), 0)
+
+
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -120,6 +133,8 @@ class Infinite(Wrapped):
         (Purifying, {"dynamic"}),
         (Adapting, {"dynamic"}),
         (Infinite, {"not_finite"}),
+        (NotNumbers, {"not_finite", "gradient_not_finite"}),
+        (SomeWithoutGradient, {"gradient_not_finite"}),
     ],
 )
 def test_a_network_that_misleads_is_caught(kind, names, trained, images, digits):
