@@ -106,8 +106,8 @@ def _of_network(found: Mapping[str, float]) -> list[Check]:
         ),
         "not_finite": (
             found["not_finite"] > 0,
-            "logits are infinite or not numbers at {not_finite:.1%} of the images; an image of which one is not a number "
-            "counts as wrong",
+            "logits are infinite or not numbers at {not_finite:.1%} of the images; an image of which one is not a "
+            "number counts as wrong",
             ("not_finite",),
         ),
         "gradient_not_finite": (

@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import pickle
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -125,10 +126,18 @@ def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
+    """Whether it is a file of the user's there: no installed library, although the folder may hold all of Python."""
     file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
-    if not file or top in ("bat_dist", "__main__") or "site-packages" in file:
+    if not isinstance(file, str) or top in ("bat_dist", "__main__"):
         return False
-    return Path(file).resolve().is_relative_to(folder)
+    path = Path(file)
+    if not path.is_absolute() or not path.is_file():  # as those that PyTorch makes up: `_classes.py`
+        return False
+    path = path.resolve()
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    if any(path.is_relative_to(Path(place).resolve()) for place in libraries) or "site-packages" in path.parts:
+        return False
+    return path.is_relative_to(folder)
 
 
 @contextmanager

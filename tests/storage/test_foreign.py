@@ -1,6 +1,8 @@
 """Networks from elsewhere: the usual ways to save them are read, code that hides in a file is not run."""
 
+import os
 import pickle
+import sys
 import textwrap
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 from torch import nn
 
 from bat_dist.config import UserError
+from bat_dist.storage import foreign
 from bat_dist.storage.foreign import load_foreign
 
 SOURCE = """
@@ -58,6 +61,27 @@ def test_a_class_a_function_and_a_module_of_a_file(file: Path) -> None:
     assert sorted(Path(str(module.__file__)).name for module in found.modules) == ["helper_of_test.py", "mine.py"]
     file.write_text(file.read_text() + "# changed\n")
     assert load(f"{file}:Net").source != found.source
+
+
+@pytest.mark.parametrize("below", [".", "below/it"])
+def test_a_file_is_named_from_where_the_user_is(below: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch has modules whose file is `_classes.py`, wherever the user may be."""
+    place = file.parent / below
+    place.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(place)
+    sys.modules.pop("helper_of_test", None)  # another test's
+    found = load(f"{os.path.relpath(file)}:Net")
+    assert sorted(Path(str(module.__file__)).name for module in found.modules) == ["helper_of_test.py", "mine.py"]
+
+
+def test_no_library_is_the_users_own_though_its_folder_holds_all_of_python(file: Path) -> None:
+    (mine,) = (module for module in load(f"{file}:Net").modules if module.__name__ == "_model_mine")
+    assert foreign._lies_in(mine, Path("/"))
+    others = [
+        module for module in sys.modules.values() if module and not module.__name__.startswith(("_model_", "helper_"))
+    ]
+    theirs = {module.__name__.partition(".")[0] for module in others if foreign._lies_in(module, Path("/"))}
+    assert {"torch", "os", "json", "numpy", "encodings", "bat_dist"}.isdisjoint(theirs)
 
 
 def test_a_package_and_torchvision() -> None:
