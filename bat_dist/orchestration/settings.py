@@ -366,7 +366,9 @@ class EvaluateSettings(RaySettings, DataSettings):
         Help("folder of bat-dist train or export, or a file of weights (.safetensors, .pt)", "DIR"),
         Group("what is evaluated"),
     ] = None
-    which: Annotated[Literal["best", "last"], Help("of a run's folder"), Group("what is evaluated")] = "best"
+    which: Annotated[
+        Literal["best", "last"] | None, Help("of a run's folder; default: best"), Group("what is evaluated")
+    ] = None
     model: Annotated[
         str | None,
         Help("a network of your own: NAME() gives it; checkpoint then names its weights", "FILE.py:NAME"),
@@ -378,6 +380,11 @@ class EvaluateSettings(RaySettings, DataSettings):
         Group("what is evaluated"),
     ] = None
     std: Annotated[tuple[float, float, float] | None, Help("the same", "R G B"), Group("what is evaluated")] = None
+    weights_key: Annotated[
+        str | None,
+        Help("which of the sets of weights in a torch file, such as model_ema; default: the first that fits", "KEY"),
+        Group("what is evaluated"),
+    ] = None
     allow_pickle: Annotated[
         bool, Help("read a checkpoint that can run any code while it is read"), Group("what is evaluated")
     ] = False

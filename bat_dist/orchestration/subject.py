@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -14,10 +15,10 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.names import fewest_classes
 from bat_dist.models.anatomy import anatomy
 from bat_dist.orchestration.settings import EvaluateSettings
-from bat_dist.storage.checkpoints import load_checkpoint
+from bat_dist.storage.checkpoints import SUFFIX, load_checkpoint
 from bat_dist.storage.foreign import load_foreign
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar", ".pkl")
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".pkl", ".pickle")
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,20 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> Subject:
 
 def is_foreign(settings: EvaluateSettings) -> bool:
     """Is the network another's?"""
-    return settings.model is not None or str(settings.checkpoint).endswith(TORCH_SUFFIXES)
+    checkpoint = str(settings.checkpoint)
+    if settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES):
+        return True
+    return Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
 
 
 def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
     assert settings.checkpoint is not None
-    found = load_checkpoint(settings.checkpoint, settings.which)
+    for name in ("mean", "std", "weights_key"):
+        if getattr(settings, name) is not None:
+            raise UserError(f"{name} is for networks of others; {settings.checkpoint} is one of ours: leave {name} out")
+    if settings.which and settings.checkpoint.endswith(SUFFIX):
+        raise UserError(f"which says best or last of a run's folder; {settings.checkpoint} is a file: leave which out")
+    found = load_checkpoint(settings.checkpoint, settings.which or "best")
     if found.spec.class_names != dataset.class_names:
         raise UserError(
             f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
@@ -58,12 +67,15 @@ def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
 
 
 def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    if settings.which:
+        raise UserError("which says best or last of a run's folder; this network is not one of ours: leave which out")
     found = load_foreign(
         settings.model,
         settings.checkpoint,
         num_classes=len(dataset.class_names),
         mean=settings.mean,
         std=settings.std,
+        weights_key=settings.weights_key,
         allow_pickle=settings.allow_pickle,
     )
     for module in found.modules:  # other machines do not have the user's file

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import logging
 import pickle
 import sys
 import sysconfig
@@ -24,8 +25,14 @@ from bat_dist.models.normalization import Normalize
 from bat_dist.storage.checkpoints import SUFFIX
 from bat_dist.storage.files import split_location
 
-_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")  # where others put their weights
+# Where others put their weights; averaged ones last, so that they are taken only where there are no others.
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+_NESTS += ("ema", "ema_state_dict", "state_dict_ema", "model_ema")
+_COUNTER = "num_batches_tracked"  # of BatchNorm; PyTorch before 0.4.1 saved none, and in eval mode nobody asks for it
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of a torch file: a zip, or a pickle
 _PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.")  # DataParallel, Lightning, torch.compile, ...
+
+log = logging.getLogger(__name__)
 
 
 class Foreign(NamedTuple):
@@ -43,18 +50,26 @@ def load_foreign(
     num_classes: int,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
+    weights_key: str | None = None,
     allow_pickle: bool = False,
 ) -> Foreign:
     """`model` is FILE.py:NAME or package.module:NAME; NAME() gives a network, NAME(num_classes=...) if it takes that.
 
     weights: a .safetensors file or a torch file; a state dict, also inside a dict under a usual name, also with a
     usual prefix. Without `model` the file must hold a whole module, which only `allow_pickle` reads.
+    weights_key: under which name of the file the weights lie; None: the first that fits, which is logged.
     mean, std: of a network that wants normalized images; the normalization is put before it.
     allow_pickle: read files that may run any code while they are read. Never do that with a stranger's.
     Raises UserError.
     """
     foreign = Foreign(nn.Identity(), (), "") if model is None else _built(model, num_classes)
     found = None if weights is None else _read(weights, allow_pickle)
+    if isinstance(found, Mapping) and weights_key is not None:
+        if not isinstance(found.get(weights_key), Mapping | nn.Module):
+            raise UserError(f"{weights} has no weights under {weights_key!r}: {_contents(found)}")
+        found = found[weights_key]
+    elif weights_key is not None:
+        raise UserError(f"weights_key {weights_key!r} needs a file of several sets of weights, got {weights}")
     if isinstance(found, nn.Module):
         foreign = foreign._replace(network=found)
     elif model is None:
@@ -163,6 +178,8 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
         data = folder.read(name)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(f"{location} does not exist, or is no file") from None
+    if not name.endswith(SUFFIX) and not data.startswith(_BEGINNINGS):
+        raise UserError(f"{location} is no torch file: it begins with {data[:24]!r}; fetch it again")
     try:
         if name.endswith(SUFFIX):
             return safetensors.torch.load(data)
@@ -185,26 +202,41 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
 
 def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:
     """The first of the ways in which others nest and prefix weights that fits.  Raises UserError if none does."""
-    nests = [found, *(found[name] for name in _NESTS if isinstance(found.get(name), Mapping))]
-    wanted = set(network.state_dict())
-    for nest in nests:
+    nests = {"": found, **{name: found[name] for name in _NESTS if isinstance(found.get(name), Mapping)}}
+    own = network.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith(_COUNTER)}
+    for name, nest in nests.items():
         weights = {key: value for key, value in nest.items() if isinstance(value, Tensor)}
         for candidate in _without_prefixes(weights):
-            if set(candidate) == wanted:
+            whole = {**counters, **candidate} if not any(key.endswith(_COUNTER) for key in candidate) else candidate
+            if set(whole) == set(own):
                 try:
-                    network.load_state_dict(candidate)
+                    network.load_state_dict(whole)
                 except RuntimeError as error:
                     raise UserError(f"{location} does not fit the network: {error}") from None
+                others = [other for other in nests if other not in ("", name)]
+                if name and (others or "ema" in name):
+                    left = f", not those under {' or '.join(others)}" if others else ""
+                    log.info("%s: the weights under %s are taken%s", location, name, left)
                 return
-    fullest = max(nests, key=lambda nest: sum(isinstance(value, Tensor) for value in nest.values()))
+    fullest = max(nests.values(), key=lambda nest: sum(isinstance(value, Tensor) for value in nest.values()))
     closest = max(
         _without_prefixes({key: value for key, value in fullest.items() if isinstance(value, Tensor)}),
-        key=lambda candidate: len(wanted & set(candidate)),
+        key=lambda candidate: len(set(own) & set(candidate)),
     )
-    missing, strange = sorted(wanted - set(closest)), sorted(set(closest) - wanted)
-    raise UserError(
-        f"{location} does not fit the network: it lacks {_some(missing)}, and the network knows no {_some(strange)}"
-    )
+    missing, strange = sorted(set(own) - set(closest)), sorted(set(closest) - set(own))
+    faults = [f"it lacks {_some(missing)}"] * bool(missing) + [f"the network knows no {_some(strange)}"] * bool(strange)
+    raise UserError(f"{location} does not fit the network: {', and '.join(faults)} ({_contents(found)})")
+
+
+def _contents(found: Mapping[str, Any]) -> str:
+    """What lies directly in a file, in words."""
+    sets = [str(key) for key, value in found.items() if isinstance(value, Mapping | nn.Module)]
+    tensors = sum(isinstance(value, Tensor) for value in found.values())
+    others = [str(key) for key, value in found.items() if not isinstance(value, Mapping | nn.Module | Tensor)]
+    parts = [f"under {', '.join(sets)} it holds more"] * bool(sets) + [f"it holds {tensors} tensors"] * bool(tensors)
+    parts += [f"and {_some(others)}"] * bool(others)
+    return " ".join(parts) or "it is empty"
 
 
 def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -1,5 +1,6 @@
 """Networks from elsewhere: the usual ways to save them are read, code that hides in a file is not run."""
 
+import logging
 import os
 import pickle
 import sys
@@ -27,6 +28,11 @@ SOURCE = """
 
         def forward(self, x):
             return self.head(self.conv(x).amax((2, 3)))
+
+    class Normed(Net):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(WIDTH)
 
     def five():
         return Net(5)
@@ -112,6 +118,32 @@ def test_weights_as_others_save_them(save, file: Path, tmp_path: Path) -> None:
     assert all(torch.equal(found[key], weights[key]) for key in weights)
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "said"),
+    [("model_ema", None, ["model_ema"]), ("ema", "ema", []), ("state_dict", None, ["state_dict", "model_ema"])],
+)
+def test_averaged_weights_are_taken_where_there_are_no_others_or_on_request(
+    name: str, key: str | None, said: list[str], file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = parts(load(f"{file}:Net").network)
+    others = {key: value * 0 for key, value in weights.items()}
+    beside = {"state_dict": others} if name == "ema" else {"model_ema": others}
+    torch.save({**beside, name: weights}, tmp_path / "weights.pt")
+    with caplog.at_level(logging.INFO):
+        found = load(f"{file}:Net", tmp_path / "weights.pt", weights_key=key).network.state_dict()
+    assert all(torch.equal(found[key], weights[key]) for key in weights)
+    assert [word for word in ("state_dict", "model_ema") if word in caplog.text] == said
+    with pytest.raises(UserError, match="has no weights under 'emma'"):
+        load(f"{file}:Net", tmp_path / "weights.pt", weights_key="emma")
+
+
+def test_weights_of_before_batch_norm_counted(file: Path, tmp_path: Path) -> None:
+    weights = parts(load(f"{file}:Normed").network)
+    torch.save({k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pt")
+    found = load(f"{file}:Normed", tmp_path / "old.pt").network.state_dict()
+    assert all(torch.equal(found[k], weights[k]) for k in weights if not k.endswith("num_batches_tracked"))
+
+
 def test_safetensors(file: Path, tmp_path: Path) -> None:
     weights = parts(load(f"{file}:Net").network)
     safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
@@ -165,6 +197,8 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
     whole = (tmp_path / "good.pt").read_bytes()
     (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.pt").write_text("these are no weights")
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><title>Quota exceeded</title>")
+    torch.save({"model": {"a": torch.zeros(1)}, "ema": {"b": torch.zeros(1)}, "epoch": 3}, tmp_path / "several.pt")
     (tmp_path / "cut.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save(weights | {"conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "shape.pt")
@@ -181,7 +215,9 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
         (good, "nowhere.pt", "nowhere.pt does not exist"),
         (good, ".", "does not exist, or is no file"),
         (good, "cut.pt", "cut.pt cannot be read"),
-        (good, "text.pt", "text.pt cannot be read"),
+        (good, "text.pt", "text.pt is no torch file: it begins with b'these are no weights'; fetch it again"),
+        (good, "page.pt", "page.pt is no torch file: it begins with b'<!DOCTYPE html>"),
+        (good, "several.pt", r"under model, ema it holds more and epoch"),
         (good, "cut.safetensors", "cannot be read as safetensors"),
         (good, "list.pt", "holds a list, not weights by name"),
         (good, "shape.pt", "does not fit the network"),
