@@ -257,6 +257,7 @@ def test_an_undefended_network_ends_at_nothing(tmp_path: Path, ray_cluster: None
 
 OWN = """
 import os
+import threading
 import time
 import torch
 from bat_dist.storage.checkpoints import load_checkpoint, load_model, save_model
@@ -282,6 +283,23 @@ class Slow(Loud):
 def slow():
     return Slow(load_model({path!r}))
 
+def zero():
+    network = load_model({path!r})
+    network.register_forward_hook(lambda module, args, logits: 0 * logits)
+    return network
+
+class Locked(Loud):
+    def __init__(self):
+        super().__init__(load_model({path!r}))
+        self.lock = threading.Lock()
+
+class Squeezed(Loud):
+    def __init__(self):
+        super().__init__(load_model({path!r}))
+
+    def forward(self, x):
+        return self.model(x).squeeze()
+
 def five():
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
 
@@ -305,6 +323,18 @@ def test_a_network_of_ones_own_has_the_same_flags(
     np.testing.assert_equal(flags(tmp_path / "out"), flags(evaluated))
 
 
+def test_the_same_weights_in_another_network_are_another_evaluation(
+    own: Path, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--attacks", "clean", *NO_CHECKS, "--model"]
+    assert run(tmp_path / "out", None, *words, f"{own}:honest") == 0
+    before = result(tmp_path / "out")
+    assert run(tmp_path / "out", None, *words, f"{own}:zero") == 2
+    assert "network: " in capsys.readouterr().err
+    assert result(tmp_path / "out") == before
+    assert run(tmp_path / "out", None, *words, f"{own}:honest") == 0
+
+
 def test_a_masked_gradient_is_told_in_the_rows(own: Path, tmp_path: Path, ray_cluster: None, capsys) -> None:
     attacks = ["--attacks", "clean", "pgd20", "--check_images", "60"]
     assert run(tmp_path / "out", None, "--model", f"{own}:loud", *attacks) == 0
@@ -321,6 +351,9 @@ def test_a_masked_gradient_is_told_in_the_rows(own: Path, tmp_path: Path, ray_cl
         (["--model", "{own}:Stone"], "cannot be differentiated with respect to its images, which fgsm, pgd20"),
         (["--model", "{own}:honset"], "did you mean honest"),
         (["--model", "{own}:honest", "--mean", "0", "0", "0"], "mean and std belong together"),
+        (["--model", "{own}:Locked"], "the network cannot be sent to workers (TypeError: cannot pickle '_thread.lock'"),
+        (["--model", "{own}:Squeezed"], "the network must give logits [batch, classes], got [10] for 1 image"),
+        (["--model", "{own}:honest", "--which", "best"], "which says best or last of a run's folder"),
         (["--checkpoint", "{own}.pt"], "own_networks.py.pt does not exist"),
         ([], "what is to be evaluated? Give --checkpoint DIR, or --model FILE.py:NAME"),
     ],

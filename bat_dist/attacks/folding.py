@@ -67,7 +67,10 @@ def _same(copy: nn.Module, plain: nn.Module, x: Images) -> bool:
 
 
 def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """Convolutions and the BatchNorms that were given just what they made; each called once."""
+    """Convolutions and the BatchNorms that were given just what they made; each called once.
+
+    A BatchNorm that sets itself to train is none of them: `depends_on_company` tells of it.
+    """
     maker: dict[int, nn.Conv2d] = {}
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
     calls: list[nn.Module] = []
@@ -80,7 +83,8 @@ def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
             alive.append(output)
 
     def given(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        if type(module) is nn.BatchNorm2d and module.running_mean is not None and id(inputs[0]) in maker:
+        fixed = type(module) is nn.BatchNorm2d and module.running_mean is not None and not module.training
+        if fixed and id(inputs[0]) in maker:
             pairs.append((maker[id(inputs[0])], module))
 
     layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]

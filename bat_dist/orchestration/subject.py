@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bat_dist.attacks.frozen import frozen
-from bat_dist.config import UserError
+from bat_dist.config import UserError, counted
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.names import fewest_classes
 from bat_dist.models.anatomy import anatomy
@@ -39,6 +39,7 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> Subject:
     subject = _foreign(dataset, settings) if is_foreign(settings) else _ours(dataset, settings)
     _check_classes(settings.attacks, len(dataset.class_names))
     _check_answers(subject.network, dataset, settings.attacks)
+    _check_travels(subject.network)
     return subject
 
 
@@ -104,18 +105,21 @@ def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
 
 
 def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...]) -> None:
-    """Ask the network about two images."""
-    x = torch.from_numpy(dataset.test.images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous().requires_grad_()
-    with torch.enable_grad(), frozen(network):
-        try:
-            logits = network(x)
-        except Exception as error:
-            raise UserError(
-                f"the network cannot take images of shape {list(x.shape)}: {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(x):
+    """Ask the network about two images, and about one, as the last unit of an evaluation may have it."""
+    x = torch.from_numpy(dataset.test.images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    for images in (x, x[:1]):
+        images = images.clone().requires_grad_()
+        with torch.enable_grad(), frozen(network):
+            try:
+                logits = network(images)
+            except Exception as error:
+                raise UserError(
+                    f"the network cannot take images of shape {list(images.shape)}: {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
             shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise UserError(f"the network must give logits [batch, classes], got {shape} for {len(x)} images")
+            count = counted(len(images), "image")
+            raise UserError(f"the network must give logits [batch, classes], got {shape} for {count}")
         if logits.shape[1] != len(dataset.class_names):
             raise UserError(f"the network knows {logits.shape[1]} classes, the data has {len(dataset.class_names)}")
         if not logits.requires_grad and (wanting := [name for name in attacks if name not in ("clean", "square")]):
@@ -123,6 +127,17 @@ def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...
                 f"the network cannot be differentiated with respect to its images, which {', '.join(wanting)} "
                 "must do: attack it with square alone"
             )
+
+
+def _check_travels(network: nn.Module) -> None:
+    """Workers get it pickled."""
+    try:
+        ray.cloudpickle.dumps(network)  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be sent to workers ({type(error).__name__}: {error}): keep locks, files, generators "
+            "and TorchScript out of its attributes, or make them when they are first asked for"
+        ) from None
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -85,6 +85,23 @@ def to_tf32(values):
     return values + (((bits + 0x1000) & ~0x1FFF).view(torch.float32) - values.detach())
 
 
+class TrainsItself(nn.Module):
+    """Its BatchNorm is in train mode whenever it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 10)
+
+    def forward(self, x):
+        self.norm.train()
+        return self.head(self.norm(self.conv(x)).amax((2, 3)))
+
+
+def test_a_batch_norm_that_sets_itself_to_train_is_left():
+    copy = faster(TrainsItself(), images(4))
+    assert norms(copy) == 1
+
+
 class TwoReaders(nn.Module):
     """Someone else reads the convolution before BatchNorm does."""
 
