@@ -79,7 +79,10 @@ def _found(address: str) -> tuple[str, str]:
     if (named := os.environ.get("RAY_ADDRESS") or "auto") != "auto":
         return named, "RAY_ADDRESS"
     file = current_cluster()
-    return file.read_text().strip(), str(file)
+    try:
+        return file.read_text().strip(), str(file)
+    except OSError as error:  # another user's
+        raise UserError(_no_cluster(address, f"{file} cannot be read: {error.strerror}")) from None
 
 
 def _knock(address: str, where: str) -> None:

@@ -28,7 +28,7 @@ def _pixels(value: Any) -> Any:
         return float(match[1]) / float(match[2])
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return value
     if not isinstance(value, bool) and 1 <= number <= 255:
         raise ValueError(f"must be a number in (0, 1), got {value}; did you mean {value}/255?")
