@@ -83,8 +83,9 @@ def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
             alive.append(output)
 
     def given(module: nn.Module, inputs: tuple[Tensor]) -> None:
-        fixed = type(module) is nn.BatchNorm2d and module.running_mean is not None and not module.training
-        if fixed and id(inputs[0]) in maker:
+        if not isinstance(module, nn.BatchNorm2d) or module.running_mean is None or module.training:
+            return
+        if id(inputs[0]) in maker:
             pairs.append((maker[id(inputs[0])], module))
 
     layers = [module for module in model.modules() if type(module) in (nn.Conv2d, nn.BatchNorm2d)]

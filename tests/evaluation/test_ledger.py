@@ -152,5 +152,5 @@ def test_the_checks_meet_their_own_images(digits, work, tmp_path):
     assert len(met[PROBE]) == len(met["pgd100"]) == found.num_checked == 20
     assert all(met[name] == met["pgd100"] for name in CHECKS)
     assert found.rows[0].robust[sorted(met["pgd100"])].all(), "only what is right can be attacked"
-    assert len(found.checks) == 15 - 1  # Square's place in AutoAttack is not asked about
+    assert len(found.checks) == 16 - 1  # Square's place in AutoAttack is not asked about
     assert [row.name for row in found.rows] == ["clean"]
