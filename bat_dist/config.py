@@ -457,7 +457,7 @@ class _Setting:
     def _from_words(self, words: list[str]) -> Any:
         if self.is_mapping:
             pairs = list(map(self._pair, words))
-            if twice := _repeated(name for name, _ in pairs):
+            if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
                 raise UserError(f"{self.name}: {', '.join(twice)} is given twice")
             return dict(pairs)
         if "array" in self.kinds and words != ["none"]:
@@ -590,14 +590,11 @@ def _given_twice(node: yaml.Node, file: str) -> list[str]:
         return [line for value in node.value for line in _given_twice(value, file)]
     if not isinstance(node, yaml.MappingNode):
         return []
-    twice = _repeated(str(key.value) for key, _ in node.value)
-    places = {name: [key.start_mark.line + 1 for key, _ in node.value if str(key.value) == name] for name in twice}
-    lines = [f"{name} is given twice ({file} lines {' and '.join(map(str, at))})" for name, at in places.items()]
+    places: dict[str, list[str]] = {}
+    for key, _ in node.value:
+        places.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
+    lines = [f"{name} is given twice ({file} lines {' and '.join(at)})" for name, at in places.items() if len(at) > 1]
     return lines + [line for _, value in node.value for line in _given_twice(value, file)]
-
-
-def _repeated(names: Iterable[str]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def _members(schema: dict[str, Any]) -> list[dict[str, Any]]:

@@ -77,11 +77,10 @@ def _of(value: Any, seen: frozenset[int]) -> bytes:
             return _hash("partial", value.func, value.args, value.keywords, seen=seen)
         case ModuleType():
             return sha256(value.__name__.encode()).digest()
-    if (text := repr(value)) and " at 0x" not in text and not hasattr(value, "__dict__"):
-        return _hash(type(value), text, seen=seen)
     if hasattr(value, "__dict__"):
         return _hash(type(value), vars(value), seen=seen)
-    return secrets.token_bytes(32)
+    text = repr(value)
+    return secrets.token_bytes(32) if " at 0x" in text else _hash(type(value), text, seen=seen)
 
 
 @cache

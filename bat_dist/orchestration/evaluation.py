@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import deque
-from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -17,7 +16,7 @@ from bat_dist.evaluation.work import build_work
 from bat_dist.orchestration.fresh import remove_evaluation
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.metrics import IMAGES
-from bat_dist.orchestration.nodes import Terms, job_session
+from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pace import progress
 from bat_dist.orchestration.pool import Failed, Work, run_units
 from bat_dist.orchestration.resources import worker_resources
@@ -43,21 +42,19 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
     """
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
-    heart = Heartbeat(folder, PASSES, total=0)
-    with ExitStack() as session:
 
-        def connect() -> Terms:
-            session.enter_context(heart)
-            return session.enter_context(job_session(settings, folder, all_write=False))
-
-        terms = None
-        if settings.fresh:  # nothing is removed for a cluster that does not answer
-            terms = connect()
-            remove_evaluation(folder)
+    def begin() -> list[Unit]:
         units = ledger.begin()
         note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
-        if units:
-            terms = terms or connect()
+        return units
+
+    units = [] if settings.fresh else begin()
+    if settings.fresh or units:
+        heart = Heartbeat(folder, PASSES, total=0)
+        with heart, job_session(settings, folder, all_write=False) as terms:
+            if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
+                remove_evaluation(folder)
+                units = begin()
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
             asked = settings.cpus_per_worker, settings.gpus_per_worker
             resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)

@@ -9,7 +9,6 @@ import dataclasses
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +22,7 @@ from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say,
 from bat_dist.orchestration.fresh import check_alone, remove_sweep
 from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
-from bat_dist.orchestration.nodes import Terms, job_session
+from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.resources import Resources, most_workers, worker_resources
 from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.orchestration.sweep_display import Display
@@ -171,28 +170,18 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
     A run that fails does not stop the others. Raises UserError or RunError if no run can be placed.
     """
     settings, folder = sweep.settings, sweep.folder
+    known, missing = ({}, []) if settings.fresh else _left(sweep)
+    if not (settings.fresh or missing or (settings.search == "tpe" and _num_wanted(sweep) > 0)):
+        note_settings(folder, VERB, settings)
+        log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
+        return sweep, sweep.outcomes()
     total = _num_points(sweep) * len(settings.seeds)
     heart = Heartbeat(folder, WHAT, total=total)
-    with ExitStack() as session:
-
-        def connect() -> Terms:
-            session.enter_context(heart)
-            return session.enter_context(job_session(settings, folder, all_write=True))
-
-        terms = None
-        if settings.fresh:  # nothing is removed for a cluster that does not answer
-            terms = connect()
+    with heart, job_session(settings, folder, all_write=True) as terms:
+        if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
             remove_sweep(folder)
-            settings = dataclasses.replace(settings, fresh=False)
-            sweep = dataclasses.replace(sweep, settings=settings)
-        known = {run: read_outcome(folder, run) for run in sweep.runs()}
-        go_on = ("waiting", "unfinished", "failed", "diverged", *(("stopped",) if settings.scheduler == "none" else ()))
-        missing = [run for run, outcome in known.items() if outcome.state in go_on]
-        if not missing and not (settings.search == "tpe" and _num_wanted(sweep) > 0):
-            note_settings(folder, VERB, settings)
-            log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
-            return sweep, sweep.outcomes()
-        terms = terms or connect()
+            sweep = dataclasses.replace(sweep, settings=dataclasses.replace(settings, fresh=False))
+            known, missing = _left(sweep)
         resources = worker_resources(
             sweep.example.cpus_per_worker,
             sweep.example.gpus_per_worker,
@@ -232,6 +221,14 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
     if all(outcome.state == "waiting" for outcome in outcomes):
         raise RunError(_why_none_began(settings, folder))
     return sweep, outcomes
+
+
+def _left(sweep: Sweep) -> tuple[dict[Run, Outcome], list[Run]]:
+    """How every run stands, and those that are to be trained."""
+    known = {run: read_outcome(sweep.folder, run) for run in sweep.runs()}
+    go_on = ["waiting", "unfinished", "failed", "diverged"]
+    go_on += ["stopped"] if sweep.settings.scheduler == "none" else []
+    return known, [run for run, outcome in known.items() if outcome.state in go_on]
 
 
 def _why_none_began(settings: TuneSettings, folder: Folder) -> str:
