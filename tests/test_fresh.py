@@ -130,6 +130,7 @@ def test_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert {row["attack"] for row in found["rows"]} == {"clean", "fgsm"}  # pgd2 was the other network's
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune([*SWEEP, "--out", str(tmp_path)]) == 0

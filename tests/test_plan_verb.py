@@ -4,15 +4,20 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
+import torch
 
+from bat_dist.data.datasets import load_dataset
+from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorize import main as memorize
+from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.plan import main
-from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStore
+from bat_dist.training import speed, trial
+from bat_dist.training.threads import torch_threads
 
 DIGITS = shlex.split("--dataset digits --arch tinynet --precision fp32")
 QUICK = [*DIGITS, "--seconds", "3"]
@@ -25,15 +30,27 @@ def line_of(name: str, text: str) -> list[str]:
     return re.split(r"  +", found[0])
 
 
-def test_the_prediction_holds(tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def seconds_of_computing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plan and a trial count the seconds that this process computed, whatever else the machine does."""
+    for module in (speed, trial):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=time.process_time))
+
+
+def test_the_prediction_holds(seconds_of_computing: None, capsys: pytest.CaptureFixture[str]) -> None:
     """Four hundred trials are predicted, two of them are run, one after the other, as the plan measured."""
     assert main([*QUICK, "--num_trials", "400", "--num_seeds", "0"]) == 0
     predicted = 3600 * float(line_of("trials", capsys.readouterr().out)[2])
-    run = [*DIGITS, *shlex.split("--loader memory --num_trials 2 --num_workers 1"), "--out", str(tmp_path)]
-    assert memorize(run) == 0
-    store = RowStore.existing(Folder(str(tmp_path)) / "trials")
-    assert store is not None
-    seconds = store.read("metrics", np.arange(2))[:, 1].min()  # the first one loads libraries too
+    asked = MemorizeSettings(dataset="digits", out="unused")
+    settings = trial.TrialSettings("tinynet", asked.training, "fp32", asked.subset_ratio, asked.mask_plan, asked.seed)
+    digits = load_dataset("digits")
+    loaders = {f"{name}_loader": dataset_loader("memory", digits, name) for name in ("train", "test")}
+    with torch_threads(asked.cpus_per_trial):
+        rows = [
+            trial.run_trial(number, settings=settings, dataset=digits, **loaders, device=torch.device("cpu"))
+            for number in range(2)
+        ]
+    seconds = min(row["metrics"][1] for row in rows)
     assert 1 / 2.5 < predicted / (400 * seconds) < 2.5
 
 
@@ -74,7 +91,9 @@ def test_without_trainings_only_trials_are_measured(capsys: pytest.CaptureFixtur
     assert not re.search("PGD training|^train |^evaluate|robust_share|USD", text, flags=re.MULTILINE)
 
 
-def test_smaller_batches_than_real_ones_are_owned_up_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_smaller_batches_than_real_ones_are_owned_up_to(
+    seconds_of_computing: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = [*DIGITS, "--num_trials", "2", "--num_seeds", "0", "--seconds"]
     assert main([*options, "0.0001"]) == 0
     assert "probably too high" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -149,10 +150,15 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     if not path.is_absolute() or not path.is_file():  # as those that PyTorch makes up: `_classes.py`
         return False
     path = path.resolve()
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    if any(path.is_relative_to(Path(place).resolve()) for place in libraries) or "site-packages" in path.parts:
+    if not path.is_relative_to(folder) or "site-packages" in path.parts:
         return False
-    return path.is_relative_to(folder)
+    return not any(path.is_relative_to(library) for library in _libraries())
+
+
+@cache
+def _libraries() -> tuple[Path, ...]:
+    """The folders of installed packages and of Python itself."""
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 @contextmanager

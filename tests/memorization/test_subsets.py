@@ -95,9 +95,9 @@ def test_uniform_plan_includes_everyone_with_probability_r():
 
 
 def test_the_last_trial_of_a_large_run_is_drawn_at_once():
-    start = time.perf_counter()
+    start = time.process_time()
     mask = balanced_mask(50_000, 0.7, 0, 999)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
     assert mask.sum() == 35_000
 
 
