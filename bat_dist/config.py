@@ -19,10 +19,12 @@ exception, a plain ValueError from inside the house too, keeps its traceback.
 """
 
 import argparse
+import codecs
 import dataclasses
 import difflib
 import errno
 import functools
+import io
 import logging
 import os
 import re
@@ -51,6 +53,7 @@ _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or
 }
 _LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
 _HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
+_PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "α": "alpha", "β": "beta", "σ": "sigma", "≤": "<=", "≥": ">="}
 WAY_OUT = "use another --out, or --fresh to replace it"  # of a folder that holds other results
 _STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
 _METAVARS = {"integer": "N", "number": "X", "object": "NAME=VALUE ...", "string": "TEXT"}
@@ -327,6 +330,7 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
     says how to go on and returns 1.
     """
+    _print_what_the_terminal_can()
     _log_to_stderr()
     _STOPPED_BY.clear()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
@@ -337,6 +341,20 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _print_what_the_terminal_can() -> None:
+    """Where its encoding lacks a character (PYTHONIOENCODING=ascii, LANG=C), write a plain one, not a traceback."""
+    codecs.register_error("plain", _in_plain_characters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")
+
+
+def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(char, "?") for char in error.object[error.start : error.end]), error.end
 
 
 def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
@@ -490,8 +508,21 @@ def _settings(settings_class: Any) -> dict[str, _Setting]:
 
 
 class _Parser(argparse.ArgumentParser):
+    """Collects in `twice` the options that are given more than once: argparse would let the last one win."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.twice: list[str] = []
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError([message])
+
+
+class _Once(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if hasattr(namespace, self.dest):
+            parser.twice.append(self.dest)
+        setattr(namespace, self.dest, values)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -521,7 +552,7 @@ def _parser(settings: dict[str, _Setting], prog: str, description: str) -> _Pars
         option = f"--{s.name}, --no_{s.name}" if "boolean" in s.kinds else f"--{s.name} {s.metavar}"
         default = "required" if s.required else f"default {_shown(_plain(s.default))}"
         text = f"{s.help.text} [{default}{s.note}]".strip().replace("%", "%%")
-        groups.get(s.group, parser).add_argument(f"--{s.name}", nargs="*", metavar=option, help=text)
+        groups.get(s.group, parser).add_argument(f"--{s.name}", action=_Once, nargs="*", metavar=option, help=text)
     return parser
 
 
@@ -532,7 +563,8 @@ def _read_command_line(
     negations = {f"--no_{s.name}": f"--{s.name}=false" for s in settings.values() if "boolean" in s.kinds}
     names = [*settings, "config", "help", *(option.removeprefix("--") for option in negations)]
     words = [re.sub("(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    typed, extra = _parser(settings, prog, description).parse_known_args([negations.get(w, w) for w in words])
+    parser = _parser(settings, prog, description)
+    typed, extra = parser.parse_known_args([negations.get(w, w) for w in words])
     unknown = [word for word in extra if word.startswith("-")]
     errors = [
         f"unknown option {_shown(word)} (command line)"
@@ -541,6 +573,7 @@ def _read_command_line(
     ]
     if extra and not unknown:  # else they may be the values of the unknown
         errors = [f"{_shown(extra)} follows no option (command line): write --name value"]
+    errors += [f"{name} is given twice (command line)" for name in dict.fromkeys(parser.twice)]
     return vars(typed), errors
 
 

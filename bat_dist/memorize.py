@@ -46,7 +46,7 @@ def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.storage.files import Folder
 
     folder = Folder(settings.out)
-    dataset = load_dataset(settings.dataset, **settings.data)
+    dataset = load_dataset(settings.dataset, **settings.data).augmented(settings.crop_padding, settings.flip)
     with folder.only_driver():
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)

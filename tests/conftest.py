@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the t
 # Each test process and its programs by themselves: a Ray that one of them starts is at hand for them alone.
 os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="bd")  # short, since the paths of Ray's sockets are long
 
+import joblib
 import pytest
 from hypothesis import settings
 from time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
@@ -19,6 +20,8 @@ from xdist.scheduler import LoadScopeScheduling
 
 from bat_dist.orchestration.private_ray import prepare_environment
 
+if joblib.cpu_count() < 2:  # programs that tests start have two workers on one core too
+    os.environ["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 2}'
 prepare_environment("local")  # before any test module imports ray
 atexit.register(shutil.rmtree, os.environ["RAY_TMPDIR"], ignore_errors=True)
 

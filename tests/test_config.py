@@ -12,6 +12,7 @@ import yaml
 from annotated_types import Ge, Gt, Interval, Lt, MaxLen, MinLen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from options import last_ones
 from pydantic import AfterValidator
 
 from bat_dist import __version__, cli
@@ -126,7 +127,6 @@ def test_sys_argv_is_the_default(monkeypatch):
         ("--num_trials 5", "num_trials", 5),
         ("--num-trials 5", "num_trials", 5),
         ("--num-trials=5", "num_trials", 5),
-        ("--num_trials 5 --num_trials 6", "num_trials", 6),
         ("--num_train 5", "num_train", 5),
         ("--num_train none", "num_train", None),
         ("--data_dir none", "data_dir", None),
@@ -144,12 +144,12 @@ def test_sys_argv_is_the_default(monkeypatch):
         ("--status", "status", True),
         ("--status true", "status", True),
         ("--status false", "status", False),
-        ("--status --no_status", "status", False),
+        ("--no_status", "status", False),
         ("--no-resume", "resume", False),
     ],
 )
 def test_words_of_the_command_line(words, name, value):
-    read = getattr(parsed(*REQUIRED, *words.split()), name)
+    read = getattr(parsed(*last_ones([*REQUIRED, *words.split()])), name)
     assert read == value
     assert type(read) is type(value)
 
@@ -234,7 +234,28 @@ LINE = "(command line)"
     ],
 )
 def test_one_mistake_on_the_command_line(words, message):
-    assert complaints(*REQUIRED, *words.split()) == [message]
+    given = words.split()
+    required = REQUIRED[2:] if "--dataset" in given else REQUIRED
+    assert complaints(*required, *given) == [message]
+
+
+def test_an_option_that_is_given_twice_is_refused():
+    """argparse would let the last one win."""
+    for words in ("--num_trials 5 --num_trials 6", "--num-trials 5 --num_trials=5"):
+        assert complaints(*REQUIRED, *words.split()) == [f"num_trials is given twice {LINE}"]
+    assert complaints(*REQUIRED, "--status", "--no_status") == [f"status is given twice {LINE}"]
+
+
+def test_what_the_terminal_lacks_is_written_in_plain_characters():
+    code = "from bat_dist.config import run_command; run_command(lambda argv: print('\\u03b1 \\xb1 1% \\u732b'), [])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "alpha +- 1% ?\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from options import last_ones
 from waiting import until
 
 from bat_dist.attacks.pgd import fgsm
@@ -45,7 +46,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(out: Path, network: Path | None, *options: str) -> int:
     checkpoint = [] if network is None else ["--checkpoint", str(network)]
-    return main([*DATA, *checkpoint, "--out", str(out), *options])
+    return main(last_ones([*DATA, *checkpoint, "--out", out, *options]))
 
 
 def flags(out: Path) -> dict[str, np.ndarray]:
@@ -140,9 +141,34 @@ def test_attacks_can_be_added(copy: Path, network: Path, ray_cluster: None) -> N
     before, old = flags(copy), {path: path.stat().st_mtime_ns for path in chunks(copy, "pgd20@0")}
     attacks = ["--attacks", "clean", "pgd20", "pgd7", "--batch_size", "13", *NO_CHECKS]
     assert run(copy, network, *attacks) == 0
-    assert list(flags(copy)) == ["clean", "pgd20", "pgd7", "worst_case"]
+    asked, kept = ["clean", "pgd20", "pgd7"], ["fgsm", "pgd3", "cw20"]
+    parts = [f"autoattack_fast:{part}" for part in ("apgd-ce", "apgd-t")]
+    assert list(flags(copy)) == [*asked, *kept, *parts, "autoattack_fast", "worst_case"]
     np.testing.assert_array_equal(flags(copy)["pgd20"], before["pgd20"])
     assert {path: path.stat().st_mtime_ns for path in chunks(copy, "pgd20@0")} == old
+
+
+def test_nothing_is_replaced_by_less(
+    copy: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fewer attacks, no checks, no subsets: what is there stays.  Other seeds do not go with it, and are refused."""
+    monkeypatch.setattr(evaluation, "job_session", lambda *_, **__: pytest.fail("Ray was started"))
+    before = flags(copy)
+    document = result(copy)
+    document["settings"]["scores"] = str(copy / "typicality.npz")
+    (copy / "evaluation.json").write_text(json.dumps(document))
+    fingerprint = np.array(load_dataset("digits", num_train=300, num_test=60).fingerprint)
+    subsets = {"test_typical": np.arange(60) < 40, "test_atypical": np.arange(60) >= 40}
+    np.savez(copy / "typicality.npz", **subsets, fingerprint=fingerprint)
+    assert run(copy, network, "--attacks", "clean", "--batch_size", "13", *NO_CHECKS) == 0
+    found = flags(copy)
+    assert {name: found[name].tolist() for name in before} == {name: before[name].tolist() for name in before}
+    assert rows(copy)["pgd20"]["typical"]["n"] == 40
+    assert run(copy, network, "--attacks", "clean", "pgd20", "--seeds", "1", "--batch_size", "13", *NO_CHECKS) == 2
+    said = capsys.readouterr().err
+    assert "with seeds 0, which those of other seeds would replace" in said
+    assert "--attacks clean fgsm pgd3 pgd20 cw20 autoattack_fast --seeds 0 1" in said
+    np.testing.assert_equal(flags(copy), found)
 
 
 def test_units_of_other_images_are_computed_again(copy: Path, network: Path, ray_cluster: None) -> None:

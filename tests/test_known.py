@@ -20,6 +20,12 @@ from bat_dist.storage.recorded import note_settings
 TRAINED = {"method": "pgd_at", "dataset": "digits", "num_train": 300, "num_test": 100, "num_workers": 4}
 
 
+@pytest.fixture(autouse=True)
+def _memory_outlives_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here it does: this process is the program."""
+    monkeypatch.setattr("bat_dist.storage.places._LOST", frozenset())
+
+
 @pytest.fixture
 def place() -> Folder:
     return Folder(f"memory://{uuid.uuid4().hex}")

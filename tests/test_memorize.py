@@ -12,7 +12,9 @@ import uuid
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from options import last_ones
 from waiting import until
 
 from bat_dist.data.datasets import load_dataset
@@ -30,7 +32,7 @@ SMALL = shlex.split(
 
 
 def run(out: Path | str, *options: str, small: bool = True) -> int:
-    return main([*(SMALL if small else ()), "--out", str(out), *options])
+    return main(last_ones([*(SMALL if small else ()), "--out", out, *options]))
 
 
 # ---------------------------------------------------------------------------------------------------- entries
@@ -128,6 +130,26 @@ def test_score_files_hold_what_the_trials_say(finished: Path) -> None:
         np.testing.assert_allclose(pairs["influence"], matrix[pairs["train_index"], pairs["test_index"]])
 
 
+def test_the_table_has_a_line_for_each_sample_the_most_memorized_first(finished: Path) -> None:
+    table = pd.read_csv(finished / "memorization.csv")
+    dataset = load_dataset("digits", num_train=200, num_test=100)
+    with np.load(finished / "memorization.npz") as scores:
+        known = table["mem"].notna()
+        assert (np.diff(table["mem"][known]) <= 0).all()
+        assert not known[known.sum() :].any()
+        by_sample = table.sort_values("sample")
+        assert by_sample["sample"].tolist() == list(range(200))
+        for name in ("mem", "mem_low", "mem_high", "n_in", "n_out"):
+            np.testing.assert_allclose(by_sample[name], scores[name])
+    assert by_sample["id"].astype(str).tolist() == dataset.train.ids.tolist()
+    np.testing.assert_array_equal(by_sample["label"], dataset.train.labels)
+    # Where most networks that were not trained on a sample are right, they predict its class.
+    sure = (by_sample["accuracy_out"] > 0.5) & (by_sample["n_out"] > 0)
+    assert sure.any()
+    assert (by_sample["predicted_left_out"][sure] == by_sample["class"][sure]).all()
+    np.testing.assert_allclose(by_sample["predicted_share"][sure], by_sample["accuracy_out"][sure])
+
+
 def test_all_promised_files_are_there(finished: Path) -> None:
     for name in ("feldman_zhang.npz", "typicality.npz", "summary.json", "index.html"):
         assert (finished / name).is_file(), name
@@ -151,6 +173,8 @@ def test_status_says_what_is_there_and_runs_nothing(finished: Path, capsys: pyte
     text = capsys.readouterr().out
     assert "12 of 12 trials complete" in text
     assert "arch=tinynet" in text
+    reliability = json.loads((finished / "summary.json").read_text())["reliability"]
+    assert f"reliability of memorization: {reliability:.2f} of 1 (halves of 12 trials" in text
 
 
 def test_a_second_run_runs_nothing_and_more_trials_are_added(finished: Path, tmp_path: Path) -> None:
@@ -166,6 +190,8 @@ def test_a_second_run_runs_nothing_and_more_trials_are_added(finished: Path, tmp
     }
     fresh = tmp_path / "fresh"
     assert run(fresh, "--num_trials", "16") == 0
+    assert_same_scores(grown, fresh)
+    assert run(grown, "--num_trials", "3") == 0  # scores are not replaced by those of fewer trials
     assert_same_scores(grown, fresh)
 
 
@@ -213,7 +239,10 @@ def test_a_foreign_trial_cannot_be_smuggled_in(finished: Path, tmp_path: Path, r
     assert_same_scores(finished, copy)
 
 
-def test_results_on_another_file_system_are_the_same(finished: Path, ray_cluster: None) -> None:
+def test_results_on_another_file_system_are_the_same(
+    finished: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bat_dist.storage.places._LOST", frozenset())  # this process is the driver, and stays
     location = f"memory://{uuid.uuid4().hex}/run"
     assert run(location, "--num_trials", "12") == 0
     folder = Folder(location)
@@ -268,6 +297,9 @@ def test_cheaper_scores_and_their_agreement_with_memorization(finished: Path, tm
         (["--num_trials", "0"], "num_trials must be a whole number >= 2, got 0"),
         (["--arch", "resnet19"], "there is no architecture 'resnet19'; did you mean 'resnet18'?"),
         (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, got fp16"),
+        (["--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image, got 8"),
+        (["--image_size", "4", "--arch", "resnet9-w8"], "arch resnet9-w8 does not fit images of 4x4"),
+        (["--score", "confidence", "--image_size", "4", "--ensemble_archs", "resnet9-w8", "tinynet"], "does not fit"),
         (["--num_train", "123"], "num_train must be divisible by the 10 classes, got 123"),
         (["--num_train", "20", "--subset_ratio", "0.99"], "leaves nobody out"),
         (["--dataset", "image_folder", "--data_dir", "/nowhere.zip"], "/nowhere.zip"),
@@ -304,6 +336,11 @@ def test_other_settings_or_data_are_refused_by_name(finished: Path, capsys: pyte
     assert "epochs: 2 in the store, 3 now" in capsys.readouterr().err
     assert run(finished, "--num_trials", "12", "--num_train", "210") == 2
     assert "data_fingerprint" in capsys.readouterr().err
+    assert run(finished, "--num_trials", "12", "--flip") == 2
+    assert "flip: absent in the store, true now" in capsys.readouterr().err
+    assert run(finished, "--num_trials", "12", "--crop_padding", "0") == 2
+    assert "crop_padding: absent in the store, 0 now" in capsys.readouterr().err
+    assert run(finished, "--num_trials", "12", "--crop_padding", "1", "--no_flip") == 0  # which is what digits have
 
 
 def test_a_result_folder_that_is_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -353,7 +390,7 @@ def test_killed_at_three_moments_nothing_is_lost_or_counted_twice(tmp_path: Path
     options = ["--num_trials", "60", "--epochs", "1"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert run(undisturbed, *options) == 0
-    command = [sys.executable, "-m", "bat_dist.memorize", *SMALL, *options, "--out", str(killed)]
+    command = [sys.executable, "-m", "bat_dist.memorize", *last_ones([*SMALL, *options, "--out", killed])]
     rng = np.random.default_rng(int(os.environ.get("DRILL_SEED", "0")))
     done_before = 0
     for new_rows in (0, 1, 15):

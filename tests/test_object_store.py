@@ -23,6 +23,7 @@ import psutil
 import pytest
 import torch
 from made_results import study
+from options import last_ones
 
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
@@ -337,7 +338,8 @@ def test_data_parallel_training_on_s3_is_that_of_one_process_on_disk(tmp_path: P
 
 def test_scores_are_read_from_s3(there: tuple[Folder, str], tmp_path: Path) -> None:
     options = [*DATA, *RECIPE, "--method", "bat", "--arch", "tinynet", "--epochs", "1"]
-    assert train([*options, "--scores", f"{there[0]}/memorization.npz", "--out", str(tmp_path)]) == 0
+    words = last_ones([*options, "--scores", f"{there[0]}/memorization.npz", "--out", tmp_path])
+    assert train(words) == 0
 
 
 def test_evaluation_on_s3_is_that_on_disk(
@@ -409,7 +411,7 @@ def refused(program: str, out: str, capsys: pytest.CaptureFixture[str], *options
     """What a program that ends with exit code 2 says."""
     main, given = PROGRAMS[program]
     capsys.readouterr()
-    assert main([*given, "--out", out, *options]) == 2
+    assert main(last_ones([*given, "--out", out, *options])) == 2
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
     assert SECRET not in errors

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from options import last_ones
 from waiting import until
 
 from bat_dist.data.datasets import load_dataset
@@ -23,7 +24,7 @@ QUICK = [*SMALL, "--recipe", "fast", "--epochs", "2", "--batch_size", "32", "--n
 
 
 def run(out: Path, *options: str, method: str = "pgd_at") -> int:
-    return main([*QUICK, "--method", method, "--out", str(out), *options])
+    return main(last_ones([*QUICK, "--method", method, "--out", str(out), *options]))
 
 
 @pytest.fixture(scope="module")
@@ -96,13 +97,16 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
         (["--method", "pgd_at", "--sigma", "0.2"], "give --scores too"),
         (["--method", "pgd_at", "--arch", "resnet33"], "did you mean 'resnet32'?"),
         (["--method", "pgd_at", "--best_by", "val_pgd", "--val_steps", "0"], "best_by val_pgd needs val_steps"),
+        (["--method", "gairat", "--num_steps", "1"], "num_steps must be at least 2 for gairat, got 1"),
+        (["--method", "erm", "--hyper", "label_smoothing=nan"], "label_smoothing must be in [0, 1), got nan"),
+        (["--method", "erm", "--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main([*QUICK, "--out", str(out), *options]) == 2
+    assert main(last_ones([*QUICK, "--out", str(out), *options])) == 2
     errors = capsys.readouterr().err
     assert message in errors
     assert "Traceback" not in errors
@@ -172,7 +176,8 @@ def test_a_loss_that_is_not_finite(
 
 
 def program(out: Path, *options: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "bat_dist.train", *QUICK, "--method", "pgd_at", "--out", str(out), *options]
+    words = last_ones([*QUICK, "--method", "pgd_at", "--out", out, *options])
+    command = [sys.executable, "-m", "bat_dist.train", *words]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
 
 

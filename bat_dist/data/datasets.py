@@ -6,6 +6,8 @@ splits agree in it.
 
 import hashlib
 import logging
+import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +62,17 @@ class Dataset:
     fingerprint: str
     spec: DatasetSpec
 
+    def augmented(self, crop_padding: int | None, flip: bool | None) -> "Dataset":
+        """The same samples with other augmentation in training; None keeps what `spec` has.
+
+        Raises DatasetError for a padding that can crop an image away.
+        """
+        size = self.spec.image_size
+        if crop_padding is not None and size and crop_padding >= size:
+            raise DatasetError(f"crop_padding must be less than the {size} pixels of an image, got {crop_padding}")
+        asked = {"crop_padding": crop_padding, "flip": flip}
+        return replace(self, spec=replace(self.spec, **{name: v for name, v in asked.items() if v is not None}))
+
 
 def fingerprint(train: Split, test: Split) -> str:
     """Hexadecimal sha256 of what a trial can depend on: order, labels, pixels. Not of ids, names or paths.
@@ -99,6 +112,8 @@ def load_dataset(
     Raises `DatasetError`, a ValueError, for bad settings and bad files.
     """
     spec = check_dataset(name)
+    if re.match(r"\w+:/", str(data_dir or "")):
+        raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
     _check_settings(name, image_size, download, class_order)
     with _open(name, data_dir, download, class_order) as source:
         count = _count_classes(source, spec, num_classes)
@@ -109,8 +124,17 @@ def load_dataset(
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
     for line in oddities(train, test):
         log.warning("%s: %s", source.where, line)
-    actual = replace(spec, num_classes=count, image_size=train.images.shape[1])
+    actual = spec.of_size(count, train.images.shape[1])
+    if actual.flip and shows_characters(train.images, source.class_names[:count]):
+        log.info("%s: grey images of single characters are not mirrored in training; --flip does it", source.where)
+        actual = replace(actual, flip=False)
     return Dataset(name, train, test, source.class_names[:count], fingerprint(train, test), actual)
+
+
+def shows_characters(images: UInt8[np.ndarray, "samples height width 3"], class_names: Sequence[str]) -> bool:
+    """Whether mirroring would make other signs of them: grey images whose classes are single digits or letters."""
+    named = all(len(name) == 1 and name.isalnum() for name in class_names)
+    return named and all(np.array_equal(images[..., 0], images[..., channel]) for channel in (1, 2))
 
 
 def _open(

@@ -1,6 +1,7 @@
 """One's own images: `[top/]{train,test|val}/<class>/<file>`, a folder or a zip of it."""
 
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,11 +25,14 @@ def open_image_folder(data_dir: str | Path | None) -> Iterator[Source]:
     with open_archive(locate(data_dir, "image_folder", "*.zip", source)) as archive:
         root = find_root(archive, LAYOUT)
         test_folder = _test_folder(archive, root)
-        classes = archive.children(f"{root}train").folders
+        train_folders = _class_folders(archive, f"{root}train")
+        classes = tuple(train_folders)
         unread: list[str] = []
-        train = _samples(archive, f"{root}train", classes, unread)
-        _check_test_classes(archive, root, test_folder, classes)
-        test = _samples(archive, f"{root}{test_folder}", classes, unread)
+        train = _samples(archive, f"{root}train", list(train_folders.values()), unread)
+        test_folders = _class_folders(archive, f"{root}{test_folder}")
+        _check_test_classes(archive, test_folder, test_folders, classes)
+        folders = [test_folders.get(name, name) for name in classes]
+        test = _samples(archive, f"{root}{test_folder}", folders, unread)
         warn_of_unread(archive.location, unread)
         yield Source(str(archive.location), train, test, classes)
 
@@ -41,20 +45,35 @@ def _test_folder(archive: Archive, root: str) -> str:
     raise DatasetError(f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}")
 
 
-def _check_test_classes(archive: Archive, root: str, test_folder: str, classes: tuple[str, ...]) -> None:
-    for name in archive.children(f"{root}{test_folder}").folders:
+def _class_folders(archive: Archive, folder: str) -> dict[str, str]:
+    """By class the name of its folder there: one system writes é as a letter, another as e and an accent."""
+    found: dict[str, str] = {}
+    for name in archive.children(folder).folders:
+        class_name = unicodedata.normalize("NFC", name)
+        if class_name in found:
+            raise DatasetError(
+                f"{archive.location}: {folder} holds two folders that read {class_name!r}, "
+                f"{found[class_name]!a} and {name!a}: put their images into one"
+            )
+        found[class_name] = name
+    return found
+
+
+def _check_test_classes(archive: Archive, test_folder: str, folders: Iterable[str], classes: tuple[str, ...]) -> None:
+    for name in folders:
         if name not in classes:
             raise DatasetError(
                 f"{archive.location}: class {name!r} is in {test_folder} but not in train: add it there or remove it"
             )
 
 
-def _samples(archive: Archive, folder: str, classes: tuple[str, ...], unread: list[str]) -> Samples:
+def _samples(archive: Archive, folder: str, class_folders: Sequence[str], unread: list[str]) -> Samples:
+    """The images of these folders in `folder`, the first of them those of class 0."""
     _check_no_image(archive, folder)
     names, labels = [], []
-    for label, class_name in enumerate(classes):
-        files = _images(archive, f"{folder}/{class_name}", unread)
-        names += [f"{class_name}/{file}" for file in files]
+    for label, class_folder in enumerate(class_folders):
+        files = _images(archive, f"{folder}/{class_folder}", unread)
+        names += [f"{class_folder}/{file}" for file in files]
         labels += [label] * len(files)
     return file_samples(archive, f"{folder}/", names, labels)
 

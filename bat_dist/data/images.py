@@ -1,11 +1,11 @@
 """From image files to arrays: decoding, resizing, one size for all. Only the asked files are read."""
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
+import joblib
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
@@ -84,7 +84,7 @@ def decode_all(
             check_same_size(names[0], first, name, image)
             images[position] = image
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, joblib.cpu_count())) as pool:
         for _ in pool.map(fill, range(0, len(names), _CHUNK)):  # the first error in order, the rest is cancelled
             pass
     if turned:

@@ -3,8 +3,10 @@
 Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from bat_dist.config import UserError
 
@@ -27,9 +29,25 @@ class DatasetSpec:
     std: tuple[float, float, float]
     epsilon: float  # radius of the l_inf ball
     step_size: float  # of PGD in training
-    crop_padding: int  # random crop: zeros added on each side
+    crop_padding: int  # random crop: zeros added on each side; of images of `image_size`, or of 32 pixels
     flip: bool  # random horizontal flip
 
+    def of_size(self, num_classes: int | None, image_size: int | None) -> "DatasetSpec":
+        """The row with the actual numbers, None for those that the row has; the padding grows with the image."""
+        size, usual = image_size or self.image_size, self.image_size or USUAL_SIZE
+        padding = round(self.crop_padding * (size or usual) / usual)
+        num_classes = num_classes or self.num_classes
+        return replace(self, num_classes=num_classes, image_size=size, crop_padding=padding)
+
+    @property
+    def own_augmentation(self) -> dict[str, int | bool]:
+        """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
+        row = DATASETS[self.name]
+        return {name: getattr(self, name) for name in AUGMENTATION if getattr(self, name) != getattr(row, name)}
+
+
+USUAL_SIZE = 32
+AUGMENTATION = ("crop_padding", "flip")
 
 _ROWS = (
     # scikit-learn's copy of UCI's "Optical Recognition of Handwritten Digits". Mean and std: of our train
@@ -84,9 +102,9 @@ _ROWS = (
         crop_padding=4,
         flip=True,
     ),
-    # One's own images; epsilon and the rest as for CIFAR. Mean and std are fixed, not measured: a sample that
-    # is left out of a trial must not reach the model through the normalization, and a model must mean the
-    # same with another num_train.
+    # One's own images; epsilon and the rest as for CIFAR, the padding that of an image of 32 pixels. Mean and std are
+    # fixed, not measured: a sample that is left out of a trial must not reach the model through the normalization, and
+    # a model must mean the same with another num_train.
     DatasetSpec(
         name="image_folder",
         num_classes=None,
@@ -102,6 +120,11 @@ _ROWS = (
 DATASETS = {spec.name: spec for spec in _ROWS}
 PER_CLASS = {"cifar10": (10, 5000, 1000), "cifar100": (100, 500, 100), "tiny_imagenet": (200, 500, 50)}
 """Classes, then training and test samples of each, where these are known without the data (Tiny ImageNet's `val`)."""
+
+
+def without_usual_augmentation(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without `crop_padding` and `flip` where nobody chose them: earlier folders do not know them."""
+    return {name: value for name, value in settings.items() if name not in AUGMENTATION or value is not None}
 
 
 def check_dataset(name: str) -> DatasetSpec:

@@ -1,5 +1,6 @@
 """Tiny ImageNet in its official layout, a folder or a zip, with or without the top `tiny-imagenet-200/`."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ def open_tiny_imagenet(data_dir: str | Path | None, class_order: ClassOrder) -> 
     """Open Tiny ImageNet. The test split is its `val`, since the labels of its `test` were never published.
 
     Classes are the wnids, sorted or in the order of wnids.txt; their names are those of words.txt. Train
-    samples are sorted by (class, file name), test samples are in the order of val_annotations.txt. Ids are
-    `<wnid>/images/<file>` in train and `images/<file>` in test.
+    samples are sorted by (class, file name), test samples are in the order of val_annotations.txt, also where `val`
+    has been sorted into folders of classes. Ids are `<wnid>/images/<file>` in train, in test the name below `val`.
     """
     source = f"Tiny ImageNet, from {URL}"
     with open_archive(locate(data_dir, "tiny_imagenet", "tiny-imagenet*.zip", source)) as archive:
@@ -65,6 +66,33 @@ def _train(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -
 
 
 def _val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
+    """As it is published, or sorted into folders of classes, as many scripts leave it."""
+    classes = [name for name in archive.children(folder.rstrip("/")).folders if name != "images"]
+    if not classes:
+        return _published_val(archive, folder, wnids, unread)
+    if archive.children(f"{folder}images").files:
+        raise DatasetError(
+            f"{archive.location}: {folder} holds images in images/ and in folders of classes ({classes[0]}/ ...): "
+            "finish the sorting, or unpack it anew"
+        )
+    return _val_by_class(archive, folder, classes, wnids, unread)
+
+
+def _val_by_class(archive: Archive, folder: str, classes: list[str], wnids: list[str], unread: list[str]) -> Samples:
+    """`val/<wnid>/<file>` or `val/<wnid>/images/<file>`, in the order of val_annotations.txt: val_0, val_1, ..."""
+    found: list[tuple[int, str, int]] = []
+    for wnid in classes:
+        if wnid not in wnids:
+            raise DatasetError(f"{archive.location}: {folder}{wnid}/ is no class of wnids.txt, so train has none of it")
+        for inside in (wnid, f"{wnid}/images"):
+            for file in only_images(archive.children(f"{folder}{inside}").files, f"{folder}{inside}", unread):
+                number = re.search(r"\d+", file)
+                found.append((int(number[0]) if number else 0, f"{inside}/{file}", wnids.index(wnid)))
+    found.sort()
+    return file_samples(archive, folder, [name for _, name, _ in found], [label for *_, label in found])
+
+
+def _published_val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
     """Annotations and images must cover each other exactly."""
     annotations = f"{folder}val_annotations.txt"
     label_of = {wnid: label for label, wnid in enumerate(wnids)}

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt16
 
 from bat_dist.memorization.proportions import newcombe_interval, proportion, wald_se
 
-__all__ = ["Memorization", "check_trials", "estimate_memorization", "newcombe_interval"]
+__all__ = ["Memorization", "check_trials", "estimate_memorization", "newcombe_interval", "predicted_left_out"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,24 @@ def estimate_memorization(
     accuracy_in, accuracy_out = proportion(correct_in, n_in), proportion(correct_out, n_out)
     se = wald_se(correct_in, n_in, correct_out, n_out)
     return Memorization(accuracy_in - accuracy_out, se, n_in, n_out, accuracy_in, accuracy_out)
+
+
+def predicted_left_out(
+    mask: Bool[np.ndarray, "trials train"],
+    train_predicted: UInt16[np.ndarray, "trials train"],
+    num_classes: int,
+) -> tuple[Int[np.ndarray, " train"], Float[np.ndarray, " train"]]:
+    """What networks that were not trained on a sample take it for: the most frequent class, and its share of them.
+
+    -1 and NaN for a sample that was never left out. A prediction of `num_classes` or more is none, and only lowers the
+    share. Of two equally frequent classes the first is given.
+    """
+    counts = np.zeros((mask.shape[1], num_classes), np.int64)
+    for kept, predicted in zip(mask, train_predicted, strict=True):
+        said = np.flatnonzero(~kept & (predicted < num_classes))
+        counts[said, predicted[said]] += 1
+    n_out = len(mask) - np.count_nonzero(mask, axis=0)
+    return np.where(n_out > 0, counts.argmax(axis=1), -1), proportion(counts.max(axis=1), n_out)
 
 
 def check_trials(mask: Bool[np.ndarray, "trials train"], **others: Bool[np.ndarray, "trials samples"]) -> None:

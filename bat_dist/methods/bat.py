@@ -39,6 +39,7 @@ from torch.nn import functional
 from bat_dist.methods.checks import check_above_0, check_at_least_0, check_one_of, check_per_example
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, weighted_mean
+from bat_dist.methods.table import Method
 from bat_dist.methods.terms import cross_entropy, full_precision, largest_wrong, softmax
 
 Downweight = Literal["misclassified", "as_printed", "all_atypical"]
@@ -47,7 +48,7 @@ Average = Literal["pairs", "anchors"]
 
 
 @dataclass(frozen=True)
-class Bat:
+class Bat(Method):
     """Hyper-parameters of BAT.
 
     `alpha` 1 (or 2) and `beta` 0.2 are the best of the paper's grid (Sec. 5.2), `sigma` 0.15 is its threshold of

@@ -8,13 +8,20 @@ from torch.nn import functional
 
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
+from bat_dist.methods.table import Method
 
 
 @dataclass(frozen=True)
-class Erm:
+class Erm(Method):
     """Mean cross-entropy on clean images."""
 
     label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing must be in [0, 1), got {self.label_smoothing}: 0 is none, 0.1 a common value"
+            )
 
     def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:
         """The loss of one mini-batch."""

@@ -36,15 +36,17 @@ from torch import Tensor
 from bat_dist.methods.checks import check_one_of, check_per_example
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean, weighted_mean
+from bat_dist.methods.table import Method
 from bat_dist.methods.terms import cross_entropy
 
 WeightFunction = Literal["tanh", "sigmoid", "discrete"]
 Schedule = Literal["fixed", "linear"]
+_ONE_STEP = "kappa of one step says nothing of distance"
 _LOWEST_LAMBDA = -20  # weights from e^-60 on: far below any use, and far above what float32 rounds to 0
 
 
 @dataclass(frozen=True)
-class Gairat:
+class Gairat(Method):
     """mean of w CE(f(x_adv), y), with weights w that sum to the number of samples, over all ranks.
 
     `function` tanh and `final_lambda` -1 are what its authors suggest, whom the paper follows (Sec. 5).
@@ -68,6 +70,12 @@ class Gairat:
                 f"schedule linear needs finite lambdas, got initial_lambda {self.initial_lambda}, "
                 f"final_lambda {self.final_lambda}: give initial_lambda a value such as 3, or take schedule fixed"
             )
+
+    def check_attack(self, num_steps: int) -> None:
+        """Raise ValueError for an attack by which no weights can be told, if any will be needed."""
+        weighs = self.initial_lambda < math.inf or (self.begin < 1 and self.final_lambda < math.inf)
+        if weighs and num_steps < 2:
+            raise ValueError(f"num_steps must be at least 2 for gairat, got {num_steps}: {_ONE_STEP}")
 
     def lambda_at(self, progress: float) -> float:
         """Lambda when `progress`, a share of the epochs, is finished; inf is plain PGD-AT."""
@@ -117,7 +125,7 @@ def geometry_weights(
 ) -> Float[Tensor, " batch"]:
     """A weight per sample in [0, 1], falling with kappa; not yet normalized."""
     if num_steps < 2:
-        raise ValueError(f"num_steps must be at least 2, got {num_steps}: kappa of one step says nothing of distance")
+        raise ValueError(f"num_steps must be at least 2, got {num_steps}: {_ONE_STEP}")
     check_lambda("lambda_", lambda_)
     if function == "discrete":
         return (num_steps + 1 - kappa) / (num_steps + 1)

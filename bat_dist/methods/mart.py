@@ -16,11 +16,12 @@ from bat_dist.attacks.linf import gaussian_start
 from bat_dist.methods.checks import check_at_least_0
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
+from bat_dist.methods.table import Method
 from bat_dist.methods.terms import cross_entropy, largest_wrong, log_softmax, softmax
 
 
 @dataclass(frozen=True)
-class Mart:
+class Mart(Method):
     """mean [BCE(a, y) + beta (1 - p[y]) KL(p || a)], p = softmax f(x), a = softmax f(x_adv); no gradient is cut.
 
     `beta`: 5 for ResNets, 6 for wide ones (the published scripts).

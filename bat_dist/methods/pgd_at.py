@@ -10,11 +10,12 @@ from torch import Tensor
 
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
+from bat_dist.methods.table import Method
 from bat_dist.methods.terms import cross_entropy
 
 
 @dataclass(frozen=True)
-class PgdAt:
+class PgdAt(Method):
     """Mean cross-entropy on adversarial images; no hyper-parameter of its own."""
 
     def loss(self, batch: MiniBatch) -> Float[Tensor, ""]:

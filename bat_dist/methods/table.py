@@ -19,7 +19,10 @@ METHODS = {
 
 
 class Method(Protocol):
-    """A frozen dataclass of hyper-parameters, and a loss."""
+    """A frozen dataclass of hyper-parameters, which it checks when it is made, and a loss."""
+
+    def check_attack(self, num_steps: int) -> None:
+        """Raise ValueError if the method cannot use an attack of so many steps in training."""
 
     def loss(self, batch: Any) -> Any:
         """The loss of a `MiniBatch`, a scalar tensor to differentiate; see `parallel` for several ranks."""

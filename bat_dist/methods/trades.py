@@ -13,11 +13,12 @@ from bat_dist.attacks.losses import kl_divergence
 from bat_dist.methods.checks import check_at_least_0
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean
+from bat_dist.methods.table import Method
 from bat_dist.methods.terms import cross_entropy, log_softmax
 
 
 @dataclass(frozen=True)
-class Trades:
+class Trades(Method):
     """mean [CE(f(x), y) + beta KL(p || a)], p = softmax f(x), a = softmax f(x_adv).
 
     `beta` is 1 / lambda: 5 in the paper's tables (Sec. 5, "1/lambda = 5"); the published script's default is 6.

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from bat_dist.models.build import check_fits
 from bat_dist.models.names import AUTO, suited_arch
 from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
 from bat_dist.storage.provenance import without_passwords
@@ -29,10 +30,14 @@ def as_begun(settings: S, begun: Mapping[str, Any]) -> tuple[S, Chosen]:
 
 
 def with_arch(settings: S, image_size: int, usual: str) -> tuple[S, Chosen]:
-    """The settings with the network that suits images of this side; usual: for all that are not small."""
+    """The settings with the network that suits images of this side; usual: for all that are not small.
+
+    Raises UserError for a network that they do not fit.
+    """
+    arch = suited_arch(image_size, usual) if settings.arch == AUTO else settings.arch
+    check_fits(arch, image_size)
     if settings.arch != AUTO:
         return settings, {}
-    arch = suited_arch(image_size, usual)
     return dataclasses.replace(settings, arch=arch), {"arch": f"{arch} (for {image_size}x{image_size} images)"}
 
 

@@ -119,9 +119,10 @@ def evaluation(
 
 
 def trial_bytes(size: Size) -> int:
-    """A trial on disk: mask and flags, a bit each (they are compressed); metrics, digest and log."""
+    """A trial on disk: mask, flags and predicted classes in as many bits as they need; metrics, digest and log."""
     flags = 2 * on_disk(math.ceil(size.num_train / 8)) + on_disk(math.ceil(size.num_test / 8))
-    return flags + 3 * BLOCK_BYTES
+    predicted = on_disk(math.ceil(size.num_train * math.ceil(math.log2(size.num_classes)) / 8))
+    return flags + predicted + 3 * BLOCK_BYTES
 
 
 def score_bytes(size: Size, num_trials: int) -> int:

@@ -1,12 +1,15 @@
 """An evaluation on Ray: the ledger's units, done by workers, those first that others wait for."""
 
 import dataclasses
+import logging
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import ray
 from torch import nn
 
+from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings
 from bat_dist.evaluation.ledger import Frame, Ledger
@@ -23,6 +26,7 @@ from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import note_failure
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.orchestration.subject import Subject
+from bat_dist.results.find import EVALUATION
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.status import failure_name
@@ -34,6 +38,35 @@ _THOUSAND = 1000
 VERB = "evaluate"
 _WHAT = "attacks"  # the units are called, in metrics
 PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost
+
+log = logging.getLogger(__name__)
+
+
+def with_earlier(folder: Folder, settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings, with what the folder's finished evaluation has and this call leaves out: results are added to.
+
+    Raises UserError where both cannot stand in one result.
+    """
+    if settings.fresh or not folder.exists(EVALUATION):
+        return settings
+    before: Mapping[str, Any] = folder.read_json(EVALUATION).get("settings", {})
+    attacks, seeds = before.get("attacks", ()), before.get("seeds", settings.seeds)
+    lost = [name for name in attacks if name not in settings.attacks]
+    if set(seeds) != set(settings.seeds) and (lost or not set(seeds) <= set(settings.seeds)):
+        asked = f"--attacks {' '.join(dict.fromkeys([*attacks, *settings.attacks]))}"
+        raise UserError(
+            f"{folder} holds results of {' '.join(attacks)} with seeds {' '.join(map(str, seeds))}, which those of "
+            f"other seeds would replace; for all in one: {asked} "
+            f"--seeds {' '.join(map(str, sorted({*seeds, *settings.seeds})))}; else another --out, or --fresh"
+        )
+    changes: dict[str, Any] = {"attacks": (*settings.attacks, *lost)} if lost else {}
+    changes |= {
+        name: before[name] for name in ("check_images", "scores") if before.get(name) and not getattr(settings, name)
+    }
+    if changes:
+        kept = lost + [f"{name} {changes[name]}" for name in changes if name != "attacks"]
+        log.info("%s holds results of %s too, which stay", folder, ", ".join(kept))
+    return dataclasses.replace(settings, **changes)
 
 
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:

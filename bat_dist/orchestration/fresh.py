@@ -12,6 +12,7 @@ from bat_dist.results.find import EVALUATION, EXPERIMENT, FLAGS, MEMORIZATION
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
+from bat_dist.storage.scores import MEMORIZATION_TABLE
 from bat_dist.storage.status import PROGRESS, STORES, UNITS
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
 from bat_dist.sweep.record import remove as remove_runs_of_sweep
@@ -29,7 +30,7 @@ _MARKS = {  # what shows whose results a folder holds
 _DRAWN = (".png", ".svg")
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
-    *(MEMORIZATION, "memorization.csv", "influence.npz", "typicality.npz", "feldman_zhang.npz", "ensemble_scores.npz"),
+    *(MEMORIZATION, MEMORIZATION_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz", "ensemble_scores.npz"),
     *(*_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
     *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),

@@ -11,6 +11,7 @@ import ray
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorization.subsets import subset_size
+from bat_dist.models.build import check_fits
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
 from bat_dist.orchestration.fresh import remove_memorization
@@ -57,6 +58,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
     fields = {
         "mask": Field("bool", train),
         "train_correct": Field("bool", train),
+        "train_predicted": Field("uint16", train, optional=True),
         "test_correct": Field("bool", test),
         "metrics": Field("float64", (2,)),
     }
@@ -82,9 +84,12 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         "metrics": Field("float64", (2,)),
     }
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
+    archs = settings.ensemble_archs or default_ensemble(settings.arch)
+    for arch in archs:
+        check_fits(arch, dataset.train.images.shape[1])
     member_settings = partial(
         EnsembleSettings,
-        archs=settings.ensemble_archs or default_ensemble(settings.arch),
+        archs=archs,
         recipe=settings.training,
         seed=settings.seed,
     )
@@ -187,4 +192,5 @@ def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> d
     """All that a row depends on, flat: rows of another identity are another experiment's."""
     flat = dataclasses.asdict(settings)
     recipe = flat.pop("recipe")
-    return {**flat, **recipe, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    data = {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **dataset.spec.own_augmentation}
+    return {**flat, **recipe, **data}

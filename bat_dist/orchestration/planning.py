@@ -1,9 +1,9 @@
 """From settings to a plan: how large the data are, which jobs there are, how fast this machine is.  Never loads ray."""
 
-import os
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+import joblib
 import numpy as np
 import torch
 
@@ -12,6 +12,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.evaluation.names import fewest_classes
+from bat_dist.models.build import check_fits
 from bat_dist.models.names import AUTO, suited_arch
 from bat_dist.orchestration.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.orchestration.plan_settings import PlanSettings
@@ -82,12 +83,12 @@ def plan(settings: PlanSettings) -> Planned:
 
 def _arch(settings: PlanSettings, data: Data) -> tuple[str, str]:
     """The architecture, and the same in words."""
-    if settings.arch != AUTO:
-        return settings.arch, settings.arch
     size = data.spec.image_size
     assert size
-    arch = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
-    return arch, f"{arch} (for {size}x{size} images)"
+    suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
+    arch = suited if settings.arch == AUTO else settings.arch
+    check_fits(arch, size)
+    return arch, f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else arch
 
 
 def look_at(settings: PlanSettings) -> Data:
@@ -96,11 +97,7 @@ def look_at(settings: PlanSettings) -> Data:
         dataset = load_dataset(settings.dataset, **settings.data)
         return Data(dataset.spec, len(dataset.train), len(dataset.test))
     spec = check_dataset(settings.dataset)
-    spec = replace(
-        spec,
-        num_classes=settings.num_classes or spec.num_classes,
-        image_size=settings.image_size or spec.image_size,
-    )
+    spec = spec.of_size(settings.num_classes, settings.image_size)
     if settings.dataset == "image_folder":
         assert settings.num_train and settings.num_test  # noqa: PT018  # the settings see to that
         return Data(spec, settings.num_train, settings.num_test)
@@ -157,5 +154,5 @@ def _check(settings: PlanSettings, size: Size) -> None:
 
 
 def default_workers(cpus_per_worker: int) -> int:
-    """As many as this machine has GPUs, else as its CPU cores hold."""
-    return torch.cuda.device_count() or max(1, len(os.sched_getaffinity(0)) // cpus_per_worker)
+    """As many as this machine has GPUs, else as the CPU cores hold that this process may use."""
+    return torch.cuda.device_count() or max(1, joblib.cpu_count() // cpus_per_worker)

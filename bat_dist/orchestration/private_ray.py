@@ -17,7 +17,8 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 def ray_folder() -> Path:
     """Where Ray keeps its sessions, by its own rule (`ray._common.utils.get_default_ray_temp_dir`)."""
-    return Path(os.environ.get("RAY_TMPDIR", os.environ.get("TMPDIR", "/tmp"))) / "ray"
+    system = os.environ.get("TMPDIR", "/tmp") if sys.platform == "linux" else "/tmp"
+    return Path(os.environ.get("RAY_TMPDIR", system)) / "ray"
 
 
 def current_cluster() -> Path:

@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from bat_dist.config import Help
+from bat_dist.storage.places import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,7 @@ class ReportSettings:
     watch: Annotated[
         tuple[str, ...], Help("the same, again and again while runs go on, until it is interrupted", "DIR")
     ] = ()
-    out: Annotated[str | None, Help("folder of the report; default: `report` in the first of these", "DIR")] = None
+    out: Annotated[Place | None, Help("folder of the report; default: `report` in the first of these", "DIR")] = None
     reference: Annotated[
         str | None, Help("method, or label of a row, that the others are compared with; default: pgd_at", "NAME")
     ] = None

@@ -13,8 +13,9 @@ import ray
 
 from bat_dist.config import WAY_OUT, RunError, UserError, differences, to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.data.table import without_usual_augmentation
 from bat_dist.orchestration.auto import Chosen, S, as_begun, decide_precision, say, with_arch
-from bat_dist.orchestration.evaluation import evaluate_here
+from bat_dist.orchestration.evaluation import evaluate_here, with_earlier
 from bat_dist.orchestration.fresh import experiment_runs, remove_experiment
 from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
@@ -185,7 +186,10 @@ def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
     parts["evaluate"] = to_dict(settings.evaluation(Run("pgd_at", 0), "best"))
     if settings.needs_scores and not settings.scores:
         parts["memorize"] = to_dict(settings.memorize_settings)
-    kept = {name: {key: value for key, value in part.items() if key not in _HOW} for name, part in parts.items()}
+    kept = {
+        name: {key: value for key, value in without_usual_augmentation(part).items() if key not in _HOW}
+        for name, part in parts.items()
+    }
     return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
 
 
@@ -194,6 +198,7 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     if settings.scores or not settings.needs_scores:
         return None
     place, asked = folder / SCORES, settings.memorize_settings
+    dataset = dataset.augmented(asked.crop_padding, asked.flip)
     if place.exists(MEMORIZATION) and place.exists(SUMMARY):
         known = place.read_json(SUMMARY)
         if known.get("num_trials", 0) >= asked.num_trials and known.get("fingerprint") == dataset.fingerprint:
@@ -332,7 +337,8 @@ def _train(dataset: Dataset, asked: TrainSettings, reports: Reports) -> None:
 
 def _evaluate(dataset: Dataset, settings: ReproduceSettings, task: Task, reports: Reports) -> None:
     asked = settings.evaluation(task.run, task.what)
-    folder, subject = Folder(asked.out), load_subject(dataset, asked)
+    folder = Folder(asked.out)
+    asked, subject = with_earlier(folder, asked), load_subject(dataset, asked)
     folder.create()
     found = evaluate_here(folder, dataset, asked, subject)
     of_network = {"facts": subject.facts, "digest": subject.digest}

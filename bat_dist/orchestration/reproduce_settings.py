@@ -14,6 +14,7 @@ from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, RaySettings, TrainSettings, check_fresh
 from bat_dist.results.published import TABLES
+from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
 SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
@@ -62,7 +63,7 @@ class ReproduceSettings(RaySettings):
     """`bat-dist reproduce`."""
 
     table: Annotated[Literal[1, 2, 3, 4, 5, 6], Help("of the paper; 1 and 4, 2 and 6 are the same runs", "N")]
-    out: Annotated[str, Help("the experiment's folder, or a URI; what it holds is resumed", "DIR")]
+    out: Annotated[Place, Help("the experiment's folder, or a URI; what it holds is resumed", "DIR")]
     scale: Annotated[
         Literal["full", "small"],
         Help("the paper's setting; or minutes on two cores: digits and tinynet, unless said otherwise"),
@@ -89,7 +90,7 @@ class ReproduceSettings(RaySettings):
         tuple[Literal["best", "last"], ...], Len(1), Help("checkpoints that are evaluated"), Group("what is run")
     ] = ("best",)
     attacks: Annotated[
-        tuple[str, ...] | None,
+        Annotated[tuple[str, ...], AfterValidator(check_attacks)] | None,
         Help("default: clean fgsm pgd100 cw autoattack; small: steps of 20 and autoattack_fast", "NAME"),
         Group("what is run"),
     ] = None
@@ -121,7 +122,6 @@ class ReproduceSettings(RaySettings):
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
         check_fresh(self)
-        check_attacks(self.all_attacks)
         for name in ("seeds", "methods", "which"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -1,5 +1,6 @@
 """From settings to score files: trials or ensemble on Ray, then the estimates of `memorization`."""
 
+import logging
 from io import BytesIO
 from typing import Any
 
@@ -28,21 +29,25 @@ from bat_dist.storage.scores import (
     write_ensemble_scores,
     write_influence,
     write_memorization,
+    write_memorization_table,
     write_typicality,
 )
+
+log = logging.getLogger(__name__)
 
 MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pair of a class; CIFAR-10 takes 200 MB
 
 
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
-    """Run the missing trials, estimate from all complete ones, write the score files.
+    """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
 
     Raises RunError if not one trial is complete.
     """
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
-    trials = Trials.read(store, settings.num_trials)
+    trials = Trials.read(store)
+    _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
     labels = (dataset.train.labels, dataset.test.labels)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
     same_class = settings.influence_pairs == "same_class"
@@ -107,7 +112,8 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
     """Train the missing members, score the samples, and compare with `memorization.npz` where the folder has one."""
     store, filled = fill_ensemble(folder, dataset, settings)
     _check_any_complete(filled, "member")
-    members = np.flatnonzero(store.status().complete[: settings.num_members])
+    members = np.flatnonzero(store.status().complete)
+    _say_more(folder, len(members), settings.num_members, "members")
     probabilities = store.read("train_probabilities", members)
     scores = {
         "disagreement": ensemble_disagreement(probabilities),
@@ -120,6 +126,12 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
     return EnsembleScores(scores, mem, alignments), filled
 
 
+def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
+    """Scores are never replaced by those of fewer."""
+    if found > asked:
+        log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
+
+
 def _check_any_complete(filled: Filled, what: str) -> None:
     if not filled.kept + filled.computed:
         first, reason = min(filled.failed.items())
@@ -129,5 +141,6 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
     write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
     write_influence(folder, scores.pairs, dataset.fingerprint)
+    write_memorization_table(folder, dataset, scores)
     if scores.sets is not None:
         write_typicality(folder, scores.sets, dataset.fingerprint)

@@ -2,20 +2,33 @@
 
 import logging
 import os
+import shutil
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import joblib
 import ray
 
 import bat_dist
 from bat_dist.config import UserError, counted, end_on_signals
-from bat_dist.orchestration.private_ray import current_cluster, host_and_port, on_a_cluster, wants_private
+from bat_dist.orchestration.private_ray import (
+    current_cluster,
+    host_and_port,
+    on_a_cluster,
+    ray_folder,
+    wants_private,
+)
 
 log = logging.getLogger(__name__)
 
+LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # in bytes, of the operating system
+LONGEST_SOCKET_NAME = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # in Ray's folder
 KNOCK_SECONDS = 5.0  # for a cluster's port to open
 
 
@@ -25,33 +38,58 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
 
     `address`: `local` starts a private Ray on this machine; `auto` or `host:port` insists on a running cluster; None
     takes the cluster that this machine is part of (or `RAY_ADDRESS` names), and a private Ray if there is none.
-    A private Ray has `num_cpus` logical CPUs (None: the machine's), and `private_ray.prepare_environment` keeps others
-    out of it.  A session that is open already is used and left open.  Raises UserError if the cluster does not answer.
+    A private Ray has `num_cpus` logical CPUs (None: those that this process may use), and
+    `private_ray.prepare_environment` keeps others out of it.  A session that is open already is used and left open.
+    Raises UserError if the cluster does not answer.
     """
     if ray.is_initialized():
         yield False
         return
     is_cluster = not wants_private(address)
-    if is_cluster:
-        _connect(address or "auto")
-    else:
-        _start_private(num_cpus)
-    end_on_signals()  # Ray has put its own handler in the place of ours
+    with nullcontext({}) if is_cluster else _place_of_private_ray() as place:
+        if is_cluster:
+            _connect(address or "auto")
+        else:
+            _start_private(num_cpus, place)
+        end_on_signals()  # Ray has put its own handler in the place of ours
+        try:
+            yield is_cluster
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _place_of_private_ray() -> Iterator[dict[str, Any]]:
+    """What `ray.init` is told of its folder: a short one, if its sockets' paths would be too long in Ray's own."""
+    folder = ray_folder()
+    room = LONGEST_SOCKET_PATH - LONGEST_SOCKET_NAME
+    if len(os.fsencode(folder)) <= room:
+        yield {}
+        return
     try:
-        yield is_cluster
+        short = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    except OSError as error:
+        raise UserError(
+            f"{folder} is too long for the paths of Ray's sockets, and in /tmp nothing can be written "
+            f"({error.strerror}): set RAY_TMPDIR to a folder of at most {room - len('/ray')} characters"
+        ) from None
+    log.info("%s is too long for the paths of Ray's sockets: the private Ray is in %s", folder, short)
+    try:
+        yield {"_temp_dir": short}
     finally:
-        ray.shutdown()
+        shutil.rmtree(short, ignore_errors=True)
 
 
-def _start_private(num_cpus: int | None) -> None:
+def _start_private(num_cpus: int | None, place: dict[str, Any]) -> None:
     # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
     ray.init(
         address="local",
-        num_cpus=num_cpus,
+        num_cpus=num_cpus or joblib.cpu_count(),  # which heeds affinity and quotas; Ray counts what the machine has
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
+        **place,
     )
     log.info("started a private Ray on this machine: %s", describe_resources())
 

@@ -14,6 +14,7 @@ from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO, check_arch, check_arch_or_auto
 from bat_dist.orchestration.private_ray import host_and_port
+from bat_dist.storage.places import Place
 from bat_dist.training.recipe import RECIPES, Precision, PrecisionOrAuto, Recipe
 
 
@@ -46,6 +47,17 @@ def _ray_address(address: str) -> str:
 
 Arch = Annotated[str, AfterValidator(check_arch)]
 ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto)]
+CropPadding = Annotated[
+    int | None,
+    Ge(0),
+    Help("random crops of images with so many zeros around them; default: the dataset's, in proportion to the size"),
+    Group("training"),
+]
+Flip = Annotated[
+    bool | None,
+    Help("mirror half of the images; default: the dataset's, and not if an image_folder shows characters"),
+    Group("training"),
+]
 ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
 PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
 
@@ -60,7 +72,7 @@ class DataSettings:
         Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"),
         Group("data"),
     ]
-    out: Annotated[str, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR")]
+    out: Annotated[Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR")]
     data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
     download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
     num_train: Annotated[
@@ -176,6 +188,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
     batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("training")] = None
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
+    crop_padding: CropPadding = None
+    flip: Flip = None
     precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), Group("training")] = 0
 
@@ -280,6 +294,8 @@ class TrainSettings(RaySettings, DataSettings):
     )
     lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
     weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), Group("training")] = None
+    crop_padding: CropPadding = None
+    flip: Flip = None
     precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
     ema: Annotated[
         float | None,

@@ -17,6 +17,7 @@ import ray
 
 from bat_dist.config import RunError, counted, to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.data.table import without_usual_augmentation
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.fresh import check_alone, remove_sweep
@@ -156,7 +157,7 @@ def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, Tra
     varies = {*settings.space, *(("alpha", "beta") if settings.is_bat else ())}
     shared = {
         name: value
-        for name, value in to_dict(settings.example).items()
+        for name, value in without_usual_augmentation(to_dict(settings.example)).items()
         if name not in varies and name not in NOT_IDENTITY
     }
     digests = sorted({found.digest for found in scores.values() if found})

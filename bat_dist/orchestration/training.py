@@ -101,6 +101,7 @@ def make_plan(
     Raises UserError for hyper-parameters, scores or a validation split that do not fit.
     """
     asked, chosen = _settled(dataset, asked)
+    dataset = dataset.augmented(asked.crop_padding, asked.flip)
     precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)
     try:
@@ -108,6 +109,7 @@ def make_plan(
         if asked.method == "bat" and scores is not None:
             given = {"sigma": scores.sigma, **given}
         method = build_method(asked.method, given)
+        method.check_attack(asked.num_steps)
         held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
         _check_batches(asked, dataset, held, scores)
     except ValueError as error:
@@ -321,7 +323,8 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger("bat_dist").setLevel(logging.INFO)
     torch.set_num_threads(config["threads"])
     bare: Any = ray.get(config["plan"])
-    plan: Plan = dataclasses.replace(bare, dataset=ray.get(config["dataset"]))
+    dataset: Dataset = ray.get(config["dataset"])
+    plan: Plan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
     device = ray.train.torch.get_device()
     loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device), "training")
     if device.type == "cuda":
@@ -411,6 +414,7 @@ def _facts(
         "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
+        **dataset.spec.own_augmentation,
         "num_train": len(held.train),
         "num_val": len(held.validation),
         "val_seed": asked.val_seed,
@@ -425,6 +429,7 @@ def _facts(
         "best_by": settings.best_by,
         "precision": step.precision,
         "ema": settings.ema,
+        **({"ema_warm_up": True} if settings.ema else {}),
         "awp": step.awp,
         "awp_from": step.awp_from + 1,
         "clip_norm": step.clip_norm,

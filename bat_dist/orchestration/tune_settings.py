@@ -15,6 +15,7 @@ from bat_dist.config import ConfigError, Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.orchestration.known import beside
 from bat_dist.orchestration.settings import RaySettings, TrainSettings, check_fresh
+from bat_dist.storage.places import Place
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 
 NOT_OF_A_POINT = {  # settings of `train` that the sweep gives itself
@@ -41,7 +42,7 @@ Metric = Literal[
 class TuneSettings(RaySettings):
     """`bat-dist tune`."""
 
-    out: Annotated[str, Help("the sweep's folder, or a URI such as s3://bucket/sweep; what it holds is resumed", "DIR")]
+    out: Annotated[Place, Help("the sweep's folder, or a URI such as s3://b/sweep; what it holds is resumed", "DIR")]
     base: Annotated[dict[str, Any], Help("settings of bat-dist train that all runs share"), Group("what is tried")]
     space: Annotated[
         dict[str, Any],

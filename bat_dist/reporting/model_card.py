@@ -20,7 +20,21 @@ DESCRIPTIONS = {
     "gairat": "GAIRAT (Zhang et al. 2021, arXiv:2010.01736)",
     "bat": "Benign Adversarial Training (Towards the Memorization Effect of Neural Networks in Adversarial Training)",
 }
-FURTHER = ("attack_mode", "random_start", "ema", "awp", "clip_norm", "sync_bn", "scores", "val_seed", "best_by")
+FURTHER = (
+    *(
+        "crop_padding",
+        "flip",
+        "attack_mode",
+        "random_start",
+        "ema",
+        "awp",
+        "clip_norm",
+        "sync_bn",
+        "scores",
+        "val_seed",
+    ),
+    "best_by",
+)
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 MAX_CLASSES_SHOWN = 100
 

@@ -5,10 +5,12 @@ The style holds inside `with style():` (or below `@style()`), starts from matplo
 the user's matplotlibrc says, and leaves the global settings as it found them.
 """
 
+import logging
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, fontManager, get_font
+from matplotlib.text import Text
 from matplotlib.textpath import TextToPath
 
 from bat_dist.storage.files import aside
+
+log = logging.getLogger(__name__)
 
 DPI = 240
 WIDTH = 7.8  # inches, of every figure
@@ -29,9 +34,17 @@ BLUE, GREEN, RED, GREY = "#0072B2", "#009E73", "#D55E00", "#A6A6A6"
 INK, SOFT_INK, RULE = "#1A1A1A", "#595959", "#D9D9D9"
 DENSITY = ListedColormap(matplotlib.colormaps["Blues"](np.linspace(0.25, 1, 256)), name="density")
 
+_SHIPPED = "DejaVu Sans"  # by matplotlib
+# Common fonts of scripts that it lacks: one that is installed draws what the others cannot.
+_OF_OTHER_SCRIPTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Source Han Sans"),
+    *("WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "IPAGothic", "IPAexGothic", "Droid Sans Fallback", "Unifont"),
+    *("Microsoft YaHei", "SimHei", "Yu Gothic", "Malgun Gothic", "PingFang SC", "Hiragino Sans", "Arial Unicode MS"),
+    *("Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Bengali", "Noto Sans Tamil"),
+)
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica", "Arial"],  # matplotlib ships the first
+    "font.sans-serif": [_SHIPPED, "Verdana", "Helvetica", "Arial"],
     "font.size": 9.5,
     "text.color": INK,
     "text.parse_math": False,  # a class name may hold dollar signs
@@ -70,7 +83,35 @@ def style() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a class name in any script
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
+        matplotlib.rcParams["font.sans-serif"] = [_SHIPPED, *_further_fonts(), *STYLE["font.sans-serif"][1:]]
         yield
+
+
+@cache
+def _further_fonts() -> tuple[str, ...]:
+    """Installed ones of other scripts."""
+    installed = {font.name for font in fontManager.ttflist}
+    return tuple(name for name in _OF_OTHER_SCRIPTS if name in installed)
+
+
+@cache
+def _drawable() -> frozenset[int]:
+    """The characters that a font at hand has."""
+    found = (get_font(fontManager.findfont(FontProperties(family=name))) for name in (_SHIPPED, *_further_fonts()))
+    return frozenset(number for font in found for number in font.get_charmap())
+
+
+def readable(text: str) -> str:
+    """The text with the code (U+732B) of each character that no installed font has, in place of an empty box."""
+    missing = {char for char in text if ord(char) not in _drawable() and char.isprintable()}
+    if missing:
+        _say_missing("".join(sorted(missing)[:10]))
+    return "".join(f"U+{ord(char):04X}" if char in missing else char for char in text)
+
+
+@cache
+def _say_missing(characters: str) -> None:
+    log.warning("no installed font has %s: figures show codes; install one, Debian's fonts-noto-cjk", characters)
 
 
 @style()
@@ -79,6 +120,9 @@ def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
 
     The bytes depend on the figure alone: no date, no version of the program, ids salted with a constant.
     """
+    for text in fig.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_text(readable(text.get_text()))
     png, svg = Path(f"{path_without_suffix}.png"), Path(f"{path_without_suffix}.svg")
     with aside(png) as png_file, aside(svg) as svg_file:
         fig.savefig(png_file, format="png", dpi=DPI, metadata={"Software": None})
@@ -88,7 +132,7 @@ def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
 
 def fit(text: object, width: float, size: float, *, weight: str = "normal", keep_end: bool = False) -> str:
     """`text` on one line of at most `width` inches at `size` points; an ellipsis stands for the rest."""
-    line = "".join(char if char.isprintable() else "?" for char in " ".join(str(text).split()))
+    line = "".join(char if char.isprintable() else "?" for char in " ".join(readable(str(text)).split()))
     font, measure = FontProperties(size=size, weight=weight), TextToPath().get_text_width_height_descent
 
     def cut(length: int) -> str:

@@ -8,8 +8,12 @@ from jaxtyping import Float
 
 from bat_dist.config import counted
 from bat_dist.data.datasets import Dataset
+from bat_dist.data.table import DatasetSpec
+from bat_dist.memorization.reliability import ENOUGH, reliability_in_words, split_half_reliability, trials_for
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.storage.scores import EnsembleScores, LeaveOutScores, Trials
+
+FITTED = 0.9  # accuracy on the samples trained on, below which the networks have not learned the data
 
 
 def leave_out_summary(
@@ -18,12 +22,13 @@ def leave_out_summary(
     """Accuracies and shares are fractions; undefined values are NaN (null in JSON)."""
     memorization, sets = scores.memorization, scores.sets
     mem = memorization.mem[~np.isnan(memorization.mem)]
+    about = _about_trials(scores.trials, failed) if scores.trials else {}
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         "num_train": len(dataset.train),
         "num_test": len(dataset.test),
-        **(_about_trials(scores.trials, failed) if scores.trials else {}),
+        **about,
         "num_undefined": memorization.num_undefined,
         "mean_mem": _mean(mem),
         "mean_mem_se": _mean(memorization.mem_se),
@@ -34,6 +39,7 @@ def leave_out_summary(
         "num_influential_pairs": scores.pairs.num_found,
         **({"sets": sets.sizes()} if sets else {}),
         "warnings": [
+            *(_doubts(dataset.spec, about) if about else []),
             *([f"{counted(len(failed), 'trial')} failed, which the scores leave out"] if failed else []),
             *(sets.warnings if sets else []),
         ],
@@ -60,6 +66,8 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
     s, rows = summary, {}
     if "num_train" in s:
         rows["data"] = f"{s['dataset']}, {s['num_train']:,} training and {s['num_test']:,} test samples"
+    if "reliability" in s:
+        rows["reliability of memorization"] = reliability_in_words(s["reliability"], s["num_trials"])
     if "num_trials" in s:
         rows["trials"] = f"{s['num_trials']:,} complete, {s['num_failed']} failed, {s['trial_seconds']:.1f} s each"
         for name, label in (("in", "trained on"), ("out", "left out"), ("test", "of the test set")):
@@ -83,9 +91,32 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
+def _doubts(spec: DatasetSpec, about: Mapping[str, Any]) -> list[str]:
+    """Why the scores of trials may say little: noise, or networks that have not learned the data."""
+    doubts, num_trials = [], about["num_trials"]
+    reliability, fitted = about["reliability"], about["accuracy_in"]
+    if reliability < ENOUGH:
+        more = trials_for(reliability, num_trials)
+        doubts.append(
+            f"the reliability of memorization is {reliability:.2f}: only {max(0.0, reliability):.0%} of its variance "
+            f"between samples is more than the chance of {num_trials:,} trials"
+            + (f"; about {more:,} trials would make it {ENOUGH:g}" if more else "")
+        )
+    if fitted < FITTED:
+        padding = f"--crop_padding below {spec.crop_padding}" * bool(spec.crop_padding)
+        less = " or ".join(filter(None, (padding, "--no_flip" * spec.flip)))
+        doubts.append(
+            f"the networks classify only {fitted:.1%} of the samples that they were trained on: what they did not "
+            "learn they cannot memorize, and mem is too low; more --epochs or another --arch fit the data better"
+            + (f", or less augmentation ({less})" if less else "")
+        )
+    return doubts
+
+
 def _about_trials(trials: Trials, failed: Mapping[int, str]) -> dict[str, Any]:
     accuracies = {"in": trials.accuracy_in, "out": trials.accuracy_out, "test": trials.test_accuracy}
     return {
+        "reliability": split_half_reliability(trials.mask, trials.train_correct),
         "num_trials": len(trials.numbers),
         "num_failed": len(failed),
         "failed": {str(trial): reason for trial, reason in failed.items()},

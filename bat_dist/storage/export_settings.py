@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
+from bat_dist.storage.places import Place
 
 
 def one_line(text: str) -> str:
@@ -40,7 +41,7 @@ class ExportSettings:
     """`bat-dist export`."""
 
     checkpoint: Annotated[str, Help("a folder of bat-dist train, or one .safetensors file of it", "DIR_OR_FILE")]
-    out: Annotated[str, Help("folder to write, or a URI; an earlier export in it is replaced", "DIR")]
+    out: Annotated[Place, Help("folder to write, or a URI; an earlier export in it is replaced", "DIR")]
     which: Annotated[Literal["best", "last"], Help("which network of a folder")] = "best"
     onnx: Annotated[bool, Help("write model.onnx too (needs the packages of bat-dist[onnx])")] = False
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,10 +44,14 @@ class StoreDamaged(UserError):
 
 @dataclass(frozen=True)
 class Field:
-    """One array of the store: the type and shape of a single row."""
+    """One array of the store: the type and shape of a single row.
+
+    optional: a store that was begun without the array, by an earlier version, goes on without it.
+    """
 
     dtype: str
     shape: tuple[int, ...]
+    optional: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,7 @@ class RowStore:
         attributes: dict[str, Any] = dict(group.attrs)
         self.folder = folder
         self.identity: dict[str, Any] = attributes["identity"]
-        self.fields = {
-            name: Field(field["dtype"], tuple(field["shape"])) for name, field in attributes["fields"].items()
-        }
+        self.fields = {name: Field(one["dtype"], tuple(one["shape"])) for name, one in attributes["fields"].items()}
         self._arrays: dict[str, Any] = {name: group[name] for name in [*self.fields, DIGEST]}
         self._identity_digest = hashlib.sha256(_canonical(self.identity)).digest()
 
@@ -105,7 +107,8 @@ class RowStore:
         Raises StoreMismatch or StoreDamaged if it holds rows, which would be lost.
         """
         changes = differences(self.identity, json.loads(_canonical(identity)))
-        if not changes and self.fields == dict(fields):
+        wanted = {name: one for name, one in fields.items() if not one.optional or name in self.fields}
+        if not changes and self.fields == wanted:
             return True
         if not self.is_begun():
             return False
@@ -153,7 +156,7 @@ class RowStore:
 
     def write(self, row: int, values: Mapping[str, Any]) -> None:
         """Write one whole row; its digest goes last.  Raises ValueError if a field is missing or of another shape."""
-        arrays = {name: _as_field(values[name], field, name) for name, field in self.fields.items()}
+        arrays = {name: _as_field(values[name], one, name) for name, one in self.fields.items()}
         arrays[DIGEST] = np.frombuffer(self._digest(row, arrays), np.uint8)
         for name, array in arrays.items():
             self._patiently(self._arrays[name].__setitem__, row, array)
@@ -232,17 +235,17 @@ def _create(
 
     folder.create()
     group = zarr.open_group(_zarr_location(folder), mode="w", zarr_format=3)
-    for name, field in {**fields, DIGEST: Field("uint8", (DIGEST_BYTES,))}.items():
+    for name, one in {**fields, DIGEST: Field("uint8", (DIGEST_BYTES,))}.items():
         group.create_array(
             name,
-            shape=(0, *field.shape),
-            chunks=(1, *field.shape),
-            dtype=field.dtype,
+            shape=(0, *one.shape),
+            chunks=(1, *one.shape),
+            dtype=one.dtype,
             fill_value=0,
             chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a row
             compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
         )
-    described = {name: {"dtype": field.dtype, "shape": list(field.shape)} for name, field in fields.items()}
+    described = {name: {"dtype": one.dtype, "shape": list(one.shape)} for name, one in fields.items()}
     group.attrs.update({"format": FORMAT, "fields": described, "identity": dict(identity), "about": dict(about)})
     return group
 

@@ -5,17 +5,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt16
 
 from bat_dist.config import UserError
 from bat_dist.memorization.agreement import Alignment
-from bat_dist.memorization.estimate import Memorization
+from bat_dist.memorization.estimate import Memorization, predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.memorization.typicality import TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
 
 MEMORIZATION = "memorization.npz"
+MEMORIZATION_TABLE = "memorization.csv"
 
 
 @dataclass(frozen=True)
@@ -27,15 +28,16 @@ class Trials:
     train_correct: Bool[np.ndarray, "trials train"]
     test_correct: Bool[np.ndarray, "trials test"]
     metrics: Float[np.ndarray, "trials 2"]  # final loss, seconds
+    train_predicted: UInt16[np.ndarray, "trials train"] | None = None  # not in stores of the first releases
 
     @classmethod
-    def read(cls, store: RowStore, num_trials: int) -> "Trials":
-        """Raises UserError if no trial below `num_trials` is complete."""
-        numbers = np.flatnonzero(store.status().complete[:num_trials])
+    def read(cls, store: RowStore) -> "Trials":
+        """Raises UserError if no trial is complete."""
+        numbers = np.flatnonzero(store.status().complete)
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
-        names = ("mask", "train_correct", "test_correct", "metrics")
-        return cls(numbers, **{name: store.read(name, numbers) for name in names})
+        names = ("mask", "train_correct", "test_correct", "metrics", "train_predicted")
+        return cls(numbers, **{name: store.read(name, numbers) for name in names if name in store.fields})
 
     @property
     def accuracy_in(self) -> Float[np.ndarray, " trials"]:
@@ -111,6 +113,35 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
         **asdict(names),
         **per_trial,
     )
+
+
+def write_memorization_table(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
+    """`memorization.csv`: a line for each training sample, the most memorized first; empty where nothing is known.
+
+    dataset: a `data.datasets.Dataset`.
+    """
+    import pandas as pd  # here: others who read scores can do without it
+
+    found, trials, train = scores.memorization, scores.trials, dataset.train
+    low, high = found.interval()
+    columns: dict[str, Any] = {
+        "sample": np.arange(len(train)),
+        "id": train.ids,
+        "label": train.labels,
+        "class": np.array(dataset.class_names)[train.labels],
+        "mem": found.mem,
+        "mem_low": low,
+        "mem_high": high,
+    }
+    if trials is not None:
+        counts = {name: getattr(found, name) for name in ("accuracy_in", "accuracy_out", "n_in", "n_out")}
+        columns |= counts
+    if trials is not None and trials.train_predicted is not None:
+        names = np.array([*dataset.class_names, ""])  # the last for -1
+        predicted, share = predicted_left_out(trials.mask, trials.train_predicted, len(dataset.class_names))
+        columns |= {"predicted_left_out": names[predicted], "predicted_share": share}
+    table = pd.DataFrame(columns).sort_values("mem", ascending=False, kind="stable", na_position="last")
+    folder.write(MEMORIZATION_TABLE, table.to_csv(index=False).encode())
 
 
 def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:

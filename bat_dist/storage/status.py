@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from bat_dist.config import UserError, one_of
+from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
@@ -45,6 +48,10 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
 
 def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: str) -> Iterable[str]:
     yield f"{store.folder}: {status.complete.sum()} of {store.num_rows} {what} complete"
+    rows = np.flatnonzero(status.complete)
+    if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
+        reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
+        yield f"  reliability of memorization: {reliability_in_words(reliability, len(rows))}"
     if status.damaged:
         yield f"  damaged, to be run again: {', '.join(map(str, status.damaged))}"
     for row, reason in failures(folder, what).items():

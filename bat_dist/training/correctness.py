@@ -2,12 +2,14 @@
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, UInt16
 from torch import nn
 
 from bat_dist.data.loaders import Loader
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision
+
+NO_CLASS = 2**16 - 1
 
 
 @torch.inference_mode()
@@ -33,17 +35,12 @@ def predicted_probabilities(
     return placed.numpy()
 
 
-def correctness(
-    model: nn.Module,
-    loader: Loader,
-    labels: Int64[np.ndarray, " samples"],
-    *,
-    batch_size: int,
-    precision: Precision,
-) -> Bool[np.ndarray, " samples"]:
-    """Whether each sample of the loader's split is given its label; what is not a number is wrong.
+def predicted_classes(
+    model: nn.Module, loader: Loader, *, batch_size: int, precision: Precision
+) -> UInt16[np.ndarray, " samples"]:
+    """The class of each sample of the loader's split; NO_CLASS, which is wrong, if an output is not a number.
 
     Raises as `predicted_probabilities`.
     """
     probabilities = predicted_probabilities(model, loader, batch_size=batch_size, precision=precision)
-    return (probabilities.argmax(axis=1) == labels) & ~np.isnan(probabilities).any(axis=1)
+    return np.where(np.isnan(probabilities).any(axis=1), NO_CLASS, probabilities.argmax(axis=1)).astype(np.uint16)

@@ -17,7 +17,7 @@ class Progress:
     def __init__(self, network: nn.Module, recipe: Recipe, *, ema: float | None = None) -> None:
         self.network = network
         self.optimizer = sgd(network, recipe)
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema is not None else None
+        self.average = WarmedAverage(network, ema) if ema is not None else None
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -49,6 +49,24 @@ class Progress:
         if self.average is not None:
             self.average.load_state_dict(_below("average.", tensors))
         self.history = history
+
+
+class WarmedAverage(AveragedModel):
+    """Exponential moving average of the weights whose decay grows with the number n of updates: (1 + n) / (10 + n).
+
+    It stops at `decay`. Without that a short training would end near its first weights: 0.999 forgets them in thousands
+    of steps only. The warm-up is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__(network)
+        self._decay = decay
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the weights after a step into the average."""
+        updates = int(self.n_averaged)  # which stays on the CPU
+        self.multi_avg_fn = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
+        super().update_parameters(model)
 
 
 def sgd(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:

@@ -14,7 +14,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.memorization.subsets import MASK_PLANS
 from bat_dist.methods.erm import Erm
-from bat_dist.training.correctness import correctness, predicted_probabilities
+from bat_dist.training.correctness import predicted_classes, predicted_probabilities
 from bat_dist.training.loop import fit
 from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.seeding import seed_of, seeded_model
@@ -55,9 +55,9 @@ def run_trial(
     test_loader: Loader,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """The row of one trial: `mask` and `train_correct` [train], `test_correct` [test], `metrics` (final loss, seconds).
+    """The row of one trial: `mask`, `train_correct` and `train_predicted` [train], `test_correct` [test], `metrics`.
 
-    Raises NonFiniteLoss.
+    metrics: final loss, seconds.  Raises NonFiniteLoss.
     """
     start = time.perf_counter()
     plan = MASK_PLANS[settings.mask_plan]
@@ -65,10 +65,12 @@ def run_trial(
     model = seeded_model(settings.arch, dataset, device, key=(settings.seed, trial, _INIT))
     loss = _fit_erm(model, train_loader, np.flatnonzero(mask), settings, key=(settings.seed, trial, _ORDER))
     judge = {"batch_size": EVAL_BATCH_SIZE, "precision": settings.precision}
+    predicted = predicted_classes(model, train_loader, **judge)
     return {
         "mask": mask,
-        "train_correct": correctness(model, train_loader, dataset.train.labels, **judge),
-        "test_correct": correctness(model, test_loader, dataset.test.labels, **judge),
+        "train_correct": predicted == dataset.train.labels,
+        "train_predicted": predicted,
+        "test_correct": predicted_classes(model, test_loader, **judge) == dataset.test.labels,
         "metrics": np.array([loss, time.perf_counter() - start]),
     }
 

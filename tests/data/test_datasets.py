@@ -43,6 +43,43 @@ def test_the_name_is_the_one_dial(name, num_classes, image_size, epsilon, crop_p
 
 
 @pytest.mark.parametrize(
+    ("name", "image_size", "crop_padding"),
+    [
+        *(("image_folder", 8, 1), ("image_folder", 28, 4), ("image_folder", 32, 4), ("image_folder", 64, 8)),
+        *(("image_folder", 3, 0), ("cifar10", 32, 4), ("cifar10", 16, 2), ("tiny_imagenet", 64, 4), ("digits", 8, 1)),
+    ],
+)
+def test_the_padding_is_in_proportion_to_the_image(name: str, image_size: int, crop_padding: int) -> None:
+    assert check_dataset(name).of_size(10, image_size).crop_padding == crop_padding
+
+
+def test_only_augmentation_that_is_not_the_tables_is_told_apart() -> None:
+    assert check_dataset("image_folder").of_size(10, 32).own_augmentation == {}
+    assert check_dataset("image_folder").of_size(10, 8).own_augmentation == {"crop_padding": 1}
+    digits = load_dataset("digits", num_train=10, num_test=10)
+    assert digits.augmented(None, None).spec == digits.spec
+    assert digits.augmented(0, True).spec.own_augmentation == {"crop_padding": 0, "flip": True}
+    with pytest.raises(DatasetError, match="crop_padding must be less than the 8 pixels of an image, got 8"):
+        digits.augmented(8, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "grey", "mirrored"),
+    [("0 1", True, False), ("a b", True, False), ("0 1", False, True), ("cat dog", True, True), ("_ -", True, True)],
+)
+def test_characters_are_not_mirrored(names: str, grey: bool, mirrored: bool, tmp_path, caplog) -> None:
+    tree = {}
+    for seed, name in enumerate(names.split()):
+        pixels = noise(seed)
+        pixels = np.repeat(pixels[:, :, :1], 3, axis=2) if grey else pixels
+        tree |= {f"{split}/{name}/0.png": png(pixels) for split in ("train", "test")}
+    with caplog.at_level("INFO"):
+        spec = load_dataset("image_folder", data_dir=write_folder(tree, tmp_path)).spec
+    assert spec.flip == mirrored
+    assert ("--flip" in caplog.text) == (not mirrored)
+
+
+@pytest.mark.parametrize(
     ("typed", "nearest"),
     [
         ("cifar-10", "cifar10"),
@@ -231,7 +268,7 @@ def test_image_folder_has_each_file_under_its_id(tmp_path):
             class_name, file = sample_id.split("/")
             assert CLASSES[label] == class_name
             np.testing.assert_array_equal(image, noise(seed_of(name, class_name, int(file[0]))))
-    assert dataset.spec == dataclasses.replace(DATASETS["image_folder"], num_classes=3, image_size=4)
+    assert dataset.spec == dataclasses.replace(DATASETS["image_folder"], num_classes=3, image_size=4, crop_padding=0)
 
 
 def test_image_folder_has_torchvisions_order(tmp_path):
@@ -387,6 +424,55 @@ def test_tiny_imagenet_classes_and_order(tmp_path, class_order, wnids, class_nam
         for sample_id, image in zip(split.ids, split.images, strict=True):
             with Image.open(top / folder / sample_id) as stored:
                 np.testing.assert_array_equal(image, np.asarray(stored))
+
+
+def by_class(tree: dict[str, bytes], inside: str) -> dict[str, bytes]:
+    """Tiny ImageNet as scripts leave it that sort `val` into folders of classes, without the annotations."""
+    lines = tree["val/val_annotations.txt"].decode().split("\n")
+    wnid_of = dict(line.split("\t")[:2] for line in lines if line)
+    moved = {name: data for name, data in tree.items() if not name.startswith("val/")}
+    return moved | {f"val/{wnid_of[f]}/{inside}{f}": tree[f"val/images/{f}"] for f in wnid_of}
+
+
+@pytest.mark.parametrize("inside", ["", "images/"])
+def test_tiny_imagenet_sorted_into_classes_is_the_published_one(inside: str, tmp_path) -> None:
+    """Twelve images of val: 10 comes after 9, not after 1."""
+    tree = tiny_tree(val=4, top="")
+    published = load_dataset("tiny_imagenet", data_dir=write_folder(tree, tmp_path / "a"), num_classes=3)
+    folder = write_folder(by_class(tree, inside), tmp_path / "b")
+    dataset = load_dataset("tiny_imagenet", data_dir=folder, num_classes=3)
+    assert dataset.fingerprint == published.fingerprint
+    assert dataset.test.ids[0] == f"n03/{inside}val_0.JPEG"
+
+
+def test_tiny_imagenet_half_sorted_is_refused(tmp_path) -> None:
+    tree = tiny_tree(top="")
+    folder = write_folder(tree | {"val/n01/val_1.JPEG": tree["val/images/val_1.JPEG"]}, tmp_path)
+    with pytest.raises(DatasetError, match="holds images in images/ and in folders of classes"):
+        load_dataset("tiny_imagenet", data_dir=folder, num_classes=3)
+
+
+def test_class_names_that_read_the_same_are_the_same_class(tmp_path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    tree = {
+        f"{part}/{name}/0.png": png(noise(seed))
+        for seed, (part, name) in enumerate(
+            [("train", composed), ("train", "tea"), ("test", decomposed), ("test", "tea")]
+        )
+    }
+    dataset = load_dataset("image_folder", data_dir=write_folder(tree, tmp_path / "a"))
+    assert dataset.class_names == (composed, "tea")
+    assert list(dataset.test.labels) == [0, 1]
+    twice = tree | {f"train/{decomposed}/1.png": png(noise(9))}
+    with pytest.raises(DatasetError, match="two folders that read 'café'"):
+        load_dataset("image_folder", data_dir=write_folder(twice, tmp_path / "b"))
+
+
+@pytest.mark.parametrize("data_dir", ["s3://bucket/data", "s3:/bucket/data", "https://host/data.zip"])
+@pytest.mark.parametrize("name", ["cifar10", "image_folder", "tiny_imagenet"])
+def test_data_are_read_from_local_disks_alone(name: str, data_dir: str) -> None:
+    with pytest.raises(DatasetError, match="must be a folder or a zip on a local disk: copy the data there first"):
+        load_dataset(name, data_dir=data_dir)
 
 
 def test_tiny_imagenet_takes_the_first_classes(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from bat_dist.memorization.estimate import estimate_memorization, newcombe_interval
+from bat_dist.memorization.estimate import estimate_memorization, newcombe_interval, predicted_left_out
 from bat_dist.memorization.influence import influential_pairs
 from bat_dist.memorization.proportions import agresti_caffo_se, wald_se
 from bat_dist.memorization.subsets import masks
@@ -42,6 +42,23 @@ def test_equals_plain_loops_and_counts_exactly(tables):
     for values in (result.mem, result.mem_se, *result.interval()):
         np.testing.assert_array_equal(np.isnan(values), undefined)
     assert result.num_undefined == undefined.sum()
+
+
+def test_what_is_predicted_without_a_sample_is_counted_one_by_one():
+    rng = np.random.default_rng(0)
+    mask, predicted = rng.random((9, 50)) < 0.8, rng.integers(0, 4, (9, 50)).astype(np.uint16)
+    predicted[0, :10] = 2**16 - 1  # no class
+    mask[:, 7] = True
+    found, share = predicted_left_out(mask, predicted, 4)
+    for sample in range(50):
+        said = [int(p) for kept, p in zip(mask[:, sample], predicted[:, sample], strict=True) if not kept]
+        if not said:
+            assert found[sample] == -1
+            assert np.isnan(share[sample])
+            continue
+        counts = [said.count(label) for label in range(4)]
+        assert found[sample] == counts.index(max(counts))
+        assert share[sample] == max(counts) / len(said)
 
 
 def test_a_worked_example():

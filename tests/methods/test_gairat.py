@@ -52,6 +52,16 @@ def test_kappa_that_is_not_of_the_batch_is_refused():
         Gairat().objective(torch.zeros(2, 3), torch.zeros(2).long(), torch.zeros(3), num_steps=10, progress=0.0)
 
 
+def test_one_step_is_refused_before_training_begins():
+    with pytest.raises(ValueError, match="num_steps must be at least 2 for gairat, got 1"):
+        Gairat().check_attack(1)
+    Gairat().check_attack(2)
+    Gairat(begin=1.0).check_attack(1)  # which never weighs
+    Gairat(final_lambda=math.inf).check_attack(1)
+    with pytest.raises(ValueError, match="num_steps must be at least 2"):
+        Gairat(initial_lambda=0.0, begin=1.0).check_attack(1)
+
+
 def test_one_step_gives_no_geometry():
     with pytest.raises(ValueError, match="num_steps must be at least 2, got 1"):
         geometry_weights(torch.tensor([0, 1]), num_steps=1, lambda_=-1.0, function="tanh")

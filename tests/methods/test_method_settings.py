@@ -6,6 +6,7 @@ import math
 import pytest
 
 from bat_dist.methods.bat import Bat
+from bat_dist.methods.erm import Erm
 from bat_dist.methods.gairat import Gairat
 from bat_dist.methods.mart import Mart
 from bat_dist.methods.pgd_at import PgdAt
@@ -27,6 +28,9 @@ def test_settings_are_frozen(method):
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
+        (Erm, {"label_smoothing": 1.5}, r"label_smoothing must be in \[0, 1\), got 1.5"),
+        (Erm, {"label_smoothing": -0.1}, r"label_smoothing must be in \[0, 1\), got -0.1"),
+        (Erm, {"label_smoothing": math.nan}, r"label_smoothing must be in \[0, 1\), got nan"),
         (Trades, {"beta": -1}, "beta must be finite and at least 0, got -1: 0 is training on natural images"),
         (Trades, {"beta": math.nan}, "beta must be finite and at least 0, got nan"),
         (Mart, {"beta": math.inf}, "beta must be finite and at least 0, got inf"),

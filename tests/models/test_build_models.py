@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
-from bat_dist.models.build import build
+from bat_dist.config import UserError
+from bat_dist.models.build import build, check_fits
 from bat_dist.models.cost import count_macs, count_parameters
 from bat_dist.models.names import ARCHITECTURES
 from bat_dist.models.resnet import PaddedShortcut
@@ -24,6 +25,21 @@ def network(name, num_classes=10, *, mean=MEAN, std=STD, seed=0):
 
 def images(batch, size):
     return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_that_shrinks_images_to_nothing_is_named_with_the_size_that_it_takes(name):
+    """What is said without computing is what the network does."""
+    model = network(name).eval()
+    for size in (2, 3, 4, 6, 8):
+        try:
+            with torch.no_grad():
+                model(images(1, size))
+        except RuntimeError:
+            with pytest.raises(UserError, match=f"does not fit images of {size}x{size}: it takes those from 8x8 on"):
+                check_fits(name, size)
+        else:
+            check_fits(name, size)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -105,6 +105,46 @@ def test_rays_folder_is_where_ray_has_it(variables: dict[str, str], monkeypatch:
     assert str(current_cluster()) == get_ray_address_file(None)
 
 
+def test_a_folder_too_long_for_sockets_is_no_hindrance(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    where = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(long)}
+    code = PRIVATE.replace("    listening =", "    print(ray._private.worker._global_node.temp_dir)\n    listening =")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where, timeout=120)
+    assert done.returncode == 0, done.stderr
+    place = Path(done.stdout.splitlines()[0])
+    assert place.parent == Path("/tmp")
+    assert not place.exists()
+    assert not list(long.iterdir())
+
+
+def test_the_longest_name_of_a_socket_is_rays(ray_cluster: None) -> None:
+    import ray
+
+    node = ray._private.worker._global_node
+    names = [node.plasma_store_socket_name, node.raylet_socket_name]
+    longest = max(len(name) - len(node.temp_dir) - len(str(os.getpid())) for name in names)
+    assert longest + len("4194304") <= session.LONGEST_SOCKET_NAME
+
+
+@pytest.mark.usefixtures("ray_cluster")  # so that ray has been imported, once
+def test_a_private_ray_has_the_cores_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a machine that others use too; joblib itself reads affinity and the cgroup's quota."""
+    asked = {}
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **how: asked.update(how))
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    monkeypatch.setattr(session, "describe_resources", lambda: "")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        with ray_session("local"):
+            pass
+    finally:
+        os.sched_setaffinity(0, before)
+    assert asked["num_cpus"] == 1
+
+
 def test_where_a_machine_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

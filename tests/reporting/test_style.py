@@ -2,6 +2,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
+from bat_dist.reporting import style as reporting_style
 from bat_dist.reporting.style import fit, message_figure, save, style
 
 
@@ -56,8 +57,23 @@ def test_fit_cuts_to_the_width():
     assert fit("two\nlines\tand \x00", 3, 8) == "two lines and ?"
 
 
-def test_a_script_without_glyphs_warns_nobody(tmp_path):
-    save(message_figure("猫 / 犬", "класс"), tmp_path / "figure")
+def test_characters_that_no_font_has_are_shown_by_their_codes(tmp_path, monkeypatch, caplog):
+    """Whatever fonts are installed here."""
+    known = frozenset(range(0x500))
+    monkeypatch.setattr(reporting_style, "_drawable", lambda: known)
+    figure = message_figure("猫 / 犬", "класс")
+    figure.text(0.5, 0.5, "鳥")
+    svg = save(figure, tmp_path / "figure")[1].read_text()
+    assert "U+732B / U+72AC" in svg
+    assert "U+9CE5" in svg
+    assert "класс" in svg
+    assert "no installed font has" in caplog.text
+
+
+def test_a_font_of_another_script_is_used_where_there_is_one(monkeypatch):
+    monkeypatch.setattr(reporting_style, "_further_fonts", lambda: ("Noto Sans CJK JP",))
+    with style():
+        assert matplotlib.rcParams["font.sans-serif"][:2] == ["DejaVu Sans", "Noto Sans CJK JP"]
 
 
 @pytest.mark.parametrize(("x", "fault"), [(0.12, "overlap"), (0.95, "cut off")])

@@ -37,7 +37,42 @@ def test_what_was_counted_is_what_is_said(digits: Dataset) -> None:
     assert words["trials"] == "4 complete, 1 failed, 2.0 s each"
     assert words["accuracy on samples of the test set"] == "60.0% ± 0.0% (sd over trials)"
     assert words["influence > 0.15"] == "7 pairs"
-    assert summary["warnings"] == ["1 trial failed, which the scores leave out"]
+    assert summary["warnings"][-1] == "1 trial failed, which the scores leave out"
+
+
+def of_networks(dataset: Dataset, *, num_trials: int, fitted: float) -> dict:
+    """Each of a thousand samples is right with a chance of its own if left out, with that of `fitted` if trained on."""
+    rng = np.random.default_rng(0)
+    mask = rng.random((num_trials, 1000)) < 0.7
+    correct = rng.random(mask.shape) < np.where(mask, fitted, rng.uniform(0.3, 1, 1000))
+    trials = Trials(np.arange(num_trials), mask, correct, correct, np.ones((num_trials, 2)))
+    scores = LeaveOutScores(estimate_memorization(mask, correct), NO_PAIRS, trials)
+    return leave_out_summary(dataset, scores, influence_threshold=0.15, failed={})
+
+
+def test_reliability_is_the_first_thing_said_after_the_data(digits: Dataset) -> None:
+    summary = of_networks(digits, num_trials=200, fitted=0.99)
+    words = in_words(summary)
+    assert list(words)[1] == "reliability of memorization"
+    assert words["reliability of memorization"].startswith(f"{summary['reliability']:.2f} of 1 (halves of 200 trials")
+    assert summary["reliability"] > 0.8
+    assert not summary["warnings"]
+
+
+def test_few_trials_are_doubted_and_more_are_advised(digits: Dataset) -> None:
+    summary = of_networks(digits, num_trials=10, fitted=0.99)
+    (warning,) = summary["warnings"]
+    advised = int(warning.split("about ")[1].split(" trials")[0])
+    assert of_networks(digits, num_trials=advised, fitted=0.99)["reliability"] == pytest.approx(0.8, abs=0.05)
+
+
+def test_networks_that_did_not_learn_the_data_are_doubted(digits: Dataset) -> None:
+    summary = of_networks(digits, num_trials=400, fitted=0.85)
+    (warning,) = (text for text in summary["warnings"] if "classify only" in text)
+    assert 0.84 < summary["accuracy_in"] < 0.86
+    assert f"only {summary['accuracy_in']:.1%} of the samples that they were trained on" in warning
+    assert "--crop_padding below 1" in warning
+    assert "--no_flip" not in warning  # digits are not mirrored anyway
 
 
 def test_undefined_is_nan_not_a_crash(digits: Dataset) -> None:

@@ -55,6 +55,20 @@ def test_any_zarr_reader_opens_the_arrays(tmp_path: Path) -> None:
     assert dict(group.attrs)["identity"] == IDENTITY
 
 
+def test_a_store_that_was_begun_without_an_optional_array_goes_on_without_it(folder: Folder) -> None:
+    filled(folder, range(2))
+    fields = FIELDS | {"predicted": Field("uint16", (3,), optional=True)}
+    store = RowStore.open(folder, fields=fields, identity=IDENTITY, num_rows=NUM_ROWS)
+    assert store.fields == FIELDS
+    store.write(2, row(2) | {"predicted": np.zeros(3, np.uint16)})
+    assert opened(folder).status().complete.tolist() == [True] * 3 + [False] * 3
+    new = RowStore.open(folder / "new", fields=fields, identity=IDENTITY, num_rows=1)
+    assert set(new.fields) == {"mask", "metrics", "predicted"}
+    required = FIELDS | {"predicted": Field("uint16", (3,))}
+    with pytest.raises(StoreDamaged):
+        RowStore.open(folder, fields=required, identity=IDENTITY, num_rows=NUM_ROWS)
+
+
 def test_it_grows_and_never_shrinks(folder: Folder) -> None:
     filled(folder)
     assert opened(folder, num_rows=10).num_rows == 10

@@ -10,7 +10,7 @@ from torch import nn
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import Batch, make_loader
 from bat_dist.methods.erm import Erm
-from bat_dist.training.correctness import correctness, predicted_probabilities
+from bat_dist.training.correctness import predicted_classes, predicted_probabilities
 from bat_dist.training.loop import NonFiniteLoss, fit
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial, seeded_model
@@ -195,8 +195,8 @@ class Echo(nn.Module):
 
 def test_answers_are_placed_by_index_and_coverage_is_checked() -> None:
     labels = np.array([0, 1, 2, 0, 4, 5, 0])
-    found = correctness(Echo(), Shuffled([3, 6, 0, 5, 1, 4, 2]), labels, batch_size=3, precision="fp32")  # pyright: ignore
-    np.testing.assert_array_equal(found, [True, True, True, False, True, True, False])
+    found = predicted_classes(Echo(), Shuffled([3, 6, 0, 5, 1, 4, 2]), batch_size=3, precision="fp32")  # pyright: ignore
+    np.testing.assert_array_equal(found == labels, [True, True, True, False, True, True, False])
     for order in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 4, 5, 6]):
         with pytest.raises(RuntimeError, match="twice or not at all"):
             predicted_probabilities(Echo(), Shuffled(order), batch_size=3, precision="fp32")  # pyright: ignore
@@ -205,6 +205,6 @@ def test_answers_are_placed_by_index_and_coverage_is_checked() -> None:
 def test_judging_changes_no_running_statistics(digits: Dataset) -> None:
     model = seeded_model("tinynet", digits, CPU, key=(0,)).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
-    correctness(model, loaders(digits)["test_loader"], digits.test.labels, batch_size=32, precision="fp32")
+    predicted_classes(model, loaders(digits)["test_loader"], batch_size=32, precision="fp32")
     for name, value in model.named_buffers():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)

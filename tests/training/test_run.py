@@ -396,14 +396,26 @@ def test_no_pickle_is_written(tmp_path: Path, material: Material) -> None:
 def test_averaged_weights_follow_their_formula(tmp_path: Path, material: Material) -> None:
     progress = Progress(nn.Linear(2, 1, bias=False), RECIPE, ema=0.75)
     assert progress.average is not None
-    expected = None
-    for value in (1.0, 2.0, 4.0):
+    expected, rng = 0.0, np.random.default_rng(0)
+    for updates, value in enumerate(rng.normal(size=40)):
         with torch.no_grad():
             progress.network.weight.fill_(value)  # pyright: ignore[reportCallIssue]
         progress.average.update_parameters(progress.network)
-        expected = value if expected is None else 0.75 * expected + 0.25 * value
-    assert progress.judged.weight.unique().item() == pytest.approx(expected)  # pyright: ignore[reportCallIssue]
+        decay = min(0.75, (1 + updates) / (10 + updates)) if updates else 0  # 0.75 from the 26th on
+        expected = decay * expected + (1 - decay) * value
+        assert progress.judged.weight.unique().item() == pytest.approx(expected, rel=1e-4)  # pyright: ignore[reportCallIssue]
     assert differ(trained(tmp_path / "a", settings(ema=0.9), material), trained(tmp_path / "b", settings(), material))
+
+
+def test_averaged_weights_of_a_short_training_are_not_its_first(tmp_path: Path, material: Material) -> None:
+    """Without a warm-up of the decay they are: 0.999^80 = 0.92 of them."""
+    recipe = dataclasses.replace(RECIPE, epochs=10, batch_size=30, lr=0.1)
+    reached = {}
+    for ema in (None, 0.999):
+        trained(tmp_path / str(ema), settings("erm", recipe=recipe, ema=ema), material)
+        reached[ema] = files.read_history(Folder(tmp_path / str(ema)))[-1]["val_clean"]
+    assert reached[None] > 0.6
+    assert reached[0.999] > reached[None] - 0.15
 
 
 def test_clipping_bounds_the_step(tmp_path: Path, material: Material) -> None:

@@ -1,0 +1,95 @@
+"""How far the trials agree on which samples are memorized: the reliability of mem, by split halves.
+
+Half of the trials give one estimate of every sample's memorization, the others another. Their correlation is the
+reliability of half as many trials, from which that of all follows (Spearman 1910, Brown 1910). It is the share of the
+variance of mem between samples that another set of trials would find again; the rest is noise.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from bat_dist.config import counted
+from bat_dist.memorization.estimate import check_trials
+
+NUM_SPLITS = 20
+ENOUGH = 0.8  # the usual demand on a measurement by which individuals are compared
+_BLOCK_VALUES = 2**24
+
+
+def split_half_reliability(
+    mask: Bool[np.ndarray, "trials train"],
+    train_correct: Bool[np.ndarray, "trials train"],
+    *,
+    num_splits: int = NUM_SPLITS,
+) -> float:
+    """Reliability of the memorization estimated from all these trials (Eq. 1), over random halves of them.
+
+    The correlation of the halves is averaged over `num_splits` splits, always the same ones, before Spearman and
+    Brown's formula. Samples that are undefined in a half are left out of that split. NaN for fewer than four trials,
+    and where nothing differs between samples.
+    """
+    check_trials(mask, train_correct=train_correct)
+    if len(mask) < 4:
+        return math.nan
+    halves = _halves(len(mask), num_splits)
+    mem = _mem_by_group(mask, train_correct, np.concatenate([halves, ~halves]))
+    correlations = [_correlation(one, other) for one, other in zip(mem[:num_splits], mem[num_splits:], strict=True)]
+    return _of_longer(float(np.mean(correlations)), 2)
+
+
+def reliability_in_words(reliability: float, num_trials: int) -> str:
+    """The first thing to know of scores: how far another set of trials would agree."""
+    trials = counted(num_trials, "trial")
+    if math.isnan(reliability):
+        return f"unknown with {trials}"
+    return f"{reliability:.2f} of 1 (halves of {trials} compared, Spearman-Brown)"
+
+
+def trials_for(reliability: float, num_trials: int, wanted: float = ENOUGH) -> int | None:
+    """How many trials would reach the wanted reliability, by the same formula; None where it does not say."""
+    if not 0 < reliability < 1:
+        return None
+    return math.ceil(num_trials * wanted * (1 - reliability) / (reliability * (1 - wanted)))
+
+
+def _of_longer(reliability: float, factor: float) -> float:
+    """Reliability of `factor` times as many trials (Spearman-Brown)."""
+    return factor * reliability / (1 + (factor - 1) * reliability)
+
+
+def _halves(num_trials: int, num_splits: int) -> Bool[np.ndarray, "splits trials"]:
+    """Which trials are in the first half, for each split."""
+    rng = np.random.default_rng(0)
+    order = rng.permuted(np.tile(np.arange(num_trials), (num_splits, 1)), axis=1)
+    return order < num_trials // 2
+
+
+def _mem_by_group(
+    mask: Bool[np.ndarray, "trials train"],
+    train_correct: Bool[np.ndarray, "trials train"],
+    groups: Bool[np.ndarray, "groups trials"],
+) -> Float[np.ndarray, "groups train"]:
+    """Memorization estimated from each group of trials alone; NaN where it is undefined.
+
+    As products of matrices, a block of samples at a time; counts are exact in float32.
+    """
+    weights, blocks = groups.astype(np.float32), []
+    sizes = weights.sum(axis=1, keepdims=True)
+    step = max(1, _BLOCK_VALUES // len(mask))
+    for start in range(0, mask.shape[1], step):
+        inside, correct = (array[:, start : start + step].astype(np.float32) for array in (mask, train_correct))
+        n_in, correct_in = weights @ inside, weights @ (inside * correct)
+        n_out, correct_out = sizes - n_in, weights @ correct - correct_in
+        with np.errstate(invalid="ignore"):
+            blocks.append(correct_in / n_in - correct_out / n_out)
+    return np.concatenate(blocks, axis=1)
+
+
+def _correlation(one: Float[np.ndarray, " train"], other: Float[np.ndarray, " train"]) -> float:
+    both = ~(np.isnan(one) | np.isnan(other))
+    one, other = one[both].astype(float), other[both].astype(float)
+    if len(one) < 2 or not one.std() or not other.std():
+        return math.nan
+    return float(np.corrcoef(one, other)[0, 1])
