@@ -13,6 +13,7 @@ import psutil
 import pytest
 import torch
 from options import last_ones
+from pyautoattack import AutoAttack
 from waiting import until
 
 from bat_dist.attacks.pgd import fgsm
@@ -397,7 +398,32 @@ def test_a_network_of_ones_own_that_does_not_fit(
 def test_autoattack_wants_ten_classes(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--num_classes", "5", "--model", f"{own}:five", "--attacks", "clean", "autoattack"]
     assert run(tmp_path / "out", None, *options) == 2
-    assert "autoattack need at least 10 classes, the data has 5" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "autoattack need at least 10 classes, the data has 5" in said
+    assert "evaluate it with autoattack_t4, which aims at the 4 wrong classes that there are" in said
+
+
+def test_autoattack_with_fewer_targets_is_pyautoattacks_with_fewer(
+    tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On five classes of digits; under a name of its own."""
+    five = ["--num_classes", "5", "--num_test", "40", "--num_train", "150"]
+    recipe = ["--recipe", "fast", "--epochs", "12", "--batch_size", "32", "--num_steps", "3", "--precision", "fp32"]
+    words = [*DATA, *five, *recipe, "--method", "pgd_at", "--arch", "tinynet", "--out", str(tmp_path / "network")]
+    assert train(last_ones(words)) == 0
+    words = [*five, "--attacks", "autoattack_t4", "--epsilon", "0.12"]
+    assert run(tmp_path / "out", tmp_path / "network", *words, *NO_CHECKS) == 0
+    found = flags(tmp_path / "out")
+    parts = ["apgd-ce", "apgd-t4", "fab-t4", "square"]
+    assert list(found) == [*(f"autoattack_t4:{part}" for part in parts), "autoattack_t4"]
+    test = load_dataset("digits", num_train=150, num_test=40, num_classes=5).test
+    x, y = torch.from_numpy(test.images).permute(0, 3, 1, 2) / 255, torch.from_numpy(test.labels)
+    model = load_model(tmp_path / "network").requires_grad_(False)
+    rival = AutoAttack(model, eps=0.12, seed=0, version="standard", device="cpu", verbose=False)
+    rival.apgd_targeted.n_target_classes = rival.fab.n_target_classes = 4
+    theirs = (model(rival.run_standard_evaluation(x, y, batch_size=40)[0]).argmax(1) == y).numpy()
+    assert 5 < theirs.sum() < 35
+    assert (found["autoattack_t4"] != theirs).sum() <= 1
 
 
 # -------------------------------------------------------------------------------------------------- kill -9

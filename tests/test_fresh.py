@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from options import last_ones
 
 from bat_dist.config import UserError
 from bat_dist.evaluate import main as evaluate
@@ -141,7 +142,7 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
     assert nothing_is_removed(tune, other, "sweep", tmp_path)
-    assert tune([*other, "--test_attacks", "none", "--fresh"]) == 0
+    assert tune(last_ones([*other, "--test_attacks", "none", "--fresh"])) == 0
     assert files(tmp_path) == {name for name in before if not name.startswith("test/")}
     (run,) = tmp_path.glob("runs/*/*/run.json")
     assert json.loads(run.read_text())["identity"]["num_val"] == 30

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from options import last_ones
 from safetensors.numpy import load_file
 from waiting import until
 
@@ -50,7 +51,7 @@ def command(out: Path, scores: Path, *words: str, base: dict | None = None, spac
     file.write_text(yaml.safe_dump({"base": merged, "space": space, "seeds": [0, 1]}))
     test = [] if "--test_attacks" in words else ["--test_attacks", "none"]
     bat_dist = str(Path(sys.executable).with_name("bat-dist"))
-    return [bat_dist, "tune", "--config", str(file), "--out", str(out), *test, *words]
+    return [bat_dist, "tune", "--config", str(file), *last_ones(["--out", out, *test, *words])]
 
 
 def tune_here(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -> str:

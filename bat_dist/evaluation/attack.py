@@ -23,7 +23,7 @@ from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import Flags, Ids, Outcome
 from bat_dist.attacks.victim import attacked, wrong
 from bat_dist.data.augment import to_float
-from bat_dist.evaluation.names import steps_of
+from bat_dist.evaluation.names import num_targets_of, steps_of
 from bat_dist.evaluation.plan import CLEAN
 from bat_dist.models.classifier import ImageClassifier
 
@@ -118,12 +118,10 @@ def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: i
             return _outcome(model, x, y, fgsm(model, x, y, epsilon=epsilon))
         case ("apgd", _, "ce"):
             return apgd(model, x, y, **ends)
-        case ("apgd", _, "t"):
-            return apgd_targeted(model, x, y, **ends)
-        case ("apgd", _, "t3"):
-            return apgd_targeted(model, x, y, **ends, num_targets=3)
-        case ("fab", _, "t"):
-            return fab_targeted(model, x, y, **ends)
+        case ("apgd", _, _) if targets := num_targets_of(name):
+            return apgd_targeted(model, x, y, **ends, num_targets=targets)
+        case ("fab", _, _):
+            return fab_targeted(model, x, y, **ends, num_targets=num_targets_of(name))
         case ("square", "", ""):
             return square(model, x, y, **ends)
         case ("square1000", "", ""):

@@ -7,11 +7,10 @@ it: they are counted for the images that stand.
 
 from typing import NamedTuple
 
-from bat_dist.evaluation.names import STANDARD
+from bat_dist.evaluation.names import CLASSES_OF_DLR, STANDARD, num_targets_of
 from bat_dist.evaluation.plan import CHECKS, CLEAN, Stage, make_plan, unit_size
 
 PASSES_OF_STEP = 3  # as `plan.passes` counts: one forward, and two for the backward pass
-CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 _FORWARD_ONLY = (CLEAN, "square", "square1000")
 
 
@@ -48,4 +47,5 @@ def _met(stage: Stage, num_images: int, robust_share: float, check_images: int) 
     """How many images it attacks to the end."""
     if stage.among == "checked":
         return min(check_images, num_images)
-    return num_images * (robust_share if stage.attack in STANDARD else 1)
+    part_of_autoattack = stage.attack in STANDARD or num_targets_of(stage.attack)
+    return num_images * (robust_share if part_of_autoattack else 1)

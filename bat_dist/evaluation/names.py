@@ -8,7 +8,8 @@ AUTOATTACK = {
     "autoattack": STANDARD,
     "autoattack_fast": STANDARD[:2],  # for tuning; never called AutoAttack
 }
-TARGETED = {"apgd-t": 9, "fab-t": 9}  # how many wrong classes each aims at
+NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
+CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
 _EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, *AUTOATTACK)
@@ -17,10 +18,11 @@ _EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, *AUTOATTACK)
 def check_attacks(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, each once and in order; ValueError with the nearest valid one for a name that is none."""
     for name in names:
-        if name not in ("clean", "fgsm", *STANDARD, *AUTOATTACK) and steps_of(name) is None:
+        known = name in ("clean", "fgsm", *STANDARD, *AUTOATTACK) or num_targets_of(name)
+        if not known and steps_of(name) is None:
             near = get_close_matches(name.lower(), _EXAMPLES, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            valid = ", ".join(("clean", "fgsm", "pgdK", "cwK", *STANDARD, *AUTOATTACK))
+            valid = ", ".join(("clean", "fgsm", "pgdK", "cwK", *STANDARD, *AUTOATTACK, "autoattack_tK"))
             raise ValueError(f"there is no attack {name!r}: {hint}Valid are {valid}")
     if not names:
         raise ValueError("name at least one attack, such as clean")
@@ -35,12 +37,39 @@ def steps_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def parts_of(name: str) -> tuple[str, ...]:
+    """The attacks of a chain, each on what the one before it leaves: of `autoattack`, and of `autoattack_tK`.
+
+    The latter is AutoAttack with K targets in place of nine, for networks of fewer than ten classes, and has a name of
+    its own. Of a single attack it is the attack alone.
+    """
+    if name.startswith("autoattack_t") and (targets := num_targets_of(name)):
+        return tuple(f"{part}{targets}" if part.endswith("-t") else part for part in STANDARD)
+    return AUTOATTACK.get(name, (name,))
+
+
+def num_targets_of(name: str) -> int:
+    """How many wrong classes apgd-t, fab-t, apgd-tK, fab-tK or autoattack_tK aims at; 0 for other names."""
+    match = re.fullmatch(r"(apgd-t|fab-t|autoattack_t)([1-8]?)", name)
+    if not match or name == "autoattack_t":
+        return 0
+    return int(match[2] or NUM_TARGETS)
+
+
 def fewest_classes(name: str) -> int:
     """How many classes a network must have for the attack to be defined."""
-    parts = AUTOATTACK.get(name, (name,))
-    return max(TARGETED.get(part, 1) + 1 for part in parts)
+    targets = {part: num_targets_of(part) for part in parts_of(name)}
+    dlr = any(part.startswith("apgd-t") for part in targets)
+    return max(CLASSES_OF_DLR if dlr else 2, *(number + 1 for number in targets.values()))
+
+
+def for_few_classes(num_classes: int) -> str:
+    """What to give in place of AutoAttack where there are fewer than ten classes."""
+    if num_classes < CLASSES_OF_DLR:
+        return "pgd100, cw, apgd-ce and square"
+    return f"autoattack_t{num_classes - 1}, which aims at the {num_classes - 1} wrong classes that there are"
 
 
 def is_random(name: str) -> bool:
     """Does the attack draw random numbers?  Only then another seed is another run."""
-    return name not in ("clean", "fgsm", "fab-t")
+    return name not in ("clean", "fgsm") and not name.startswith("fab-t")

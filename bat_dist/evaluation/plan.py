@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Int64
 
 from bat_dist.evaluation.names import (
-    AUTOATTACK,
     DEFAULT_STEPS,
     SQUARE_QUERIES,
     STANDARD,
-    TARGETED,
     is_random,
+    num_targets_of,
+    parts_of,
     steps_of,
 )
 
@@ -74,7 +74,7 @@ CLEAN_STAGE = Stage((CLEAN,))
 
 def is_whole_autoattack(stage: Stage) -> bool:
     """Has an image that survives it survived AutoAttack standard?"""
-    return stage.attacks == STANDARD
+    return len(stage.attacks) == len(STANDARD)
 
 
 @dataclass(frozen=True)
@@ -138,9 +138,10 @@ def _rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
     """With one seed."""
     if name == CLEAN:
         return {name: (CLEAN_STAGE,)}
-    if name not in AUTOATTACK:
+    parts = parts_of(name)
+    if len(parts) == 1:
         return {name: (Stage((name,), seed if is_random(name) else None),)}
-    whole = Stage(AUTOATTACK[name], seed)
+    whole = Stage(parts, seed)
     return {f"{name}:{part.attack}": (part,) for part in whole.chain} | {name: (whole,)}
 
 
@@ -150,8 +151,8 @@ def passes(attack: str) -> int:
     if (steps := steps_of(name)) is not None and variant in ("", "rescaled", "large"):
         return 3 * steps
     known = {CLEAN: 1, PROBE: 20, "fgsm": 3, "apgd-ce": 3 * DEFAULT_STEPS, "square": SQUARE_QUERIES, "square1000": 1000}
-    known |= {"apgd-t": 3 * DEFAULT_STEPS * TARGETED["apgd-t"], "apgd-t3": 3 * DEFAULT_STEPS * 3}
-    known |= {"fab-t": 4 * DEFAULT_STEPS * TARGETED["fab-t"]}
+    if targets := num_targets_of(attack):
+        return (3 if attack.startswith("apgd") else 4) * DEFAULT_STEPS * targets
     return known[attack]
 
 

@@ -13,6 +13,7 @@ from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings
 from bat_dist.evaluation.ledger import Frame, Ledger
+from bat_dist.evaluation.names import CLASSES_OF_DLR
 from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
@@ -33,7 +34,6 @@ from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log
 from bat_dist.training.precision import default_device
 
-_CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 _THOUSAND = 1000
 VERB = "evaluate"
 _WHAT = "attacks"  # the units are called, in metrics
@@ -117,7 +117,7 @@ def _open_ledger(
         step_size=settings.step_size or dataset.spec.step_size,
         restarts=settings.restarts,
     )
-    checks = [name for name in CHECKS if len(dataset.class_names) >= _CLASSES_OF_DLR or name != "apgd-t3"]
+    checks = [name for name in CHECKS if len(dataset.class_names) >= CLASSES_OF_DLR or name != "apgd-t3"]
     plan = make_plan(settings.attacks, settings.seeds, checks=checks if settings.check_images else ())
     identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
     frame = Frame(

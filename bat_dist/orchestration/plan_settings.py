@@ -121,7 +121,11 @@ class PlanSettings:
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
-        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square", "NAME"),
+        Help(
+            "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
+            "autoattack_tK: K targets, for fewer than ten classes",
+            "NAME",
+        ),
         Group("evaluations"),
     ] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[

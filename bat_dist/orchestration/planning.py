@@ -11,7 +11,7 @@ from bat_dist.config import UserError
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
-from bat_dist.evaluation.names import fewest_classes
+from bat_dist.evaluation.names import fewest_classes, for_few_classes
 from bat_dist.models.build import check_fits
 from bat_dist.models.names import AUTO, suited_arch
 from bat_dist.orchestration.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
@@ -149,7 +149,7 @@ def _check(settings: PlanSettings, size: Size) -> None:
     if small:
         raise UserError(
             f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{size.num_classes}: plan with pgd100, cw, apgd-ce and square"
+            f"{size.num_classes}: plan with {for_few_classes(size.num_classes)}"
         )
 
 

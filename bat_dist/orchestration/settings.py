@@ -407,7 +407,11 @@ class EvaluateSettings(RaySettings, DataSettings):
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
-        Help("clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square", "NAME"),
+        Help(
+            "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
+            "autoattack_tK: K targets, for fewer than ten classes",
+            "NAME",
+        ),
         Group("attacks"),
     ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
     epsilon: Annotated[

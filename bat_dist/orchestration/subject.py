@@ -12,7 +12,7 @@ from torch import nn
 from bat_dist.attacks.frozen import frozen
 from bat_dist.config import UserError, counted
 from bat_dist.data.datasets import Dataset
-from bat_dist.evaluation.names import fewest_classes
+from bat_dist.evaluation.names import fewest_classes, for_few_classes
 from bat_dist.models.anatomy import anatomy
 from bat_dist.orchestration.settings import EvaluateSettings
 from bat_dist.storage.checkpoints import SUFFIX, load_checkpoint
@@ -101,7 +101,7 @@ def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
     if small:
         raise UserError(
             f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{num_classes}: evaluate it with pgd100, cw, apgd-ce and square"
+            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
         )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hosts import Hosts
 from image import prepare_laptop, prepare_node
+from options import last_ones
 from waiting import until
 
 from bat_dist.storage.files import Folder
@@ -39,7 +40,7 @@ class Lab:
 
     def submit(self, script: str, *words: str, options: Sequence[str] = ()) -> "Submitted":
         """`ray submit` in the background."""
-        command = ["ray", "submit", *options, YAML, f"bat_dist/{script}.py", "--", *words]
+        command = ["ray", "submit", *options, YAML, f"bat_dist/{script}.py", "--", *last_ones(words)]
         job = Submitted(self.hosts.command("laptop", _in_clone(command)), self.hosts.base / "submit.log")
         self._submitted.append(job)
         return job

@@ -1,6 +1,6 @@
 import pytest
 
-from bat_dist.evaluation.names import check_attacks, fewest_classes, is_random, steps_of
+from bat_dist.evaluation.names import check_attacks, fewest_classes, for_few_classes, is_random, parts_of, steps_of
 
 
 def test_names_once_and_in_order() -> None:
@@ -20,6 +20,20 @@ def test_an_unknown_attack_is_refused_with_the_nearest(name: str, near: str) -> 
 def test_targeted_attacks_need_their_nine_wrong_classes() -> None:
     needed = {name: fewest_classes(name) for name in ("clean", "pgd20", "apgd-ce", "square", "autoattack", "apgd-t")}
     assert needed == {"clean": 2, "pgd20": 2, "apgd-ce": 2, "square": 2, "autoattack": 10, "apgd-t": 10}
+
+
+def test_autoattack_with_fewer_targets_has_its_own_names_and_needs() -> None:
+    assert parts_of("autoattack_t4") == ("apgd-ce", "apgd-t4", "fab-t4", "square")
+    assert parts_of("autoattack") == ("apgd-ce", "apgd-t", "fab-t", "square")
+    assert parts_of("fab-t2") == ("fab-t2",)
+    needed = {name: fewest_classes(name) for name in ("autoattack_t4", "autoattack_t3", "apgd-t1", "fab-t2")}
+    assert needed == {"autoattack_t4": 5, "autoattack_t3": 4, "apgd-t1": 4, "fab-t2": 3}
+    for classes in range(4, 10):
+        assert fewest_classes(for_few_classes(classes).partition(",")[0]) == classes
+    assert "autoattack" not in for_few_classes(3)
+    for name in ("autoattack_t", "autoattack_t9", "autoattack_t0", "apgd-t0", "fab-t12"):
+        with pytest.raises(ValueError, match="there is no attack"):
+            check_attacks((name,))
 
 
 def test_what_another_seed_changes() -> None:
