@@ -98,6 +98,14 @@ def test_stronger_attacks_leave_less(evaluated: Path) -> None:
     np.testing.assert_array_equal(flags(evaluated)["worst_case"], np.all(worst, axis=0))
 
 
+def test_every_class_has_its_accuracy(evaluated: Path) -> None:
+    labels, found = load_dataset("digits", num_train=300, num_test=60).test.labels, result(evaluated)["by_class"]
+    assert found["classes"] == [str(digit) for digit in range(10)]
+    assert found["num_images"] == [6] * 10
+    for name, robust in flags(evaluated).items():
+        assert found["accuracy"][name] == [robust[labels == digit].mean() for digit in range(10)]
+
+
 def test_workers_change_nothing(evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None) -> None:
     """One does here what two did there."""
     assert run(tmp_path, network, *FEW, "--num_workers", "1") == 0
@@ -411,15 +419,15 @@ def test_autoattack_with_fewer_targets_is_pyautoattacks_with_fewer(
     recipe = ["--recipe", "fast", "--epochs", "12", "--batch_size", "32", "--num_steps", "3", "--precision", "fp32"]
     words = [*DATA, *five, *recipe, "--method", "pgd_at", "--arch", "tinynet", "--out", str(tmp_path / "network")]
     assert train(last_ones(words)) == 0
-    words = [*five, "--attacks", "autoattack_t4", "--epsilon", "0.12"]
+    words = [*five, "--attacks", "autoattack_t4", "--epsilon", "0.08"]
     assert run(tmp_path / "out", tmp_path / "network", *words, *NO_CHECKS) == 0
     found = flags(tmp_path / "out")
     parts = ["apgd-ce", "apgd-t4", "fab-t4", "square"]
     assert list(found) == [*(f"autoattack_t4:{part}" for part in parts), "autoattack_t4"]
     test = load_dataset("digits", num_train=150, num_test=40, num_classes=5).test
-    x, y = torch.from_numpy(test.images).permute(0, 3, 1, 2) / 255, torch.from_numpy(test.labels)
+    x, y = torch.from_numpy(test.images).permute(0, 3, 1, 2).contiguous() / 255, torch.from_numpy(test.labels)
     model = load_model(tmp_path / "network").requires_grad_(False)
-    rival = AutoAttack(model, eps=0.12, seed=0, version="standard", device="cpu", verbose=False)
+    rival = AutoAttack(model, eps=0.08, seed=0, version="standard", device="cpu")
     rival.apgd_targeted.n_target_classes = rival.fab.n_target_classes = 4
     theirs = (model(rival.run_standard_evaluation(x, y, batch_size=40)[0]).argmax(1) == y).numpy()
     assert 5 < theirs.sum() < 35

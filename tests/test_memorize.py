@@ -387,15 +387,15 @@ def test_no_cluster_to_be_found_is_said(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_killed_at_three_moments_nothing_is_lost_or_counted_twice(tmp_path: Path, ray_cluster: None) -> None:
     """Once while it starts, and twice between trials; the store then holds what an undisturbed run's holds."""
-    options = ["--num_trials", "60", "--epochs", "1"]
+    options, two = ["--num_trials", "60", "--epochs", "1"], ["--ray_address", "local", "--num_workers", "2"]
     undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
     assert run(undisturbed, *options) == 0
-    command = [sys.executable, "-m", "bat_dist.memorize", *last_ones([*SMALL, *options, "--out", killed])]
+    command = [sys.executable, "-m", "bat_dist.memorize", *last_ones([*SMALL, *options, "--out", killed, *two])]
     rng = np.random.default_rng(int(os.environ.get("DRILL_SEED", "0")))
     done_before = 0
     for new_rows in (0, 1, 15):
         with subprocess.Popen(
-            [*command, "--ray_address", "local", "--num_workers", "2"],
+            command,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,

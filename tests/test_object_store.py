@@ -82,6 +82,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
     for one in (source, sink):
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
+        one.close()  # also one that came while the others were cut
 
 
 class Server:
@@ -324,7 +325,8 @@ def test_a_training_killed_on_s3_goes_on_to_the_same_end(trained: Path, trained_
 @pytest.mark.slow
 def test_data_parallel_training_on_s3_is_that_of_one_process_on_disk(tmp_path: Path, server: Server) -> None:
     """Its workers keep Ray's own notes there too; what a kill costs is seen on disk, and with one process on S3."""
-    options = [*DATA, *RECIPE, "--method", "erm", "--arch", "tinynet", "--sync_bn", "--epochs", "1", "--lr", "0.01"]
+    rest = ["--method", "erm", "--arch", "tinynet", "--sync_bn", "--epochs", "1", "--lr", "0.01"]
+    options = last_ones([*DATA, *RECIPE, *rest])
     assert train([*options, "--out", str(tmp_path)]) == 0
     out, two = on_s3("two-workers"), ["--num_workers", "2", "--ray_address", "local"]
     process = driver("train", *options, *two, "--out", out.location)  # its workers know the server

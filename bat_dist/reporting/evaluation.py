@@ -43,11 +43,12 @@ def report_evaluation(
     about = {"facts": dict(facts), "network": digest, "fingerprint": dataset.fingerprint}
     checks = [check._asdict() for check in evaluation.checks]
     about |= {"checks": checks, "num_checked": evaluation.num_checked}
+    about["by_class"] = by_class = _by_class(dataset, evaluation)
     spec = dataset.spec
     attack = {name: settings.get(name) or getattr(spec, name) for name in ("epsilon", "step_size")}
     document = {"format": FORMAT, "rows": rows, **about, "attack": attack, "settings": dict(settings), **provenance()}
     folder.write_json(RESULT, document)
-    return "\n".join([*_table(rows), *_verdict(evaluation), f"by image: {folder}/{FLAGS}"])
+    return "\n".join([*_table(rows), _lowest_class(by_class), *_verdict(evaluation), f"by image: {folder}/{FLAGS}"])
 
 
 def _row(found: Row, subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -56,6 +57,24 @@ def _row(found: Row, subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for subset, members in subsets.items():
         row[subset] = accuracy(found.robust[members])._asdict()
     return row
+
+
+def _by_class(dataset: Dataset, evaluation: Evaluation) -> dict[str, Any]:
+    """classes: their names; num_images: of each; accuracy: by row, of each class, NaN where it has no image."""
+    labels, count = dataset.test.labels, len(dataset.class_names)
+    num_images = np.bincount(labels, minlength=count)
+    found = {row.name: np.bincount(labels[row.robust], minlength=count) for row in evaluation.rows}
+    with np.errstate(invalid="ignore"):
+        shares = {name: (right / num_images).tolist() for name, right in found.items()}
+    return {"classes": list(dataset.class_names), "num_images": num_images.tolist(), "accuracy": shares}
+
+
+def _lowest_class(by_class: Mapping[str, Any]) -> str:
+    """Of the row before the worst case, which is the strongest attack as a rule."""
+    names = [name for name in by_class["accuracy"] if name != "worst_case"]
+    shares = np.array(by_class["accuracy"][names[-1]])
+    lowest = int(np.nanargmin(shares))
+    return f"lowest class under {names[-1]}: {by_class['classes'][lowest]} {shares[lowest]:.1%}"
 
 
 def _verdict(evaluation: Evaluation) -> list[str]:

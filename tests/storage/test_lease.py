@@ -180,8 +180,11 @@ def test_who_finds_anothers_lease_in_the_place_of_his_is_stopped(
 ) -> None:
     lost = threading.Event()
     with Lease(folder, seconds=0.4, on_loss=lost.set):
-        held_by_stranger(folder)
-        assert lost.wait(60)
+        for _ in range(20):  # a beat of the holder may just be on its way, and come after it
+            held_by_stranger(folder)
+            if lost.wait(3):
+                break
+        assert lost.is_set()
     assert json.loads(folder.read(LOCK)) == STRANGER  # nor is it taken from its holder at the end
     assert "process 4711 on far-away has taken over" in caplog.text
 
@@ -191,13 +194,13 @@ def test_a_command_that_lost_its_folder_ends_as_by_sigterm(
 ) -> None:
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.4)
     folder, before = Folder(f"memory://{uuid.uuid4().hex}"), signal.getsignal(signal.SIGTERM)
-
     slept_on = []
 
     def body(_argv) -> None:
         with folder.only_driver():
-            held_by_stranger(folder)
-            time.sleep(60)
+            for _ in range(20):  # as above
+                held_by_stranger(folder)
+                time.sleep(3)
             slept_on.append(True)
 
     assert run_command(body, []) == 1
