@@ -103,7 +103,7 @@ def _doubts(spec: DatasetSpec, about: Mapping[str, Any]) -> list[str]:
             + (f"; about {more:,} trials would make it {ENOUGH:g}" if more else "")
         )
     if fitted < FITTED:
-        padding = f"--crop_padding below {spec.crop_padding}" * bool(spec.crop_padding)
+        padding = f"--crop_padding {spec.crop_padding // 2}" * bool(spec.crop_padding)
         less = " or ".join(filter(None, (padding, "--no_flip" * spec.flip)))
         doubts.append(
             f"the networks classify only {fitted:.1%} of the samples that they were trained on: what they did not "
