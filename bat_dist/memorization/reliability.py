@@ -36,7 +36,8 @@ def split_half_reliability(
     halves = _halves(len(mask), num_splits)
     mem = _mem_by_group(mask, train_correct, np.concatenate([halves, ~halves]))
     correlations = [_correlation(one, other) for one, other in zip(mem[:num_splits], mem[num_splits:], strict=True)]
-    return _of_longer(float(np.mean(correlations)), 2)
+    half = float(np.mean(correlations))
+    return 2 * half / (1 + half)
 
 
 def reliability_in_words(reliability: float, num_trials: int) -> str:
@@ -52,11 +53,6 @@ def trials_for(reliability: float, num_trials: int, wanted: float = ENOUGH) -> i
     if not 0 < reliability < 1:
         return None
     return math.ceil(num_trials * wanted * (1 - reliability) / (reliability * (1 - wanted)))
-
-
-def _of_longer(reliability: float, factor: float) -> float:
-    """Reliability of `factor` times as many trials (Spearman-Brown)."""
-    return factor * reliability / (1 + (factor - 1) * reliability)
 
 
 def _halves(num_trials: int, num_splits: int) -> Bool[np.ndarray, "splits trials"]:

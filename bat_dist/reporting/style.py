@@ -103,6 +103,8 @@ def _drawable() -> frozenset[int]:
 
 def readable(text: str) -> str:
     """The text with the code (U+732B) of each character that no installed font has, in place of an empty box."""
+    if text.isascii():
+        return text
     missing = {char for char in text if ord(char) not in _drawable() and char.isprintable()}
     if missing:
         _say_missing("".join(sorted(missing)[:10]))
@@ -121,8 +123,7 @@ def save(fig: Figure, path_without_suffix: str | Path) -> tuple[Path, Path]:
     The bytes depend on the figure alone: no date, no version of the program, ids salted with a constant.
     """
     for text in fig.findobj(Text):
-        if not text.get_text().isascii():
-            text.set_text(readable(text.get_text()))
+        text.set_text(readable(text.get_text()))
     png, svg = Path(f"{path_without_suffix}.png"), Path(f"{path_without_suffix}.svg")
     with aside(png) as png_file, aside(svg) as svg_file:
         fig.savefig(png_file, format="png", dpi=DPI, metadata={"Software": None})
