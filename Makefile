@@ -13,16 +13,21 @@ CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux cu
 PAGE_TOOLS := chromium texlive-latex-recommended
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: setup demo test test-all test-stress gpu mutants lint format audit cluster-tools page-tools drills bench docs clean
+.PHONY: system-packages setup demo test test-all test-stress gpu mutants lint format audit cluster-tools page-tools drills bench docs clean
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
+system-packages:
 	@dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1 || { \
 	  command -v apt-get >/dev/null || { echo "install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; }; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
+
+# Compiled at the end, on all cores at once; what some packages bring along for other versions of Python does not compile.
+$(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
+	@$(MAKE) --no-print-directory system-packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps $(PIP_ARGS) --requirement .ci/hashes.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS) --editable '.[ffcv,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile $(PIP_ARGS) --requirement .ci/hashes.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt $(PIP_ARGS) --editable '.[ffcv,dev]'
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
 # Table 1 in small: leave-out trials on digits, the methods with three seeds each, attacks, and a page of it all.

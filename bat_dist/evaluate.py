@@ -8,8 +8,8 @@ The same command resumes: finished blocks of images are kept.
 from collections.abc import Sequence
 
 DESCRIPTION = (
-    "Attack a network on the test set: clean, FGSM, PGD, CW (l_inf margin) and AutoAttack. Accuracies with standard "
-    "errors, and for every image and attack whether it stayed right."
+    "Attack a network on the test set, or on another split: clean, FGSM, PGD, CW (l_inf margin) and AutoAttack. "
+    "Accuracies with standard errors, and for every image and attack whether it stayed right."
 )
 
 
@@ -37,17 +37,17 @@ def _evaluate(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
+    from bat_dist.orchestration.attacked import attacked
     from bat_dist.orchestration.evaluation import evaluate, with_earlier
     from bat_dist.orchestration.subject import load_subject
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.storage.files import Folder
-    from bat_dist.storage.scores import read_test_subsets
 
     folder = Folder(settings.out)
     settings = with_earlier(folder, settings)
     dataset = load_dataset(settings.dataset, **settings.data)
     subject = load_subject(dataset, settings)
-    subsets = read_test_subsets(settings.scores, dataset.fingerprint) if settings.scores else {}
+    dataset, subsets = attacked(dataset, settings, subject.facts)
     with folder.only_driver():
         evaluation = evaluate(folder, dataset, settings, subject)
         of_network = {"facts": subject.facts, "digest": subject.digest}

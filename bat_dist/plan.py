@@ -8,7 +8,7 @@ Nothing is trained, and the data need not be at hand: random images of the same 
 from collections.abc import Sequence
 
 PROG = "bat-dist plan"
-DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size")
+DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share")
 OF_WORKERS = ("workers", "cpus_per_worker", "price", "currency", "seconds")
 OF_A_TABLE = (
     "The same for all that `bat-dist reproduce --table N` runs. --dataset and --arch are the table's unless given; "

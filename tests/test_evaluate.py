@@ -84,6 +84,53 @@ def test_flags_are_those_of_the_network(evaluated: Path, network: Path) -> None:
     np.testing.assert_array_equal(found["fgsm"], found["clean"] & (model(attacked).argmax(1) == y).numpy())
 
 
+def test_the_validation_split_is_what_training_held_out(network: Path, tmp_path: Path, ray_cluster: None) -> None:
+    """Its clean accuracy is the one that training measured."""
+    assert run(tmp_path, network, "--split", "validation", "--attacks", "clean", *NO_CHECKS) == 0
+    best = json.loads((network / "run.json").read_text())["best"]
+    assert rows(tmp_path)["clean"]["accuracy"] == pytest.approx(best["val_clean"], abs=1e-12)
+    assert rows(tmp_path)["clean"]["n"] == 30
+    assert run(tmp_path, network, "--split", "train", "--attacks", "clean", *NO_CHECKS) == 2
+
+
+def test_the_first_images_of_a_split_and_their_subsets(
+    evaluated: Path, network: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    dataset = load_dataset("digits", num_train=300, num_test=60)
+    subsets = {"typical": np.arange(300) % 3 == 0, "atypical": np.arange(300) % 3 == 1}
+    of_both = {
+        f"{split}_{name}": members[:number]
+        for split, number in (("train", 300), ("test", 60))
+        for name, members in subsets.items()
+    }
+    np.savez(tmp_path / "typicality.npz", **of_both, fingerprint=np.array(dataset.fingerprint))
+    words = ["--first", "20", "--attacks", "clean", *NO_CHECKS, "--scores", str(tmp_path / "typicality.npz")]
+    assert run(tmp_path / "test", network, *words) == 0
+    np.testing.assert_array_equal(flags(tmp_path / "test")["clean"], flags(evaluated)["clean"][:20])
+    assert rows(tmp_path / "test")["clean"]["typical"]["n"] == 7
+    assert run(tmp_path / "train", network, "--split", "train", *words) == 0
+    model, train = load_model(network), dataset.train
+    x = torch.from_numpy(train.images[:20]).permute(0, 3, 1, 2) / 255
+    right = (model(x).argmax(1) == torch.from_numpy(train.labels[:20])).numpy()
+    np.testing.assert_array_equal(flags(tmp_path / "train")["clean"], right)
+    assert rows(tmp_path / "train")["clean"]["atypical"]["accuracy"] == pytest.approx(right[1::3].mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--first", "61"], "first must be at most 60, the test images, got 61"),
+        (["--split", "validation", "--num_train", "200"], "split validation needs the data that the checkpoint was"),
+    ],
+)
+def test_images_that_there_are_not(
+    network: Path, tmp_path: Path, options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "out", network, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_stronger_attacks_leave_less(evaluated: Path) -> None:
     found = {name: row.mean() for name, row in flags(evaluated).items()}
     assert 1 > found["clean"] > 0.5

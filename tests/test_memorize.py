@@ -253,6 +253,29 @@ def test_results_on_another_file_system_are_the_same(
     assert folder.exists("index.html")
 
 
+def test_imported_scores_and_trials_do_not_replace_each_other(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other.npz"
+    shutil.copytree(finished, out)
+    with np.load(finished / "feldman_zhang.npz") as arrays:
+        np.savez(other, **{key: value[::-1] if key == "tr_mem" else value for key, value in arrays.items()})
+    imported, others = ("--import_scores", str(finished / "feldman_zhang.npz")), ("--import_scores", str(other))
+
+    def refused(place: Path, *options: str) -> str:
+        before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file() and path.suffix != ".lock"}
+        assert run(place, *options) == 2
+        assert {path: path.read_bytes() for path in before} == before
+        return capsys.readouterr().err
+
+    assert "holds trials, whose scores" in refused(out, *imported)
+    assert run(out, *imported, "--fresh") == 0
+    assert not (out / "trials").exists()
+    assert run(out, *imported) == 0
+    assert "holds other scores than" in refused(out, *others)
+    assert "holds scores without trials, which were imported" in refused(out, "--num_trials", "12")
+
+
 def test_feldman_zhang_files_come_back_as_scores(finished: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "out", "--import_scores", str(finished / "feldman_zhang.npz")) == 0
     with (

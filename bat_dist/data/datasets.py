@@ -97,6 +97,7 @@ def load_dataset(
     num_test: int | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
+    test_share: float | None = None,
     download: bool = False,
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
@@ -106,6 +107,7 @@ def load_dataset(
     num_train, num_test: N samples, the first N / classes of each class, in dataset order; None is all.
     num_classes: the first of the dataset's classes; None is the table's number, or all.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
+    test_share: of an image_folder without a test split, the share of each class that becomes one.
     download: fetch CIFAR into data_dir.
     class_order: "wnids" has Tiny ImageNet's classes in the order of wnids.txt.
 
@@ -114,8 +116,8 @@ def load_dataset(
     spec = check_dataset(name)
     if re.match(r"\w+:/", str(data_dir or "")):
         raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
-    _check_settings(name, image_size, download, class_order)
-    with _open(name, data_dir, download, class_order) as source:
+    _check_settings(name, image_size, test_share, download, class_order)
+    with _open(name, data_dir, test_share, download, class_order) as source:
         count = _count_classes(source, spec, num_classes)
         train_positions = _choose(source, "train", count, num_train)
         test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
@@ -138,20 +140,26 @@ def shows_characters(images: UInt8[np.ndarray, "samples height width 3"], class_
 
 
 def _open(
-    name: str, data_dir: str | Path | None, download: bool, class_order: ClassOrder
+    name: str, data_dir: str | Path | None, test_share: float | None, download: bool, class_order: ClassOrder
 ) -> AbstractContextManager[Source]:
     if name == "digits":
         return open_digits()
     if name == "tiny_imagenet":
         return open_tiny_imagenet(data_dir, class_order)
     if name == "image_folder":
-        return open_image_folder(data_dir)
+        return open_image_folder(data_dir, test_share)
     return open_cifar(name, data_dir, download)
 
 
-def _check_settings(name: str, image_size: int | None, download: bool, class_order: str) -> None:
+def _check_settings(
+    name: str, image_size: int | None, test_share: float | None, download: bool, class_order: str
+) -> None:
     if image_size is not None and image_size <= 0:
         raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
+    if test_share is not None and name != "image_folder":
+        raise DatasetError(f"{name} has a test split of its own: leave test_share out")
+    if test_share is not None and not 0 < test_share < 1:
+        raise DatasetError(f"test_share must be in (0, 1), got {test_share}")
     if download and name in ("tiny_imagenet", "image_folder"):
         raise DatasetError(f"{name} cannot be downloaded, only CIFAR can: give data_dir")
     if class_order not in get_args(ClassOrder):

@@ -1,9 +1,13 @@
-"""One's own images: `[top/]{train,test|val}/<class>/<file>`, a folder or a zip of it."""
+"""One's own images: `[top/]{train,test|val}/<class>/<file>`, a folder or a zip of it; or no test split, and a share."""
 
+import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
 
 from bat_dist.data.archive import Archive, open_archive
 from bat_dist.data.images import is_image, only_images, warn_of_unread
@@ -12,18 +16,25 @@ from bat_dist.data.source import Samples, Source, file_samples
 from bat_dist.data.table import DatasetError
 
 LAYOUT = "[top/]train/<class>/<image> and [top/]test/<class>/<image> (or val for test)"
+LAYOUT_OF_ONE = "[top/][train/]<class>/<image>, as test_share wants it"
 
 
 @contextmanager
-def open_image_folder(data_dir: str | Path | None) -> Iterator[Source]:
+def open_image_folder(data_dir: str | Path | None, test_share: float | None = None) -> Iterator[Source]:
     """Open an image folder or a zip of one.
 
     Classes are the folders of `train`, sorted; samples are sorted by (class, file name), as torchvision's
     ImageFolder has them. Ids are `<class>/<file>`. Where both `test` and `val` are there, `test` is taken.
+
+    test_share: of images without a test split, laid out as LAYOUT_OF_ONE, this share of each class, at least one image,
+    becomes one. A name's SHA-256 decides, so that it is the same share everywhere, and other images move little.
     """
     source = f"images laid out as {LAYOUT}"
     with open_archive(locate(data_dir, "image_folder", "*.zip", source)) as archive:
-        root = find_root(archive, LAYOUT)
+        if test_share is not None:
+            yield _shared_out(archive, test_share)
+            return
+        root = find_root(archive, f"{LAYOUT}; or {LAYOUT_OF_ONE}")
         test_folder = _test_folder(archive, root)
         train_folders = _class_folders(archive, f"{root}train")
         classes = tuple(train_folders)
@@ -37,12 +48,57 @@ def open_image_folder(data_dir: str | Path | None) -> Iterator[Source]:
         yield Source(str(archive.location), train, test, classes)
 
 
+def _shared_out(archive: Archive, share: float) -> Source:
+    folder = _folder_of_one(archive)
+    folders = _class_folders(archive, folder)
+    unread: list[str] = []
+    samples = _samples(archive, folder, list(folders.values()), unread)
+    warn_of_unread(archive.location, unread)
+    is_test = np.zeros(len(samples.labels), bool)
+    ranks = [hashlib.sha256(name.encode()).hexdigest() for name in samples.ids.tolist()]
+    for label, name in enumerate(folders):
+        of_class = sorted(np.flatnonzero(samples.labels == label).tolist(), key=lambda position: ranks[position])
+        if len(of_class) < 2:
+            raise DatasetError(
+                f"{archive.location}: class {name!r} has {len(of_class)} images, and test_share needs two: "
+                "one to train on and one to test"
+            )
+        is_test[of_class[: min(max(1, round(share * len(of_class))), len(of_class) - 1)]] = True
+    train, test = (_part(samples, np.flatnonzero(chosen)) for chosen in (~is_test, is_test))
+    return Source(str(archive.location), train, test, tuple(folders))
+
+
+def _part(samples: Samples, positions: Int64[np.ndarray, " chosen"]) -> Samples:
+    return Samples(
+        samples.labels[positions], samples.ids[positions], lambda chosen, size: samples.pixels(positions[chosen], size)
+    )
+
+
+def _folder_of_one(archive: Archive) -> str:
+    """The folder of the class folders, where there is no test split; "" is the top."""
+    top = archive.children("").folders
+    root = "" if len(top) != 1 or top == ("train",) else f"{top[0]}/"
+    inside = archive.children(root.rstrip("/")).folders
+    if split := next((name for name in inside if name in ("test", "val")), None):
+        raise DatasetError(f"{archive.location}: {root}{split} is the test split: leave test_share out")
+    if "train" not in inside:
+        return root.rstrip("/")
+    if len(inside) > 1:
+        raise DatasetError(
+            f"{archive.location}: expected {LAYOUT_OF_ONE}; found {describe(archive.children(root.rstrip('/')))}"
+        )
+    return f"{root}train"
+
+
 def _test_folder(archive: Archive, root: str) -> str:
     inside = archive.children(root.rstrip("/"))
     for name in ("test", "val"):
         if name in inside.folders:
             return name
-    raise DatasetError(f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}")
+    raise DatasetError(
+        f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}: "
+        "test_share 0.2 makes a test split of a fifth of each class"
+    )
 
 
 def _class_folders(archive: Archive, folder: str) -> dict[str, str]:
@@ -68,14 +124,15 @@ def _check_test_classes(archive: Archive, test_folder: str, folders: Iterable[st
 
 
 def _samples(archive: Archive, folder: str, class_folders: Sequence[str], unread: list[str]) -> Samples:
-    """The images of these folders in `folder`, the first of them those of class 0."""
+    """The images of these folders in `folder` ("": the top), the first of them those of class 0."""
     _check_no_image(archive, folder)
+    prefix = f"{folder}/" if folder else ""
     names, labels = [], []
     for label, class_folder in enumerate(class_folders):
-        files = _images(archive, f"{folder}/{class_folder}", unread)
+        files = _images(archive, f"{prefix}{class_folder}", unread)
         names += [f"{class_folder}/{file}" for file in files]
         labels += [label] * len(files)
-    return file_samples(archive, f"{folder}/", names, labels)
+    return file_samples(archive, prefix, names, labels)
 
 
 def _images(archive: Archive, folder: str, unread: list[str]) -> list[str]:
@@ -92,4 +149,5 @@ def _check_no_image(archive: Archive, folder: str) -> None:
     """An image beside the class folders belongs to no class; leaving it out silently would lose a sample."""
     for file in archive.children(folder).files:
         if is_image(file):
-            raise DatasetError(f"{archive.location}: expected {LAYOUT}; found {folder}/{file} outside a class")
+            found = f"{folder}/{file}" if folder else file
+            raise DatasetError(f"{archive.location}: expected {LAYOUT}; found {found} outside a class")

@@ -3,10 +3,8 @@
 Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
 
 from bat_dist.config import UserError
 
@@ -120,11 +118,6 @@ _ROWS = (
 DATASETS = {spec.name: spec for spec in _ROWS}
 PER_CLASS = {"cifar10": (10, 5000, 1000), "cifar100": (100, 500, 100), "tiny_imagenet": (200, 500, 50)}
 """Classes, then training and test samples of each, where these are known without the data (Tiny ImageNet's `val`)."""
-
-
-def without_usual_augmentation(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without `crop_padding` and `flip` where nobody chose them: earlier folders do not know them."""
-    return {name: value for name, value in settings.items() if name not in AUGMENTATION or value is not None}
 
 
 def check_dataset(name: str) -> DatasetSpec:

@@ -13,7 +13,7 @@ from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.reproduce_settings import ReproduceSettings, Run
-from bat_dist.orchestration.settings import ArchOrAuto
+from bat_dist.orchestration.settings import ArchOrAuto, TestShare
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 
@@ -47,7 +47,16 @@ class TablePlanSettings(ReproduceSettings):
                 "trial_epochs": memorize.epochs,
                 "trial_batch_size": memorize.batch_size,
             }
-        own = ("data_dir", "num_train", "num_test", "image_size", "cpus_per_worker", "robust_share", "workers")
+        own = (
+            "data_dir",
+            "num_train",
+            "num_test",
+            "image_size",
+            "test_share",
+            "cpus_per_worker",
+            "robust_share",
+            "workers",
+        )
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
@@ -89,6 +98,7 @@ class PlanSettings:
     num_test: Annotated[int | None, Ge(1), Help("test samples"), Group("data")] = None
     num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), Group("data")] = None
     image_size: Annotated[int | None, Ge(1), Help("images are N x N"), Group("data")] = None
+    test_share: TestShare = None
 
     num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), Group("trials")] = 1000
     subset_ratio: Annotated[
@@ -157,6 +167,8 @@ class PlanSettings:
         """What only makes sense together."""
         if not self.num_trials and not self.num_seeds:
             raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
+        if self.test_share is not None and not (self.dataset == "image_folder" and self.data_dir):
+            raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
             raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
         sizes = {name: getattr(self, name) for name in ("num_train", "num_test", "num_classes", "image_size")}
@@ -168,7 +180,8 @@ class PlanSettings:
     def data(self) -> dict[str, Any]:
         """The keyword arguments of `load_dataset`."""
         return {
-            name: getattr(self, name) for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size")
+            name: getattr(self, name)
+            for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
         }
 
     @property

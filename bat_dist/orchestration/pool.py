@@ -6,7 +6,7 @@ another plain value that can be hashed, and the work is a function of it alone: 
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,10 +29,15 @@ MAX_ATTEMPTS = 3
 MAX_LOSSES = 30  # of a unit through lost machines, which is not the unit's fault
 CAPACITY_INTERVAL = 10.0  # seconds between looks at what the cluster has
 WAITING_INTERVAL = 30.0  # seconds without a worker before saying so
+FAIL_ALIKE = 4  # units that fail for one kind of reason before any is done: the others would fail as well
 
 
 class WorkersCannotStart(RunError):
     """Every worker failed while it was being set up, or no GPU that works is left."""
+
+
+class UnitsFailAlike(RunError):
+    """The first units failed on every machine, all for one kind of reason."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class _Tally:
 
     attempts: int = 0
     losses: int = 0
+    reason: str = ""  # of the last attempt
     records: list[Record] = field(default_factory=list)
 
 
@@ -135,7 +141,8 @@ def run_units(
     expected_source: `source_hash` that every worker must have, also one that joins late.
     watch: is given a function that tells, from any thread, what is running.
     Raises UserError if no machine is large enough or one has another source, WorkersCannotStart if setting up fails
-    everywhere.
+    everywhere, UnitsFailAlike if nothing but failures of one kind came from every machine at work, FAIL_ALIKE at least,
+    and there are units that were not tried yet; those that were are yielded as failed before.
     """
     pool = _Pool(_Job(build, args, resources, what, num_workers, give_up_on, smaller, expected_source))
     if watch:
@@ -155,6 +162,9 @@ class _Pool:
         self.idle: list[_Seat] = []
         self.tallies: dict[Any, _Tally] = {}
         self.failed_starts = 0
+        self.any_done = False
+        self.failures: Counter[tuple[str, str]] = Counter()  # until then: by host and kind of reason
+        self.last_reason = ""
         self.breaks: dict[tuple[str, str], int] = {}  # processes that a GPU failed, in a row: by host and GPU
         self.held: list[_Seat] = []  # on GPUs that do not work: as long as they stay, no other worker gets those
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
@@ -171,6 +181,8 @@ class _Pool:
             for ref in ready:
                 if outcome := self._settle(ref, self.seats.pop(ref)):
                     yield outcome
+                if not self.any_done and self._fail_alike():
+                    yield from self._give_up_what_was_tried()
 
     def running(self) -> list[Running]:
         """What is at work now.  Another thread may ask."""
@@ -223,7 +235,10 @@ class _Pool:
             self._next_unit(seat)
         self._tally(turn.unit).records += answer.records
         if answer.row is None:
+            if not answer.broken:
+                self._count_failure(seat.place, answer.reason)
             return self._again_or_failed(turn.unit, answer.reason, hopeless=answer.hopeless)
+        self.any_done = True
         self.breaks.pop((seat.place.host, seat.place.gpus), None)
         metrics.UNITS_DONE.tell(what=self.job.what)
         return Done(turn.unit, answer.row, tuple(self.tallies.pop(turn.unit).records))
@@ -267,6 +282,7 @@ class _Pool:
             return None
         self._next_unit(seat)
         self._note(turn, seat.place, "failed", reason=reason)
+        self._count_failure(seat.place, reason)
         return self._again_or_failed(turn.unit, reason)
 
     def _lost(self, seat: _Seat, error: rx.RayError) -> Failed | None:
@@ -286,13 +302,38 @@ class _Pool:
             self._note_retry(tally)
             self.queue.appendleft(turn.unit)
             return None
+        self._count_failure(seat.place, reason)
         return self._again_or_failed(turn.unit, reason, smaller=self.job.smaller)
+
+    def _count_failure(self, place: Place, reason: str) -> None:
+        if not self.any_done:
+            self.failures[place.host, reason.partition(":")[0]] += 1
+            self.last_reason = reason
+
+    def _fail_alike(self) -> bool:
+        """Whether nothing but failures of one kind came from every machine at work, and more would follow."""
+        at_work = {seat.place.host for seat in self.seats.values() if seat.turn}
+        return (
+            self.failures.total() >= FAIL_ALIKE
+            and len({kind for _, kind in self.failures}) == 1
+            and all(any(host == one for one, _ in self.failures) for host in at_work)
+            and any(unit not in self.tallies for unit in self.queue)
+        )
+
+    def _give_up_what_was_tried(self) -> Generator[Failed, None, None]:
+        tried = {unit: tally for unit, tally in self.tallies.items() if tally.attempts}
+        for unit, tally in tried.items():
+            yield Failed(unit, tally.reason, tally.attempts, tuple(tally.records))
+        raise UnitsFailAlike(
+            f"nothing but failures of one kind ({self.last_reason}): stopped after {self.failures.total()}, since "
+            f"the other {self.job.what} would fail too; once this is mended, the same command goes on"
+        )
 
     def _again_or_failed(
         self, unit: Any, reason: str, *, hopeless: bool = False, smaller: Callable[[Any], Any] | None = None
     ) -> Failed | None:
         tally = self.tallies.pop(unit)
-        tally.attempts += 1
+        tally.attempts, tally.reason = tally.attempts + 1, reason
         if hopeless or tally.attempts >= MAX_ATTEMPTS:
             metrics.UNITS_FAILED.tell(what=self.job.what)
             return Failed(unit, reason, tally.attempts, tuple(tally.records))

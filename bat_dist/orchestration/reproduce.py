@@ -13,7 +13,6 @@ import ray
 
 from bat_dist.config import WAY_OUT, RunError, UserError, differences, to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.table import without_usual_augmentation
 from bat_dist.orchestration.auto import Chosen, S, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.evaluation import evaluate_here, with_earlier
 from bat_dist.orchestration.fresh import experiment_runs, remove_experiment
@@ -27,7 +26,7 @@ from bat_dist.orchestration.reproduce_settings import SCORES, ReproduceSettings,
 from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled
 from bat_dist.orchestration.scores import leave_out_scores
-from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS, TrainSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS, TrainSettings, without_later_defaults
 from bat_dist.orchestration.subject import load_subject
 from bat_dist.orchestration.training import carry_out, make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
@@ -36,7 +35,7 @@ from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
-from bat_dist.storage.scores import read_test_subsets
+from bat_dist.storage.scores import read_subsets
 from bat_dist.sweep.record import FAILURE, note_failure
 from bat_dist.training import files as training_run
 from bat_dist.training.precision import Hardware
@@ -187,7 +186,7 @@ def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
     if settings.needs_scores and not settings.scores:
         parts["memorize"] = to_dict(settings.memorize_settings)
     kept = {
-        name: {key: value for key, value in without_usual_augmentation(part).items() if key not in _HOW}
+        name: {key: value for key, value in without_later_defaults(part).items() if key not in _HOW}
         for name, part in parts.items()
     }
     return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
@@ -351,7 +350,7 @@ def _subsets(dataset: Dataset, settings: ReproduceSettings) -> Mapping[str, Any]
     place, _ = split_location(settings.score_file)
     if not settings.needs_scores or not place.exists(TYPICALITY):
         return {}
-    return read_test_subsets((place / TYPICALITY).location, dataset.fingerprint)
+    return read_subsets((place / TYPICALITY).location, dataset.fingerprint, "test")
 
 
 def _settled(settings: ReproduceSettings) -> ReproduceSettings:

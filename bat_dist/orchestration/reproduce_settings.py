@@ -12,14 +12,35 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
-from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, RaySettings, TrainSettings, check_fresh
+from bat_dist.orchestration.settings import (
+    EvaluateSettings,
+    MemorizeSettings,
+    RaySettings,
+    TestShare,
+    TrainSettings,
+    check_fresh,
+)
 from bat_dist.results.published import TABLES
 from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
 SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
 _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
-_GIVEN = ("out", "fresh", "seed", "checkpoint", "which", "attacks", "scores", "method", "alpha", "beta", "status")
+_GIVEN = (
+    "out",
+    "fresh",
+    "seed",
+    "checkpoint",
+    "which",
+    "attacks",
+    "scores",
+    "method",
+    "alpha",
+    "beta",
+    "status",
+    "split",
+    "first",
+)
 # The whole in minutes on two cores, if the data are small too.
 _SMALL: dict[str, dict[str, Any]] = {
     "memorize": {
@@ -75,6 +96,7 @@ class ReproduceSettings(RaySettings):
     num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), Group("data")] = None
     num_test: Annotated[int | None, Ge(1), Help("the same for test samples"), Group("data")] = None
     image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
+    test_share: TestShare = None
 
     arch: Annotated[str | None, Help("instead of the table's", "NAME"), Group("what is run")] = None
     methods: Annotated[
@@ -203,7 +225,7 @@ class ReproduceSettings(RaySettings):
 
     @property
     def _data(self) -> dict[str, Any]:
-        names = ("data_dir", "download", "num_train", "num_test", "image_size")
+        names = ("data_dir", "download", "num_train", "num_test", "image_size", "test_share")
         given = {name: getattr(self, name) for name in names}
         if self.scale == "small" and self.num_train is None:
             given["num_train"] = _SMALL_NUM_TRAIN.get(self.data_name)

@@ -14,11 +14,12 @@ from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_fel
 from bat_dist.memorization.influence import InfluencePairs, influential_pairs
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.orchestration.fresh import remove_memorization
-from bat_dist.orchestration.memorization import VERB, fill_ensemble, fill_trials
+from bat_dist.orchestration.memorization import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.orchestration.rows import Filled
 from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
+from bat_dist.storage.rows import RowStore
 from bat_dist.storage.scores import (
     MEMORIZATION,
     EnsembleScores,
@@ -35,6 +36,7 @@ from bat_dist.storage.scores import (
 
 log = logging.getLogger(__name__)
 
+_WAY_OUT = "use another --out, or --fresh to replace them"
 MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pair of a class; CIFAR-10 takes 200 MB
 
@@ -42,8 +44,10 @@ MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pai
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
     """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
 
-    Raises RunError if not one trial is complete.
+    Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
+    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
+        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
     trials = Trials.read(store)
@@ -79,7 +83,8 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
 def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings, file: str) -> LeaveOutScores:
     """Scores from a Feldman-Zhang file: no counts and no standard errors, since it has none.
 
-    Raises UserError if the file is missing, damaged, or of other samples or another order.
+    Raises UserError if the file is missing, damaged, or of other samples or another order, or if the folder holds other
+    scores.
     """
     try:
         found = load_feldman_zhang(
@@ -89,6 +94,13 @@ def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
         raise UserError(f"import_scores {file}: {error}") from None
     if settings.fresh:
         remove_memorization(folder)
+    trials = RowStore.existing(folder / TRIALS)
+    if trials is not None and trials.is_begun():
+        raise UserError(f"{folder} holds trials, whose scores those of {file} would replace: {_WAY_OUT}")
+    if folder.exists(MEMORIZATION) and not np.array_equal(
+        folder.read_npz(MEMORIZATION)["mem"], found.mem, equal_nan=True
+    ):
+        raise UserError(f"{folder} holds other scores than {file}: {_WAY_OUT}")
     nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
     memorization = Memorization(found.mem, nothing, zeros, zeros, nothing, nothing)
     scores = LeaveOutScores(memorization, _pairs_above(found, settings.influence_threshold))

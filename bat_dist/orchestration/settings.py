@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -58,6 +59,13 @@ Flip = Annotated[
     Help("mirror half of the images; default: the dataset's, and not if an image_folder shows characters"),
     Group("training"),
 ]
+TestShare = Annotated[
+    float | None,
+    Gt(0),
+    Lt(1),
+    Help("this share of each class becomes the test split (image_folder without one)"),
+    Group("data"),
+]
 ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
 PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
 
@@ -83,6 +91,7 @@ class DataSettings:
         None
     )
     image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
+    test_share: TestShare = None
     loader: Annotated[
         Literal["auto", "ffcv", "memory"],
         Help("ffcv reads a .beton from disk, memory holds all images; equal batches; auto: ffcv where it is installed"),
@@ -92,7 +101,7 @@ class DataSettings:
     @property
     def data(self) -> dict[str, Any]:
         """The keyword arguments of `load_dataset`."""
-        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "download")
+        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "download")
         return {name: getattr(self, name) for name in names}
 
 
@@ -113,6 +122,14 @@ class RaySettings:
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
     ] = 1
     wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), Group("Ray")] = 15.0
+
+
+_LATER = {"crop_padding": None, "flip": None, "test_share": None, "split": "test", "first": None}
+
+
+def without_later_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those that folders of earlier versions do not know, where they say what was always so."""
+    return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
 
 
 def check_fresh(settings: RaySettings) -> None:
@@ -434,9 +451,20 @@ class EvaluateSettings(RaySettings, DataSettings):
     check_images: Annotated[
         int, Ge(0), Help("rightly classified images for the hygiene checks; 0 leaves them out"), Group("attacks")
     ] = 64
+    split: Annotated[
+        Literal["test", "train", "validation"],
+        Help("which images; validation: those that the checkpoint's training held out"),
+        Group("what is evaluated"),
+    ] = "test"
+    first: Annotated[
+        int | None,
+        Ge(1),
+        Help("only the first N images of the split, as they come (num_test takes equally many of each class)"),
+        Group("what is evaluated"),
+    ] = None
     scores: Annotated[
         str | None,
-        Help("typicality.npz of these data: accuracies of typical and atypical test samples too", "FILE"),
+        Help("typicality.npz of these data: accuracies of typical and atypical images too", "FILE"),
         Group("what is evaluated"),
     ] = None
     keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), Group("what is evaluated")] = (

@@ -17,7 +17,6 @@ import ray
 
 from bat_dist.config import RunError, counted, to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.table import without_usual_augmentation
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.fresh import check_alone, remove_sweep
@@ -25,7 +24,7 @@ from bat_dist.orchestration.hardware import hardware_of_workers
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.resources import Resources, most_workers, worker_resources
-from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
+from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings, without_later_defaults
 from bat_dist.orchestration.sweep_display import Display
 from bat_dist.orchestration.sweep_queue import EVERYTHING, Asha, Ears, RunQueue
 from bat_dist.orchestration.sweep_run import Shared, run_settings, score_key, train_run
@@ -157,7 +156,7 @@ def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, Tra
     varies = {*settings.space, *(("alpha", "beta") if settings.is_bat else ())}
     shared = {
         name: value
-        for name, value in without_usual_augmentation(to_dict(settings.example)).items()
+        for name, value in without_later_defaults(to_dict(settings.example)).items()
         if name not in varies and name not in NOT_IDENTITY
     }
     digests = sorted({found.digest for found in scores.values() if found})

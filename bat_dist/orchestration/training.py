@@ -213,8 +213,15 @@ def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: 
         plan = _decided(plan, each)
         record = plan.record
         say(plan.chosen)
-        begun = run.begin(record, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
+        workers = max(1, plan.asked.num_workers)
+        begun = run.begin(record, workers=workers, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
         threads = _as_begun(begun["threads"], plan.asked.cpus_per_worker)
+        if len(had := begun["workers"]) > 1 and not plan.asked.sync_bn:
+            log.warning(
+                "this run has had %s workers: without sync_bn each normalizes its own part of the batch, so that the "
+                "epochs of each number were trained a little differently",
+                ", then ".join(map(str, had)),
+            )
         note_settings(folder, TRAIN, plan.asked)
         told = _told(plan, heart, on_epoch)
         try:

@@ -155,8 +155,10 @@ def rows_of(evaluations: Iterable[Evaluation]) -> tuple[list[Row], list[LeftOut]
 
 
 def bed_of(one: Evaluation) -> Bed:
-    """Raises UserError for a dataset that does not exist."""
+    """Raises UserError for a dataset that does not exist, or another split than the test split."""
     settings, spec = one.settings, check_dataset(one.settings["dataset"])
+    if (split := settings.get("split", "test")) != "test":
+        raise UserError(f"it attacks the {split} split, and tables are of test images")
     attack = one.document.get("attack") or {}  # not in files of the first releases
     name = spec.name
     if name == "image_folder" and settings.get("data_dir"):
@@ -174,7 +176,7 @@ def bed_of(one: Evaluation) -> Bed:
 
 def which_of(one: Evaluation) -> str:
     """The checkpoint: best or last; `given` for a network from elsewhere."""
-    return str(one.settings.get("which", "best")) if one.facts.get("method") else "given"
+    return str(one.settings.get("which") or "best") if one.facts.get("method") else "given"
 
 
 def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:

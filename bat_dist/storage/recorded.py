@@ -17,7 +17,7 @@ from bat_dist.storage.provenance import without_passwords
 CONFIG = "config.yaml"
 TRAIN = "train"  # wrote files without the first line, in the first releases
 SUFFIX = ".safetensors"
-DATA = ("dataset", "data_dir", "num_train", "num_test", "num_classes", "image_size")
+DATA = ("dataset", "data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
 _EXPORT = "config.json"
 _SUMMARIES = ("summary.json", "ensemble_summary.json")
 

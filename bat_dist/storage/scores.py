@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt16
@@ -177,13 +177,16 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
     return arrays
 
 
-def read_test_subsets(location: str, fingerprint: str) -> dict[str, np.ndarray]:
-    """`typical` and `atypical` test samples of a `typicality.npz`.  Raises UserError if missing or of other data."""
+def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"]) -> dict[str, np.ndarray]:
+    """`typical` and `atypical` samples of a split, from a `typicality.npz`.
+
+    Raises UserError if they are missing, or of other data.
+    """
     folder, name = split_location(location)
     arrays = folder.read_npz(name)
     if str(arrays.get("fingerprint")) != fingerprint:
         raise UserError(f"{location} is no typicality.npz of these data, or of another order of them")
     try:
-        return {name: arrays[f"test_{name}"] for name in ("typical", "atypical")}
+        return {name: arrays[f"{split}_{name}"] for name in ("typical", "atypical")}
     except KeyError:
-        raise UserError(f"{location} has no typical sets of the test samples: take typicality.npz") from None
+        raise UserError(f"{location} has no typical sets of the {split} samples: take typicality.npz") from None

@@ -143,9 +143,12 @@ def check_identity(record: Record) -> None:
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
 
-def begin(record: Record, *, threads: int = 1, chosen: Mapping[str, str] | None = None) -> dict[str, Any]:
+def begin(
+    record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Write `run.json` of a run that begins or goes on; returns what it says.
 
+    workers: how many share a batch; `run.json` lists the numbers that the run has had, in their order.
     threads: of each worker. chosen: what `auto` stands for, and why. Of a run that goes on, what its first `run.json`
     said of both stays. What a run of another identity left without having finished an epoch is removed.
     """
@@ -158,7 +161,9 @@ def begin(record: Record, *, threads: int = 1, chosen: Mapping[str, str] | None 
     folder.remove(NON_FINITE)
     first = {"begun": _now(), "threads": threads, "chosen": dict(chosen or {})}
     kept = {name: there[name] for name in (first if is_begun(folder) else ("begun",)) if name in there}
-    document = {"finished": False, "identity": dict(record.identity), **first, **kept, **provenance()}
+    had = there.get("workers", []) if is_begun(folder) else []
+    numbers = {"workers": had if had[-1:] == [workers] else [*had, workers]}
+    document = {"finished": False, "identity": dict(record.identity), **numbers, **first, **kept, **provenance()}
     folder.write_json(RUN, document)
     return document
 

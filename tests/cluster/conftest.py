@@ -12,6 +12,7 @@ import pytest
 from drills import HEADER, Result, submit_memorize
 from hosts import missing
 from lab import Lab, cluster_lab
+from waiting import until
 
 HERE = Path(__file__).parent
 _OPEN = ExitStack()  # holds the cluster
@@ -51,10 +52,11 @@ def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, obj
 
 @pytest.fixture(scope="session")
 def reference(lab: Lab) -> Path:
-    """The job, undisturbed."""
+    """The job, undisturbed, in tmux: the laptop may be closed."""
     out = lab.hosts.shared / "reference"
-    job = submit_memorize(lab, out, "--min_nodes", "3", "--loader", "ffcv")  # equal batches
-    assert job.wait() == 0, job.output
+    job = submit_memorize(lab, out, "--min_nodes", "3", "--loader", "ffcv", options=["--tmux"])  # equal batches
+    assert job.wait(seconds=60) == 0, job.output
+    until(lambda: (out / "index.html").exists(), seconds=240, what="the page")  # which comes last
     return out
 
 

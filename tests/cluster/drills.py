@@ -24,7 +24,7 @@ from bat_dist.storage.files import Folder
 TRIALS = 60
 WORKERS = ("--num_workers", "3")  # one on each host: more would only wait for the two cores of this machine
 DATA = ("--dataset", "digits", "--arch", "tinynet", "--precision", "fp32", "--batch_size", "32", "--loader", "memory")
-JOB = (*DATA, *WORKERS, "--epochs", "4", "--num_trials", str(TRIALS))
+JOB = (*DATA, *WORKERS, "--epochs", "3", "--num_trials", str(TRIALS))
 DRIVER = "python /root/memorize.py"
 WORKER = "ray::Worker"  # what Ray calls the process of one of our workers
 SCORES = ("memorization.npz", "influence.npz")

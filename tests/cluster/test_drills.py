@@ -35,7 +35,7 @@ def _all_nodes(lab: Lab) -> None:
     lab.wait_for_nodes(len(NODES), seconds=240)
 
 
-def test_both_workers_do_trials_and_the_table_comes_back(lab: Lab, reference: Path) -> None:
+def test_in_tmux_both_workers_do_trials_and_the_table_comes_back(lab: Lab, reference: Path) -> None:
     assert num_done(reference) == TRIALS
     shares = hosts_of_trials(reference)
     assert sum(shares.values()) == TRIALS

@@ -25,7 +25,7 @@ from bat_dist.storage.files import Folder
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 # With two CPUs a worker, each is on a host of its own.
-RUN = ("--num_train", "400", "--num_val", "40", "--num_steps", "3", "--epochs", "10")
+RUN = ("--num_train", "400", "--num_val", "40", "--num_steps", "3", "--epochs", "6")
 TRAIN = ("--method", "pgd_at", *DATA, *RUN, "--num_workers", "2", "--cpus_per_worker", "2")
 ATTACKS = (
     "--attacks",
@@ -68,7 +68,7 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Evalua
 def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "trained-hurt"
     job = lab.submit("train", *TRAIN, "--out", str(out))
-    until(lambda: epochs(out) >= 3, seconds=180, what="three epochs")
+    until(lambda: epochs(out) >= 2, seconds=180, what="two epochs")
     host = next(name for name in ("w1", "w2") if lab.hosts.processes(name, "RayTrainWorker"))
     before = epochs(out)
     with switched_off(lab, host):
@@ -77,7 +77,7 @@ def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -
     results.append(
         Result("training on 2 workers", "a worker host loses power", None, recovered, "the epoch that was running", 1)
     )
-    assert epochs(out) == 10
+    assert epochs(out) == 6
     for name in ("last.safetensors", "best.safetensors"):
         got, wanted = load_file(out / name), load_file(trained / name)
         for key, value in wanted.items():

@@ -33,10 +33,10 @@ def dashboard(lab: Lab) -> str:
 def sweep(lab: Lab) -> Path:
     """A sweep of our own by `ray submit`: its file, and the scores beside it, are where the package is installed."""
     out = lab.hosts.shared / "sweep"
-    less = ["--seeds", "0", "--test_attacks", "clean"]
+    less = ["--seeds", "0", "--test_attacks", "clean", "--space", "alpha=[1]", "beta=[0.2]"]
     job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", *less, "--out", str(out))
     assert job.wait(seconds=400) == 0, job.output
-    assert "4 points, 4 runs: 4 done" in job.output
+    assert "2 points, 2 runs: 2 done" in job.output
     return out
 
 
@@ -44,7 +44,7 @@ def test_a_sweep_runs_and_its_tables_are_printed_on_the_head_and_fetched(
     lab: Lab, sweep: Path, reference: Path
 ) -> None:
     """Together with the drills' memorization."""
-    assert len((sweep / "results.csv").read_text().splitlines()) == 5
+    assert len((sweep / "results.csv").read_text().splitlines()) == 3
     assert (sweep / "index.html").is_file()
     out = lab.hosts.shared / "report"
     job = lab.submit("report", "--runs", str(sweep), str(reference), "--out", str(out))
@@ -69,41 +69,27 @@ def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
     assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 2
 
 
-def test_a_job_of_rays_job_server_is_seen_on_the_nodes_metrics_ports(lab: Lab, dashboard: str) -> None:
+def test_a_job_of_rays_job_server_is_seen_on_metrics_ports_refuses_a_second_driver_and_stops_cleanly(
+    lab: Lab, dashboard: str
+) -> None:
     out = lab.hosts.shared / "job"
-    job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", "."]
-    printed = lab.on_laptop([*job, "--", "python", "bat_dist/memorize.py", *SMALL, "--out", str(out)], timeout=300)
-    assert "3 nodes: bat_dist" in printed
-    assert num_done(out) == 6
+    job = ["ray", "job", "submit", "--address", dashboard, "--working-dir", ".", "--no-wait", "--submission-id", "one"]
+    words = [*DATA, "--epochs", "10", "--num_trials", "500", "--out", str(out)]
+    lab.on_laptop([*job, "--", "python", "bat_dist/memorize.py", *words])
+    in_the_middle(out, done=1)
 
     def scrape() -> str:
         return "".join(lab.hosts.shell(name, "curl -s http://127.0.0.1:8080/metrics", check=False) for name in NODES)
 
-    until(lambda: "ray_bat_dist_" in scrape(), seconds=30, what="metrics")
-
-
-def test_a_job_refuses_a_second_driver_and_is_stopped_cleanly(lab: Lab, dashboard: str) -> None:
-    out = lab.hosts.shared / "stopped"
-    job = ["ray", "job", "submit", "--address", dashboard, "--no-wait", "--submission-id", "to-stop", "--"]
-    words = [*DATA, "--epochs", "10", "--num_trials", "500", "--out", str(out)]
-    lab.on_laptop([*job, "bat-dist", "memorize", *words])
-    in_the_middle(out, done=1)
+    until(lambda: "ray_bat_dist_" in scrape(), seconds=60, what="metrics")
     second = lab.submit("memorize", *words)
     assert second.wait() != 0
     assert "another run is writing to" in second.output
-    lab.on_laptop(["ray", "job", "stop", "--address", dashboard, "to-stop"])
-    assert "stopped by SIGTERM: finished work is kept" in lab.on_laptop(
-        ["ray", "job", "logs", "--address", dashboard, "to-stop"]
-    )
+    lab.on_laptop(["ray", "job", "stop", "--address", dashboard, "one"])
+    printed = lab.on_laptop(["ray", "job", "logs", "--address", dashboard, "one"])
+    assert "3 nodes: bat_dist" in printed
+    assert "stopped by SIGTERM: finished work is kept" in printed
     assert Folder(str(out)).read_json("progress.json")["state"] == "stopped"
-
-
-def test_in_tmux_the_laptop_may_be_closed(lab: Lab) -> None:
-    out = lab.hosts.shared / "tmux"
-    job = lab.submit("memorize", *SMALL, "--out", str(out), options=["--tmux"])
-    assert job.wait(seconds=60) == 0, job.output
-    until(lambda: (out / "memorization.npz").exists(), seconds=200, what="scores")
-    assert num_done(out) == 6
 
 
 def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
@@ -129,9 +115,13 @@ def test_no_private_ray_where_the_cluster_is_gone(lab: Lab) -> None:
 
 
 def test_what_not_every_node_can_see_is_said_before_work_starts(lab: Lab) -> None:
-    job = lab.submit("memorize", *SMALL, "--out", "/root/here")
-    assert job.wait() == 0, job.output
-    assert "/root/here lies on the driver's machine alone" in job.output
+    """In a folder whose name would run something, if a shell of ours read it; what Ray does with a submitted `;` is
+    Ray's."""
+    odd = "/root/odd; touch owned $(touch owned)"
+    done = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", odd])
+    assert f"{odd} lies on the driver's machine alone" in done.stdout
+    assert num_done(lab.hosts.home("head") / odd.removeprefix("/root/")) == 6
+    assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()
     many = ("--method", "erm", *DATA, "--epochs", "1", "--num_workers", "2", "--cpus_per_worker", "2")
     refused = lab.submit("train", *many, "--out", "/root/there")
     assert refused.wait() != 0
@@ -206,12 +196,3 @@ def test_the_token_is_the_owners_alone_and_nowhere_in_logs_or_results(lab: Lab, 
         assert not lab.hosts.shell(name, f"grep -rlF {token} /tmp/ray/session_latest/ 2>/dev/null", check=False).strip()
     for path in reference.rglob("*"):
         assert not path.is_file() or token.encode() not in path.read_bytes(), path
-
-
-def test_arguments_are_not_run_by_a_shell_of_ours(lab: Lab) -> None:
-    """What Ray itself does with a submitted `;` is Ray's; a name in a setting runs nothing."""
-    out = lab.hosts.shared / "odd; touch owned $(touch owned)"
-    printed = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", out])
-    assert printed.returncode == 0
-    assert num_done(out) == 6
-    assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()

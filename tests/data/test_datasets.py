@@ -1,6 +1,8 @@
 import dataclasses
 import subprocess
 import sys
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -306,6 +308,32 @@ def test_paths_do_not_matter_to_the_fingerprint(tmp_path):
     assert one.fingerprint == other.fingerprint
     assert one.train.ids[0] == "ant/0.png"
     assert other.train.ids[0] == "Ant/0_.png"
+
+
+@pytest.mark.parametrize("top", ["", "mine/"])
+@pytest.mark.parametrize("train", ["", "train/"])
+@pytest.mark.parametrize("write", [write_folder, write_zip])
+def test_a_share_of_each_class_becomes_the_test_split(tmp_path, top, train, write):
+    tree = {f"{top}{train}{name}/{i}.png": png(noise(7 * i)) for name in CLASSES for i in range(10)}
+    place = write(tree, tmp_path / "data.zip")
+    found = load_dataset("image_folder", data_dir=place, test_share=0.3)
+    assert np.bincount(found.test.labels).tolist() == [3, 3, 3]
+    assert np.bincount(found.train.labels).tolist() == [7, 7, 7]
+    ranked = sorted((f"ant/{i}.png" for i in range(10)), key=lambda name: sha256(name.encode()).hexdigest())
+    assert set(found.test.ids[found.test.labels == 0].tolist()) == set(ranked[:3])
+    for split in (found.train, found.test):
+        assert split.ids.tolist() == sorted(split.ids.tolist())
+        for image, name in zip(split.images, split.ids.tolist(), strict=True):
+            np.testing.assert_array_equal(image, noise(7 * int(Path(name).stem)))
+    assert {*found.train.ids.tolist(), *found.test.ids.tolist()} == {f"{n}/{i}.png" for n in CLASSES for i in range(10)}
+
+
+def test_another_image_moves_few_others_between_the_splits(tmp_path):
+    tree = {f"{name}/{i}.png": png(noise(i)) for name in CLASSES for i in range(20)}
+    before = load_dataset("image_folder", data_dir=write_folder(tree, tmp_path), test_share=0.25).test.ids.tolist()
+    write_folder({"ant/new.png": png(noise(99))}, tmp_path)
+    after = load_dataset("image_folder", data_dir=tmp_path, test_share=0.25).test.ids.tolist()
+    assert len({*before} ^ {*after}) <= 2
 
 
 def test_test_is_preferred_to_val(tmp_path):

@@ -28,6 +28,22 @@ def without(tree: dict[str, bytes], pattern: str) -> dict[str, bytes]:
 # --- where the data is
 
 
+@pytest.mark.parametrize(
+    ("tree", "match"),
+    [
+        (image_tree(), "test is the test split: leave test_share out"),
+        (image_tree(top="a/", test_name="val"), "a/val is the test split: leave test_share out"),
+        ({"ant/0.png": b"", "bee/0.png": b"", "bee/1.png": b""}, "class 'ant' has 1 images, and test_share needs two"),
+        (
+            {"train/ant/0.png": b"", "other/0.png": b""},
+            r"expected \[top/\]\[train/\]<class>/<image>.*found other/, train/",
+        ),
+    ],
+)
+def test_a_share_that_cannot_be_taken(tree, match, tmp_path):
+    refused("image_folder", write_folder(tree, tmp_path), match=match, test_share=0.5)
+
+
 @pytest.mark.parametrize("name", ["image_folder", "tiny_imagenet"])
 def test_data_dir_is_needed(name, tmp_path):
     refused(name, None, match=f"{name} needs data_dir: the folder or the zip of")

@@ -27,7 +27,15 @@ from bat_dist.memorization.subsets import subset_mask
 from bat_dist.orchestration import pool
 from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.pace import Pace
-from bat_dist.orchestration.pool import MAX_ATTEMPTS, Done, Failed, WorkersCannotStart, run_units
+from bat_dist.orchestration.pool import (
+    FAIL_ALIKE,
+    MAX_ATTEMPTS,
+    Done,
+    Failed,
+    UnitsFailAlike,
+    WorkersCannotStart,
+    run_units,
+)
 from bat_dist.orchestration.resources import Resources
 from bat_dist.orchestration.rows import Filled, conclude, fill_rows
 from bat_dist.orchestration.worker import NOWHERE, Answer, check_source
@@ -153,6 +161,53 @@ def test_a_unit_that_keeps_failing_is_given_up_with_its_reason_and_the_others_go
     assert failed[4].reason.startswith("worker lost")
     tries = [len((tmp_path / f"tries-{unit}").read_text()) for unit in range(6)]
     assert tries == [1, 3, 1, 1, 3, 1]
+
+
+def fails(folder, good, kinds):
+    def work(unit):
+        with (Path(folder) / f"tries-{unit}").open("a") as tries:
+            tries.write(".")
+        if unit == good:
+            return {"value": unit}
+        raise kinds[unit % len(kinds)](f"unit {unit}")
+
+    return work
+
+
+def test_it_stops_when_nothing_but_failures_of_one_kind_comes(tmp_path: Path) -> None:
+    units = run_units(range(50), fails, [str(tmp_path), None, [ValueError]], resources=ONE_CPU, num_workers=1)
+    outcomes = list(itertools.islice(units, FAIL_ALIKE))
+    assert outcomes == [Failed(unit, f"ValueError: unit {unit}", 1) for unit in range(FAIL_ALIKE)]
+    with pytest.raises(UnitsFailAlike, match=r"failures of one kind \(ValueError: unit 3\): stopped after 4, since"):
+        next(units)
+    assert len(list(tmp_path.iterdir())) <= FAIL_ALIKE + 1  # the next one was begun
+
+
+@pytest.mark.parametrize(
+    ("good", "kinds", "number"),
+    [(2, [ValueError], 12), (None, [ValueError, TypeError], 12), (None, [ValueError], FAIL_ALIKE)],
+    ids=["one is done", "two kinds", "no others"],
+)
+def test_it_goes_on_if_more_can_be_hoped_for(
+    tmp_path: Path, good: int | None, kinds: list[type[Exception]], number: int
+) -> None:
+    outcomes = list(run_units(range(number), fails, [str(tmp_path), good, kinds], resources=ONE_CPU, num_workers=1))
+    assert sorted(o.unit for o in outcomes) == list(range(number))
+    assert {o.attempts for o in outcomes if isinstance(o, Failed)} == {MAX_ATTEMPTS}
+
+
+def test_one_machine_on_which_all_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd.queue, crowd.may_grow = deque(range(50)), False
+    turn = pool._Turn(0, 1, {})
+    good, bad = (pool._Seat(None, turn, NOWHERE._replace(host=host)) for host in ("good", "bad"))
+    crowd.seats = {1: good, 2: bad}
+    for _ in range(FAIL_ALIKE):
+        assert not crowd._fail_alike()
+        crowd._count_failure(bad.place, "OSError: no such library")
+    assert not crowd._fail_alike()  # the other one is still at its first unit
+    crowd._count_failure(good.place, "OSError: neither here")
+    assert crowd._fail_alike()
 
 
 def cannot_start():

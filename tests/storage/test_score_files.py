@@ -7,7 +7,7 @@ import pytest
 
 from bat_dist.config import UserError
 from bat_dist.storage.files import Folder
-from bat_dist.storage.scores import MEMORIZATION, read_memorization, read_test_subsets
+from bat_dist.storage.scores import MEMORIZATION, read_memorization, read_subsets
 
 
 def test_memorization_of_other_data_is_refused(tmp_path: Path) -> None:
@@ -21,6 +21,6 @@ def test_subsets_of_other_data_are_refused(tmp_path: Path) -> None:
     flags = {"test_typical": np.array([True, False]), "test_atypical": np.array([False, False])}
     Folder(tmp_path).write_npz("typicality.npz", **flags, fingerprint=np.array("abc"))
     place = str(tmp_path / "typicality.npz")
-    assert read_test_subsets(place, "abc")["typical"].tolist() == [True, False]
+    assert read_subsets(place, "abc", "test")["typical"].tolist() == [True, False]
     with pytest.raises(UserError, match=r"no typicality\.npz of these data"):
-        read_test_subsets(place, "abd")
+        read_subsets(place, "abd", "test")

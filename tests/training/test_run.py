@@ -351,6 +351,14 @@ def test_a_run_goes_on_with_what_was_written_when_it_began(tmp_path: Path) -> No
     assert [again[name] for name in ("threads", "chosen", "begun")] == [4, first["chosen"], first["begun"]]
 
 
+def test_a_run_lists_the_numbers_of_workers_that_it_has_had(tmp_path: Path) -> None:
+    assert run.begin(record(tmp_path), workers=8)["workers"] == [8]
+    assert run.begin(record(tmp_path), workers=4)["workers"] == [4]  # no epoch was finished by eight
+    (tmp_path / run.STATE).touch()
+    for workers, listed in ((4, [4]), (2, [4, 2]), (2, [4, 2]), (4, [4, 2, 4])):
+        assert run.begin(record(tmp_path), workers=workers)["workers"] == listed
+
+
 def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(tmp_path: Path) -> None:
     run.begin(record(tmp_path))
     (tmp_path / run.STATE).touch()
