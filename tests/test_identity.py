@@ -19,8 +19,12 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from bat_dist import evaluate, memorize, train
+from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
+from bat_dist.orchestration import reproduce, sweep
+from bat_dist.orchestration.reproduce_settings import _GIVEN, ReproduceSettings
 from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.orchestration.tune_settings import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "identity.md"
@@ -156,6 +160,11 @@ CHANGED = {
         "keep_adversarial": "--keep_adversarial",
         "batch_size": "--batch_size 7",
     },
+}
+# Its architecture is the experiment's; the others are of ensembles, of imported scores and of networks of others.
+NOT_OF_AN_EXPERIMENT = {
+    *("arch", "import_scores", "score", "num_members", "ensemble_archs"),
+    *("model", "mean", "std", "weights_key", "allow_pickle"),
 }
 NO_INPUT = {"out", "status", "fresh"}
 
@@ -326,3 +335,53 @@ def test_another_value(
     else:
         assert equal(now, wanted)
         assert equal(now, before) == (word == NO_PART)
+
+
+def differing(verb: str, name: str) -> dict[str, Any]:
+    """The settings of `verb` that another value of one makes another, as a mapping in YAML would have them."""
+    places = dict.fromkeys(("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x")
+    places |= dict.fromkeys(("model", "other_model"), "x.py:y") | dict.fromkeys(("weights", "typicality"), "x")
+    places["feldman_zhang"] = "x"
+    of = [
+        to_dict(parse(MADE_BY[verb][1], last_ones([*(w.format(**places) for w in words), "--out", "x"]), prog="")[0])
+        for words in (FIRST[verb], [*FIRST[verb], *CHANGED[verb][name].split()])
+    ]
+    return {key: value for key, value in of[1].items() if value != of[0][key]}
+
+
+def is_refused(verb: str, name: str) -> bool:
+    return says(verb)[name] == REFUSED
+
+
+@pytest.mark.parametrize("name", sorted(CHANGED["train"].keys() - NOT_OF_A_POINT.keys() - DATA_CHANGED.keys()))
+def test_a_sweep_is_of_what_its_runs_are_of(name: str) -> None:
+    """Scores, which are known by their values, are told apart by the sweep's own tests."""
+    dataset = load_dataset("digits", num_train=100, num_test=40)
+    base = {"dataset": "digits", "num_train": 100, "num_test": 40, "method": "bat", "scores": "x", "num_val": 20}
+    base["recipe"] = "fast"
+    one, other = (
+        sweep._identity(
+            TuneSettings(out="x", base=of, space={"lr": [0.1]} if name != "lr" else {"ema": [0.9]}), dataset, {}
+        )
+        for of in (base, {**base, **differing("train", name)})
+    )
+    # All runs of a sweep have the same number of workers; alpha and beta are of its points.
+    own = {"num_workers": True, "score": True, "scores": False, "alpha": False, "beta": False}
+    assert (one != other) == own.get(name, is_refused("train", name))
+
+
+@pytest.mark.parametrize(
+    ("verb", "name"),
+    [
+        (verb, name)
+        for verb in MADE_BY
+        for name in sorted(CHANGED[verb])
+        if name not in {*DATA_CHANGED, *_GIVEN, *NOT_OF_AN_EXPERIMENT}
+    ],
+)
+def test_an_experiment_is_of_what_its_parts_are_of(verb: str, name: str) -> None:
+    dataset, small = load_dataset("digits", num_train=100, num_test=40), {"table": 1, "scale": "small", "out": "x"}
+    changed = differing(verb, name)
+    assert changed or name == "min_nodes"  # which is 1 in a test
+    one, other = (reproduce._identity(dataset, ReproduceSettings(**{**small, verb: of})) for of in ({}, changed))
+    assert (one != other) == (says(verb)[name] in (REFUSED, COMPUTED) or name == "seeds")

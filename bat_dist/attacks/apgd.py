@@ -5,11 +5,13 @@
 
 The step is 2 epsilon at first. At the checkpoints it is halved for the images whose loss no longer grows, and these go
 back to the best point they have seen. AutoAttack runs it once with cross-entropy, and with the targeted DLR loss once
-towards each of the nine wrong classes that are likeliest at the clean image.
+towards each of the nine wrong classes that are likeliest at the clean image. AutoAttack `rand`, for networks that draw
+random numbers, runs it with cross-entropy and with the DLR loss, and averages each gradient over 20 passes.
 
 An image leaves at its first iterate that the model gets wrong.
 """
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -27,6 +29,7 @@ from bat_dist.attacks.victim import Seen, Victim, attacked, wrong
 
 RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
 MOMENTUM = 0.75  # the paper's alpha; a above
+CLASSES_OF_DLR = 3  # that its loss needs; the targeted one needs four
 
 
 def apgd(
@@ -40,13 +43,16 @@ def apgd(
     logits: Logits | None = None,
     loss: Loss = cross_entropy,
     num_steps: int = 100,
+    num_draws: int = 1,
 ) -> Outcome:
     """One run from a random start, ascending a loss of logits and labels.
 
-    Costs at most num_steps + 1 forward and num_steps backward passes, and a forward pass without `logits`.
+    num_draws: see `Victim`. Costs at most num_draws * num_steps + 1 forward and num_draws * num_steps backward passes,
+    and a forward pass without `logits`.
     """
-    check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps)
+    check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_draws=num_draws)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+        victim = replace(victim, num_draws=num_draws)
         standing = Standing(x)
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         if len(standing):
@@ -83,6 +89,19 @@ def apgd_targeted(
             robust, x_adv = ascend(victim, x, y, pair, start, loss=targeted_dlr, epsilon=epsilon, num_steps=num_steps)
             x, y, ids, targets = standing.fell(~robust, x_adv, x, y, ids, targets)
         return standing.outcome
+
+
+def dlr(logits: Logits, labels: Labels) -> PerExample:
+    """-(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) the k-th largest logit (arXiv:2003.01690, Eq. 6).
+
+    Raises ValueError for fewer than three classes.
+    """
+    if logits.shape[1] < CLASSES_OF_DLR:
+        raise ValueError(f"the DLR loss needs at least {CLASSES_OF_DLR} classes, the model has {logits.shape[1]}")
+    first, second, third = logits.topk(3, dim=1).values.unbind(dim=1)
+    true = logits.gather(1, labels[:, None]).squeeze(1)
+    other = torch.where(logits.argmax(dim=1) == labels, second, first)
+    return -(true - other) / (first - third + 1e-12)
 
 
 def targeted_dlr(logits: Logits, label_and_target: Int64[Tensor, "batch 2"]) -> PerExample:

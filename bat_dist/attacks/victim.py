@@ -25,21 +25,28 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True)
 class Victim:
-    """A model inside `attacked`."""
+    """A model inside `attacked`.
+
+    num_draws: passes over which a gradient is averaged, for a model that draws random numbers in each: the expectation
+    over transformation (EOT) of Athalye et al. 2018 (arXiv:1707.07397), as AutoAttack `rand` takes it.
+    """
 
     model: nn.Module
+    num_draws: int = 1
 
     def logits(self, x: Images) -> Logits:
         """One forward pass, without a graph."""
         return self.model(x).to(x.dtype)
 
     def gradient(self, x: Images, loss: Loss, against: Tensor) -> Seen:
-        """Of the sum of the losses: of each image its own loss's."""
-        leaf = x.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.logits(leaf)
-            losses = loss(logits, against)
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf)
+        """Of the sum of the losses: of each image its own loss's.  Logits and losses are those of the last draw."""
+        leaf, gradients = x.detach().requires_grad_(), []
+        for _ in range(self.num_draws):
+            with torch.enable_grad():
+                logits = self.logits(leaf)
+                losses = loss(logits, against)
+                gradients += torch.autograd.grad(losses.sum(), leaf)
+        gradient = gradients[0] if self.num_draws == 1 else torch.stack(gradients).mean(dim=0)
         return Seen(gradient, logits.detach(), losses.detach())
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from bat_dist.attacks.apgd import apgd, apgd_targeted
+from bat_dist.attacks.apgd import apgd, apgd_targeted, dlr
 from bat_dist.attacks.autoattack import confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.folding import faster
@@ -23,7 +23,7 @@ from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import Flags, Ids, Outcome
 from bat_dist.attacks.victim import attacked, wrong
 from bat_dist.data.augment import to_float
-from bat_dist.evaluation.names import num_targets_of, steps_of
+from bat_dist.evaluation.names import num_draws_of, num_targets_of, steps_of
 from bat_dist.evaluation.plan import CLEAN
 from bat_dist.models.classifier import ImageClassifier
 
@@ -116,8 +116,8 @@ def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: i
     match name.partition("-"):
         case ("fgsm", "", ""):
             return _outcome(model, x, y, fgsm(model, x, y, epsilon=epsilon))
-        case ("apgd", _, "ce"):
-            return apgd(model, x, y, **ends)
+        case ("apgd", _, _) if draws := num_draws_of(name):
+            return apgd(model, x, y, **ends, loss=dlr if "-dlr" in name else cross_entropy, num_draws=draws)
         case ("apgd", _, _) if targets := num_targets_of(name):
             return apgd_targeted(model, x, y, **ends, num_targets=targets)
         case ("fab", _, _):

@@ -85,7 +85,7 @@ def _of_network(found: Mapping[str, float]) -> list[Check]:
         "randomized": (
             found["random_difference"] > 1e-4,
             "the network answers differently each time it is asked: its randomness hides gradients, and one pass "
-            "does not tell what it says; attack the expectation over it (EOT)",
+            "does not tell what it says; autoattack_rand attacks the expectation over it (EOT)",
             ("random_difference",),
         ),
         "depends_on_company": (

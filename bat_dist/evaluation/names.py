@@ -7,22 +7,25 @@ STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")  # the parts of AutoAttack, 
 AUTOATTACK = {
     "autoattack": STANDARD,
     "autoattack_fast": STANDARD[:2],  # for tuning; never called AutoAttack
+    "autoattack_rand": ("apgd-ce-eot20", "apgd-dlr-eot20"),  # for networks that draw random numbers
 }
+UNTARGETED = ("apgd-ce", "apgd-dlr")  # of which -eotN averages each gradient over N passes
 NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
 CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
-_EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, *AUTOATTACK)
+_EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)
+_WITH_A_NUMBER = ("autoattack_tK", "apgd-ce-eotN", "apgd-dlr-eotN")
 
 
 def check_attacks(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, each once and in order; ValueError with the nearest valid one for a name that is none."""
     for name in names:
-        known = name in ("clean", "fgsm", *STANDARD, *AUTOATTACK) or num_targets_of(name)
+        known = name in ("clean", "fgsm", *STANDARD, *AUTOATTACK) or num_targets_of(name) or num_draws_of(name)
         if not known and steps_of(name) is None:
             near = get_close_matches(name.lower(), _EXAMPLES, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            valid = ", ".join(("clean", "fgsm", "pgdK", "cwK", *STANDARD, *AUTOATTACK, "autoattack_tK"))
+            valid = ", ".join(("clean", "fgsm", "pgdK", "cwK", *STANDARD, "apgd-dlr", *AUTOATTACK, *_WITH_A_NUMBER))
             raise ValueError(f"there is no attack {name!r}: {hint}Valid are {valid}")
     if not names:
         raise ValueError("name at least one attack, such as clean")
@@ -56,11 +59,17 @@ def num_targets_of(name: str) -> int:
     return int(match[2] or NUM_TARGETS)
 
 
+def num_draws_of(name: str) -> int:
+    """N of apgd-ce-eotN and apgd-dlr-eotN, 1 of these without it; 0 for other names."""
+    match = re.fullmatch(r"(?:apgd-ce|apgd-dlr)(?:-eot([1-9][0-9]{0,2}))?", name)
+    return int(match[1] or 1) if match else 0
+
+
 def fewest_classes(name: str) -> int:
     """How many classes a network must have for the attack to be defined."""
     targets = {part: num_targets_of(part) for part in parts_of(name)}
-    dlr = any(part.startswith("apgd-t") for part in targets)
-    return max(CLASSES_OF_DLR if dlr else 2, *(number + 1 for number in targets.values()))
+    logits = [CLASSES_OF_DLR if part.startswith("apgd-t") else 3 if "-dlr" in part else 2 for part in targets]
+    return max(*logits, *(number + 1 for number in targets.values()))
 
 
 def for_few_classes(num_classes: int) -> str:

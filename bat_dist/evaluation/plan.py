@@ -17,6 +17,7 @@ from bat_dist.evaluation.names import (
     SQUARE_QUERIES,
     STANDARD,
     is_random,
+    num_draws_of,
     num_targets_of,
     parts_of,
     steps_of,
@@ -150,7 +151,9 @@ def passes(attack: str) -> int:
     name, _, variant = attack.partition("-")
     if (steps := steps_of(name)) is not None and variant in ("", "rescaled", "large"):
         return 3 * steps
-    known = {CLEAN: 1, PROBE: 20, "fgsm": 3, "apgd-ce": 3 * DEFAULT_STEPS, "square": SQUARE_QUERIES, "square1000": 1000}
+    if draws := num_draws_of(attack):
+        return 3 * DEFAULT_STEPS * draws
+    known = {CLEAN: 1, PROBE: 20, "fgsm": 3, "square": SQUARE_QUERIES, "square1000": 1000}
     if targets := num_targets_of(attack):
         return (3 if attack.startswith("apgd") else 4) * DEFAULT_STEPS * targets
     return known[attack]

@@ -1,7 +1,9 @@
 """A unit of an evaluation, done: what a worker sets up once, and a function of the unit alone."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,15 @@ from bat_dist.evaluation.attack import Settings, attack_images, largest_move, pr
 from bat_dist.evaluation.hygiene import FOUND
 from bat_dist.evaluation.plan import PROBE, Unit
 from bat_dist.evaluation.probe import probe
+
+
+@contextmanager
+def network_draws(unit: Unit, device: torch.device) -> Iterator[None]:
+    """A network that draws random numbers from torch's generators draws the same ones whenever the unit is run."""
+    name = f"{unit.stage} {' '.join(map(str, unit.images))}"
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(sha256(name.encode()).digest()[:8]))
+        yield
 
 
 def build_work(
@@ -32,7 +43,8 @@ def build_work(
             return {"found": [found[name] for name in FOUND], "spent": [time.perf_counter() - start, 0.0]}
         how: dict[str, Any] = {"attack": unit.stage.attack, "seed": unit.stage.seed or 0}
         ids = torch.from_numpy(at).to(device)
-        outcome = attack_images(networks, x, y, ids, **how, settings=settings, batch_size=unit.batch_size)
+        with network_draws(unit, device):
+            outcome = attack_images(networks, x, y, ids, **how, settings=settings, batch_size=unit.batch_size)
         row: dict[str, Any] = {"images": at, "robust": outcome.robust.cpu().numpy()}
         if keep_adversarial:
             row["adversarial"] = outcome.x_adv.permute(0, 2, 3, 1).cpu().numpy()

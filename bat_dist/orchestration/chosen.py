@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bat_dist.config import to_dict
-from bat_dist.orchestration.evaluation import evaluate
+from bat_dist.orchestration.evaluation import evaluate, with_earlier
 from bat_dist.orchestration.fresh import TEST
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.settings import DataSettings, EvaluateSettings
@@ -45,12 +45,9 @@ def _judged(sweep: Sweep, run: Run) -> Rows | None:
     if not place.exists(RESULT):
         return None
     found = place.read_json(RESULT)
-    same = found["settings"]["which"] == sweep.settings.which
-    return (
-        found["rows"]
-        if same and [row["attack"] for row in found["rows"]] == list(sweep.settings.test_attacks or ())
-        else None
-    )
+    settings, asked = found["settings"], sweep.settings
+    is_enough = settings["which"] == asked.which and set(asked.test_attacks or ()) <= set(settings["attacks"])
+    return found["rows"] if is_enough else None
 
 
 def _judge(sweep: Sweep, run: Run, report: Callable[..., Any]) -> Rows:
@@ -66,6 +63,7 @@ def _judge(sweep: Sweep, run: Run, report: Callable[..., Any]) -> Rows:
         cpus_per_worker=example.cpus_per_worker,
         check_images=0,
     )
+    settings = with_earlier(place, settings)
     subject = load_subject(sweep.dataset, settings)
     evaluation = evaluate(place, sweep.dataset, settings, subject)
     of_network = {"facts": subject.facts, "digest": subject.digest}

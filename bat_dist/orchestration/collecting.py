@@ -23,6 +23,7 @@ RUNS = ".bat-dist/runs.jsonl"  # in the home of the head's user
 # Never wanted, and what is fetched only if asked.
 SCRAP = ("*.partial", ".driver.lock", ".ray-*", ".visible-*")
 CHECKPOINTS = ("*.safetensors", "*.pt", "*.onnx")
+_SOURCE = ".fetched-from"  # in each fetched folder, where it comes from
 _PLAIN = re.compile(r"[A-Za-z0-9_./~@+=,:-]+")  # of a path on the head: a shell there reads it
 
 
@@ -60,7 +61,8 @@ def remember_on_head(folder: Folder) -> None:
 def collect(settings: CollectSettings) -> Iterator[Fetched]:
     """Fetch each run into a folder of its own below `out`.
 
-    Raises UserError for a cluster file or a path that cannot be right, RunError if the head does not give.
+    Raises UserError for a cluster file or a path that cannot be right, or a folder that was fetched from elsewhere,
+    RunError if the head does not give.
     """
     cluster = _cluster_file(settings.cluster)
     out = Path(settings.out)
@@ -70,13 +72,13 @@ def collect(settings: CollectSettings) -> Iterator[Fetched]:
         runs = [_plain(run) for run in settings.runs or _remembered(cluster, Path(scratch))]
         for run, name in zip(runs, local_names(runs), strict=True):
             place = out / name
-            place.mkdir(parents=True, exist_ok=True)
+            _claim(place, run if "://" in run else f"{run} on {_head(cluster)}")
             unwanted = SCRAP if settings.checkpoints else (*SCRAP, *CHECKPOINTS)
             if "://" in run:
                 _copy(Folder(run), place, unwanted)
             else:
                 _rsync(_with_excludes(cluster, unwanted, Path(scratch)), f"{run.rstrip('/')}/", f"{place}/")
-            files = [path for path in place.rglob("*") if path.is_file()]
+            files = [path for path in place.rglob("*") if path.is_file() and path.name != _SOURCE]
             if not files:
                 raise UserError(f"{run} on the head is empty, or not there: name result folders with --runs")
             yield Fetched(run, place, len(files), sum(path.stat().st_size for path in files))
@@ -89,6 +91,23 @@ def local_names(runs: Sequence[str]) -> list[str]:
         raise UserError(f"{bad[0]!r} has no name of its own: give the path of a result folder")
     whole = [re.sub(r"[/:~]+", "_", run).strip("_") for run in runs]
     return [name if last.count(name) == 1 else full for name, full in zip(last, whole, strict=True)]
+
+
+def _head(cluster: dict[str, Any]) -> str:
+    """Which cluster it is, in words."""
+    name, address = cluster.get("cluster_name", "?"), cluster["provider"].get("head_ip")
+    return f"{name} ({address})" if address else str(name)
+
+
+def _claim(place: Path, source: str) -> None:
+    """Make the folder for what comes from there.  Raises UserError if it holds what came from elsewhere."""
+    note = place / _SOURCE
+    if note.exists() and (before := note.read_text().strip()) != source:
+        raise UserError(
+            f"{place} holds what was fetched from {before}, which {source} would mix with: use another --out"
+        )
+    place.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{source}\n")
 
 
 def _plain(path: str) -> str:
@@ -106,7 +125,7 @@ def _cluster_file(name: str) -> dict[str, Any]:
         raise UserError(f"cluster {name}: {error.strerror}: give the file that `ray up` was given") from None
     except yaml.YAMLError as error:
         raise UserError(f"cluster {name} is not plain YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or "provider" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("provider"), dict):
         raise UserError(
             f"cluster {name} is no cluster file (it has no provider): give the file that `ray up` was given"
         )

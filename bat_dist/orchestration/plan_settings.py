@@ -133,7 +133,7 @@ class PlanSettings:
         AfterValidator(check_attacks),
         Help(
             "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
-            "autoattack_tK: K targets, for fewer than ten classes",
+            "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks",
             "NAME",
         ),
         Group("evaluations"),

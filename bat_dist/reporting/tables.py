@@ -20,7 +20,13 @@ _LATEX_MARKS = {
     NOISE: r"$\approx$",
     ONE_SEED: r"$\dagger$",
 }
-_COLUMNS = {"clean": "Clean", "fgsm": "FGSM", "autoattack": "AA", "autoattack_fast": "AA (APGD only)"}
+_COLUMNS = {
+    "clean": "Clean",
+    "fgsm": "FGSM",
+    "autoattack": "AA",
+    "autoattack_fast": "AA (APGD only)",
+    "autoattack_rand": "AA (rand)",
+}
 LEGEND = (
     "Accuracies in percent: mean ± standard deviation over seeds. Against the reference: "
     f"{BETTER} better, {WORSE} worse (paired test over seeds and images, p < 0.05 for the whole column after Holm), "

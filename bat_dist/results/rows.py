@@ -186,7 +186,7 @@ def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def in_order(attacks: Iterable[str]) -> list[str]:
     """The columns of a table: clean, fgsm, pgd by steps, cw, the parts of AutoAttack, AutoAttack, worst case."""
-    last = {"autoattack_fast": 6, "autoattack": 7, "worst_case": 9}
+    last = {"autoattack_fast": 6, "autoattack": 7, "autoattack_rand": 8, "worst_case": 9}
 
     def place(name: str) -> tuple[int, int, str]:
         base = name.partition("@")[0].partition(":")[0]

@@ -13,13 +13,14 @@ from bat_dist.attacks.apgd import (
     apgd_targeted,
     ascend,
     checkpoints,
+    dlr,
     random_start,
     targeted_dlr,
 )
 from bat_dist.attacks.losses import cross_entropy
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.targets import likely_targets
-from bat_dist.attacks.victim import attacked
+from bat_dist.attacks.victim import Victim, attacked
 
 
 def test_checkpoints_of_the_paper():
@@ -38,6 +39,39 @@ def test_targeted_dlr_by_hand():
     assert torch.allclose(losses, torch.tensor([-2 / 3.5, 3 / 3.5]))
 
 
+def test_dlr_by_hand():
+    """-(z_y - the largest other) / (z1 - z3): -(5 - 3) / (5 - 2), and -(2 - 5) / the same."""
+    losses = dlr(torch.tensor([[5.0, 3, 2, 1], [5, 3, 2, 1]]), torch.tensor([0, 2]))
+    assert torch.allclose(losses, torch.tensor([-2 / 3, 1.0]))
+
+
+def test_a_gradient_is_averaged_over_the_draws_of_a_network():
+    """Of one that is a linear map, then another, then the first again: two thirds of the one, a third of the other."""
+
+    class Alternating(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other, self.passes = Linear(12, 5, seed=0), Linear(12, 5, seed=1), 0
+
+        def forward(self, x):
+            self.passes += 1
+            return (self.one if self.passes % 2 else self.other)(x)
+
+    net, x, y = Alternating(), torch.rand(7, 3, 2, 2, dtype=torch.float64), torch.arange(7) % 5
+    with torch.no_grad():
+        seen = Victim(net, num_draws=3).gradient(x, lambda logits, labels: -logits.gather(1, labels[:, None])[:, 0], y)
+    wanted = -(2 * net.one.weight[y] + net.other.weight[y]) / 3
+    torch.testing.assert_close(seen.gradient.flatten(1), wanted, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(seen.logits, net.one(x))  # those of the last draw
+    assert net.passes == 3
+
+
+def test_draws_change_nothing_where_nothing_is_drawn():
+    once, often = (apgd(golden_net(), X, Y, epsilon=0.03, seed=0, ids=IDS, num_draws=draws) for draws in (1, 4))
+    assert torch.equal(once.x_adv, often.x_adv)
+    assert not once.robust.all()
+
+
 def test_the_start_is_at_the_border_and_centered():
     x = torch.full((300, 3, 6, 6), 0.5)
     delta = random_start(x, image_keys(0, "s", torch.arange(300)), 0.1) - x
@@ -47,14 +81,14 @@ def test_the_start_is_at_the_border_and_centered():
     assert random_start(torch.zeros(2, 3, 6, 6), image_keys(0, "s", torch.arange(2)), 0.1).min() == 0
 
 
-def rivals_path(kind, net, x, y, start, *, epsilon, steps, targets=None):
-    rival = kind(net, n_iter=steps, eps=epsilon, norm="Linf", device="cpu")
+def rivals_path(kind, net, x, y, start, *, epsilon, steps, targets=None, **how):
+    rival = kind(net, n_iter=steps, eps=epsilon, norm="Linf", device="cpu", **how)
     rival.init_hyperparam(x)
     rival.y_target = targets
     return inputs_of(net, lambda: rival.attack_single_run(x, y, x_init=start))
 
 
-@pytest.mark.parametrize("loss", ["ce", "dlr-targeted"])
+@pytest.mark.parametrize("loss", ["ce", "dlr", "dlr-targeted"])
 def test_the_path_of_the_published_code(loss):
     """With an epsilon that fools nobody: 101 iterates each, with all halvings and restarts from the best point.
 
@@ -69,6 +103,9 @@ def test_the_path_of_the_published_code(loss):
     if loss == "ce":
         theirs = rivals_path(APGDAttack, net, x, y, start, epsilon=epsilon, steps=100)
         ours = path(net, x, y, y, start, loss=cross_entropy, epsilon=epsilon)
+    elif loss == "dlr":
+        theirs = rivals_path(APGDAttack, net, x, y, start, epsilon=epsilon, steps=100, loss="dlr")
+        ours = path(net, x, y, y, start, loss=dlr, epsilon=epsilon)
     else:
         theirs = rivals_path(APGDAttack_targeted, net, x, y, start, epsilon=epsilon, steps=100, targets=target)
         ours = path(net, x, y, torch.stack([y, target], 1), start, loss=targeted_dlr, epsilon=epsilon)

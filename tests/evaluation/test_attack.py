@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,7 +12,8 @@ from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.evaluation import attack as module
 from bat_dist.evaluation.attack import LARGE_EPSILON, Networks, Settings, attack_images, largest_move, prepare
-from bat_dist.evaluation.plan import CHECKS
+from bat_dist.evaluation.plan import CHECKS, Stage, Unit
+from bat_dist.evaluation.work import build_work
 
 SETTINGS = Settings(epsilon=0.12, step_size=0.03, restarts=2)
 ATTACKS = ["clean", "fgsm", "pgd5", "cw5", "apgd-ce", *CHECKS]
@@ -153,3 +155,29 @@ def test_a_network_that_wants_plain_memory_gets_it(images):
     settings = {"seed": 0, "settings": SETTINGS, "batch_size": 64}
     outcome = attack_images(nets, x, y, torch.arange(96), attack="pgd5", **settings)
     assert outcome.robust.sum() < 96
+
+
+class Noisy(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x):
+        return self.model(x + 0.3 * torch.randn_like(x))
+
+
+def test_a_unit_of_a_randomized_network_is_the_same_whenever_it_is_run(digits, trained):
+    """In any order, whatever the process drew before; and it leaves the process's own random numbers alone."""
+    work = build_work(digits, Noisy(trained), SETTINGS, keep_adversarial=False, device=torch.device("cpu"))
+    stage = Stage(("apgd-ce-eot2",), seed=0)
+    first, second = (Unit(stage, number, tuple(range(at, at + 40)), 16) for number, at in ((0, 0), (1, 40)))
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    flags = [work(unit)["robust"] for unit in (first, second)]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    again = [work(unit)["robust"] for unit in (second, first)][::-1]
+    for one, other in zip(flags, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert 0 < one.sum() < 40
+    assert not np.array_equal(work(first._replace(stage=Stage(("apgd-ce-eot2",), seed=1)))["robust"], flags[0])

@@ -1,6 +1,15 @@
 import pytest
 
-from bat_dist.evaluation.names import check_attacks, fewest_classes, for_few_classes, is_random, parts_of, steps_of
+from bat_dist.evaluation.names import (
+    check_attacks,
+    fewest_classes,
+    for_few_classes,
+    is_random,
+    num_draws_of,
+    parts_of,
+    steps_of,
+)
+from bat_dist.evaluation.plan import passes
 
 
 def test_names_once_and_in_order() -> None:
@@ -32,6 +41,18 @@ def test_autoattack_with_fewer_targets_has_its_own_names_and_needs() -> None:
         assert fewest_classes(for_few_classes(classes).partition(",")[0]) == classes
     assert "autoattack" not in for_few_classes(3)
     for name in ("autoattack_t", "autoattack_t9", "autoattack_t0", "apgd-t0", "fab-t12"):
+        with pytest.raises(ValueError, match="there is no attack"):
+            check_attacks((name,))
+
+
+def test_attacks_of_randomized_networks() -> None:
+    assert parts_of("autoattack_rand") == ("apgd-ce-eot20", "apgd-dlr-eot20")
+    names = ("apgd-ce", "apgd-dlr", "apgd-ce-eot20", "apgd-dlr-eot7", "apgd-t", "square", "autoattack_rand")
+    assert [num_draws_of(name) for name in names] == [1, 1, 20, 7, 0, 0, 0]
+    assert check_attacks(names) == names
+    assert [fewest_classes(name) for name in ("apgd-ce-eot20", "apgd-dlr", "autoattack_rand")] == [2, 3, 3]
+    assert passes("apgd-ce-eot20") == 20 * passes("apgd-ce") == 6000
+    for name in ("apgd-t-eot20", "apgd-ce-eot0", "apgd-ce-eot", "square-eot5"):
         with pytest.raises(ValueError, match="there is no attack"):
             check_attacks((name,))
 

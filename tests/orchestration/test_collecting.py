@@ -64,6 +64,19 @@ def test_from_a_uri_all_but_checkpoints_and_scrap(tmp_path: Path, capsys: pytest
     assert (place / "last.safetensors").read_bytes() == b"last.safetensors"
 
 
+def test_a_folder_that_was_fetched_from_elsewhere_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    source = fsspec.filesystem("memory")
+    for place in ("one/run", "two/run"):
+        source.pipe_file(f"/collect-from/{place}/history.csv", place.encode())
+    words = [str(CLUSTER), "--out", str(tmp_path), "--runs"]
+    assert main([*words, "memory://collect-from/one/run"]) == 0
+    assert main([*words, "memory://collect-from/one/run"]) == 0
+    assert main([*words, "memory://collect-from/two/run"]) == 2
+    said = capsys.readouterr().err
+    assert "run holds what was fetched from memory://collect-from/one/run, which memory://collect-from/two/run" in said
+    assert (tmp_path / "run/history.csv").read_text() == "one/run"
+
+
 def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     fsspec.filesystem("memory").pipe_file("/collect-evil/../../owned", b"x")  # an object store takes any key
     words = [str(CLUSTER), "--out", str(tmp_path / "out"), "--runs", "memory://collect-evil"]
