@@ -58,7 +58,10 @@ def test_from_a_uri_all_but_checkpoints_and_scrap(tmp_path: Path, capsys: pytest
     words = [str(CLUSTER), "--out", str(tmp_path), "--runs", "memory://collect-test"]
     assert main(words) == 0
     place = tmp_path / "collect-test"
-    assert sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()) == wanted
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()) == [
+        ".fetched-from",
+        *wanted,
+    ]
     assert "2 files" in capsys.readouterr().out
     assert main([*words, "--checkpoints"]) == 0
     assert (place / "last.safetensors").read_bytes() == b"last.safetensors"
