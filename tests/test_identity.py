@@ -285,7 +285,7 @@ def cases() -> list[Any]:
         said = says(verb)
         for word in (REFUSED, COMPUTED, ADDED, NO_PART, RECORDED):
             names = tuple(name for name in said if said[name] == word)
-            alone = word == REFUSED or (verb, word) == ("memorize", ADDED)
+            alone = word in (REFUSED, ADDED)
             for group in [(name,) for name in names] if alone else [names] if names else []:
                 marks = () if word == REFUSED else pytest.mark.slow
                 found.append(pytest.param(verb, word, group, marks=marks, id=f"{verb}-{word}-{'-'.join(group)[:40]}"))
