@@ -23,6 +23,7 @@ from bat_dist.memorization.influence import influence_matrix
 from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
+from bat_dist.train import main as train
 
 ROOT = Path(__file__).parents[1]
 SMALL = shlex.split(
@@ -310,6 +311,19 @@ def test_cheaper_scores_and_their_agreement_with_memorization(finished: Path, tm
 
 
 # -------------------------------------------------------------------------------------------------- bad input
+
+
+def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BAT_DIST_CACHE", str(tmp_path / "file"))
+    method = ("--method", "erm", "--num_val", "20")
+    common = [word for word in SMALL if word not in ("--num_workers", "1")]
+    for program, words in ((main, SMALL), (train, [*common, *method])):
+        assert program(last_ones([*words, "--loader", "ffcv", "--out", str(tmp_path / "out")])) == 2
+        assert f"the folder of the FFCV cache, {tmp_path}/file, cannot be written to" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from types import ModuleType
 from typing import Any
 
@@ -49,17 +50,50 @@ def ensure_beton(
     written to is a UserError.
     """
     check_split(images, labels)
-    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-    path = folder / f"{fingerprint}-{split_name}-v{LAYOUT}.beton"
-    content = {"fingerprint": fingerprint, "split": split_name, "shape": list(images.shape), "layout": LAYOUT}
-    try:
+    path, content = _place(images, fingerprint, split_name, cache_dir)
+    with _told_if_not_writable(path.parent):
         if not _is_whole(path, content):
             import_ffcv()
-            folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock"):
                 if not _is_whole(path, content):
                     log.info("writing %s", path)
                     _write_whole(path, content, images, labels)
+    return path
+
+
+def check_cache(
+    images: UInt8[np.ndarray, "samples height width 3"],
+    *,
+    fingerprint: str,
+    split_name: str,
+    cache_dir: str | Path | None = None,
+) -> None:
+    """Raise the UserError of `ensure_beton` beforehand, if the split is not there and its folder not to be written."""
+    path, content = _place(images, fingerprint, split_name, cache_dir)
+    with _told_if_not_writable(path.parent):
+        if not _is_whole(path, content):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=path.parent):
+                pass
+
+
+def _place(
+    images: UInt8[np.ndarray, "samples height width 3"],
+    fingerprint: str,
+    split_name: str,
+    cache_dir: str | Path | None,
+) -> tuple[Path, dict[str, Any]]:
+    """Where the beton is, and what its manifest says."""
+    folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+    content = {"fingerprint": fingerprint, "split": split_name, "shape": list(images.shape), "layout": LAYOUT}
+    return folder / f"{fingerprint}-{split_name}-v{LAYOUT}.beton", content
+
+
+@contextmanager
+def _told_if_not_writable(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in _NOT_WRITABLE:
             raise
@@ -67,7 +101,6 @@ def ensure_beton(
             f"the folder of the FFCV cache, {folder}, cannot be written to ({error.strerror}): name another in "
             "$BAT_DIST_CACHE, or use --loader memory"
         ) from None
-    return path
 
 
 def default_cache_dir() -> Path:

@@ -2,6 +2,8 @@
 
 import functools
 import logging
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "Loader",
     "LoaderUnavailable",
     "Share",
+    "check_cache",
     "dataset_loader",
     "make_loader",
 ]
@@ -41,6 +44,16 @@ def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str 
         split_name=split_name,
         device=device,
     )
+
+
+def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str]) -> None:
+    """Raise UserError, before any work, if loaders of this kind would need a cache that this machine cannot write."""
+    if kind == "memory" or (kind == "auto" and find_spec("ffcv") is None):
+        return
+    from bat_dist.data import beton
+
+    for name in split_names:
+        beton.check_cache(getattr(dataset, name).images, fingerprint=dataset.fingerprint, split_name=name)
 
 
 @functools.cache

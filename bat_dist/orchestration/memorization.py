@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.loaders import dataset_loader
+from bat_dist.data.loaders import check_cache, dataset_loader
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.build import check_fits
 from bat_dist.models.names import AUTO
@@ -20,6 +20,7 @@ from bat_dist.orchestration.heartbeat import Heartbeat
 from bat_dist.orchestration.metrics import CountedLoader
 from bat_dist.orchestration.nodes import job_session
 from bat_dist.orchestration.pool import Work
+from bat_dist.orchestration.private_ray import wants_private
 from bat_dist.orchestration.resources import worker_resources
 from bat_dist.orchestration.rows import Filled, fill_rows
 from bat_dist.orchestration.settings import ARCH_OF_TRIALS, MemorizeSettings
@@ -159,6 +160,8 @@ def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings
         if store.status().complete[: job.num_rows].all():
             note_settings(folder, VERB, settings)
             return store, Filled(job.num_rows, 0, (), {}, 0.0)
+    if wants_private(settings.ray_address):
+        check_cache(settings.loader, dataset, ("train", "test"))
     heart = Heartbeat(folder, job.what, total=job.num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial

@@ -19,13 +19,14 @@ import torch
 
 from bat_dist.config import RunError, UserError, counted, to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.data.loaders import Loader, dataset_loader
+from bat_dist.data.loaders import Loader, check_cache, dataset_loader
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, say, with_arch
 from bat_dist.orchestration.fresh import remove_training
 from bat_dist.orchestration.heartbeat import Heartbeat
+from bat_dist.orchestration.private_ray import wants_private
 from bat_dist.orchestration.running import Running
 from bat_dist.orchestration.settings import ARCH_OF_TRAINING, TrainSettings
 from bat_dist.storage.checkpoints import load_tensors
@@ -205,6 +206,8 @@ def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: 
             return folder.read_json(files.RUN)
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
+    if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
+        check_cache(plan.asked.loader, plan.dataset, ("train",))
     heart = Heartbeat(folder, EPOCHS, total=plan.settings.recipe.epochs)
     with heart, _room(plan.asked, folder) as each:
         if plan.asked.fresh:

@@ -7,6 +7,7 @@ import logging
 import pickle
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -186,6 +187,11 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
         raise UserError(f"{location} does not exist, or is no file") from None
     if not name.endswith(SUFFIX) and not data.startswith(_BEGINNINGS):
         raise UserError(f"{location} is no torch file: it begins with {data[:24]!r}; fetch it again")
+    if _is_torchscript(data):
+        raise UserError(
+            f"{location} is a TorchScript archive, whose network cannot be sent to workers: give the class with "
+            "--model FILE.py:NAME, and its weights as torch.save(network.state_dict(), ...) writes them"
+        )
     try:
         if name.endswith(SUFFIX):
             return safetensors.torch.load(data)
@@ -204,6 +210,13 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
     if not isinstance(found, Mapping | nn.Module):
         raise UserError(f"{location} holds a {type(found).__name__}, not weights by name")
     return found
+
+
+def _is_torchscript(data: bytes) -> bool:
+    """As torch tells it: a zip whose first folder holds constants."""
+    if not zipfile.is_zipfile(BytesIO(data)):
+        return False
+    return any(Path(name).name == "constants.pkl" for name in zipfile.ZipFile(BytesIO(data)).namelist())
 
 
 def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:
@@ -240,9 +253,9 @@ def _contents(found: Mapping[str, Any]) -> str:
     sets = [str(key) for key, value in found.items() if isinstance(value, Mapping | nn.Module)]
     tensors = sum(isinstance(value, Tensor) for value in found.values())
     others = [str(key) for key, value in found.items() if not isinstance(value, Mapping | nn.Module | Tensor)]
-    parts = [f"under {', '.join(sets)} it holds more"] * bool(sets) + [f"it holds {tensors} tensors"] * bool(tensors)
-    parts += [f"and {_some(others)}"] * bool(others)
-    return " ".join(parts) or "it is empty"
+    parts = [f"more under {', '.join(sets)}"] * bool(sets) + [f"{tensors} tensors"] * bool(tensors)
+    parts += [_some(others)] * bool(others)
+    return f"it holds {' and '.join(parts)}" if parts else "it is empty"
 
 
 def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:

@@ -14,7 +14,7 @@ import torch
 
 from bat_dist.config import UserError
 from bat_dist.data import beton
-from bat_dist.data.beton import MIN_PAGE, default_cache_dir, ensure_beton, import_ffcv
+from bat_dist.data.beton import MIN_PAGE, check_cache, default_cache_dir, ensure_beton, import_ffcv
 from bat_dist.data.split_loader import LoaderUnavailable
 
 ROOT = Path(__file__).parents[2]
@@ -164,6 +164,16 @@ def test_a_folder_that_cannot_be_written_to_is_named(name, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=f"{name}, cannot be written to .*: name another in .BAT_DIST_CACHE, or use"):
         ensure(tmp_path / name, *arrays())
+    with pytest.raises(UserError, match=f"{name}, cannot be written to"):
+        check_cache(arrays()[0], fingerprint="0f", split_name="train", cache_dir=tmp_path / name)
+
+
+def test_a_cache_that_holds_the_split_need_not_be_writable(tmp_path, monkeypatch):
+    ensure(tmp_path / "cache", *arrays())
+    monkeypatch.setattr(beton, "TemporaryFile", lambda **_: pytest.fail("nothing is to be written"))
+    check_cache(arrays()[0], fingerprint="0f", split_name="train", cache_dir=tmp_path / "cache")
+    with pytest.raises(pytest.fail.Exception):
+        check_cache(arrays()[0], fingerprint="1e", split_name="train", cache_dir=tmp_path / "cache")
 
 
 def test_other_errors_pass(tmp_path, monkeypatch):

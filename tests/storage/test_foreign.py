@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,9 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save(weights | {"conv.weight": torch.zeros(4, 3, 5, 5)}, tmp_path / "shape.pt")
     torch.save({"conv.weight": weights["conv.weight"], "tail.bias": weights["head.bias"]}, tmp_path / "other.pt")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as script:  # as torch.jit.save lays it out
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            script.writestr(f"script/{name}", b"")
     with (tmp_path / "plain.pt").open("wb") as plain:
         pickle.dump({"a": 1}, plain)
     for model, checkpoint, message in (
@@ -217,12 +221,13 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
         (good, "cut.pt", "cut.pt cannot be read"),
         (good, "text.pt", "text.pt is no torch file: it begins with b'these are no weights'; fetch it again"),
         (good, "page.pt", "page.pt is no torch file: it begins with b'<!DOCTYPE html>"),
-        (good, "several.pt", r"under model, ema it holds more and epoch"),
+        (good, "several.pt", r"it holds more under model, ema and epoch"),
         (good, "cut.safetensors", "cannot be read as safetensors"),
         (good, "list.pt", "holds a list, not weights by name"),
         (good, "shape.pt", "does not fit the network"),
         (good, "other.pt", "it lacks conv.bias, head.bias, head.weight, and the network knows no tail.bias"),
         (good, "plain.pt", "plain.pt"),
+        (good, "script.pt", "script.pt is a TorchScript archive, whose network cannot be sent to workers"),
     ):
         with pytest.raises(UserError, match=message):
             load(model, None if checkpoint is None else tmp_path / checkpoint)
