@@ -253,8 +253,8 @@ def _contents(found: Mapping[str, Any]) -> str:
     sets = [str(key) for key, value in found.items() if isinstance(value, Mapping | nn.Module)]
     tensors = sum(isinstance(value, Tensor) for value in found.values())
     others = [str(key) for key, value in found.items() if not isinstance(value, Mapping | nn.Module | Tensor)]
-    parts = [f"more under {', '.join(sets)}"] * bool(sets) + [f"{tensors} tensors"] * bool(tensors)
-    parts += [_some(others)] * bool(others)
+    parts = [f"sets of weights ({', '.join(sets)})"] * bool(sets) + [f"{tensors} tensors"] * bool(tensors)
+    parts += [f"other entries ({_some(others)})"] * bool(others)
     return f"it holds {' and '.join(parts)}" if parts else "it is empty"
 
 

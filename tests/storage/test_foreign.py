@@ -221,7 +221,7 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
         (good, "cut.pt", "cut.pt cannot be read"),
         (good, "text.pt", "text.pt is no torch file: it begins with b'these are no weights'; fetch it again"),
         (good, "page.pt", "page.pt is no torch file: it begins with b'<!DOCTYPE html>"),
-        (good, "several.pt", r"it holds more under model, ema and epoch"),
+        (good, "several.pt", r"it holds sets of weights \(model, ema\) and other entries \(epoch\)"),
         (good, "cut.safetensors", "cannot be read as safetensors"),
         (good, "list.pt", "holds a list, not weights by name"),
         (good, "shape.pt", "does not fit the network"),
