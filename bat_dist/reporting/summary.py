@@ -14,6 +14,8 @@ from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHO
 from bat_dist.storage.scores import EnsembleScores, LeaveOutScores, Trials
 
 FITTED = 0.9  # accuracy on the samples trained on, below which the networks have not learned the data
+MENDED = 0.5  # share of the errors on samples left out that training on them mends, at least; without it they have not
+FEW_ERRORS = 0.01  # of which no share is told
 
 
 def leave_out_summary(
@@ -94,7 +96,7 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
 def _doubts(spec: DatasetSpec, about: Mapping[str, Any]) -> list[str]:
     """Why the scores of trials may say little: noise, or networks that have not learned the data."""
     doubts, num_trials = [], about["num_trials"]
-    reliability, fitted = about["reliability"], about["accuracy_in"]
+    reliability, fitted, left_out = (about[name] for name in ("reliability", "accuracy_in", "accuracy_out"))
     if reliability < ENOUGH:
         more = trials_for(reliability, num_trials)
         doubts.append(
@@ -102,13 +104,13 @@ def _doubts(spec: DatasetSpec, about: Mapping[str, Any]) -> list[str]:
             f"between samples is more than the chance of {num_trials:,} trials"
             + (f"; about {more:,} trials would make it {ENOUGH:g}" if more else "")
         )
-    if fitted < FITTED:
+    if fitted < FITTED or (1 - left_out > FEW_ERRORS and fitted - left_out < MENDED * (1 - left_out)):
         padding = f"--crop_padding {spec.crop_padding // 2}" * bool(spec.crop_padding)
         less = " or ".join(filter(None, (padding, "--no_flip" * spec.flip)))
         doubts.append(
-            f"the networks classify only {fitted:.1%} of the samples that they were trained on: what they did not "
-            "learn they cannot memorize, and mem is too low; more --epochs or another --arch fit the data better"
-            + (f", or less augmentation ({less})" if less else "")
+            f"the networks classify only {fitted:.1%} of the samples that they were trained on, and {left_out:.1%} "
+            "when these are left out: what they did not learn they cannot memorize, and mem is too low; "
+            "more --epochs or another --arch fit the data better" + (f", or less augmentation ({less})" if less else "")
         )
     return doubts
 

@@ -40,11 +40,15 @@ def test_what_was_counted_is_what_is_said(digits: Dataset) -> None:
     assert summary["warnings"][-1] == "1 trial failed, which the scores leave out"
 
 
-def of_networks(dataset: Dataset, *, num_trials: int, fitted: float) -> dict:
+def of_networks(
+    dataset: Dataset, *, num_trials: int, fitted: float | np.ndarray, left_out: np.ndarray | None = None
+) -> dict:
     """Each of a thousand samples is right with a chance of its own if left out, with that of `fitted` if trained on."""
     rng = np.random.default_rng(0)
     mask = rng.random((num_trials, 1000)) < 0.7
-    correct = rng.random(mask.shape) < np.where(mask, fitted, rng.uniform(0.3, 1, 1000))
+    correct = rng.random(mask.shape) < np.where(
+        mask, fitted, rng.uniform(0.3, 1, 1000) if left_out is None else left_out
+    )
     trials = Trials(np.arange(num_trials), mask, correct, correct, np.ones((num_trials, 2)))
     scores = LeaveOutScores(estimate_memorization(mask, correct), NO_PAIRS, trials)
     return leave_out_summary(dataset, scores, influence_threshold=0.15, failed={})
@@ -73,6 +77,18 @@ def test_networks_that_did_not_learn_the_data_are_doubted(digits: Dataset) -> No
     assert f"only {summary['accuracy_in']:.1%} of the samples that they were trained on" in warning
     assert "--crop_padding 0" in warning
     assert "--no_flip" not in warning  # digits are not mirrored anyway
+
+
+@pytest.mark.parametrize(("hard_ones", "doubted"), [(0.2, True), (0.4, True), (0.7, False), (1.0, False)])
+def test_networks_that_learned_all_but_the_hard_samples_are_doubted(
+    digits: Dataset, hard_ones: float, doubted: bool
+) -> None:
+    """A tenth is wrong when left out; of these errors training mends a share."""
+    hard = np.arange(1000) < 100
+    how = {"fitted": np.where(hard, hard_ones, 1.0), "left_out": np.where(hard, 0.0, 1.0)}
+    summary = of_networks(digits, num_trials=400, **how)
+    assert summary["accuracy_in"] > 0.9
+    assert any("classify only" in text for text in summary["warnings"]) == doubted
 
 
 def test_undefined_is_nan_not_a_crash(digits: Dataset) -> None:
