@@ -29,7 +29,6 @@ from bat_dist.attacks.victim import Seen, Victim, attacked, wrong
 
 RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
 MOMENTUM = 0.75  # the paper's alpha; a above
-CLASSES_OF_DLR = 3  # that its loss needs; the targeted one needs four
 
 
 def apgd(
@@ -96,8 +95,8 @@ def dlr(logits: Logits, labels: Labels) -> PerExample:
 
     Raises ValueError for fewer than three classes.
     """
-    if logits.shape[1] < CLASSES_OF_DLR:
-        raise ValueError(f"the DLR loss needs at least {CLASSES_OF_DLR} classes, the model has {logits.shape[1]}")
+    if logits.shape[1] < 3:
+        raise ValueError(f"the DLR loss needs at least 3 classes, the model has {logits.shape[1]}")
     first, second, third = logits.topk(3, dim=1).values.unbind(dim=1)
     true = logits.gather(1, labels[:, None]).squeeze(1)
     other = torch.where(logits.argmax(dim=1) == labels, second, first)

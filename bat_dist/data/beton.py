@@ -72,10 +72,13 @@ def check_cache(
     """Raise the UserError of `ensure_beton` beforehand, if the split is not there and its folder not to be written."""
     path, content = _place(images, fingerprint, split_name, cache_dir)
     with _told_if_not_writable(path.parent):
-        if not _is_whole(path, content):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=path.parent):
                 pass
+        except OSError:
+            if not _is_whole(path, content):  # which reads all of it: only where it matters
+                raise
 
 
 def _place(

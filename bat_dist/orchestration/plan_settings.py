@@ -13,7 +13,7 @@ from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
 from bat_dist.orchestration.reproduce_settings import ReproduceSettings, Run
-from bat_dist.orchestration.settings import ArchOrAuto, TestShare
+from bat_dist.orchestration.settings import ATTACKS_HELP, ArchOrAuto, TestShare
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 
@@ -131,11 +131,7 @@ class PlanSettings:
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
-        Help(
-            "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
-            "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks",
-            "NAME",
-        ),
+        Help(ATTACKS_HELP, "NAME"),
         Group("evaluations"),
     ] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[

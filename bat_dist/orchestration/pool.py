@@ -316,7 +316,7 @@ class _Pool:
         return (
             self.failures.total() >= FAIL_ALIKE
             and len({kind for _, kind in self.failures}) == 1
-            and all(any(host == one for one, _ in self.failures) for host in at_work)
+            and at_work <= {host for host, _ in self.failures}
             and any(unit not in self.tallies for unit in self.queue)
         )
 

@@ -67,6 +67,10 @@ TestShare = Annotated[
     Group("data"),
 ]
 ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
+ATTACKS_HELP = (
+    "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
+    "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks"
+)
 PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
 
 
@@ -424,11 +428,7 @@ class EvaluateSettings(RaySettings, DataSettings):
     attacks: Annotated[
         tuple[str, ...],
         AfterValidator(check_attacks),
-        Help(
-            "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
-            "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks",
-            "NAME",
-        ),
+        Help(ATTACKS_HELP, "NAME"),
         Group("attacks"),
     ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
     epsilon: Annotated[

@@ -25,8 +25,8 @@ NOT_OF_A_POINT = {  # settings of `train` that the sweep gives itself
     "status": "it is of the sweep",
 }
 NOT_OF_THE_SPACE = {  # what all runs of a sweep share
-    **dict.fromkeys(("dataset", "data_dir", "download", "num_train", "num_test", "num_classes", "image_size"), "data"),
-    "test_share": "data",
+    **dict.fromkeys(("dataset", "data_dir", "download", "num_train", "num_test"), "data"),
+    **dict.fromkeys(("num_classes", "image_size", "test_share"), "data"),
     **dict.fromkeys(("num_val", "val_seed", "val_steps"), "validation split"),
     **dict.fromkeys(("cpus_per_worker", "gpus_per_worker", "num_workers"), "place on a machine"),
     **dict.fromkeys(("epsilon",), "threat"),

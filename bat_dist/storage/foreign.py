@@ -213,10 +213,10 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
 
 
 def _is_torchscript(data: bytes) -> bool:
-    """As torch tells it: a zip whose first folder holds constants."""
-    if not zipfile.is_zipfile(BytesIO(data)):
-        return False
-    return any(Path(name).name == "constants.pkl" for name in zipfile.ZipFile(BytesIO(data)).namelist())
+    """As torch tells it: a zip that holds the constants of a program."""
+    with suppress(zipfile.BadZipFile):
+        return any(Path(name).name == "constants.pkl" for name in zipfile.ZipFile(BytesIO(data)).namelist())
+    return False
 
 
 def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:

@@ -170,9 +170,13 @@ def test_a_folder_that_cannot_be_written_to_is_named(name, tmp_path):
 
 def test_a_cache_that_holds_the_split_need_not_be_writable(tmp_path, monkeypatch):
     ensure(tmp_path / "cache", *arrays())
-    monkeypatch.setattr(beton, "TemporaryFile", lambda **_: pytest.fail("nothing is to be written"))
+
+    def fail(**_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(beton, "TemporaryFile", fail)
     check_cache(arrays()[0], fingerprint="0f", split_name="train", cache_dir=tmp_path / "cache")
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(UserError, match=r"cache, cannot be written to \(Read-only file system\)"):
         check_cache(arrays()[0], fingerprint="1e", split_name="train", cache_dir=tmp_path / "cache")
 
 
