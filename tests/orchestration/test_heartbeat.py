@@ -68,7 +68,8 @@ def test_the_rate_is_of_this_run_alone(tmp_path: Path, monkeypatch: pytest.Monke
         for _ in range(10):
             heart.step(failed=0)
     ended = progress(tmp_path)
-    assert (ended["done"], ended["per_hour"], ended["seconds_left"]) == (70, 100, 1080)
+    assert ended["done"] == 70
+    assert (ended["per_hour"], ended["seconds_left"]) == pytest.approx((100, 1080))  # start + 360 is rounded
 
 
 def test_a_late_beat_does_not_hide_the_end(tmp_path: Path) -> None:
