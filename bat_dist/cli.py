@@ -3,9 +3,10 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from bat_dist import __version__
-from bat_dist.config import UserError, nearest, run_command
+from bat_dist.config import UserError, exit_with, nearest, run_command
 
 VERBS = {
     "memorize": "leave-out trials, then memorization and influence scores",
@@ -24,6 +25,11 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the verb; returns its exit code, 2 for a verb that does not exist."""
     return run_command(_dispatch, argv)
+
+
+def program() -> NoReturn:
+    """The console script `bat-dist`."""
+    exit_with(main())
 
 
 def available() -> dict[str, str]:

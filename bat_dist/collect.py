@@ -40,4 +40,6 @@ def _collect(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from bat_dist.config import exit_with
+
+    exit_with(main())

@@ -64,6 +64,7 @@ def _plan(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    from bat_dist.config import exit_with
     from bat_dist.plan import main as installed_main
 
-    raise SystemExit(installed_main())
+    exit_with(installed_main())

@@ -58,6 +58,7 @@ def _report(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
+    from bat_dist.config import exit_with
     from bat_dist.report import main as installed_main
 
-    raise SystemExit(installed_main())
+    exit_with(installed_main())

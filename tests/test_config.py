@@ -561,16 +561,19 @@ def test_help_lists_the_verbs_that_exist(capsys):
     assert "evaluate" not in out
 
 
-def test_the_console_script_exits_with_the_code():
-    script = "import sys; from bat_dist.cli import main; sys.exit(main())"
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, "memorise"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [(["--version"], 0, f"bat-dist {__version__}\n"), (["memorise"], 2, "error: no command memorise")],
+)
+def test_the_exit_code_stands_where_a_native_library_crashes_at_the_end(words, code, said, tmp_path):
+    script = (
+        "import ctypes, sys; from bat_dist.cli import program\n"
+        "libc = ctypes.CDLL(None); libc.__cxa_atexit(libc.abort, None, None)\n"  # a destructor that aborts
+        "import atexit, pathlib; atexit.register(pathlib.Path(sys.argv.pop()).write_text, 'called')\n"
+        "program()"
     )
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.startswith("error: no command memorise")
+    command = [sys.executable, "-W", "error", "-c", script, *words, tmp_path / "python"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == code
+    assert (ran.stderr if code else ran.stdout).startswith(said)
+    assert (tmp_path / "python").exists()  # Python's own exit functions are called

@@ -143,7 +143,7 @@ def driver(program: str, *options: str) -> subprocess.Popen[str]:
     """The program in a process of its own, with one thread, and with the tests' lease."""
     code = (
         f"import sys; from bat_dist.storage import lease; lease.LEASE_SECONDS = {LEASE}\n"
-        f"from bat_dist.{program} import main; raise SystemExit(main(sys.argv[1:]))"
+        f"from bat_dist.config import exit_with; from bat_dist.{program} import main; exit_with(main(sys.argv[1:]))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
