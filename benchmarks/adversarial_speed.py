@@ -78,8 +78,7 @@ def ours(arch: str, seed: int, method: Method) -> tuple[nn.Module, Step]:
         mem = torch.where(torch.arange(len(labels)) % 3 == 0, 0.5, 0.0)  # a third is atypical
         batch = MiniBatch(images, labels, network=model, forward=model, attack=ATTACK, generator=generator, mem=mem)
         differentiate(progress, batch, settings, with_awp=False)
-        progress.optimizer.param_groups[0]["lr"] = lr
-        progress.optimizer.step()
+        progress.optimizer.step(lr)
 
     return model, step
 

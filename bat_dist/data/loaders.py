@@ -26,6 +26,9 @@ __all__ = [
 ]
 
 KINDS = ("ffcv", "memory")
+SMALL_BYTES = (
+    64 * 2**20
+)  # pixels of a split for which FFCV is not worth the six seconds of CPU time that its import takes
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +36,14 @@ log = logging.getLogger(__name__)
 def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str | torch.device = "cpu") -> Loader:
     """The loader of a dataset's "train" or "test" split, augmented as its row of the table says; see `make_loader`.
 
-    kind: also "auto", the one that this process has; equal batches make it harmless that another's may be another.
+    kind: also "auto": memory for a small split, else what this process has; batches are equal, so processes may differ.
     """
+    split: Split = getattr(dataset, split_name)
+    if kind == "auto":
+        kind = "memory" if split.images.nbytes <= SMALL_BYTES else kind_at_hand()
     return make_loader(
-        kind_at_hand() if kind == "auto" else kind,
-        getattr(dataset, split_name),
+        kind,
+        split,
         crop_padding=dataset.spec.crop_padding,
         flip=dataset.spec.flip,
         fingerprint=dataset.fingerprint,
@@ -53,7 +59,9 @@ def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str]) -> None
     from bat_dist.data import beton
 
     for name in split_names:
-        beton.check_cache(getattr(dataset, name).images, fingerprint=dataset.fingerprint, split_name=name)
+        images = getattr(dataset, name).images
+        if kind == "ffcv" or images.nbytes > SMALL_BYTES:
+            beton.check_cache(images, fingerprint=dataset.fingerprint, split_name=name)
 
 
 @functools.cache

@@ -1,12 +1,9 @@
 """From a name to a network."""
 
 from collections.abc import Sequence
-from functools import cache
 
-import torch
 from torch import nn
 
-from bat_dist.config import UserError
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.names import Arch, parse_arch
 from bat_dist.models.preact_resnet import preact_resnet18
@@ -27,28 +24,6 @@ def build(name: str, num_classes: int, *, mean: Sequence[float], std: Sequence[f
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     body, width = _body(parse_arch(name))
     return ImageClassifier(body, width, num_classes, mean=mean, std=std)
-
-
-@cache
-def check_fits(name: str, image_size: int) -> None:
-    """Raise UserError if the network shrinks images of this side to nothing; found without computing a number."""
-    if _takes(name, image_size):
-        return
-    large_enough = next((size for size in range(image_size + 1, 257) if _takes(name, size)), None)
-    rule = f": it takes those from {large_enough}x{large_enough} on" if large_enough else ""
-    raise UserError(
-        f"arch {name} does not fit images of {image_size}x{image_size}{rule}; take tinynet, or a larger image_size"
-    )
-
-
-def _takes(name: str, image_size: int) -> bool:
-    with torch.device("meta"):
-        network = build(name, 2, mean=(0.5,) * 3, std=(0.5,) * 3).eval()
-        try:
-            network(torch.empty(1, 3, image_size, image_size))
-        except RuntimeError:
-            return False
-    return True
 
 
 def _body(arch: Arch) -> tuple[nn.Module, int]:

@@ -1,8 +1,10 @@
-"""Which architectures exist, by name. Standard library only, so that settings are checked without torch."""
+"""Which architectures exist, by name, and which images they take; without torch, so that settings are checked fast."""
 
 import difflib
 import re
 from typing import Literal, NamedTuple
+
+from bat_dist.config import UserError
 
 Family = Literal["resnet", "cifar_resnet", "preact_resnet", "wide_resnet", "resnet9", "tinynet"]
 
@@ -27,6 +29,9 @@ DEFAULT_RESNET9_WIDTH = 64
 AUTO = "auto"
 SMALL_IMAGE = 16
 """The largest side of images for which `tinynet` is enough."""
+
+SMALLEST_IMAGE = {"resnet9": 8}
+"""The smallest side of images, by family: `resnet9` halves them three times, the others take images of every side."""
 
 _NUMBER = r"([1-9][0-9]{0,3})"
 _RESNET_DEPTHS = (9, 18, 20, 32, 34, 44, 56, 110)
@@ -56,6 +61,17 @@ def check_arch_or_auto(name: str) -> str:
 def suited_arch(image_size: int, usual: str) -> str:
     """What `auto` stands for: a function of the data alone, so that it is the same on every machine."""
     return "tinynet" if image_size <= SMALL_IMAGE else usual
+
+
+def check_fits(name: str, image_size: int) -> None:
+    """Raise UserError if the network shrinks images of this side to nothing."""
+    smallest = SMALLEST_IMAGE.get(parse_arch(name).family, 1)
+    if image_size < smallest:
+        size, least = (f"{side}x{side}" for side in (image_size, smallest))
+        raise UserError(
+            f"arch {name} does not fit images of {size}: it takes those from {least} on; "
+            "take tinynet, or a larger image_size"
+        )
 
 
 def parse_arch(name: str) -> Arch:

@@ -5,8 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from bat_dist.models.build import check_fits
-from bat_dist.models.names import AUTO, suited_arch
+from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.rows import RowStore

@@ -11,8 +11,7 @@ import ray
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
 from bat_dist.memorization.subsets import subset_size
-from bat_dist.models.build import check_fits
-from bat_dist.models.names import AUTO
+from bat_dist.models.names import AUTO, check_fits
 from bat_dist.orchestration.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
 from bat_dist.orchestration.fresh import remove_memorization
 from bat_dist.orchestration.hardware import hardware_of_workers

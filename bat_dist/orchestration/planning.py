@@ -12,8 +12,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.evaluation.names import fewest_classes, for_few_classes
-from bat_dist.models.build import check_fits
-from bat_dist.models.names import AUTO, suited_arch
+from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.orchestration.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.orchestration.plan_settings import PlanSettings
 from bat_dist.orchestration.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS

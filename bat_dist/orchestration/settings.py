@@ -98,7 +98,7 @@ class DataSettings:
     test_share: TestShare = None
     loader: Annotated[
         Literal["auto", "ffcv", "memory"],
-        Help("ffcv reads a .beton from disk, memory holds all images; equal batches; auto: ffcv where it is installed"),
+        Help("memory holds all images, ffcv reads a .beton; equal batches; auto: ffcv for large data if installed"),
         Group("data"),
     ] = "auto"
 

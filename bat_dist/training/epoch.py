@@ -103,9 +103,7 @@ def train_epoch(
             )
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(progress.network.parameters(), settings.clip_norm)
-        for group in progress.optimizer.param_groups:
-            group["lr"] = lr
-        progress.optimizer.step()
+        progress.optimizer.step(lr)
         if progress.average is not None:
             progress.average.update_parameters(progress.network)
         total += value * size
@@ -117,7 +115,7 @@ def differentiate(progress: Progress, batch: MiniBatch, settings: StepSettings, 
     network = progress.network
 
     def backward() -> Tensor:
-        progress.optimizer.zero_grad(set_to_none=True)
+        progress.optimizer.zero_grad()
         with autocast(batch.images.device, settings.precision):
             loss = settings.method.loss(batch)
         loss.backward()

@@ -11,8 +11,8 @@ from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
 from bat_dist.training.precision import autocast
-from bat_dist.training.progress import sgd
 from bat_dist.training.recipe import Precision, Recipe, learning_rate
+from bat_dist.training.sgd import Sgd
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -38,20 +38,18 @@ def fit(
     steps_per_epoch, last = divmod(len(indices), recipe.batch_size)
     steps_per_epoch += last > 1
     num_steps = recipe.epochs * steps_per_epoch
-    optimizer = sgd(model, recipe)
+    optimizer = Sgd(model, recipe)
     losses, step = [], 0
     model.train()
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
         batches = loader.train_epoch(indices, batch_size=recipe.batch_size, generator=generator, drop_last=last == 1)
         for images, labels, _ in batches:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step=step, num_steps=num_steps)
             with autocast(images.device, precision):
                 loss = method.loss(MiniBatch(images, labels, network=model, forward=model))
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
-            optimizer.step()
+            optimizer.step(learning_rate(recipe, step=step, num_steps=num_steps))
             total = total.to(loss.device) + loss.detach() * len(labels)
             step += 1
         losses.append(total.item() / (steps_per_epoch * recipe.batch_size if last == 1 else len(indices)))

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bat_dist.training.recipe import Recipe
-
-_MOMENTUM = "momentum_buffer"
+from bat_dist.training.sgd import Sgd
 
 
 class Progress:
@@ -16,7 +15,7 @@ class Progress:
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, ema: float | None = None) -> None:
         self.network = network
-        self.optimizer = sgd(network, recipe)
+        self.optimizer = Sgd(network, recipe)
         self.average = WarmedAverage(network, ema) if ema is not None else None
         self.history: list[dict[str, Any]] = []
 
@@ -34,8 +33,8 @@ class Progress:
         """Everything that `restore` needs, by name; not copied."""
         found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            momentum = self.optimizer.state[parameter].get(_MOMENTUM)
-            found |= {} if momentum is None else {f"momentum.{name}": momentum}
+            if (momentum := self.optimizer.momentum.get(parameter)) is not None:
+                found[f"momentum.{name}"] = momentum
         if self.average is not None:
             found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         return found
@@ -45,7 +44,7 @@ class Progress:
         self.network.load_state_dict(_below("network.", tensors))
         for name, parameter in self.network.named_parameters():
             if (momentum := tensors.get(f"momentum.{name}")) is not None:
-                self.optimizer.state[parameter][_MOMENTUM] = torch.empty_like(parameter).copy_(momentum)
+                self.optimizer.momentum[parameter] = torch.empty_like(parameter).copy_(momentum)
         if self.average is not None:
             self.average.load_state_dict(_below("average.", tensors))
         self.history = history
@@ -67,18 +66,6 @@ class WarmedAverage(AveragedModel):
         updates = int(self.n_averaged)  # which stays on the CPU
         self.multi_avg_fn = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
         super().update_parameters(model)
-
-
-def sgd(network: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """The recipe's optimizer; its learning rate is set at every step."""
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=True,
-    )
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

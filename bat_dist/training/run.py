@@ -117,7 +117,7 @@ def train(
             world.average_buffers(network)
             row = {
                 "epoch": progress.epoch + 1,
-                "lr": progress.optimizer.param_groups[0]["lr"],
+                "lr": progress.optimizer.lr,
                 "train_loss": loss,
                 **_validate(progress, settings, material, world),
                 "train_seconds": round(trained - start, 3),

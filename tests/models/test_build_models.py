@@ -7,9 +7,9 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from bat_dist.config import UserError
-from bat_dist.models.build import build, check_fits
+from bat_dist.models.build import build
 from bat_dist.models.cost import count_macs, count_parameters
-from bat_dist.models.names import ARCHITECTURES
+from bat_dist.models.names import ARCHITECTURES, check_fits
 from bat_dist.models.resnet import PaddedShortcut
 from bat_dist.models.small import Residual
 
@@ -31,7 +31,7 @@ def images(batch, size):
 def test_a_network_that_shrinks_images_to_nothing_is_named_with_the_size_that_it_takes(name):
     """What is said without computing is what the network does."""
     model = network(name).eval()
-    for size in (2, 3, 4, 6, 8):
+    for size in (1, 2, 4, 7, 8):
         try:
             with torch.no_grad():
                 model(images(1, size))
