@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from attack_nets import MODELS, images, labels, linear, make, seeded, state
-from sklearn.datasets import load_digits
+from grey_digits import grey_digits
 from torch import nn
 
 from bat_dist.attacks.linf import gaussian_start, no_start, uniform_start
@@ -276,9 +276,8 @@ def test_of_equal_losses(settings, place):
 @pytest.fixture(scope="module")
 def digits():
     """A tiny net trained for a moment, and the images it is tested on."""
-    data = load_digits()
-    x = torch.from_numpy(data.images).float().div(16).unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
-    y = torch.from_numpy(data.target).long()
+    x, y = grey_digits()
+    x = x.unsqueeze(1).expand(-1, 3, -1, -1).contiguous()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build("tinynet", 10, mean=(0.3,) * 3, std=(0.35,) * 3)

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from image_trees import CLASSES, image_tree, noise, png, seed_of, tiny_tree, write_folder, write_zip
 from PIL import Image
-from sklearn.datasets import load_digits
-from torchvision.datasets import ImageFolder
 
 from bat_dist.data.datasets import Dataset, Split, fingerprint, load_dataset
 from bat_dist.data.table import DATASETS, DatasetError, check_dataset
@@ -112,8 +110,15 @@ def test_opening_digits_does_not_load_torch():
 # --- digits
 
 
-def test_digits_are_sklearns_pixels_under_its_indices():
-    dataset, digits = load_dataset("digits"), load_digits()
+@pytest.fixture(scope="module")
+def sklearns_digits():
+    from sklearn.datasets import load_digits  # here, since every test process would wait two seconds for it
+
+    return load_digits()
+
+
+def test_digits_are_sklearns_pixels_under_its_indices(sklearns_digits):
+    dataset, digits = load_dataset("digits"), sklearns_digits
     assert (len(dataset.train), len(dataset.test)) == (1297, 500)
     ids = np.concatenate([dataset.train.ids, dataset.test.ids]).astype(int)
     np.testing.assert_array_equal(np.sort(ids), np.arange(1797))
@@ -128,8 +133,8 @@ def test_digits_are_sklearns_pixels_under_its_indices():
     assert dataset.spec == DATASETS["digits"]
 
 
-def test_digits_test_split_is_the_last_50_of_each_class():
-    dataset, target = load_dataset("digits"), load_digits().target
+def test_digits_test_split_is_the_last_50_of_each_class(sklearns_digits):
+    dataset, target = load_dataset("digits"), sklearns_digits.target
     for label in range(10):
         expected = [str(i) for i in range(1797) if target[i] == label][-50:]
         assert list(dataset.test.ids[dataset.test.labels == label]) == expected
@@ -276,6 +281,8 @@ def test_image_folder_has_each_file_under_its_id(tmp_path):
 def test_image_folder_has_torchvisions_order(tmp_path):
     tree = image_tree(train=12) | {"train/Zoo/x.PNG": png(noise(7)), "test/Zoo/x.png": png(noise(8))}
     dataset = load_dataset("image_folder", data_dir=write_folder(tree, tmp_path))
+    from torchvision.datasets import ImageFolder  # here, since every test process would wait two seconds for it
+
     theirs = ImageFolder(tmp_path / "train")
     assert list(dataset.class_names) == theirs.classes
     np.testing.assert_array_equal(dataset.train.labels, theirs.targets)

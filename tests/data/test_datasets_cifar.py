@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.table import DatasetError
@@ -58,7 +58,7 @@ CLASSES = ["plane", "car", "bird", "cat"]
 @pytest.fixture(params=["cifar10", "cifar100"])
 def stored(request, tmp_path, monkeypatch) -> tuple[str, Path]:
     """Name and folder of a CIFAR of 8 train and 4 test images of 4 classes."""
-    kind, key = {"cifar10": (CIFAR10, "labels"), "cifar100": (CIFAR100, "fine_labels")}[request.param]
+    kind, key = kind_of(request.param), {"cifar10": "labels", "cifar100": "fine_labels"}[request.param]
     names = kind.meta["key"]
     files = {
         "first": batch(noise(0, 5), key, LABELS[:5]),
@@ -76,7 +76,10 @@ def stored(request, tmp_path, monkeypatch) -> tuple[str, Path]:
     return request.param, tmp_path
 
 
-def kind_of(name: str) -> type[CIFAR10]:
+def kind_of(name: str) -> Any:
+    """torchvision's class."""
+    from torchvision.datasets import CIFAR10, CIFAR100  # here, since every test process would wait two seconds for it
+
     return {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
 
 
