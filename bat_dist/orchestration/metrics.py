@@ -6,16 +6,17 @@ a process's end. Telling never breaks a run: what goes wrong is logged once.
 
 import logging
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 import ray.util.metrics
-import torch
 
-from bat_dist.data.loaders import Batch, Indices, Loader
+if TYPE_CHECKING:  # a driver that hands out work needs no torch, whose import takes two seconds of CPU time
+    from bat_dist.data.loaders import Batch, Indices, Loader
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ EPOCH = Metric("Gauge", "bat_dist_epoch", "Epochs that a data-parallel training 
 
 def tell_gpu_memory(what: str) -> None:
     """The most that this process has had allocated on its GPU; nothing if it uses none."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available() and torch.cuda.is_initialized():
         GPU_MEMORY.tell(torch.cuda.max_memory_allocated(), what=what)
 
 
@@ -88,18 +90,18 @@ def keep_telling(tell: Callable[[], None]) -> Callable[[], None]:
 class CountedLoader:
     """A loader whose images are counted as they are handed out."""
 
-    loader: Loader
+    loader: "Loader"
     what: str
 
-    def train_epoch(self, indices: Indices, **how: Any) -> Iterator[Batch]:
+    def train_epoch(self, indices: "Indices", **how: Any) -> "Iterator[Batch]":
         """See `Loader`."""
         return self._counted(self.loader.train_epoch(indices, **how))
 
-    def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
+    def eval_epoch(self, indices: "Indices | None" = None, *, batch_size: int) -> "Iterator[Batch]":
         """See `Loader`."""
         return self._counted(self.loader.eval_epoch(indices, batch_size=batch_size))
 
-    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def _counted(self, batches: "Iterator[Batch]") -> "Iterator[Batch]":
         for batch in batches:
             IMAGES.tell(len(batch.labels), what=self.what)
             yield batch

@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -10,7 +11,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import ray
-import torch
 
 from bat_dist.config import UserError
 from bat_dist.orchestration import metrics
@@ -67,12 +67,12 @@ class Worker:
         check_source(expected_source)
         work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
-        torch.set_num_threads(threads)
+        _compute_with(threads)
         self._give_up_on, self._work = give_up_on, build(*args)
-        if torch.cuda.is_available():
-            metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
         context = ray.get_runtime_context()
         gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
+        if gpus:
+            metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
         return Place(context.get_node_id(), socket.gethostname(), os.getpid(), gpus)
 
     def run(self, unit: Any, attempt: int) -> Answer:
@@ -90,9 +90,17 @@ class Worker:
         return Answer(row, scribe.records)
 
 
+def _compute_with(threads: int) -> None:
+    """So many threads, in torch too: here if the work has imported it, else whenever it does."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+
+
 def _broke_accelerator(error: BaseException | None) -> bool:
     """Whether an error or one that led to it left the GPU without a usable context, as an illegal access does."""
-    while error is not None:
+    torch = sys.modules.get("torch")  # not imported here: work without torch need not wait for it
+    while error is not None and torch is not None:
         if isinstance(error, torch.AcceleratorError):
             return True
         error = error.__cause__ or error.__context__

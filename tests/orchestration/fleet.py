@@ -51,7 +51,7 @@ def main(num_units: int, num_nodes: int, seconds: float) -> dict[str, Any]:
         outcomes[outcome.unit] += 1
         if not isinstance(outcome, Done) or outcome.row != {"square": outcome.unit**2}:
             wrong.append(str(outcome))
-        if sum(outcomes.values()) % 20 == 0:
+        if sum(outcomes.values()) % 10 == 0:
             samples.append((me.memory_info().rss, me.num_fds(), me.num_threads()))
         if time.monotonic() - last_death > seconds:
             cluster.remove_node(nodes.pop(draw.randrange(len(nodes))), allow_graceful=False)
