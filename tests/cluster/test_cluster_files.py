@@ -491,7 +491,9 @@ FAKES = {
           "show job") echo "JobId=1 JobState=$STATE Reason=None" ;;
         esac""",
     "getent": 'echo "10.0.0.1 STREAM $2"',
-    "python": "cat > /dev/null; echo python >> calls",  # that the nodes are there
+    # Waits until the nodes are there: the head's step, and one for all others.
+    "python": """cat > /dev/null; echo python >> calls
+        until [ "$(grep -c '^ray start' calls)" -ge $(($2 > 1 ? 2 : 1)) ]; do sleep 0.05; done""",
     "ray": """echo "ray $*" >> calls
         case $1 in
           health-check) [ -e up ] ;;
