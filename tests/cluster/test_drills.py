@@ -39,8 +39,7 @@ def test_in_tmux_both_workers_do_trials_and_the_table_comes_back(lab: Lab, refer
     assert num_done(reference) == TRIALS
     shares = hosts_of_trials(reference)
     assert sum(shares.values()) == TRIALS
-    assert shares["w1"] > 0
-    assert shares["w2"] > 0
+    assert shares.keys() == set(NODES)
     lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(reference), "--out", "fetched"])
     fetched = lab.hosts.home("laptop") / "bat-dist/fetched" / reference.name
     assert_equal_scores(fetched, reference)
