@@ -26,9 +26,8 @@ __all__ = [
 ]
 
 KINDS = ("ffcv", "memory")
-SMALL_BYTES = (
-    64 * 2**20
-)  # pixels of a split for which FFCV is not worth the six seconds of CPU time that its import takes
+SMALL_BYTES = 64 * 2**20
+"""Pixels of a split up to which FFCV is not worth the six seconds of CPU time that its import takes."""
 
 log = logging.getLogger(__name__)
 
