@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from bat_dist import __version__
-from bat_dist.config import UserError, exit_with, nearest, run_command
+from bat_dist.errors import UserError
+from bat_dist.program import exit_with, run_command
+from bat_dist.wording import nearest
 
 VERBS = {
     "memorize": "leave-out trials, then memorization and influence scores",

@@ -16,7 +16,7 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (something could not be fetched)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_collect, argv)
 
@@ -29,10 +29,10 @@ def options(argv: Sequence[str]) -> list[str]:
 
 def _collect(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.orchestration.settings import CollectSettings
+    from bat_dist.settings.settings import CollectSettings
 
     settings, _ = parse(CollectSettings, options(argv), prog="bat-dist collect", description=DESCRIPTION)
-    from bat_dist.orchestration.collecting import collect  # after --help: it loads numpy
+    from bat_dist.workers.collecting import collect  # after --help: it loads numpy
 
     for fetched in collect(settings):
         print(fetched)
@@ -40,6 +40,6 @@ def _collect(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.config import exit_with
+    from bat_dist.program import exit_with
 
     exit_with(main())

@@ -19,20 +19,12 @@ exception, a plain ValueError from inside the house too, keeps its traceback.
 """
 
 import argparse
-import atexit
-import codecs
 import dataclasses
-import difflib
-import errno
 import functools
-import io
 import logging
-import os
 import re
 import shutil
-import signal
 import sys
-import threading
 import typing
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -41,6 +33,9 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from bat_dist.errors import ConfigError, UserError
+from bat_dist.wording import nearest
 
 log = logging.getLogger(__name__)
 
@@ -54,30 +49,7 @@ _KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or
 }
 _LOW = {"exclusiveMinimum": ">", "minimum": ">=", "minItems": ">=", "minLength": ">="}
 _HIGH = {"exclusiveMaximum": "<", "maximum": "<=", "maxItems": "<=", "maxLength": "<="}
-_PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "α": "alpha", "β": "beta", "σ": "sigma", "≤": "<=", "≥": ">="}
-WAY_OUT = "use another --out, or --fresh to replace it"  # of a folder that holds other results
-_STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
-_EXIT_CODE: list[int] = []  # of this program, once it is known
 _METAVARS = {"integer": "N", "number": "X", "object": "NAME=VALUE ...", "string": "TEXT"}
-
-
-class UserError(ValueError):
-    """Bad input: the message names the value, the rule and the way out."""
-
-
-class RunError(RuntimeError):
-    """The run could not go on, through no mistake in its settings: the message says why and how to go on."""
-
-
-class ConfigError(UserError):
-    """All that is wrong with the settings, one line each in `errors`."""
-
-    def __init__(self, errors: Iterable[str]):
-        self.errors = list(errors)
-        super().__init__(self.errors)
-
-    def __str__(self) -> str:
-        return "\n".join(self.errors)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,141 +274,6 @@ def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
         for name in a | b
         if (name in a, a.get(name)) != (name in b, b.get(name))
     ]
-
-
-def end_on_signals() -> None:
-    """Make SIGTERM and SIGHUP end the program as Ctrl-C does, so that what is open is closed.  Main thread only.
-
-    SIGTERM comes from a scheduler that wants the machine, SIGHUP from a lost ssh connection.
-    """
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, _stop)
-
-
-def _stop(number: int, _frame: Any) -> NoReturn:
-    for again in (signal.SIGTERM, signal.SIGHUP):  # one is enough: the second must not break the ending
-        signal.signal(again, signal.SIG_IGN)
-    if number == signal.SIGHUP:  # nobody reads any more, and writing there would fail
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
-            for stream in (1, 2):
-                os.dup2(nowhere.fileno(), stream)
-    # Not an exception of our own: while Ray waits, it lets only this one through whole.
-    _STOPPED_BY.append(signal.Signals(number).name)
-    raise KeyboardInterrupt
-
-
-def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
-    """Call `body(argv)` and return the exit code: its own (None is 0), 2 for UserError, 130 for Ctrl-C, 1 for a signal.
-
-    Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
-    says how to go on and returns 1.
-    """
-    _print_what_the_terminal_can()
-    _log_to_stderr()
-    _STOPPED_BY.clear()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    end_on_signals()
-    try:
-        return _exit_code(body, sys.argv[1:] if argv is None else argv)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def exit_with(code: int) -> NoReturn:
-    """End this process with the exit code of a program: Python's exit functions run, those of native libraries do not.
-
-    A thread of Ray 2.60 that exports metrics outlives the session.  If it logs after the destructor of Ray's log has
-    run, the process ends with SIGSEGV (139 in a shell), although all results are written.
-    """
-    _EXIT_CODE.append(code)
-    raise SystemExit(code)
-
-
-@atexit.register  # at import, before all others: Python calls it last
-def _skip_native_destructors() -> None:
-    if _EXIT_CODE:
-        for stream in (sys.stdout, sys.stderr):
-            if stream:  # None where the shell closed it
-                stream.flush()
-        os._exit(_EXIT_CODE[0])
-
-
-def _print_what_the_terminal_can() -> None:
-    """Where its encoding lacks a character (PYTHONIOENCODING=ascii, LANG=C), write a plain one, not a traceback."""
-    codecs.register_error("plain", _in_plain_characters)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="plain")
-
-
-def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_PLAIN.get(char, "?") for char in error.object[error.start : error.end]), error.end
-
-
-def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
-    try:
-        return body(argv) or 0
-    except UserError as error:
-        message = str(getattr(error, "cause", None) or error)  # Ray raises a worker's error inside a subclass
-        print("error: " + message.replace("\n", "\nerror: "), file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{where}: make room; the same command then goes on from there", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        how = f"stopped by {_STOPPED_BY[-1]}" if _STOPPED_BY else "interrupted"
-        print(f"{how}: finished work is kept; the same command goes on from there", file=sys.stderr)
-        return 1 if _STOPPED_BY else 130
-    except SystemExit as stop:
-        if stop.code:
-            raise
-        return 0  # --help
-
-
-def _log_to_stderr() -> None:
-    """What the project logs, from INFO on; once, and not where the caller has set it up."""
-    logger = logging.getLogger("bat_dist")
-    if not logger.handlers:
-        handler = _StderrHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-
-
-class _StderrHandler(logging.StreamHandler):
-    """Writes to what sys.stderr is at the time, not to what it was."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.stream = sys.stderr
-        super().emit(record)
-
-
-def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
-    """`; did you mean X?`, or nothing where nothing is near.  The prefix (`--`) is shown but not compared."""
-    found = difflib.get_close_matches(name, list(valid), n=1)
-    return f"; did you mean {prefix}{found[0]}?" if found else ""
-
-
-def counted(number: float, name: str, plural: str = "") -> str:
-    """`1 CPU`, `2 CPUs`, `1,000 trials`."""
-    digits = f"{number:,}" if isinstance(number, int) or number == int(number) else f"{number:g}"
-    return f"{digits.removesuffix('.0')} {name if number == 1 else plural or name + 's'}"
-
-
-def one_of(what: str) -> str:
-    """What one of many is called: `trials` is `trial`."""
-    return what.removesuffix("s")
 
 
 class _Setting:

@@ -15,16 +15,16 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_evaluate, argv)
 
 
 def _evaluate(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked, to_dict
-    from bat_dist.orchestration.known import of_checkpoint, resumed
-    from bat_dist.orchestration.private_ray import prepare_environment
-    from bat_dist.orchestration.settings import EvaluateSettings
+    from bat_dist.settings.known import of_checkpoint, resumed
+    from bat_dist.settings.settings import EvaluateSettings
+    from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist evaluate", "description": DESCRIPTION}
     if asked := status_asked(EvaluateSettings, argv, **about):
@@ -37,9 +37,9 @@ def _evaluate(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.attacked import attacked
-    from bat_dist.orchestration.evaluation import evaluate, with_earlier
-    from bat_dist.orchestration.subject import load_subject
+    from bat_dist.jobs.attacked_images import attacked
+    from bat_dist.jobs.attacked_network import load_subject
+    from bat_dist.jobs.evaluate import evaluate, with_earlier
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.storage.files import Folder
 
@@ -58,7 +58,7 @@ def _evaluate(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
     from bat_dist.evaluate import main as installed_main
+    from bat_dist.program import exit_with
 
     exit_with(installed_main())

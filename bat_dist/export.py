@@ -16,22 +16,22 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (anything else)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_export, argv)
 
 
 def _export(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.storage.export_settings import ExportSettings
+    from bat_dist.settings.export import ExportSettings
 
     settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.
     import json
 
+    from bat_dist.artifacts import export, onnx_file
+    from bat_dist.artifacts.checkpoints import place
     from bat_dist.reporting.model_card import model_card
-    from bat_dist.storage import export, onnx_file
-    from bat_dist.storage.checkpoints import place
     from bat_dist.storage.files import Folder
 
     folder = Folder(settings.out)
@@ -54,7 +54,7 @@ def _export(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.config import exit_with
     from bat_dist.export import main as installed_main
+    from bat_dist.program import exit_with
 
     exit_with(installed_main())

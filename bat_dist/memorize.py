@@ -17,16 +17,16 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_memorize, argv)
 
 
 def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked, to_dict
-    from bat_dist.orchestration.known import resumed
-    from bat_dist.orchestration.private_ray import prepare_environment
-    from bat_dist.orchestration.settings import MemorizeSettings
+    from bat_dist.settings.known import resumed
+    from bat_dist.settings.settings import MemorizeSettings
+    from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist memorize", "description": DESCRIPTION}
     if asked := status_asked(MemorizeSettings, argv, **about):
@@ -39,9 +39,9 @@ def _memorize(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.memorization import as_carried_out
-    from bat_dist.orchestration.rows import conclude
-    from bat_dist.orchestration.scores import ensemble_scores, imported_scores, leave_out_scores
+    from bat_dist.jobs.fill_rows import conclude
+    from bat_dist.jobs.memorize import as_carried_out
+    from bat_dist.jobs.scores import ensemble_scores, imported_scores, leave_out_scores
     from bat_dist.reporting.memorization import report_ensemble, report_leave_out
     from bat_dist.storage.files import Folder
 
@@ -65,7 +65,7 @@ def _memorize(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
     from bat_dist.memorize import main as installed_main
+    from bat_dist.program import exit_with
 
     exit_with(installed_main())

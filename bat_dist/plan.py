@@ -22,7 +22,7 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done) or 2 (bad input)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_plan, argv)
 
@@ -35,7 +35,7 @@ def is_of_a_table(argv: Sequence[str]) -> bool:
 def _help() -> str:
     """Of both forms."""
     from bat_dist.config import help_text, names_of_group
-    from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
+    from bat_dist.settings.plan import PlanSettings, TablePlanSettings
 
     same: set[str] = {*DATA, *OF_WORKERS, "robust_share", "status", *names_of_group(TablePlanSettings, "Ray")}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
@@ -44,8 +44,8 @@ def _help() -> str:
 
 def _plan(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.orchestration.known import resumed
-    from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
+    from bat_dist.settings.known import resumed
+    from bat_dist.settings.plan import PlanSettings, TablePlanSettings
 
     if {"--help", "-h"} & {*argv}:
         print(_help())
@@ -56,15 +56,15 @@ def _plan(argv: Sequence[str]) -> int:
     else:
         settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.
-    from bat_dist.orchestration.plan_text import describe
-    from bat_dist.orchestration.planning import plan
+    from bat_dist.planning.describe import describe
+    from bat_dist.planning.plan import plan
 
     print(describe(plan(settings), settings))
     return 0
 
 
 if __name__ == "__main__":
-    from bat_dist.config import exit_with
     from bat_dist.plan import main as installed_main
+    from bat_dist.program import exit_with
 
     exit_with(installed_main())

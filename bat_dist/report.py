@@ -18,22 +18,22 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done) or 2 (bad input, or nothing to report)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_report, argv)
 
 
 def _report(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.orchestration.report_settings import ReportSettings
+    from bat_dist.settings.report import ReportSettings
 
     settings, _ = parse(ReportSettings, argv, prog="bat-dist report", description=DESCRIPTION)
-    from bat_dist.config import UserError
-    from bat_dist.orchestration.collecting import remember_on_head
+    from bat_dist.errors import UserError
     from bat_dist.reporting.report import write_report
     from bat_dist.results.compare import compare
     from bat_dist.results.find import find_results
     from bat_dist.storage.files import Folder
+    from bat_dist.workers.collecting import remember_on_head
 
     folder = Folder(settings.place)
     shown = ""
@@ -58,7 +58,7 @@ def _report(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
+    from bat_dist.program import exit_with
     from bat_dist.report import main as installed_main
 
     exit_with(installed_main())

@@ -17,16 +17,16 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_reproduce, argv)
 
 
 def _reproduce(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
-    from bat_dist.orchestration.known import resumed
-    from bat_dist.orchestration.private_ray import prepare_environment
-    from bat_dist.orchestration.reproduce_settings import REPORT, ReproduceSettings
+    from bat_dist.settings.known import resumed
+    from bat_dist.settings.reproduce import REPORT, ReproduceSettings
+    from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist reproduce", "description": DESCRIPTION}
     if asked := status_asked(ReproduceSettings, argv, **about):
@@ -39,7 +39,7 @@ def _reproduce(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.reproduce import Reports, carry_out_experiment
+    from bat_dist.jobs.reproduce import Reports, carry_out_experiment
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.memorization import report_leave_out
     from bat_dist.reporting.report import write_report
@@ -62,7 +62,7 @@ def _reproduce(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
+    from bat_dist.program import exit_with
     from bat_dist.reproduce import main as installed_main
 
     exit_with(installed_main())

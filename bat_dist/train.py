@@ -17,16 +17,16 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_train, argv)
 
 
 def _train(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
-    from bat_dist.orchestration.known import of_scores, resumed
-    from bat_dist.orchestration.private_ray import prepare_environment
-    from bat_dist.orchestration.settings import TrainSettings
+    from bat_dist.settings.known import of_scores, resumed
+    from bat_dist.settings.settings import TrainSettings
+    from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist train", "description": DESCRIPTION}
     if asked := status_asked(TrainSettings, argv, **about):
@@ -40,7 +40,7 @@ def _train(argv: Sequence[str]) -> int:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.training import carry_out, make_plan
+    from bat_dist.jobs.train import carry_out, make_plan
     from bat_dist.reporting.training import report_training
     from bat_dist.storage.files import Folder
     from bat_dist.training.files import read_history
@@ -56,7 +56,7 @@ def _train(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
+    from bat_dist.program import exit_with
     from bat_dist.train import main as installed_main
 
     exit_with(installed_main())

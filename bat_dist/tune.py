@@ -17,16 +17,16 @@ DESCRIPTION = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import run_command
+    from bat_dist.program import run_command
 
     return run_command(_tune, argv)
 
 
 def _tune(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
-    from bat_dist.orchestration.known import of_scores_in_base, resumed
-    from bat_dist.orchestration.private_ray import prepare_environment
-    from bat_dist.orchestration.tune_settings import TuneSettings, find_config, scores_beside
+    from bat_dist.settings.known import of_scores_in_base, resumed
+    from bat_dist.settings.tune import TuneSettings, find_config, scores_beside
+    from bat_dist.workers.private_ray import prepare_environment
 
     words, about = find_config(argv), {"prog": "bat-dist tune", "description": DESCRIPTION}
     if asked := status_asked(TuneSettings, words, **about):
@@ -40,8 +40,8 @@ def _tune(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.orchestration.chosen import judge_chosen
-    from bat_dist.orchestration.sweep import carry_out_sweep, plan_sweep
+    from bat_dist.jobs.tune import carry_out_sweep, plan_sweep
+    from bat_dist.jobs.tune_test import judge_chosen
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.sweep import report_sweep
     from bat_dist.storage.files import Folder
@@ -60,7 +60,7 @@ def _tune(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.config import exit_with
+    from bat_dist.program import exit_with
     from bat_dist.tune import main as installed_main
 
     exit_with(installed_main())

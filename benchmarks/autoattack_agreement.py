@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack
 
+from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluation.statistics import mcnemar
-from bat_dist.storage.checkpoints import load_model
 
 
 def options() -> argparse.Namespace:

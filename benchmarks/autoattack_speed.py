@@ -18,14 +18,14 @@ import numpy as np
 import torch
 from pyautoattack import AutoAttack
 
+from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.data.datasets import Dataset, Split, load_dataset
 from bat_dist.evaluation.result import Row
-from bat_dist.orchestration.evaluation import evaluate
-from bat_dist.orchestration.session import ray_session
-from bat_dist.orchestration.settings import EvaluateSettings
-from bat_dist.orchestration.subject import load_subject
-from bat_dist.storage.checkpoints import load_model
+from bat_dist.jobs.attacked_network import load_subject
+from bat_dist.jobs.evaluate import evaluate
+from bat_dist.settings.settings import EvaluateSettings
 from bat_dist.storage.files import Folder
+from bat_dist.workers.session import ray_session
 
 
 def options() -> argparse.Namespace:

@@ -13,16 +13,16 @@ import time
 
 import numpy as np
 
-from bat_dist.orchestration.private_ray import prepare_environment
+from bat_dist.workers.private_ray import prepare_environment
 
 prepare_environment("local")
 
 import ray  # noqa: E402
 
-from bat_dist.orchestration.pool import Done, Resources, run_units  # noqa: E402
-from bat_dist.orchestration.session import ray_session  # noqa: E402
 from bat_dist.storage.files import Folder  # noqa: E402
 from bat_dist.storage.rows import Field, RowStore  # noqa: E402
+from bat_dist.workers.pool import Done, Resources, run_units  # noqa: E402
+from bat_dist.workers.session import ray_session  # noqa: E402
 
 FIELDS = {
     "mask": Field("bool", (50_000,)),

@@ -18,7 +18,7 @@ from hypothesis import settings
 from time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
 from xdist.scheduler import LoadScopeScheduling
 
-from bat_dist.orchestration.private_ray import prepare_environment
+from bat_dist.workers.private_ray import prepare_environment
 
 if joblib.cpu_count() < 2:  # programs that tests start have two workers on one core too
     os.environ["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 2}'
@@ -45,7 +45,7 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A private Ray with two logical CPUs."""
-    from bat_dist.orchestration.session import ray_session
+    from bat_dist.workers.session import ray_session
 
     with ray_session("local", num_cpus=2):
         yield

@@ -11,9 +11,9 @@ import zarr
 from bat_dist.config import parse
 from bat_dist.memorize import main as memorize
 from bat_dist.models.names import suited_arch
-from bat_dist.orchestration.settings import MemorizeSettings, TrainSettings
-from bat_dist.orchestration.tune_settings import TuneSettings
 from bat_dist.reproduce import main as reproduce
+from bat_dist.settings.settings import MemorizeSettings, TrainSettings
+from bat_dist.settings.tune import TuneSettings
 from bat_dist.train import main as train
 from bat_dist.training import precision
 from bat_dist.training.precision import Hardware, this_hardware

@@ -16,19 +16,10 @@ from options import last_ones
 from pydantic import AfterValidator
 
 from bat_dist import __version__, cli
-from bat_dist.config import (
-    ConfigError,
-    Group,
-    Help,
-    RunError,
-    UserError,
-    differences,
-    dump_yaml,
-    parse,
-    run_command,
-    to_dict,
-)
-from bat_dist.orchestration.tune_settings import TuneSettings
+from bat_dist.config import Group, Help, differences, dump_yaml, parse, to_dict
+from bat_dist.errors import ConfigError, RunError, UserError
+from bat_dist.program import run_command
+from bat_dist.settings.tune import TuneSettings
 
 ROOT = Path(__file__).parents[1]
 
@@ -247,7 +238,7 @@ def test_an_option_that_is_given_twice_is_refused():
 
 
 def test_what_the_terminal_lacks_is_written_in_plain_characters():
-    code = "from bat_dist.config import run_command; run_command(lambda argv: print('\\u03b1 \\xb1 1% \\u732b'), [])"
+    code = "from bat_dist.program import run_command; run_command(lambda argv: print('\\u03b1 \\xb1 1% \\u732b'), [])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONIOENCODING": "ascii"},

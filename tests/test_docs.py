@@ -9,13 +9,13 @@ import pytest
 
 from bat_dist import collect
 from bat_dist.config import parse
-from bat_dist.orchestration.plan_settings import PlanSettings, TablePlanSettings
-from bat_dist.orchestration.report_settings import ReportSettings
-from bat_dist.orchestration.reproduce_settings import ReproduceSettings
-from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
-from bat_dist.orchestration.tune_settings import TuneSettings, find_config
 from bat_dist.plan import is_of_a_table
-from bat_dist.storage.export_settings import ExportSettings
+from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.plan import PlanSettings, TablePlanSettings
+from bat_dist.settings.report import ReportSettings
+from bat_dist.settings.reproduce import ReproduceSettings
+from bat_dist.settings.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.tune import TuneSettings, find_config
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {

@@ -16,11 +16,11 @@ from options import last_ones
 from pyautoattack import AutoAttack
 from waiting import until
 
+from bat_dist.artifacts.checkpoints import load_checkpoint, load_model, save_model
 from bat_dist.attacks.pgd import fgsm
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluate import main
-from bat_dist.orchestration import evaluation
-from bat_dist.storage.checkpoints import load_checkpoint, load_model, save_model
+from bat_dist.jobs import evaluate as evaluation
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
@@ -342,7 +342,7 @@ import os
 import threading
 import time
 import torch
-from bat_dist.storage.checkpoints import load_checkpoint, load_model, save_model
+from bat_dist.artifacts.checkpoints import load_checkpoint, load_model, save_model
 
 class Loud(torch.nn.Module):
     def __init__(self, model):

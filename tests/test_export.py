@@ -11,13 +11,14 @@ import pytest
 import torch
 import yaml
 
-from bat_dist.config import RunError, parse
+from bat_dist.artifacts import onnx_file
+from bat_dist.artifacts.checkpoints import ModelSpec, load_checkpoint, load_model, save_model, save_tensors
+from bat_dist.artifacts.export import AccuracyRow, architecture, model_info, pixels, read_trained
+from bat_dist.config import parse
+from bat_dist.errors import RunError
 from bat_dist.export import main
 from bat_dist.reporting.model_card import model_card
-from bat_dist.storage import onnx_file
-from bat_dist.storage.checkpoints import ModelSpec, load_checkpoint, load_model, save_model, save_tensors
-from bat_dist.storage.export import AccuracyRow, architecture, model_info, pixels, read_trained
-from bat_dist.storage.export_settings import ExportSettings
+from bat_dist.settings.export import ExportSettings
 from bat_dist.storage.files import Folder
 
 DIGITS = tuple("0123456789")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from options import last_ones
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
 from bat_dist.reproduce import main as reproduce
@@ -50,7 +50,7 @@ def nothing_is_removed(verb: Callable[[list[str]], int], words: list[str], modul
     """For a job that will not start."""
     before = files(place)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"bat_dist.orchestration.{module}.job_session", no_cluster)
+        patch.setattr(f"bat_dist.jobs.{module}.job_session", no_cluster)
         assert verb([*words, "--fresh"]) == 2
     return files(place) == before
 
@@ -65,7 +65,7 @@ def test_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert memorize([*TRIALS, *other]) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
-    assert nothing_is_removed(memorize, [*TRIALS, *other], "memorization", tmp_path)
+    assert nothing_is_removed(memorize, [*TRIALS, *other], "memorize", tmp_path)
     assert memorize([*TRIALS, *other, "--fresh"]) == 0
     assert (tmp_path / OWN).exists()
     assert {name for name in files(tmp_path) if "ensemble" in name} == set()
@@ -124,7 +124,7 @@ def test_an_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert evaluate(words) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(out) == before
-    assert nothing_is_removed(evaluate, words, "evaluation", out)
+    assert nothing_is_removed(evaluate, words, "evaluate", out)
     assert evaluate([*words, "--fresh"]) == 0
     assert (out / OWN).exists()
     found = json.loads((out / "evaluation.json").read_text())
@@ -141,7 +141,7 @@ def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert tune(other) == 2
     assert ADVICE in capsys.readouterr().err
     assert files(tmp_path) == before
-    assert nothing_is_removed(tune, other, "sweep", tmp_path)
+    assert nothing_is_removed(tune, other, "tune", tmp_path)
     assert tune(last_ones([*other, "--test_attacks", "none", "--fresh"])) == 0
     assert files(tmp_path) == {name for name in before if not name.startswith("test/")}
     (run,) = tmp_path.glob("runs/*/*/run.json")

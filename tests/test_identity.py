@@ -21,10 +21,11 @@ from torch import nn
 from bat_dist import evaluate, memorize, train
 from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
-from bat_dist.orchestration import reproduce, sweep
-from bat_dist.orchestration.reproduce_settings import _GIVEN, ReproduceSettings
-from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
-from bat_dist.orchestration.tune_settings import NOT_OF_A_POINT, TuneSettings
+from bat_dist.jobs import reproduce
+from bat_dist.jobs import tune as sweep
+from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
+from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.tune import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
 
 PAGE = Path(__file__).parents[1] / "docs" / "identity.md"

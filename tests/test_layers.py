@@ -12,21 +12,27 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "bat_dist"
 
 LAYERS = [
-    {"config"},
-    {"attacks", "models", "memorization", "theory"},
+    {"errors", "wording"},
+    {"config", "program"},
+    {"attacks", "models", "memorization"},
     {"methods", "data", "storage"},
+    {"artifacts"},
     {"training", "evaluation"},
     {"sweep"},
     {"results"},
-    {"orchestration", "reporting"},
+    {"settings"},
+    {"planning", "figures"},
+    {"workers", "reporting"},
+    {"jobs"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-ROOMS = LEVEL.keys() - {"config"}
+GROUND = {"errors", "wording", "config", "program"}  # files, not folders
+ROOMS = LEVEL.keys() - GROUND
 HOUSE = "bat_dist"  # bat_dist/__init__.py: the version, open to all
 ONLY_IN = {
-    "ray": {"orchestration"},
+    "ray": {"workers", "jobs"},
     "ffcv": {"data"},
-    "matplotlib": {"reporting"},
+    "matplotlib": {"figures", "reporting"},
     "plotly": {"reporting"},
     "optuna": {"sweep"},
     "jinja2": {"reporting"},
@@ -36,7 +42,7 @@ ONLY_IN = {
 BARRED = {
     HOUSE: {"torch", "torchvision", "numpy", "zarr"},
     "memorization": {"torch", "torchvision"},
-    "theory": {"torch", "torchvision"},
+    "settings": {"torch", "torchvision"},
     "config": {"torch", "torchvision", "numpy", "zarr"},
     "cli": {"torch", "torchvision", "numpy", "zarr"},
 }
@@ -69,7 +75,7 @@ def forbidden(room: str, module: str, package: Path) -> Iterator[str]:
 
 def may_import(room: str, target: str) -> bool:
     if room in (HOUSE, "cli"):
-        return room == "cli" and target == "config"  # cli calls run files by name
+        return room == "cli" and target in GROUND  # cli calls run files by name
     return LEVEL.get(target, len(LAYERS)) < LEVEL.get(room, len(LAYERS))
 
 
@@ -79,13 +85,13 @@ def exists(package: Path, name: str) -> bool:
 
 
 def room_of(file: Path, package: Path) -> str:
-    """The folder; a file of the ground floor (config, cli, each run file) is a room of its own."""
+    """The folder; a file of the ground floor (errors, config, cli, each run file, ...) is a room of its own."""
     first = file.relative_to(package).with_suffix("").parts[0]
     return HOUSE if first == "__init__" else first
 
 
 def run_files(package: Path) -> list[str]:
-    return sorted({file.stem for file in package.glob("*.py")} - {"__init__", "config", "cli"})
+    return sorted({file.stem for file in package.glob("*.py")} - {"__init__", "cli"} - GROUND)
 
 
 def imports(file: Path, package: Path) -> Iterator[tuple[int, str]]:
@@ -133,8 +139,8 @@ def test_every_room_has_a_layer():
 @pytest.fixture
 def house(tmp_path):
     """A clean house with a file in every room, each importing all that it may."""
-    sources = {"__init__.py": "__version__ = '0'\n", "config.py": "import bat_dist\n"}
-    sources["cli.py"] = "from importlib import import_module\n\nfrom bat_dist import __version__, config\n"
+    sources = {"__init__.py": "__version__ = '0'\n"} | {f"{name}.py": "import bat_dist\n" for name in GROUND}
+    sources["cli.py"] = "from importlib import import_module\n\nfrom bat_dist import __version__, config, errors\n"
     for room in ROOMS:
         below = [other for other in LEVEL if LEVEL[other] < LEVEL[room]]
         sources[f"{room}/__init__.py"] = ""
@@ -142,7 +148,7 @@ def house(tmp_path):
         sources[f"{room}/b.py"] = f"from bat_dist.{room}.a import x\nfrom . import a\nfrom .a import x\n"
     sources["memorize.py"] = "".join(f"from bat_dist import {room}\n" for room in LEVEL)
     sources["memorize.py"] += "from bat_dist.memorize import main\n"
-    sources["train.py"] = "def main():\n    from bat_dist.orchestration import a\n"
+    sources["train.py"] = "def main():\n    from bat_dist.jobs import a\n"
     for library, homes in ONLY_IN.items():
         for room in homes:
             sources[f"{room}/{library}_user.py"] = f"import {library}\n"
@@ -178,41 +184,45 @@ def test_a_clean_house_has_no_violations(house):
         ("models/x.py", "try: import bat_dist.training\nexcept ImportError: pass", "training"),
         ("models/x.py", "if TYPE_CHECKING: from bat_dist.training import loop", "training"),
         # each step of the order
+        ("errors.py", "import bat_dist.config", "config"),
         ("config.py", "import bat_dist.models", "models"),
+        ("settings/x.py", "import bat_dist.planning", "planning"),
+        ("planning/x.py", "import bat_dist.workers", "workers"),
+        ("workers/x.py", "import bat_dist.jobs", "jobs"),
         ("attacks/x.py", "import bat_dist.methods", "methods"),
         ("methods/x.py", "import bat_dist.training", "training"),
-        ("training/x.py", "import bat_dist.orchestration", "orchestration"),
+        ("training/x.py", "import bat_dist.workers", "workers"),
         ("training/x.py", "import bat_dist.reporting", "reporting"),
-        ("orchestration/x.py", "import bat_dist.memorize", "memorize"),
-        ("orchestration/x.py", "from bat_dist import memorize", "memorize"),
-        ("orchestration/x.py", "import bat_dist.cli", "cli"),
+        ("jobs/x.py", "import bat_dist.memorize", "memorize"),
+        ("jobs/x.py", "from bat_dist import memorize", "memorize"),
+        ("jobs/x.py", "import bat_dist.cli", "cli"),
         ("__init__.py", "from bat_dist.models import build", "models"),
         ("__init__.py", "from .config import parse", "config"),
         # neighbours
-        ("orchestration/x.py", "import bat_dist.reporting", "reporting"),
-        ("reporting/x.py", "import bat_dist.orchestration", "orchestration"),
+        ("workers/x.py", "import bat_dist.reporting", "reporting"),
+        ("reporting/x.py", "import bat_dist.workers", "workers"),
         ("data/x.py", "import bat_dist.storage", "storage"),
         ("storage/x.py", "import bat_dist.data", "data"),
         ("methods/x.py", "import bat_dist.data", "data"),
         ("attacks/x.py", "import bat_dist.models", "models"),
-        ("theory/x.py", "import bat_dist.memorization", "memorization"),
+        ("models/x.py", "import bat_dist.memorization", "memorization"),
         ("memorize.py", "import bat_dist.train", "train"),
         ("memorize.py", "import bat_dist.cli", "cli"),
         # the command line knows run files by name alone
         ("cli.py", "import bat_dist.memorize", "memorize"),
-        ("cli.py", "import bat_dist.orchestration", "orchestration"),
+        ("cli.py", "import bat_dist.workers", "workers"),
         # libraries
         ("training/x.py", "import ray.train", "ray"),
         ("training/x.py", "def f(): from ray import train", "ray"),
         ("memorize.py", "import ray", "ray"),
         ("reporting/x.py", "import ray", "ray"),
         ("training/x.py", "from ffcv.loader import Loader", "ffcv"),
-        ("orchestration/x.py", "import ffcv", "ffcv"),
+        ("jobs/x.py", "import ffcv", "ffcv"),
         ("memorization/x.py", "import matplotlib.pyplot as plt", "matplotlib"),
-        ("orchestration/x.py", "import plotly", "plotly"),
+        ("jobs/x.py", "import plotly", "plotly"),
         ("memorize.py", "import jinja2", "jinja2"),
         ("memorization/x.py", "from torch import nn", "torch"),
-        ("theory/x.py", "import torchvision", "torchvision"),
+        ("settings/x.py", "import torchvision", "torchvision"),
         ("config.py", "import numpy as np", "numpy"),
         ("config.py", "import ray", "ray"),
         ("cli.py", "def f(): import torch", "torch"),
@@ -272,16 +282,16 @@ def import_code(modules: list[str]) -> str:
     return "\n".join(f"import {module}" for module in modules)
 
 
-@pytest.mark.parametrize("room", ["memorization", "models", "attacks", "methods", "theory", "training", "storage"])
+@pytest.mark.parametrize("room", ["memorization", "models", "attacks", "methods", "training", "storage", "artifacts", "settings", "planning"])
 def test_a_pure_room_loads_no_ray_ffcv_or_plots(room):
     loaded = loaded_by(import_code(modules_of(room)))
     assert not loaded & {"ray", "ffcv", "matplotlib", "plotly"}
-    if room in ("memorization", "theory"):
+    if room in ("memorization", "settings"):
         assert "torch" not in loaded
 
 
 def test_settings_load_no_heavy_library():
-    wanted = ["config", "cli", "models/names", "data/table", "training/recipe", "orchestration/settings"]
+    wanted = ["config", "cli", "models/names", "data/table", "training/recipe", "settings/settings"]
     found = [name.replace("/", ".") for name in wanted if (PACKAGE / f"{name}.py").is_file()]
     assert found[:2] == ["config", "cli"]
     assert loaded_by(import_code([f"bat_dist.{name}" for name in found])) == set()

@@ -25,11 +25,11 @@ import torch
 from made_results import study
 from options import last_ones
 
+from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
 from bat_dist.report import main as report
 from bat_dist.storage import lease, location
-from bat_dist.storage.checkpoints import load_model
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
@@ -143,7 +143,7 @@ def driver(program: str, *options: str) -> subprocess.Popen[str]:
     """The program in a process of its own, with one thread, and with the tests' lease."""
     code = (
         f"import sys; from bat_dist.storage import lease; lease.LEASE_SECONDS = {LEASE}\n"
-        f"from bat_dist.config import exit_with; from bat_dist.{program} import main; exit_with(main(sys.argv[1:]))"
+        f"from bat_dist.program import exit_with; from bat_dist.{program} import main; exit_with(main(sys.argv[1:]))"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

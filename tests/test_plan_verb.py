@@ -14,9 +14,10 @@ import torch
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorize import main as memorize
-from bat_dist.orchestration.settings import MemorizeSettings
 from bat_dist.plan import main
-from bat_dist.training import speed, trial
+from bat_dist.planning import speed
+from bat_dist.settings.settings import MemorizeSettings
+from bat_dist.training import trial
 from bat_dist.training.threads import torch_threads
 
 DIGITS = shlex.split("--dataset digits --arch tinynet --precision fp32")

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from bat_dist import config
-from bat_dist.config import ConfigError, parse
-from bat_dist.orchestration.plan_settings import PlanSettings
-from bat_dist.orchestration.report_settings import ReportSettings
-from bat_dist.orchestration.reproduce_settings import ReproduceSettings
-from bat_dist.orchestration.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
-from bat_dist.orchestration.tune_settings import TuneSettings
-from bat_dist.storage.export_settings import ExportSettings
+from bat_dist.config import parse
+from bat_dist.errors import ConfigError
+from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.plan import PlanSettings
+from bat_dist.settings.report import ReportSettings
+from bat_dist.settings.reproduce import ReproduceSettings
+from bat_dist.settings.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.tune import TuneSettings
 
 REQUIRED: dict[Any, dict[str, str]] = {
     MemorizeSettings: {"dataset": "digits", "out": "x"},

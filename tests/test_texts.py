@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bat_dist.config import counted
 from bat_dist.memorization.noise import Noise, noise_notes
-from bat_dist.orchestration import pace, pool
-from bat_dist.orchestration.pace import Shown, progress
-from bat_dist.orchestration.resources import Resources
-from bat_dist.orchestration.running import Running
 from bat_dist.plan import main as plan
+from bat_dist.wording import counted
+from bat_dist.workers import pace, pool
+from bat_dist.workers.pace import Shown, progress
+from bat_dist.workers.resources import Resources
+from bat_dist.workers.running import Running
 
 
 @pytest.mark.parametrize(

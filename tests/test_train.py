@@ -15,8 +15,8 @@ import torch
 from options import last_ones
 from waiting import until
 
+from bat_dist.artifacts.checkpoints import load_checkpoint, load_model
 from bat_dist.data.datasets import load_dataset
-from bat_dist.storage.checkpoints import load_checkpoint, load_model
 from bat_dist.train import main
 
 SMALL = ["--dataset", "digits", "--num_train", "300", "--num_test", "100", "--arch", "tinynet", "--loader", "memory"]

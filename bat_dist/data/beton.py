@@ -24,8 +24,8 @@ import torch
 from filelock import FileLock
 from jaxtyping import Int64, UInt8
 
-from bat_dist.config import UserError
 from bat_dist.data.split_loader import LoaderUnavailable, check_split
+from bat_dist.errors import UserError
 
 LAYOUT = 1  # raise it whenever the bytes written change
 MIN_PAGE = 1 << 21  # FFCV's smallest

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from bat_dist.config import counted
 from bat_dist.data.table import DatasetError
+from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
 

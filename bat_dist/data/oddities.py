@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from bat_dist.config import counted
+from bat_dist.wording import counted
 
 if TYPE_CHECKING:
     from bat_dist.data.datasets import Split

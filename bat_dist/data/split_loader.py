@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from bat_dist.config import UserError
 from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
+from bat_dist.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Generator

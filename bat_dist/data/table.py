@@ -6,7 +6,7 @@ Neither numpy nor torch, so that `--help` and the checking of settings answer at
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 
 
 class DatasetError(UserError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
-from bat_dist.config import RunError, counted
+from bat_dist.errors import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
 from bat_dist.evaluation.plan import (
     PROBE,
@@ -24,6 +24,7 @@ from bat_dist.evaluation.result import Evaluation, Row
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import UNITS
+from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
 

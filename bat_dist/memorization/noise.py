@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtr
 
-from bat_dist.config import counted
+from bat_dist.wording import counted
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bat_dist.config import counted
 from bat_dist.memorization.estimate import check_trials
+from bat_dist.wording import counted
 
 NUM_SPLITS = 20
 ENOUGH = 0.8  # the usual demand on a measurement by which individuals are compared

@@ -6,7 +6,7 @@ from numbers import Integral
 import numpy as np
 from jaxtyping import Bool, Int
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 
 Mask = Bool[np.ndarray, " samples"]
 

@@ -4,7 +4,7 @@ import difflib
 import re
 from typing import Literal, NamedTuple
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 
 Family = Literal["resnet", "cifar_resnet", "preact_resnet", "wide_resnet", "resnet9", "tinynet"]
 

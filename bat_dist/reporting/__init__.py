@@ -1,1 +1,1 @@
-"""Figures and the report page: plain arrays in, files out. Only this room imports matplotlib and jinja2."""
+"""Texts, tables and pages of results.  The only room that imports jinja2 and plotly."""

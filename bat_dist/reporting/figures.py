@@ -1,7 +1,7 @@
 """All figures by name: each takes plain arrays and returns a matplotlib Figure for `style.save`."""
 
-from bat_dist.reporting.charts import accuracy_by_trial, alignment_scatter, memorization_histogram
-from bat_dist.reporting.galleries import extremes_gallery, influence_pairs_gallery, memorization_gallery
+from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram
+from bat_dist.figures.galleries import extremes_gallery, influence_pairs_gallery, memorization_gallery
 
 __all__ = [
     "accuracy_by_trial",

@@ -8,16 +8,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores
 from bat_dist.data.datasets import Dataset
+from bat_dist.figures.style import save
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import render_memorization_page
-from bat_dist.reporting.style import save
 from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
-from bat_dist.storage.scores import EnsembleScores, LeaveOutScores
 
 PAGE = "index.html"
 SUMMARY = "summary.json"

@@ -7,10 +7,10 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from bat_dist.artifacts.export import AccuracyRow, Trained, architecture, pixels
+from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.models.cost import count_parameters
-from bat_dist.storage.export import AccuracyRow, Trained, architecture, pixels
-from bat_dist.storage.export_settings import one_line
-from bat_dist.storage.onnx_file import OnnxFile
+from bat_dist.settings.export import one_line
 
 DESCRIPTIONS = {
     "erm": "empirical risk minimization: no adversarial training, so hardly any robustness is to be expected",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.reporting import report_charts as charts
 from bat_dist.reporting import sweep_charts, tables
 from bat_dist.reporting.explanations import explained

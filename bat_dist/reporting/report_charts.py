@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
+from bat_dist.figures.curves import COLORS, PANELS
+from bat_dist.figures.style import BLUE, GREY, RED, RULE, SOFT_INK
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
-from bat_dist.reporting.curves import COLORS, PANELS
-from bat_dist.reporting.style import BLUE, GREY, RED, RULE, SOFT_INK
 from bat_dist.reporting.sweep_charts import as_html
 from bat_dist.reporting.tables import BETTER, WORSE, difference, heading, mark
 from bat_dist.results.compare import Cell, Table

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from bat_dist.config import counted
+from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores, Trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.table import DatasetSpec
 from bat_dist.memorization.reliability import ENOUGH, reliability_in_words, split_half_reliability, trials_for
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
-from bat_dist.storage.scores import EnsembleScores, LeaveOutScores, Trials
+from bat_dist.wording import counted
 
 FITTED = 0.9  # accuracy on the samples trained on, below which the networks have not learned the data
 MENDED = 0.5  # share of the errors on samples left out that training on them mends, at least; without it they have not

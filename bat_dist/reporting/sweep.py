@@ -10,17 +10,17 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from bat_dist.config import counted
+from bat_dist.figures.style import save
+from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
 from bat_dist.reporting.page import embedded_png, page_template
-from bat_dist.reporting.style import save
-from bat_dist.reporting.sweep_figures import clean_against_robust, surfaces
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
 from bat_dist.sweep.record import Run, read_outcome, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
 from bat_dist.sweep.statistics import LEVEL, Comparison
+from bat_dist.wording import counted
 
 RUNS_TABLE, POINTS_TABLE, SUMMARY, PAGE = "results", "points", "summary.json", "index.html"
 WORDS = {"val_clean": "clean", "val_pgd": "PGD"}

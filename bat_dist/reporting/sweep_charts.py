@@ -7,8 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from bat_dist.reporting.style import BLUE, GREY, RED, SOFT_INK
-from bat_dist.reporting.sweep_figures import NAMES, Slice, plane
+from bat_dist.figures.style import BLUE, GREY, RED, SOFT_INK
+from bat_dist.figures.sweep_figures import NAMES, Slice, plane
 from bat_dist.sweep.results import PointResult, Results
 from bat_dist.sweep.statistics import pareto_front
 

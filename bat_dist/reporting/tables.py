@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from bat_dist.artifacts.export import architecture, pixels
 from bat_dist.results.compare import Cell, Comparison, Table
 from bat_dist.results.published import PAPER
 from bat_dist.results.rows import ALL, Row
-from bat_dist.storage.export import architecture, pixels
 from bat_dist.storage.provenance import without_passwords
 
 BETTER, WORSE, NOISE, ONE_SEED = "▲", "▼", "≈", "†"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bat_dist.reporting.curves import training_curves
-from bat_dist.reporting.style import save
-from bat_dist.storage.checkpoints import SUFFIX
+from bat_dist.artifacts.checkpoints import SUFFIX
+from bat_dist.figures.curves import training_curves
+from bat_dist.figures.style import save
 from bat_dist.storage.files import Folder
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bat_dist.config import UserError, nearest
+from bat_dist.errors import UserError
 from bat_dist.results.find import Found, LeftOut, Planned, Training
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, METHODS, Bed, Row, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
 from bat_dist.storage.files import Folder
+from bat_dist.wording import nearest
 
 REFERENCE = "pgd_at"  # unless another is asked for
 

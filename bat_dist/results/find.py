@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP
 from bat_dist.training import files as training_run

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from bat_dist.config import UserError
 from bat_dist.data.table import check_dataset
+from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
 from bat_dist.results.find import Evaluation, LeftOut
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.evaluation.plan import make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, READERS
 from bat_dist.storage.files import Folder
@@ -16,7 +16,7 @@ from bat_dist.storage.status import describe as describe_memorization
 from bat_dist.sweep.record import FAILURE
 from bat_dist.training.files import RUN, finished, read_history
 
-_SCORES = "scores"  # folder of an experiment; `orchestration.reproduce_settings` has the same name for it
+_SCORES = "scores"  # folder of an experiment; `settings.reproduce` has the same name for it
 _MOST = 10  # failures that are shown
 
 

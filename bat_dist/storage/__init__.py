@@ -1,1 +1,1 @@
-"""Result folders on any fsspec location: whole files, row stores, score files."""
+"""Result folders on any fsspec location: whole files, row stores, leases, logs."""

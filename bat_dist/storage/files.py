@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.lease import FolderBusy, only_driver
 from bat_dist.storage.location import OBJECT_STORES, open_location
 from bat_dist.storage.patience import answer_of, patiently

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.patience import patiently, tried_once
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import fsspec.config
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.provenance import without_passwords
 
 # They have buckets, which are the user's to make, and no folders.

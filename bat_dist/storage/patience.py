@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple, ParamSpec, TypeVar
 
-from bat_dist.config import RunError, UserError
+from bat_dist.errors import RunError, UserError
 from bat_dist.storage.provenance import without_passwords
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from bat_dist.config import Given, UserError, dump_yaml
+from bat_dist.config import Given, dump_yaml
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import without_passwords
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bat_dist.config import WAY_OUT, RunError, UserError, differences
+from bat_dist.config import differences
+from bat_dist.errors import WAY_OUT, RunError, UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.location import client_options, patient
 from bat_dist.storage.patience import patiently

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from bat_dist.config import UserError, one_of
+from bat_dist.errors import UserError
 from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
+from bat_dist.wording import one_of
 
 STORES = {"trials": "trials", "ensemble": "members"}  # folder -> what its rows are called
 UNITS = "units"  # folder of an evaluation's stores

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from bat_dist.config import WAY_OUT, UserError, differences
+from bat_dist.config import differences
+from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
 from bat_dist.sweep.space import Point, point_name, without_repetition

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from bat_dist.config import nearest
+from bat_dist.wording import nearest
 
 Point = dict[str, Any]
 KINDS = ("grid", "choice", "uniform", "loguniform")

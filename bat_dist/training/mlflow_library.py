@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 
 
 def import_mlflow() -> ModuleType:

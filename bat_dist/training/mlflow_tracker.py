@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.training.mlflow_library import environment, import_mlflow
 

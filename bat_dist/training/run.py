@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from bat_dist.config import WAY_OUT, UserError, differences
+from bat_dist.artifacts.checkpoints import ModelSpec, load_tensors, save_model, save_tensors
+from bat_dist.config import differences
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
+from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.methods.mini_batch import Attack
-from bat_dist.storage.checkpoints import ModelSpec, load_tensors, save_model, save_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch

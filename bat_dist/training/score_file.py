@@ -9,12 +9,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
-from bat_dist.config import UserError
+from bat_dist.artifacts.scores import MEMORIZATION
 from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
 from bat_dist.memorization.exchange import load_feldman_zhang
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.storage.files import Folder, split_location
-from bat_dist.storage.scores import MEMORIZATION
 
 log = logging.getLogger(__name__)
 

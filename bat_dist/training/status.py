@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.status import GO_ON, PROGRESS, describe_driver
 from bat_dist.training.files import HISTORY, NON_FINITE, RUN, best_epoch, epoch_line, finished, read_history

@@ -7,10 +7,11 @@ to the tracking server that the user has named. `mlflow_tracker` says how MLflow
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from bat_dist.config import UserError, nearest
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.training.mlflow_library import import_mlflow
 from bat_dist.training.mlflow_tracker import MlflowTracker, present
+from bat_dist.wording import nearest
 
 TRACKERS = ("tensorboard", "mlflow")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from bat_dist.reporting.curves import training_curves
-from bat_dist.reporting.style import save
+from bat_dist.figures.curves import training_curves
+from bat_dist.figures.style import save
 from bat_dist.storage.files import Folder
 from bat_dist.training.run import RUN, read_history
 

@@ -16,10 +16,10 @@ from waiting import until
 from bat_dist.config import parse
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluation.result import Evaluation
-from bat_dist.orchestration.evaluation import evaluate_here
-from bat_dist.orchestration.known import of_checkpoint, resumed
-from bat_dist.orchestration.settings import EvaluateSettings
-from bat_dist.orchestration.subject import load_subject
+from bat_dist.jobs.attacked_network import load_subject
+from bat_dist.jobs.evaluate import evaluate_here
+from bat_dist.settings.known import of_checkpoint, resumed
+from bat_dist.settings.settings import EvaluateSettings
 from bat_dist.storage.files import Folder
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bat_dist.config import UserError
 from bat_dist.data import loaders
 from bat_dist.data.beton import import_ffcv
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.ffcv_loader import FfcvLoader
 from bat_dist.data.loaders import LoaderUnavailable, check_cache, dataset_loader, kind_at_hand
 from bat_dist.data.memory_loader import MemoryLoader
+from bat_dist.errors import UserError
 
 
 @pytest.fixture

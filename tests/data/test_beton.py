@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from bat_dist.config import UserError
 from bat_dist.data import beton
 from bat_dist.data.beton import MIN_PAGE, check_cache, default_cache_dir, ensure_beton, import_ffcv
 from bat_dist.data.split_loader import LoaderUnavailable
+from bat_dist.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bat_dist.attacks.autoattack import autoattack
-from bat_dist.config import RunError, UserError
+from bat_dist.errors import RunError, UserError
 from bat_dist.evaluation.attack import Settings
 from bat_dist.evaluation.ledger import Frame, Ledger
 from bat_dist.evaluation.plan import CHECKS, PROBE, Unit, make_plan

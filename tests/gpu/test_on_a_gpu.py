@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import pgd
@@ -22,7 +23,6 @@ from bat_dist.evaluation.attack import Settings, attack_images, prepare
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
 from bat_dist.models.build import build
-from bat_dist.storage.checkpoints import load_model
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
 from bat_dist.training.epoch import StepSettings

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from grey_digits import grey_digits
 from torch import nn
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.models.build import build
 from bat_dist.models.cost import count_macs, count_parameters
 from bat_dist.models.names import ARCHITECTURES, check_fits

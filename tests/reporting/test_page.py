@@ -3,10 +3,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bat_dist.figures.style import message_figure, save
 from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import PageFigure, render_memorization_page
-from bat_dist.reporting.style import message_figure, save
 
 EVIL = """<script>alert("1")</script> & 'x' {{ 7 * 7 }}"""
 VOID = {"meta", "link", "img", "br", "hr"}

@@ -30,9 +30,9 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three methods and three seeds, a sweep, scores, and hostile names of a network and of the folder."""
+    from bat_dist.figures.charts import memorization_histogram
+    from bat_dist.figures.style import save
     from bat_dist.memorization.estimate import estimate_memorization
-    from bat_dist.reporting.charts import memorization_histogram
-    from bat_dist.reporting.style import save
 
     place = study(tmp_path_factory.mktemp("page") / "<b>runs & co</b>")
     facts = {"method": None, "model": ATTACK}

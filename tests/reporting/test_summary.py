@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from bat_dist.artifacts.scores import LeaveOutScores, Trials
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.reporting.summary import in_words, leave_out_summary
-from bat_dist.storage.scores import LeaveOutScores, Trials
 
 NO_PAIRS = InfluencePairs(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), 7)
 

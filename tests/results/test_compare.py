@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_results import facts_of, random_flags, study, write_evaluation, write_training
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.results.compare import Comparison, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row

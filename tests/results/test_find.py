@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from made_results import random_flags, study, write_evaluation, write_training
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.results.compare import compare
 from bat_dist.results.find import find_results
 

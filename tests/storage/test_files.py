@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder, FolderBusy, aside
 
 

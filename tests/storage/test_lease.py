@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from waiting import until
 
-from bat_dist.config import run_command
+from bat_dist.program import run_command
 from bat_dist.storage import lease
 from bat_dist.storage.files import Folder, FolderBusy
 from bat_dist.storage.lease import LOCK, Lease

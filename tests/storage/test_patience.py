@@ -23,9 +23,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3fs.errors import translate_boto_error
 from zarr.storage import FsspecStore
 
-from bat_dist.config import RunError, UserError, run_command
+from bat_dist.artifacts.checkpoints import load_tensors, save_tensors
+from bat_dist.errors import RunError, UserError
+from bat_dist.program import run_command
 from bat_dist.storage import files, location, patience
-from bat_dist.storage.checkpoints import load_tensors, save_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.storage.patience import patiently, tried_once
 from bat_dist.storage.rows import Field, RowStore

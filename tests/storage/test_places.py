@@ -2,12 +2,13 @@
 
 import pytest
 
-from bat_dist.config import ConfigError, from_dict
-from bat_dist.orchestration.report_settings import ReportSettings
-from bat_dist.orchestration.reproduce_settings import ReproduceSettings
-from bat_dist.orchestration.settings import EvaluateSettings, MemorizeSettings, TrainSettings
-from bat_dist.orchestration.tune_settings import TuneSettings
-from bat_dist.storage.export_settings import ExportSettings
+from bat_dist.config import from_dict
+from bat_dist.errors import ConfigError
+from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.report import ReportSettings
+from bat_dist.settings.reproduce import ReproduceSettings
+from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.places import check_place
 
 

@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import nn
 
-from bat_dist.config import UserError
+from bat_dist.artifacts.checkpoints import load_checkpoint, load_tensors
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.errors import UserError
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import METHODS, build_method
-from bat_dist.storage.checkpoints import load_checkpoint, load_tensors
 from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed

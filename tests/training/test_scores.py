@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bat_dist.config import UserError
 from bat_dist.data.datasets import Dataset, load_dataset
+from bat_dist.errors import UserError
 from bat_dist.memorization.exchange import FeldmanZhang, save_feldman_zhang
 from bat_dist.training.score_file import read_scores
 

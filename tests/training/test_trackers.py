@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bat_dist.config import UserError
+from bat_dist.errors import UserError
 from bat_dist.training.mlflow_library import import_mlflow
 from bat_dist.training.mlflow_tracker import RECORD
 from bat_dist.training.trackers import TRACKERS, flatten, open_trackers

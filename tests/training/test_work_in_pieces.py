@@ -8,7 +8,7 @@ import torch
 from bat_dist.methods.mini_batch import Attack, MiniBatch
 from bat_dist.methods.table import METHODS, build_method
 from bat_dist.models.build import build
-from bat_dist.training.pieces import Piece, Rate, Speed, step_work, timed, training_work, trial_work
+from bat_dist.planning.timed_operations import Piece, Rate, Speed, step_work, timed, training_work, trial_work
 
 PLAIN, PGD, FORWARD, TRIAL = 0.5, 4.5, 0.1, 0.4  # seconds for an image; a step of the attack: (4.5 - 0.5) / 10 = 0.4
 SPEED = Speed(

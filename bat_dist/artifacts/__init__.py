@@ -1,0 +1,1 @@
+"""What programs leave for others: checkpoints, scores, exports, and networks from elsewhere."""

@@ -1,0 +1,137 @@
+"""Weights on disk: safetensors files whose header says what network they are of.  No pickle is ever written or read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from bat_dist.errors import UserError
+from bat_dist.models.build import build
+from bat_dist.models.classifier import ImageClassifier
+from bat_dist.storage.files import Folder, split_location
+from bat_dist.storage.recorded import SUFFIX
+
+EXPORTED = "model.safetensors"  # the one network of a folder of `bat-dist export`
+_HEADER = "bat_dist"  # safetensors wants text under names; all of ours is JSON under this one
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What must be known to build a network again, beside its weights."""
+
+    arch: str
+    class_names: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def build(self) -> ImageClassifier:
+        """A new network, weights drawn from torch's global generator.  Raises UserError if the arch is unknown."""
+        try:
+            return build(self.arch, len(self.class_names), mean=self.mean, std=self.std)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds."""
+
+    model: ImageClassifier
+    spec: ModelSpec
+    facts: dict[str, Any]  # plain values: epoch, accuracies, ...
+
+
+def save_tensors(folder: Folder, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors and `about`, plain values, as one safetensors file; it appears whole or not at all."""
+    dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    # The digest, for safetensors has no checksum. Under one key: of several, safetensors changes the order.
+    header = json.dumps({"about": about, "sha256": _digest(dense, about)})
+    folder.write(name, safetensors.torch.save(dense, {_HEADER: header}))
+
+
+def load_tensors(folder: Folder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, on the CPU, and what was written about them.
+
+    Raises UserError if the file is missing, damaged, or not one of `save_tensors`. The digest finds accidents, not
+    forgery: who can write the file can also compute it.
+    """
+    try:
+        data = folder.read(name)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{folder}/{name} does not exist") from None
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise UserError(f"{folder}/{name} cannot be read as safetensors ({error}): it is damaged; remove it") from None
+    metadata = _metadata(data)
+    if _HEADER not in metadata:
+        raise UserError(f"{folder}/{name} was not written by bat_dist: its header does not say which network it is of")
+    try:
+        header = json.loads(metadata[_HEADER])
+        about, whole = header["about"], header["sha256"] == _digest(tensors, header["about"])
+    except (ValueError, KeyError, TypeError):
+        about, whole = {}, False
+    if not whole:
+        raise UserError(f"{folder}/{name} is damaged: its digest does not match its content; remove it")
+    return tensors, about
+
+
+def save_model(
+    folder: Folder, name: str, weights: Mapping[str, Tensor], spec: ModelSpec, facts: Mapping[str, Any]
+) -> None:
+    """Write a network's state dict as NAME.safetensors; `facts` are plain values such as epoch and accuracies."""
+    save_tensors(folder, name + SUFFIX, weights, {"model": asdict(spec), "facts": dict(facts)})
+
+
+def load_model(location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu") -> ImageClassifier:
+    """A trained network in eval mode, which takes images in [0, 1] and gives logits (RobustBench's convention).
+
+    location: a run's folder (`which` says best or last), an exported folder (it holds one network, whatever `which`
+    says) or a .safetensors file, on any file system that fsspec knows.
+    Raises UserError if it is missing, damaged, or not a network of bat_dist.
+    """
+    return load_checkpoint(location, which, device=device).model
+
+
+def load_checkpoint(location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu") -> Checkpoint:
+    """The same, with the network's description and the facts written with it."""
+    folder, name = place(location.location if isinstance(location, Folder) else str(location), which)
+    weights, about = load_tensors(folder, name)
+    if "model" not in about:
+        raise UserError(f"{folder}/{name} holds the state of a training run, not a network: take best or last")
+    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["model"].items()}
+    spec = ModelSpec(**fields)
+    network = spec.build()
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{folder}/{name} does not fit {spec.arch}: {error}") from None
+    return Checkpoint(network.to(device).eval(), spec, about["facts"])
+
+
+def place(location: str, which: str = "best") -> tuple[Folder, str]:
+    """The folder and the name of the file that `load_model` reads; it need not exist."""
+    if location.endswith(SUFFIX):
+        return split_location(location)
+    folder, name = Folder(location), which + SUFFIX
+    return folder, EXPORTED if folder.exists(EXPORTED) and not folder.exists(name) else name
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """The free part of a safetensors header; the format: 8 bytes of length, then JSON."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]).get("__metadata__", {})

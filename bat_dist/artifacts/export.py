@@ -1,0 +1,179 @@
+"""A trained network as a folder for others: ready for the Hugging Face Hub, described as RobustBench does."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import bat_dist
+from bat_dist.artifacts.checkpoints import EXPORTED, SUFFIX, ModelSpec, load_checkpoint, place, save_model
+from bat_dist.errors import UserError
+from bat_dist.models.classifier import ImageClassifier
+from bat_dist.models.names import parse_arch
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import without_passwords
+from bat_dist.storage.recorded import DATA, data_of_checkpoint
+
+CONFIG, CARD, MODEL_INFO, ONNX = "config.json", "README.md", "model_info.json", "model.onnx"
+LIBRARY = "bat_dist"
+_ORIGIN = (
+    "command",
+    "bat_dist",
+    "git_revision",
+    "python",
+    "versions",
+    "cpu",
+    "cpus",
+    "gpu",
+    "gpus",
+    "system",
+    "finished",
+)
+
+
+class AccuracyRow(NamedTuple):
+    """One measured accuracy, a fraction like its standard error; `attack` is clean, pgd20, autoattack, ..."""
+
+    attack: str
+    accuracy: float
+    standard_error: float
+    n: int
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what is known about it."""
+
+    model: ImageClassifier
+    spec: ModelSpec
+    facts: Mapping[str, Any]  # what training wrote into the checkpoint, see `load_checkpoint`
+    is_best: bool  # chosen among the epochs by its validation accuracy
+    origin: Mapping[str, Any]  # of run.json: command, versions, hardware; empty if there is none
+    data: Mapping[str, Any]  # which part of which dataset, as settings; without its place on this machine
+    evaluated: tuple[AccuracyRow, ...] = ()  # on the test set, by `bat-dist evaluate`
+
+    @property
+    def default_name(self) -> str:
+        """Such as resnet18-cifar10-bat."""
+        parts = (self.spec.arch, self.facts.get("dataset"), self.facts.get("method"))
+        return "-".join(str(part) for part in parts if part)
+
+    @property
+    def validated(self) -> tuple[AccuracyRow, ...]:
+        """What training measured on the validation split; the standard errors are binomial."""
+        n, steps = self.facts.get("num_val"), self.facts.get("val_steps", self.facts.get("num_steps", ""))
+        measured = {"clean": self.facts.get("val_clean"), f"pgd{steps}": self.facts.get("val_pgd")}
+        return tuple(
+            AccuracyRow(attack, p, math.sqrt(p * (1 - p) / n), n, "validation")
+            for attack, p in measured.items()
+            if n and p is not None and math.isfinite(p)
+        )
+
+
+def read_trained(location: str, which: str = "best", *, evaluated: Sequence[AccuracyRow] = ()) -> Trained:
+    """Read a checkpoint (see `load_model`) and the run.json beside it.  Raises UserError if either is damaged."""
+    checkpoint = load_checkpoint(location, which)
+    folder, name = place(location, which)
+    run = folder.read_json("run.json") if folder.exists("run.json") else {}
+    data = {key: one.value for key, one in data_of_checkpoint(location).items() if key in DATA and key != "data_dir"}
+    return Trained(*checkpoint, name == "best" + SUFFIX, _origin(run), data, tuple(evaluated))
+
+
+def model_config(trained: Trained, **more: Any) -> dict[str, Any]:
+    """`config.json`: how to feed the network, and how it came about."""
+    spec = asdict(trained.spec)
+    names = spec.pop("class_names")
+    return {
+        "library_name": LIBRARY,
+        "bat_dist": bat_dist.__version__,
+        **spec,
+        "num_classes": len(names),
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "input": "float32 [batch, 3, height, width], RGB in [0, 1]; normalization is inside the network",
+        "output": "logits [batch, num_classes]",
+        "training": dict(trained.facts),
+        "data": dict(trained.data),
+        "origin": dict(trained.origin),
+        **more,
+    }
+
+
+def model_info(trained: Trained, *, name: str, authors: str | None, link: str | None) -> dict[str, Any]:
+    """RobustBench's model_info: its keys, accuracies as text in percent, None for what is not known.
+
+    Its accuracies are of the test set: what was measured on the validation split stands in the footnote alone.
+    """
+    percent = {row.attack: f"{100 * row.accuracy:.2f}" for row in trained.evaluated}
+    epsilon = trained.facts.get("epsilon")
+    return {
+        "link": link,
+        "name": name,
+        "authors": authors,
+        "additional_data": False,
+        "number_forward_passes": 1,
+        "dataset": trained.facts.get("dataset"),
+        "venue": None,
+        "architecture": architecture(trained.spec.arch),
+        "eps": None if epsilon is None else pixels(epsilon),
+        "clean_acc": percent.get("clean"),
+        "reported": percent.get("autoattack"),
+        "autoattack_acc": percent.get("autoattack"),
+        "footnote": _footnote(trained.validated),
+    }
+
+
+def check_free(folder: Folder, source: Folder) -> None:
+    """Raise UserError unless an export may be written: the folder is new, empty, or holds an earlier export."""
+    if folder.fs.isfile(folder.root):
+        raise UserError(f"{folder} is a file, and a folder is wanted: name another --out")
+    if (folder.root, folder.fs) == (source.root, source.fs):
+        raise UserError(f"{folder} is the folder of the checkpoint itself: name another --out")
+    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else []
+    if names and not _is_export(folder):
+        raise UserError(f"{folder} is not empty, and holds no earlier export: name another --out")
+
+
+def write_export(folder: Folder, trained: Trained, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
+    """Write the folder; the weights come last, so that a folder that loads is complete and of one network."""
+    folder.create()
+    for name in (EXPORTED, ONNX):  # of an earlier export
+        folder.remove(name)
+    folder.write_json(CONFIG, config)
+    for name, data in files.items():
+        folder.write(name, data)
+    save_model(folder, EXPORTED.removesuffix(SUFFIX), trained.model.state_dict(), trained.spec, trained.facts)
+
+
+def architecture(arch: str) -> str:
+    """The name as papers write it: wrn28-10 is WideResNet-28-10."""
+    family, depth, width = parse_arch(arch)
+    names = {"resnet": "ResNet", "cifar_resnet": "ResNet", "preact_resnet": "PreActResNet"}
+    return f"WideResNet-{depth}-{width}" if family == "wide_resnet" else f"{names[family]}-{depth}" if depth else arch
+
+
+def pixels(value: float) -> str:
+    """A length in [0, 1] pixels as one writes it: 8/255."""
+    steps = 255 * value
+    return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else f"{value:g}"
+
+
+def _is_export(folder: Folder) -> bool:
+    config = folder.read_json(CONFIG) if folder.exists(CONFIG) else None
+    return isinstance(config, dict) and config.get("library_name") == LIBRARY
+
+
+def _origin(run: Any) -> dict[str, Any]:
+    """What of run.json may be shown to others; passwords inside of URIs may not."""
+    run = run.get("provenance", run) if isinstance(run, dict) else {}
+    origin = {key: run[key] for key in _ORIGIN if run.get(key) is not None}
+    if "command" in origin:
+        origin["command"] = without_passwords(str(origin["command"]))
+    return origin
+
+
+def _footnote(rows: Sequence[AccuracyRow]) -> str | None:
+    if not rows:
+        return None
+    measured = ", ".join(f"{row.attack} {100 * row.accuracy:.2f}%" for row in rows)
+    return f"On {rows[0].n} validation images held out of the training set: {measured}."

@@ -1,0 +1,273 @@
+"""Networks that are not ours: a module from a user's file or an installed package, with weights as others save them."""
+
+import importlib
+import importlib.util
+import inspect
+import logging
+import pickle
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from bat_dist.artifacts.checkpoints import SUFFIX
+from bat_dist.errors import UserError
+from bat_dist.models.normalization import Normalize
+from bat_dist.storage.files import split_location
+from bat_dist.wording import nearest
+
+# Where others put their weights; averaged ones last, so that they are taken only where there are no others.
+_NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
+_NESTS += ("ema", "ema_state_dict", "state_dict_ema", "model_ema")
+_COUNTER = "num_batches_tracked"  # of BatchNorm; PyTorch before 0.4.1 saved none, and in eval mode nobody asks for it
+_BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of a torch file: a zip, or a pickle
+_PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.")  # DataParallel, Lightning, torch.compile, ...
+
+log = logging.getLogger(__name__)
+
+
+class Foreign(NamedTuple):
+    """A network that takes images in [0, 1], and what made it."""
+
+    network: nn.Module
+    modules: tuple[ModuleType, ...]  # the user's own files, which other machines don't have
+    source: str  # sha256 of these files' text
+
+
+def load_foreign(
+    model: str | None,
+    weights: str | None,
+    *,
+    num_classes: int,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    weights_key: str | None = None,
+    allow_pickle: bool = False,
+) -> Foreign:
+    """`model` is FILE.py:NAME or package.module:NAME; NAME() gives a network, NAME(num_classes=...) if it takes that.
+
+    weights: a .safetensors file or a torch file; a state dict, also inside a dict under a usual name, also with a
+    usual prefix. Without `model` the file must hold a whole module, which only `allow_pickle` reads.
+    weights_key: under which name of the file the weights lie; None: the first that fits, which is logged.
+    mean, std: of a network that wants normalized images; the normalization is put before it.
+    allow_pickle: read files that may run any code while they are read. Never do that with a stranger's.
+    Raises UserError.
+    """
+    foreign = Foreign(nn.Identity(), (), "") if model is None else _built(model, num_classes)
+    found = None if weights is None else _read(weights, allow_pickle)
+    if isinstance(found, Mapping) and weights_key is not None:
+        if not isinstance(found.get(weights_key), Mapping | nn.Module):
+            raise UserError(f"{weights} has no weights under {weights_key!r}: {_contents(found)}")
+        found = found[weights_key]
+    elif weights_key is not None:
+        raise UserError(f"weights_key {weights_key!r} needs a file of several sets of weights, got {weights}")
+    if isinstance(found, nn.Module):
+        foreign = foreign._replace(network=found)
+    elif model is None:
+        raise UserError(
+            f"{weights} holds weights without their network: say which with --model FILE.py:NAME or package.module:NAME"
+        )
+    elif found is not None:
+        _load_weights(foreign.network, found, str(weights))
+    if mean is not None and std is not None:
+        try:
+            foreign = foreign._replace(network=nn.Sequential(Normalize(mean, std), foreign.network))
+        except ValueError as error:
+            raise UserError(str(error)) from None
+    return foreign._replace(network=foreign.network.float().eval())
+
+
+def _built(reference: str, num_classes: int) -> Foreign:
+    where, colon, name = reference.rpartition(":")
+    if not colon or not name:
+        raise UserError(f"--model {reference!r} must be FILE.py:NAME or package.module:NAME")
+    modules, source = (), ""
+    if where.endswith(".py"):
+        module, modules = _import_file(Path(where))
+        source = sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
+    else:
+        module = _importing(where, lambda: importlib.import_module(where))
+    if not hasattr(module, name):
+        names = [key for key, value in vars(module).items() if callable(value)]
+        raise UserError(f"{where} has no {name!r}{nearest(name, names)}")
+    made = getattr(module, name)
+    if isinstance(made, nn.Module):
+        return Foreign(made, modules, source)
+    try:
+        network = _call(made, num_classes)
+    except Exception as error:
+        raise UserError(f"{name}() of {where} raised {type(error).__name__}: {error}") from error
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{name}() of {where} must give a torch.nn.Module, got {type(network).__name__}")
+    return Foreign(network, modules, source)
+
+
+def _call(made: Callable[..., Any], num_classes: int) -> Any:
+    """With num_classes if it takes that, by name or, as torchvision's functions, for what they call."""
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except (TypeError, ValueError):  # some built-in ones do not tell
+        return made()
+    if any(p.name == "num_classes" for p in parameters):
+        return made(num_classes=num_classes)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        with suppress(TypeError):
+            return made(num_classes=num_classes)
+    return made()
+
+
+def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
+    """The file as a module, and all modules of its folder that are loaded then."""
+    if not path.is_file():
+        raise UserError(f"{path} does not exist")
+    name, folder = f"_model_{path.stem}", path.resolve().parent
+    spec = importlib.util.spec_from_file_location(name, path.resolve())
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with _on_path(folder):
+        _importing(str(path), lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    return module, tuple(m for _, m in sorted(sys.modules.items()) if _lies_in(m, folder))
+
+
+def _lies_in(module: ModuleType, folder: Path) -> bool:
+    """Whether it is a file of the user's there: no installed library, although the folder may hold all of Python."""
+    file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
+    if not isinstance(file, str) or top in ("bat_dist", "__main__"):
+        return False
+    path = Path(file)
+    if not path.is_absolute() or not path.is_file():  # as those that PyTorch makes up: `_classes.py`
+        return False
+    path = path.resolve()
+    if not path.is_relative_to(folder) or "site-packages" in path.parts:
+        return False
+    return not any(path.is_relative_to(library) for library in _libraries())
+
+
+@cache
+def _libraries() -> tuple[Path, ...]:
+    """The folders of installed packages and of Python itself."""
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _importing(what: str, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except Exception as error:
+        raise UserError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
+    """A state dict or something around it; a whole module if pickle is allowed."""
+    folder, name = split_location(location)
+    try:
+        data = folder.read(name)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+        raise UserError(f"{location} does not exist, or is no file") from None
+    if not name.endswith(SUFFIX) and not data.startswith(_BEGINNINGS):
+        raise UserError(f"{location} is no torch file: it begins with {data[:24]!r}; fetch it again")
+    if _is_torchscript(data):
+        raise UserError(
+            f"{location} is a TorchScript archive, whose network cannot be sent to workers: give the class with "
+            "--model FILE.py:NAME, and its weights as torch.save(network.state_dict(), ...) writes them"
+        )
+    try:
+        if name.endswith(SUFFIX):
+            return safetensors.torch.load(data)
+        found = torch.load(BytesIO(data), map_location="cpu", weights_only=not allow_pickle)
+    except SafetensorError as error:
+        raise UserError(f"{location} cannot be read as safetensors ({error})") from None
+    except pickle.UnpicklingError as error:
+        if not allow_pickle and ("GLOBAL" in str(error) or "Unsupported" in str(error)):
+            raise UserError(
+                f"{location} holds more than tensors: reading it can run any code that its author put there. Refused. "
+                "Ask for a file of weights only, or give --allow_pickle if you trust the author as yourself"
+            ) from None
+        raise UserError(f"{location} cannot be read: it is damaged or no torch file") from None
+    except Exception as error:  # torch and pickle have many of their own for what is no file of theirs
+        raise UserError(f"{location} cannot be read ({type(error).__name__}: {error}): is it a torch file?") from None
+    if not isinstance(found, Mapping | nn.Module):
+        raise UserError(f"{location} holds a {type(found).__name__}, not weights by name")
+    return found
+
+
+def _is_torchscript(data: bytes) -> bool:
+    """As torch tells it: a zip that holds the constants of a program."""
+    with suppress(zipfile.BadZipFile):
+        return any(Path(name).name == "constants.pkl" for name in zipfile.ZipFile(BytesIO(data)).namelist())
+    return False
+
+
+def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:
+    """The first of the ways in which others nest and prefix weights that fits.  Raises UserError if none does."""
+    nests = {"": found, **{name: found[name] for name in _NESTS if isinstance(found.get(name), Mapping)}}
+    own = network.state_dict()
+    counters = {key: value for key, value in own.items() if key.endswith(_COUNTER)}
+    for name, nest in nests.items():
+        weights = {key: value for key, value in nest.items() if isinstance(value, Tensor)}
+        for candidate in _without_prefixes(weights):
+            whole = {**counters, **candidate} if not any(key.endswith(_COUNTER) for key in candidate) else candidate
+            if set(whole) == set(own):
+                try:
+                    network.load_state_dict(whole)
+                except RuntimeError as error:
+                    raise UserError(f"{location} does not fit the network: {error}") from None
+                others = [other for other in nests if other not in ("", name)]
+                if name and (others or "ema" in name):
+                    left = f", not those under {' or '.join(others)}" if others else ""
+                    log.info("%s: the weights under %s are taken%s", location, name, left)
+                return
+    fullest = max(nests.values(), key=lambda nest: sum(isinstance(value, Tensor) for value in nest.values()))
+    closest = max(
+        _without_prefixes({key: value for key, value in fullest.items() if isinstance(value, Tensor)}),
+        key=lambda candidate: len(set(own) & set(candidate)),
+    )
+    missing, strange = sorted(set(own) - set(closest)), sorted(set(closest) - set(own))
+    faults = [f"it lacks {_some(missing)}"] * bool(missing) + [f"the network knows no {_some(strange)}"] * bool(strange)
+    raise UserError(f"{location} does not fit the network: {', and '.join(faults)} ({_contents(found)})")
+
+
+def _contents(found: Mapping[str, Any]) -> str:
+    """What lies directly in a file, in words."""
+    sets = [str(key) for key, value in found.items() if isinstance(value, Mapping | nn.Module)]
+    tensors = sum(isinstance(value, Tensor) for value in found.values())
+    others = [str(key) for key, value in found.items() if not isinstance(value, Mapping | nn.Module | Tensor)]
+    parts = [f"sets of weights ({', '.join(sets)})"] * bool(sets) + [f"{tensors} tensors"] * bool(tensors)
+    parts += [f"other entries ({_some(others)})"] * bool(others)
+    return f"it holds {' and '.join(parts)}" if parts else "it is empty"
+
+
+def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """As they are, then with the prefix that all share taken off, again and again."""
+    candidate = dict(weights)
+    yield candidate
+    while prefix := next((p for p in _PREFIXES if candidate and all(key.startswith(p) for key in candidate)), None):
+        candidate = {key.removeprefix(prefix): value for key, value in candidate.items()}
+        yield candidate
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return shown or "nothing"

@@ -1,0 +1,192 @@
+"""Score files of a result folder: memorization, influence, typical sets, ensemble scores."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt16
+
+from bat_dist.errors import UserError
+from bat_dist.memorization.agreement import Alignment
+from bat_dist.memorization.estimate import Memorization, predicted_left_out
+from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.memorization.typicality import TypicalSets
+from bat_dist.storage.files import Folder, split_location
+from bat_dist.storage.rows import RowStore
+
+MEMORIZATION = "memorization.npz"
+MEMORIZATION_TABLE = "memorization.csv"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The complete rows of a trial store, in order of their numbers."""
+
+    numbers: np.ndarray
+    mask: Bool[np.ndarray, "trials train"]
+    train_correct: Bool[np.ndarray, "trials train"]
+    test_correct: Bool[np.ndarray, "trials test"]
+    metrics: Float[np.ndarray, "trials 2"]  # final loss, seconds
+    train_predicted: UInt16[np.ndarray, "trials train"] | None = None  # not in stores of the first releases
+
+    @classmethod
+    def read(cls, store: RowStore) -> "Trials":
+        """Raises UserError if no trial is complete."""
+        numbers = np.flatnonzero(store.status().complete)
+        if not len(numbers):
+            raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
+        names = ("mask", "train_correct", "test_correct", "metrics", "train_predicted")
+        return cls(numbers, **{name: store.read(name, numbers) for name in names if name in store.fields})
+
+    @property
+    def accuracy_in(self) -> Float[np.ndarray, " trials"]:
+        """Accuracy of each trial's model on the samples it was trained on."""
+        return (self.train_correct & self.mask).sum(axis=1) / self.mask.sum(axis=1)
+
+    @property
+    def accuracy_out(self) -> Float[np.ndarray, " trials"]:
+        """Accuracy of each trial's model on the training samples left out."""
+        return (self.train_correct & ~self.mask).sum(axis=1) / (~self.mask).sum(axis=1)
+
+    @property
+    def test_accuracy(self) -> Float[np.ndarray, " trials"]:
+        """Accuracy of each trial's model on the test split."""
+        return self.test_correct.mean(axis=1)
+
+
+@dataclass(frozen=True)
+class SampleNames:
+    """Labels and ids of both splits and the fingerprint: what every score file carries to name its samples."""
+
+    train_labels: np.ndarray
+    test_labels: np.ndarray
+    train_ids: np.ndarray
+    test_ids: np.ndarray
+    fingerprint: np.ndarray
+
+    @classmethod
+    def of(cls, dataset: Any) -> "SampleNames":
+        """From a `data.datasets.Dataset`."""
+        train, test = dataset.train, dataset.test
+        return cls(train.labels, test.labels, train.ids, test.ids, np.array(dataset.fingerprint))
+
+
+@dataclass(frozen=True)
+class LeaveOutScores:
+    """What leave-out trials say about the samples; an imported file has neither trials nor test sets."""
+
+    memorization: Memorization
+    pairs: InfluencePairs
+    trials: Trials | None = None
+    sets: TypicalSets | None = None
+
+
+@dataclass(frozen=True)
+class EnsembleScores:
+    """Cheaper scores of every training sample by name, higher = more atypical; agreement with `mem`, if known."""
+
+    scores: dict[str, np.ndarray]
+    mem: Float[np.ndarray, " train"] | None
+    alignments: dict[str, Alignment]
+
+
+def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
+    """`memorization.npz`; an imported score has no trials, and no counts."""
+    per_trial = {}
+    if trials is not None:
+        per_trial = {
+            "trial": trials.numbers,
+            "train_accuracy_in": trials.accuracy_in,
+            "train_accuracy_out": trials.accuracy_out,
+            "test_accuracy": trials.test_accuracy,
+        }
+    low, high = memorization.interval()
+    folder.write_npz(
+        MEMORIZATION,
+        mem=memorization.mem,
+        mem_se=memorization.mem_se,
+        mem_low=low,
+        mem_high=high,
+        n_in=memorization.n_in,
+        n_out=memorization.n_out,
+        **asdict(names),
+        **per_trial,
+    )
+
+
+def write_memorization_table(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
+    """`memorization.csv`: a line for each training sample, the most memorized first; empty where nothing is known.
+
+    dataset: a `data.datasets.Dataset`.
+    """
+    import pandas as pd  # here: others who read scores can do without it
+
+    found, trials, train = scores.memorization, scores.trials, dataset.train
+    low, high = found.interval()
+    columns: dict[str, Any] = {
+        "sample": np.arange(len(train)),
+        "id": train.ids,
+        "label": train.labels,
+        "class": np.array(dataset.class_names)[train.labels],
+        "mem": found.mem,
+        "mem_low": low,
+        "mem_high": high,
+    }
+    if trials is not None:
+        counts = {name: getattr(found, name) for name in ("accuracy_in", "accuracy_out", "n_in", "n_out")}
+        columns |= counts
+    if trials is not None and trials.train_predicted is not None:
+        names = np.array([*dataset.class_names, ""])  # the last for -1
+        predicted, share = predicted_left_out(trials.mask, trials.train_predicted, len(dataset.class_names))
+        columns |= {"predicted_left_out": names[predicted], "predicted_share": share}
+    table = pd.DataFrame(columns).sort_values("mem", ascending=False, kind="stable", na_position="last")
+    folder.write(MEMORIZATION_TABLE, table.to_csv(index=False).encode())
+
+
+def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:
+    """`influence.npz`: pairs above the threshold, largest first."""
+    folder.write_npz(
+        "influence.npz",
+        train_index=pairs.train_index,
+        test_index=pairs.test_index,
+        influence=pairs.influence,
+        influence_se=pairs.influence_se,
+        fingerprint=np.array(fingerprint),
+    )
+
+
+def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> None:
+    """`typicality.npz`: the four sets as bool by sample."""
+    arrays = {name: getattr(sets, name) for name in sets.sizes()}
+    folder.write_npz("typicality.npz", **arrays, fingerprint=np.array(fingerprint))
+
+
+def write_ensemble_scores(folder: Folder, names: SampleNames, scores: Mapping[str, np.ndarray]) -> None:
+    """`ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
+    folder.write_npz("ensemble_scores.npz", **scores, **asdict(names))
+
+
+def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]:
+    """The arrays of `memorization.npz`.  Raises UserError if it is missing, damaged, or of other data."""
+    arrays = folder.read_npz(MEMORIZATION)
+    if str(arrays.get("fingerprint")) != fingerprint:
+        raise UserError(
+            f"{folder}/{MEMORIZATION} was computed on other data than the one given, or on another order of it"
+        )
+    return arrays
+
+
+def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"]) -> dict[str, np.ndarray]:
+    """`typical` and `atypical` samples of a split, from a `typicality.npz`.
+
+    Raises UserError if they are missing, or of other data.
+    """
+    folder, name = split_location(location)
+    arrays = folder.read_npz(name)
+    if str(arrays.get("fingerprint")) != fingerprint:
+        raise UserError(f"{location} is no typicality.npz of these data, or of another order of them")
+    try:
+        return {name: arrays[f"{split}_{name}"] for name in ("typical", "atypical")}
+    except KeyError:
+        raise UserError(f"{location} has no typical sets of the {split} samples: take typicality.npz") from None

@@ -1,0 +1,1 @@
+"""What each verb does, on one machine or on a cluster."""

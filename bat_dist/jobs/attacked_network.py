@@ -1,0 +1,146 @@
+"""The network that is evaluated: from ours or from elsewhere, checked against the data, ready to travel."""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from torch import nn
+
+from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint
+from bat_dist.artifacts.foreign import load_foreign
+from bat_dist.attacks.frozen import frozen
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
+from bat_dist.evaluation.names import fewest_classes, for_few_classes
+from bat_dist.models.anatomy import anatomy
+from bat_dist.settings.settings import EvaluateSettings
+from bat_dist.wording import counted
+
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".pkl", ".pickle")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network that takes images in [0, 1]; facts: what is known of it; digest: of its weights and code."""
+
+    network: nn.Module
+    facts: dict[str, Any]
+    digest: str
+
+
+def load_subject(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    """The network that the settings name.
+
+    Raises UserError if it is missing, damaged, unsafe to read, for other classes than the data's, or if an attack needs
+    what it has not: a gradient, or more classes.
+    """
+    subject = _foreign(dataset, settings) if is_foreign(settings) else _ours(dataset, settings)
+    _check_classes(settings.attacks, len(dataset.class_names))
+    _check_answers(subject.network, dataset, settings.attacks)
+    if is_foreign(settings):  # ours do
+        _check_travels(subject.network)
+    return subject
+
+
+def is_foreign(settings: EvaluateSettings) -> bool:
+    """Is the network another's?"""
+    checkpoint = str(settings.checkpoint)
+    if settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES):
+        return True
+    return Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
+
+
+def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    assert settings.checkpoint is not None
+    for name in ("mean", "std", "weights_key"):
+        if getattr(settings, name) is not None:
+            raise UserError(f"{name} is for networks of others; {settings.checkpoint} is one of ours: leave {name} out")
+    if settings.which and settings.checkpoint.endswith(SUFFIX):
+        raise UserError(f"which says best or last of a run's folder; {settings.checkpoint} is a file: leave which out")
+    found = load_checkpoint(settings.checkpoint, settings.which or "best")
+    if found.spec.class_names != dataset.class_names:
+        raise UserError(
+            f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
+            f"{_some(found.spec.class_names)}, the data has {len(dataset.class_names)}, {_some(dataset.class_names)}"
+        )
+    return Subject(found.model, found.facts, _digest(found.model))
+
+
+def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+    if settings.which:
+        raise UserError("which says best or last of a run's folder; this network is not one of ours: leave which out")
+    found = load_foreign(
+        settings.model,
+        settings.checkpoint,
+        num_classes=len(dataset.class_names),
+        mean=settings.mean,
+        std=settings.std,
+        weights_key=settings.weights_key,
+        allow_pickle=settings.allow_pickle,
+    )
+    for module in found.modules:  # other machines do not have the user's file
+        ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
+    facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
+    return Subject(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
+
+
+def _digest(network: nn.Module, code: str = "") -> str:
+    """Of what decides a network's answers; ours are known by their weights.  code: what names another's code."""
+    digest = sha256(code.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    if code:
+        digest.update(anatomy(network))
+    return digest.hexdigest()[:16]
+
+
+def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
+    small = [name for name in attacks if num_classes < fewest_classes(name)]
+    if small:
+        raise UserError(
+            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
+            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
+        )
+
+
+def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...]) -> None:
+    """Ask the network about two images, and about one, as the last unit of an evaluation may have it."""
+    x = torch.from_numpy(dataset.test.images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    for images in (x, x[:1]):
+        images = images.clone().requires_grad_()
+        with torch.enable_grad(), frozen(network):
+            try:
+                logits = network(images)
+            except Exception as error:
+                raise UserError(
+                    f"the network cannot take images of shape {list(images.shape)}: {type(error).__name__}: {error}"
+                ) from error
+        if not isinstance(logits, torch.Tensor) or logits.ndim != 2 or len(logits) != len(images):
+            shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            count = counted(len(images), "image")
+            raise UserError(f"the network must give logits [batch, classes], got {shape} for {count}")
+        if logits.shape[1] != len(dataset.class_names):
+            raise UserError(f"the network knows {logits.shape[1]} classes, the data has {len(dataset.class_names)}")
+        if not logits.requires_grad and (wanting := [name for name in attacks if name not in ("clean", "square")]):
+            raise UserError(
+                f"the network cannot be differentiated with respect to its images, which {', '.join(wanting)} "
+                "must do: attack it with square alone"
+            )
+
+
+def _check_travels(network: nn.Module) -> None:
+    """Workers get it pickled."""
+    try:
+        ray.cloudpickle.dumps(network)  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be sent to workers ({type(error).__name__}: {error}): keep locks, files, generators "
+            "and TorchScript out of its attributes, or make them when they are first asked for"
+        ) from None
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

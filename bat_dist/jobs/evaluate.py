@@ -1,0 +1,186 @@
+"""An evaluation on Ray: the ledger's units, done by workers, those first that others wait for."""
+
+import dataclasses
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from torch import nn
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
+from bat_dist.evaluation.attack import Settings
+from bat_dist.evaluation.ledger import Frame, Ledger
+from bat_dist.evaluation.names import CLASSES_OF_DLR
+from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
+from bat_dist.evaluation.result import Evaluation
+from bat_dist.evaluation.work import build_work
+from bat_dist.jobs.attacked_network import Subject
+from bat_dist.jobs.fill_rows import note_failure
+from bat_dist.jobs.fresh import remove_evaluation
+from bat_dist.results.find import EVALUATION
+from bat_dist.settings.settings import EvaluateSettings
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
+from bat_dist.storage.status import failure_name
+from bat_dist.storage.unit_log import append_log
+from bat_dist.training.precision import default_device
+from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.metrics import IMAGES
+from bat_dist.workers.nodes import job_session
+from bat_dist.workers.pace import progress
+from bat_dist.workers.pool import Failed, Work, run_units
+from bat_dist.workers.resources import worker_resources
+
+_THOUSAND = 1000
+VERB = "evaluate"
+_WHAT = "attacks"  # the units are called, in metrics
+PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost
+
+log = logging.getLogger(__name__)
+
+
+def with_earlier(folder: Folder, settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings, with what the folder's finished evaluation has and this call leaves out: results are added to.
+
+    Raises UserError where both cannot stand in one result.
+    """
+    if settings.fresh or not folder.exists(EVALUATION):
+        return settings
+    before: Mapping[str, Any] = folder.read_json(EVALUATION).get("settings", {})
+    attacks, seeds = before.get("attacks", ()), before.get("seeds", settings.seeds)
+    lost = [name for name in attacks if name not in settings.attacks]
+    if set(seeds) != set(settings.seeds) and (lost or not set(seeds) <= set(settings.seeds)):
+        asked = f"--attacks {' '.join(dict.fromkeys([*attacks, *settings.attacks]))}"
+        raise UserError(
+            f"{folder} holds results of {' '.join(attacks)} with seeds {' '.join(map(str, seeds))}, which those of "
+            f"other seeds would replace; for all in one: {asked} "
+            f"--seeds {' '.join(map(str, sorted({*seeds, *settings.seeds})))}; else another --out, or --fresh"
+        )
+    changes: dict[str, Any] = {"attacks": (*settings.attacks, *lost)} if lost else {}
+    changes |= {
+        name: before[name] for name in ("check_images", "scores") if before.get(name) and not getattr(settings, name)
+    }
+    if changes:
+        kept = lost + [f"{name} {changes[name]}" for name in changes if name != "attacks"]
+        log.info("%s holds results of %s too, which stay", folder, ", ".join(kept))
+    return dataclasses.replace(settings, **changes)
+
+
+def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
+    """Attack what the folder lacks, on Ray, and put all together by image.
+
+    Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
+    """
+    ledger, attack = _open_ledger(folder, dataset, settings, subject)
+
+    def begin() -> list[Unit]:
+        units = ledger.begin()
+        note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
+        return units
+
+    units = [] if settings.fresh else begin()
+    if settings.fresh or units:
+        heart = Heartbeat(folder, PASSES, total=0)
+        with heart, job_session(settings, folder, all_write=False) as terms:
+            if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
+                remove_evaluation(folder)
+                units = begin()
+            args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
+            asked = settings.cpus_per_worker, settings.gpus_per_worker
+            resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
+            how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
+            _work_off(ledger, units, args, how, heart)
+    return ledger.evaluation()
+
+
+def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
+    """The same in this process, unit after unit; many networks are evaluated beside each other so."""
+    ledger, attack = _open_ledger(folder, dataset, settings, subject)
+    queue = deque(ledger.begin())
+    note_settings(folder, VERB, settings)
+    if queue:
+        work = build(dataset, subject.network, attack, settings.keep_adversarial)
+        while queue:
+            unit = queue.popleft()
+            queue.extend(ledger.record(unit, work(unit)))
+    return ledger.evaluation()
+
+
+def _open_ledger(
+    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject
+) -> tuple[Ledger, Settings]:
+    attack = Settings(
+        epsilon=settings.epsilon or dataset.spec.epsilon,
+        step_size=settings.step_size or dataset.spec.step_size,
+        restarts=settings.restarts,
+    )
+    checks = [name for name in CHECKS if len(dataset.class_names) >= CLASSES_OF_DLR or name != "apgd-t3"]
+    plan = make_plan(settings.attacks, settings.seeds, checks=checks if settings.check_images else ())
+    identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
+    frame = Frame(
+        identity=identity | vars(attack),
+        epsilon=attack.epsilon,
+        image_shape=dataset.test.images.shape[1:],
+        num_images=len(dataset.test),
+        batch_size=settings.batch_size,
+        num_checked=settings.check_images,
+        keep_adversarial=settings.keep_adversarial,
+    )
+    return Ledger(folder, plan, frame), attack
+
+
+def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any], heart: Heartbeat) -> None:
+    """Have all units done, and those that come up on the way."""
+    weights = {stage: ledger.plan.weight(stage) for stage in ledger.plan.stages}
+    queue: deque[Unit] = deque()
+
+    def add(units: list[Unit]) -> None:
+        """First what others wait for, and what takes long."""
+        units = sorted([*queue, *units], key=lambda unit: -weights[unit.stage])
+        queue.clear()
+        queue.extend(units)
+
+    def left() -> int:
+        """At most: as if every image stood to the end."""
+        return sum(weights[unit.stage] * len(unit.images) for unit in queue)
+
+    add(units)
+    done, failed = 0, 0
+    total = left() // _THOUSAND
+    heart.begin(done=0, total=total)
+    with progress(PASSES, total=total, done=0, heart=heart) as shown:
+        how = {**how, "what": _WHAT, "give_up_on": (ValueError,), "smaller": _halved, "watch": shown.watch}
+        for outcome in run_units(queue, build, args, **how):
+            unit: Unit = outcome.unit
+            name = str(unit.stage)
+            if isinstance(outcome, Failed):
+                failed += 1
+                ledger.give_up(unit, outcome.reason)
+                note_failure(ledger.folder, name, unit.number, outcome)
+            else:
+                add(ledger.record(unit, outcome.row))
+                ledger.folder.remove(failure_name(name, unit.number))
+            append_log(ledger.folder, name, unit.number, outcome.records)
+            before, done = done, done + unit.passes
+            by = done // _THOUSAND - before // _THOUSAND
+            shown.step(failed=failed, by=by, total=(done + left()) // _THOUSAND)
+
+
+def build(dataset: Dataset, network: nn.Module, settings: Settings, keep_adversarial: bool) -> Work:
+    """Runs once in each worker."""
+    work = build_work(dataset, network, settings, keep_adversarial=keep_adversarial, device=default_device())
+
+    def counted(unit: Unit) -> dict[str, Any]:
+        row = work(unit)
+        IMAGES.tell(len(unit.images), what=_WHAT)
+        return row
+
+    return counted
+
+
+def _halved(unit: Unit) -> Unit:
+    """Tried after a worker died in it."""
+    return unit._replace(batch_size=max(1, unit.batch_size // 2))

@@ -1,0 +1,121 @@
+"""`--fresh`: what an earlier job of a program left in a folder is removed, by name, and nothing else.
+
+Whoever calls this holds the folder (`Folder.only_driver`).
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bat_dist.artifacts.scores import MEMORIZATION_TABLE
+from bat_dist.errors import UserError
+from bat_dist.results.find import EVALUATION, EXPERIMENT, FLAGS, MEMORIZATION
+from bat_dist.settings.reproduce import REPORT, SCORES
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import forget_settings
+from bat_dist.storage.rows import remove_store
+from bat_dist.storage.status import PROGRESS, STORES, UNITS
+from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
+from bat_dist.sweep.record import remove as remove_runs_of_sweep
+from bat_dist.sweep.space import point_name
+from bat_dist.training import files as training
+
+TEST = "test"  # folder of a sweep, beside `runs`
+_MARKS = {  # what shows whose results a folder holds
+    "memorize": (*STORES, MEMORIZATION),
+    "train": (training.STATE, training.RUN),
+    "evaluate": (UNITS, EVALUATION),
+    "tune": (SWEEP,),
+    "reproduce": (EXPERIMENT,),
+}
+_DRAWN = (".png", ".svg")
+_PAGE = ("summary.json", "index.html")
+_OF_MEMORIZATION = (
+    *(MEMORIZATION, MEMORIZATION_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz", "ensemble_scores.npz"),
+    *(*_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
+    *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
+    *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),
+)
+_OF_SWEEP = (
+    *("results.csv", "results.parquet", "points.csv", *_PAGE, PROGRESS),
+    *(f"figures/{name}{end}" for name in ("surfaces", "clean_against_robust") for end in _DRAWN),
+)
+_OF_REPORT = ("report.html", "tables.md", "tables.csv", "tables.tex", "robustbench.json")
+
+
+def check_alone(folder: Folder, verb: str) -> None:
+    """Raise UserError if the folder holds results of another program too: some files may be of either."""
+    others = [other for other, marks in _MARKS.items() if other != verb and any(map(folder.exists, marks))]
+    if others:
+        raise UserError(
+            f"{folder} holds results of bat-dist {' and '.join(others)} too, which fresh is not to touch: "
+            "use another --out, or remove what is there by hand"
+        )
+
+
+def remove_memorization(folder: Folder) -> None:
+    """What `bat-dist memorize` leaves: the rows first, without which nothing can be gone on with."""
+    check_alone(folder, "memorize")
+    for store, what in STORES.items():
+        remove_store(folder, store)
+        folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl"])
+    folder.remove_files(_OF_MEMORIZATION)
+    forget_settings(folder, "memorize")
+
+
+def remove_training(folder: Folder) -> None:
+    """What `bat-dist train` leaves."""
+    check_alone(folder, "train")
+    training.remove(folder)
+
+
+def remove_evaluation(folder: Folder) -> None:
+    """What `bat-dist evaluate` leaves."""
+    check_alone(folder, "evaluate")
+    for stage in (folder / UNITS).entries()[0]:
+        remove_store(folder, f"{UNITS}/{stage}")
+        folder.remove_files([f"failed/{stage}-*.json", f"logs/{stage}-*.jsonl"])
+    folder.remove_if_empty(UNITS)
+    folder.remove_files([EVALUATION, FLAGS, PROGRESS])
+    forget_settings(folder, "evaluate")
+
+
+def remove_sweep(folder: Folder) -> None:
+    """What `bat-dist tune` leaves."""
+    check_alone(folder, "tune")
+    points = read_sweep(folder)["points"] if folder.exists(SWEEP) else []
+    places = [f"{TEST}/{point_name(point)}" for point in points]
+    _remove_evaluations(folder, [f"{place}/{seed}" for place in places for seed in (folder / place).entries()[0]])
+    folder.remove_files(_OF_SWEEP)
+    remove_runs_of_sweep(folder)
+    forget_settings(folder, "tune")
+
+
+def remove_experiment(folder: Folder) -> None:
+    """What `bat-dist reproduce` leaves."""
+    check_alone(folder, "reproduce")
+    runs = experiment_runs(folder)
+    remove_memorization(folder / SCORES)
+    folder.remove_if_empty(SCORES)
+    for run in runs:
+        remove_run(folder, run["training"])
+    folder.remove_if_empty(RUNS)
+    _remove_evaluations(folder, [place for run in runs for place in run["evaluations"].values()])
+    folder.remove_files(f"{REPORT}/{name}" for name in _OF_REPORT)
+    folder.remove(PROGRESS)
+    forget_settings(folder, "reproduce")
+    folder.remove(EXPERIMENT)  # last: what it names can then be found again
+
+
+def experiment_runs(folder: Folder) -> list[dict[str, Any]]:
+    """The runs that `experiment.json` names, with their places; none without the file."""
+    return list(folder.read_json(EXPERIMENT).get("runs", ())) if folder.exists(EXPERIMENT) else []
+
+
+def _remove_evaluations(folder: Folder, places: Iterable[str]) -> None:
+    """Those in these places, and the folders that this leaves empty."""
+    for place in places:
+        remove_evaluation(folder / place)
+        folder.remove_files([f"{place}/{FAILURE}"])
+        parents = place.split("/")
+        for depth in range(len(parents) - 1, 0, -1):
+            folder.remove_if_empty("/".join(parents[:depth]))

@@ -1,0 +1,198 @@
+"""Leave-out trials and ensembles on Ray: from settings to a filled row store."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import ray
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import check_cache, dataset_loader
+from bat_dist.jobs.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
+from bat_dist.jobs.fill_rows import Filled, fill_rows
+from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.memorization.subsets import subset_size
+from bat_dist.models.names import AUTO, check_fits
+from bat_dist.settings.settings import ARCH_OF_TRIALS, MemorizeSettings
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
+from bat_dist.storage.rows import Field, RowStore
+from bat_dist.training.loop import NonFiniteLoss
+from bat_dist.training.precision import default_device
+from bat_dist.training.recipe import Precision
+from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
+from bat_dist.workers.hardware import hardware_of_workers
+from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.metrics import CountedLoader
+from bat_dist.workers.nodes import job_session
+from bat_dist.workers.pool import Work
+from bat_dist.workers.private_ray import wants_private
+from bat_dist.workers.resources import worker_resources
+
+VERB = "memorize"
+TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
+
+
+@dataclass(frozen=True)
+class Job:
+    """Rows to be filled: `function(number, settings=..., ...)` for each number below `num_rows`, in folder `name`."""
+
+    name: str
+    what: str  # its rows are called
+    function: Callable[..., dict[str, Any]]
+    settings: Callable[..., TrialSettings | EnsembleSettings]  # of the precision, which the workers decide
+    num_rows: int
+    fields: dict[str, Field]
+    chosen: Chosen
+
+
+def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
+    """Run the leave-out trials that `folder`/trials lacks.
+
+    Raises UserError for settings that fit neither the data, the folder nor the cluster, before anything is written.
+    """
+    train, test = (len(dataset.train.labels),), (len(dataset.test.labels),)
+    subset_size(*train, settings.subset_ratio)
+    fields = {
+        "mask": Field("bool", train),
+        "train_correct": Field("bool", train),
+        "train_predicted": Field("uint16", train, optional=True),
+        "test_correct": Field("bool", test),
+        "metrics": Field("float64", (2,)),
+    }
+    settings, chosen = settled(folder / TRIALS, dataset, settings)
+    trial_settings = partial(
+        TrialSettings,
+        arch=settings.arch,
+        recipe=settings.training,
+        subset_ratio=settings.subset_ratio,
+        mask_plan=settings.mask_plan,
+        seed=settings.seed,
+    )
+    job = Job(TRIALS, "trials", run_trial, trial_settings, settings.num_trials, fields, chosen)
+    return _fill(job, folder, dataset, settings)
+
+
+def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
+    """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks.  Raises as `fill_trials`."""
+    classes = len(dataset.class_names)
+    fields = {
+        "train_probabilities": Field("float32", (len(dataset.train.labels), classes)),
+        "test_probabilities": Field("float32", (len(dataset.test.labels), classes)),
+        "metrics": Field("float64", (2,)),
+    }
+    settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
+    archs = settings.ensemble_archs or default_ensemble(settings.arch)
+    for arch in archs:
+        check_fits(arch, dataset.train.images.shape[1])
+    member_settings = partial(
+        EnsembleSettings,
+        archs=archs,
+        recipe=settings.training,
+        seed=settings.seed,
+    )
+    job = Job(ENSEMBLE, "members", run_member, member_settings, settings.num_members, fields, chosen)
+    return _fill(job, folder, dataset, settings)
+
+
+def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
+    """The settings without auto, as far as the rows in `place` and the data tell; and what was chosen."""
+    wanted = AUTO in (settings.arch, settings.precision) and not settings.fresh
+    settings, as_before = as_begun(settings, identity_in(RowStore.existing(place)) if wanted else {})
+    settings, suited = with_arch(settings, dataset.train.images.shape[1], ARCH_OF_TRIALS)
+    return settings, as_before | suited
+
+
+def as_carried_out(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> MemorizeSettings:
+    """The settings of rows that are there, as results tell of them."""
+    name = TRIALS if settings.score == "leave_out" else ENSEMBLE
+    return settled(folder / name, dataset, dataclasses.replace(settings, fresh=False))[0]
+
+
+def default_ensemble(arch: str) -> tuple[str, ...]:
+    """Three architectures around `arch`: different ones are asked for, and of about the same cost."""
+    return tuple(
+        dict.fromkeys(
+            [arch, "resnet9-w16", "resnet20"] if arch != "tinynet" else ["tinynet", "resnet9-w8", "resnet9-w4"]
+        )
+    )
+
+
+def build_work(
+    dataset: Dataset,
+    loader: str,
+    function: Callable[..., dict[str, Any]],
+    settings: TrialSettings | EnsembleSettings,
+    what: str,
+) -> Work:
+    """Runs once in each worker: the loaders, and a function of the unit's number alone."""
+    device = default_device()
+    train_loader, test_loader = (
+        CountedLoader(dataset_loader(loader, dataset, name, device=device), what) for name in ("train", "test")
+    )
+
+    def work(unit: int) -> dict[str, Any]:
+        return function(
+            unit,
+            settings=settings,
+            dataset=dataset,
+            train_loader=train_loader,
+            test_loader=test_loader,
+            device=device,
+        )
+
+    return work
+
+
+def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
+    place = folder / job.name
+
+    def opened(precision: Precision, chosen: Chosen) -> RowStore:
+        identity = _identity(job.settings(precision=precision), dataset)
+        about = {"chosen": chosen}
+        return RowStore.open(place, fields=job.fields, identity=identity, num_rows=job.num_rows, about=about)
+
+    if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
+        store = opened(settings.precision, job.chosen)
+        if store.status().complete[: job.num_rows].all():
+            note_settings(folder, VERB, settings)
+            return store, Filled(job.num_rows, 0, (), {}, 0.0)
+    if wants_private(settings.ray_address):
+        check_cache(settings.loader, dataset, ("train", "test"))
+    heart = Heartbeat(folder, job.what, total=job.num_rows)
+    with heart, job_session(settings, folder, all_write=False) as terms:
+        asked = settings.cpus_per_trial, settings.gpus_per_trial
+        resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
+        precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
+        chosen = job.chosen | why
+        say(chosen)
+        if settings.fresh:
+            remove_memorization(folder)
+        store = opened(precision, chosen)
+        if not store.is_begun():
+            folder.remove_files([f"failed/{job.what}-*.json"])  # of another store that it has replaced
+        note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
+        filled = fill_rows(
+            store,
+            folder,
+            job.num_rows,
+            build_work,
+            [ray.put(dataset), settings.loader, job.function, job.settings(precision=precision), job.what],
+            what=job.what,
+            resources=resources,
+            num_workers=settings.num_workers,
+            give_up_on=(NonFiniteLoss,),
+            heart=heart,
+            expected_source=terms.source,
+        )
+    return store, filled
+
+
+def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:
+    """All that a row depends on, flat: rows of another identity are another experiment's."""
+    flat = dataclasses.asdict(settings)
+    recipe = flat.pop("recipe")
+    data = {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **dataset.spec.own_augmentation}
+    return {**flat, **recipe, **data}

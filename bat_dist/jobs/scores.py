@@ -1,0 +1,158 @@
+"""From settings to score files: trials or ensemble on Ray, then the estimates of `memorization`."""
+
+import logging
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from bat_dist.artifacts.scores import (
+    MEMORIZATION,
+    EnsembleScores,
+    LeaveOutScores,
+    SampleNames,
+    Trials,
+    read_memorization,
+    write_ensemble_scores,
+    write_influence,
+    write_memorization,
+    write_memorization_table,
+    write_typicality,
+)
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import RunError, UserError
+from bat_dist.jobs.fill_rows import Filled
+from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
+from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
+from bat_dist.memorization.estimate import Memorization, estimate_memorization
+from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_feldman_zhang, save_feldman_zhang
+from bat_dist.memorization.influence import InfluencePairs, influential_pairs
+from bat_dist.memorization.typicality import typical_sets
+from bat_dist.settings.settings import MemorizeSettings
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
+from bat_dist.storage.rows import RowStore
+
+log = logging.getLogger(__name__)
+
+_WAY_OUT = "use another --out, or --fresh to replace them"
+MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
+MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pair of a class; CIFAR-10 takes 200 MB
+
+
+def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
+    """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
+
+    Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
+    """
+    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
+        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
+    store, filled = fill_trials(folder, dataset, settings)
+    _check_any_complete(filled, "trial")
+    trials = Trials.read(store)
+    _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
+    labels = (dataset.train.labels, dataset.test.labels)
+    memorization = estimate_memorization(trials.mask, trials.train_correct)
+    same_class = settings.influence_pairs == "same_class"
+    pairs = influential_pairs(
+        trials.mask,
+        trials.test_correct,
+        *labels,
+        threshold=settings.influence_threshold,
+        same_class=same_class,
+        max_pairs=MAX_PAIRS,
+    )
+    sets = typical_sets(
+        memorization.mem,
+        trials.mask,
+        trials.test_correct,
+        *labels,
+        rule=settings.typicality,
+        level=settings.typicality_level,
+    )
+    scores = LeaveOutScores(memorization, pairs, trials, sets)
+    _write(folder, dataset, scores)
+    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_EXPORT_BYTES:
+        buffer = BytesIO()
+        save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
+        folder.write("feldman_zhang.npz", buffer.getvalue())
+    return scores, filled
+
+
+def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings, file: str) -> LeaveOutScores:
+    """Scores from a Feldman-Zhang file: no counts and no standard errors, since it has none.
+
+    Raises UserError if the file is missing, damaged, or of other samples or another order, or if the folder holds other
+    scores.
+    """
+    try:
+        found = load_feldman_zhang(
+            file, train_labels=dataset.train.labels, test_labels=dataset.test.labels, allow_undefined=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"import_scores {file}: {error}") from None
+    if settings.fresh:
+        remove_memorization(folder)
+    trials = RowStore.existing(folder / TRIALS)
+    if trials is not None and trials.is_begun():
+        raise UserError(f"{folder} holds trials, whose scores those of {file} would replace: {_WAY_OUT}")
+    if folder.exists(MEMORIZATION) and not np.array_equal(
+        folder.read_npz(MEMORIZATION)["mem"], found.mem, equal_nan=True
+    ):
+        raise UserError(f"{folder} holds other scores than {file}: {_WAY_OUT}")
+    nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
+    memorization = Memorization(found.mem, nothing, zeros, zeros, nothing, nothing)
+    scores = LeaveOutScores(memorization, _pairs_above(found, settings.influence_threshold))
+    note_settings(folder, VERB, settings)
+    _write(folder, dataset, scores)
+    return scores
+
+
+def _pairs_above(found: FeldmanZhang, threshold: float) -> InfluencePairs:
+    """Pairs of the file's class matrices above the threshold, largest first; their standard errors are unknown."""
+    columns = []
+    for label, matrix in found.influence.items():
+        train, test = np.nonzero(matrix > threshold)
+        columns.append((found.train_index(label)[train], found.test_index(label)[test], matrix[train, test]))
+    train, test, influence = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.lexsort((test, train, -influence))
+    return InfluencePairs(train[order], test[order], influence[order], np.full(len(order), np.nan), len(order))
+
+
+def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[EnsembleScores, Filled]:
+    """Train the missing members, score the samples, and compare with `memorization.npz` where the folder has one."""
+    store, filled = fill_ensemble(folder, dataset, settings)
+    _check_any_complete(filled, "member")
+    members = np.flatnonzero(store.status().complete)
+    _say_more(folder, len(members), settings.num_members, "members")
+    probabilities = store.read("train_probabilities", members)
+    scores = {
+        "disagreement": ensemble_disagreement(probabilities),
+        "confidence": 1 - ensemble_confidence(probabilities),
+        "true_class_confidence": 1 - ensemble_confidence(probabilities, dataset.train.labels),
+    }
+    write_ensemble_scores(folder, SampleNames.of(dataset), scores)
+    mem = read_memorization(folder, dataset.fingerprint)["mem"] if folder.exists(MEMORIZATION) else None
+    alignments = {} if mem is None else {name: alignment(score, mem) for name, score in scores.items()}
+    return EnsembleScores(scores, mem, alignments), filled
+
+
+def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
+    """Scores are never replaced by those of fewer."""
+    if found > asked:
+        log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
+
+
+def _check_any_complete(filled: Filled, what: str) -> None:
+    if not filled.kept + filled.computed:
+        first, reason = min(filled.failed.items())
+        raise RunError(f"no {what} is complete: {what} {first} failed with {reason}")
+
+
+def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
+    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
+    write_influence(folder, scores.pairs, dataset.fingerprint)
+    write_memorization_table(folder, dataset, scores)
+    if scores.sets is not None:
+        write_typicality(folder, scores.sets, dataset.fingerprint)

@@ -1,0 +1,82 @@
+"""One run of a sweep, in a Tune worker."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import RunError, UserError
+from bat_dist.jobs.train import carry_out, make_plan
+from bat_dist.settings.settings import TrainSettings
+from bat_dist.settings.tune import TuneSettings
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import work_for
+from bat_dist.sweep.record import FAILURE, STOPPED, Run, note_failure
+from bat_dist.training.score_file import TrainingScores
+from bat_dist.workers.worker import check_source
+
+ScoreKey = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all runs share, shipped once to each node.
+
+    dataset: Ray's reference. scores: as read by the driver, whose files other machines may not have.
+    source: the `source_hash` that a worker must have, or None. command: the driver's.
+    """
+
+    settings: TuneSettings
+    out: str
+    dataset: Any
+    scores: Mapping[ScoreKey, TrainingScores | None]
+    source: str | None
+    command: str
+
+    def find_scores(self, _dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
+        """Those that the driver has read."""
+        return self.scores[score_key(asked)]
+
+
+def score_key(asked: TrainSettings) -> ScoreKey:
+    """What decides the scores of a run."""
+    return asked.scores, asked.score, asked.sigma, asked.atypical_share, asked.undefined
+
+
+def run_settings(settings: TuneSettings, out: str, run: Run) -> TrainSettings:
+    """The settings of a run in its own folder below the sweep's."""
+    return settings.of_run(run.point, seed=run.seed, out=f"{out.rstrip('/')}/{run.name}")
+
+
+def train_run(config: dict[str, Any], *, shared: Shared) -> None:
+    """Train the run that `config` names (point, seed), from where it stands, and tell Tune of each epoch.
+
+    A run that raises leaves the reason in its folder; one whose process dies leaves none.
+    """
+    check_source(shared.source)
+    work_for(shared.command)
+    run = Run(config["point"], config["seed"])
+    asked = run_settings(shared.settings, shared.out, run)
+    place = Folder(asked.out)
+    for name in (FAILURE, STOPPED):
+        place.remove(name)
+    try:
+        plan = make_plan(ray.get(shared.dataset), asked, find_scores=shared.find_scores)
+        summary = carry_out(plan, on_epoch=_tell_tune, dataset_ref=shared.dataset)
+    except Exception as error:
+        note_failure(place, in_words(error), traceback.format_exc())
+        raise
+    _tell_tune(summary["last"])  # there is always one result, also of a run that was done but for its last line
+
+
+def in_words(error: BaseException) -> str:
+    """An error in a line or two; our own need no name."""
+    return str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
+
+
+def _tell_tune(row: Mapping[str, Any]) -> None:
+    tune.report({name: value for name, value in row.items() if value is not None})

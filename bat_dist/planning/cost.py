@@ -1,0 +1,207 @@
+"""Jobs, and what each takes: seconds, wall-clock, disk.  Pure arithmetic, no torch and no ray.
+
+    size = Size(num_train=50_000, num_test=10_000, num_classes=10, network_bytes=45_000_000, momentum_bytes=45_000_000)
+    jobs = [trials(size, count=1000, epochs=20), *(training(size, method=m, count=3) for m in ("pgd_at", "bat"))]
+    costs = [cost(job, speed, workers=8) for job in jobs]
+
+`speed` comes from `training.speed.measure`, or is written down: see `training.pieces`.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Literal, get_args
+
+from bat_dist.evaluation.cost import bill
+from bat_dist.memorization.subsets import subset_size
+from bat_dist.planning.timed_operations import Piece, Speed, Work, added, times, training_work, trial_work
+from bat_dist.training.splits import default_num_val
+
+Phase = Literal["trials", "training", "evaluation"]
+
+BLOCK_BYTES = 4096  # of a file system: the least that a file takes
+PAGE_BYTES, CURVES_BYTES = 2_000_000, 100_000  # the page of memorize with its figures, and the picture of train
+MAX_EXPORT_BYTES = 1 << 30  # as `scores.MAX_EXPORT_BYTES`, whose module loads ray: a test holds them together
+EVALUATION_BATCH = 64  # of `bat-dist evaluate`
+
+
+@dataclass(frozen=True)
+class Size:
+    """Data and network.  network_bytes: weights and buffers as a checkpoint has them. momentum_bytes: parameters."""
+
+    num_train: int
+    num_test: int
+    num_classes: int
+    network_bytes: int
+    momentum_bytes: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """`count` equal pieces of work, which may run at a time.
+
+    work: of one. disk: bytes that stay, of all. scratch: bytes beside them while one runs.
+    phase: jobs of one phase may run at a time, phases follow each other. divisible: many workers can share one.
+    """
+
+    name: str
+    phase: Phase
+    count: int
+    work: Work
+    disk: int
+    scratch: int = 0
+    divisible: bool = False
+
+
+@dataclass(frozen=True)
+class Cost:
+    """seconds: of workers, added up; standard_error: of these. wall_seconds: with all workers. Bytes as in `Job`."""
+
+    name: str
+    count: int
+    seconds: float
+    standard_error: float
+    wall_seconds: float
+    disk: int
+    scratch: int
+
+
+def trials(size: Size, *, count: int, epochs: int, subset_ratio: float = 0.7) -> Job:
+    """Leave-out trials and their scores.  Raises UserError for a ratio that leaves nobody in, or out."""
+    num_kept, num_judged = subset_size(size.num_train, subset_ratio), size.num_train + size.num_test
+    work = trial_work(num_kept=num_kept, num_judged=num_judged, epochs=epochs)
+    return Job("trials", "trials", count, work, count * trial_bytes(size) + score_bytes(size, count))
+
+
+def training(
+    size: Size,
+    *,
+    method: str,
+    count: int,
+    epochs: int = 160,
+    num_steps: int = 10,
+    num_val: int | None = None,
+    val_steps: int | None = None,
+) -> Job:
+    """Trainings by one method, as `bat-dist train` does them; defaults as there, for the recipe `paper`."""
+    work = training_work(
+        method,
+        num_train=size.num_train,
+        num_val=default_num_val(size.num_train) if num_val is None else num_val,
+        epochs=epochs,
+        num_steps=num_steps,
+        val_steps=num_steps if val_steps is None else val_steps,
+    )
+    small = 3 * BLOCK_BYTES + CURVES_BYTES  # run.json, history.csv, config.yaml
+    kept = 2 * on_disk(size.network_bytes) + small  # best, last
+    scratch = on_disk(size.network_bytes + size.momentum_bytes)  # the state, removed at the end
+    return Job(f"train {method}", "training", count, work, count * kept, scratch)
+
+
+def evaluation(
+    size: Size, *, attacks: Sequence[str], count: int, robust_share: float = 0.5, check_images: int = 64
+) -> Job:
+    """Evaluations of that many networks on all test images."""
+    found = bill(
+        tuple(attacks),
+        num_images=size.num_test,
+        num_classes=size.num_classes,
+        robust_share=robust_share,
+        check_images=check_images,
+        batch_size=EVALUATION_BATCH,
+    )
+    files = 5 * BLOCK_BYTES * found.units  # of each unit: images, flags, time spent, digest, log
+    kept = files + 9 * round(found.attacked) + on_disk(found.rows * size.num_test)
+    work = {Piece.EXACT_FORWARD: found.forward, Piece.EXACT_STEP: found.steps}
+    return Job("evaluate", "evaluation", count, work, count * kept, divisible=True)
+
+
+def trial_bytes(size: Size) -> int:
+    """A trial on disk: mask, flags and predicted classes in as many bits as they need; metrics, digest and log."""
+    flags = 2 * on_disk(math.ceil(size.num_train / 8)) + on_disk(math.ceil(size.num_test / 8))
+    predicted = on_disk(math.ceil(size.num_train * math.ceil(math.log2(size.num_classes)) / 8))
+    return flags + predicted + 3 * BLOCK_BYTES
+
+
+def score_bytes(size: Size, num_trials: int) -> int:
+    """The files that come of all trials, compression left out of account, and as many influential pairs as samples."""
+    samples = size.num_train + size.num_test
+    by_sample = 48 * size.num_train + (8 + 40) * samples + 2 * samples  # scores; labels and ids; typical sets
+    pairs = 32 * size.num_train
+    exported = 4 * size.num_train * size.num_test // size.num_classes  # feldman_zhang.npz
+    exported = exported if exported <= MAX_EXPORT_BYTES else 0
+    return on_disk(by_sample) + on_disk(32 * num_trials) + on_disk(pairs) + on_disk(exported) + PAGE_BYTES
+
+
+def on_disk(num_bytes: int) -> int:
+    """What a file of that length occupies."""
+    return -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
+
+
+def work_of(jobs: Sequence[Job]) -> dict[Piece, float]:
+    """All their work together."""
+    return added(*(times(job.count, job.work) for job in jobs))
+
+
+def to_measure(jobs: Sequence[Job]) -> tuple[Piece, ...]:
+    """The pieces that must be timed to say what the jobs cost."""
+    wanted = {piece for piece, count in work_of(jobs).items() if count}
+    if Piece.CRAFT_STEP in wanted:  # which is a difference of two
+        wanted |= {Piece.PGD_STEP, Piece.PLAIN_STEP}
+    return tuple(piece for piece in Piece if piece in wanted - {Piece.CRAFT_STEP})
+
+
+def cost(job: Job, speed: Speed, *, workers: int) -> Cost:
+    """Of one job, if `workers` of it run at a time."""
+    return Cost(
+        name=job.name,
+        count=job.count,
+        seconds=job.count * speed.seconds(job.work),
+        standard_error=job.count * speed.standard_error(job.work),
+        wall_seconds=wall_seconds([job], speed, workers),
+        disk=job.disk,
+        scratch=min(workers, job.count) * job.scratch,
+    )
+
+
+def total(jobs: Sequence[Job], speed: Speed, *, workers: int) -> Cost:
+    """Of all jobs.  Wall-clock: a phase begins when the one before has ended, and within it jobs fill all workers."""
+    phases = [[job for job in jobs if job.phase == phase] for phase in get_args(Phase)]
+    scratch = [sum(sorted(_running(phase), reverse=True)[:workers]) for phase in phases]
+    work = work_of(jobs)
+    return Cost(
+        name="total",
+        count=sum(job.count for job in jobs),
+        seconds=speed.seconds(work),
+        standard_error=speed.standard_error(work),
+        wall_seconds=sum(wall_seconds(phase, speed, workers) for phase in phases),
+        disk=sum(job.disk for job in jobs),
+        scratch=max(scratch, default=0),
+    )
+
+
+def _running(jobs: Sequence[Job]) -> list[int]:
+    """The scratch of each training; of what has none, nothing, so that a million trials make no list."""
+    return [job.scratch for job in jobs if job.scratch for _ in range(job.count)]
+
+
+def wall_seconds(jobs: Sequence[Job], speed: Speed, workers: int) -> float:
+    """Until the last is done, if a free worker takes the longest that is left; what is divisible fills the gaps."""
+    whole = [(speed.seconds(job.work), job.count) for job in jobs if not job.divisible]
+    shared = sum(job.count * speed.seconds(job.work) for job in jobs if job.divisible)
+    if len(whole) == 1:  # equal ones: no need to deal out a million
+        ((seconds, count),) = whole
+        last = -(-count // workers) * seconds
+    else:
+        last = _dealt(sorted((each for each, count in whole for each in repeat(each, count)), reverse=True), workers)
+    busy = shared + sum(seconds * count for seconds, count in whole)
+    return max(last, busy / workers)
+
+
+def _dealt(seconds: Sequence[float], workers: int) -> float:
+    ends = [0.0] * min(workers, max(1, len(seconds)))
+    for each in seconds:
+        heapq.heapreplace(ends, ends[0] + each)
+    return max(ends)

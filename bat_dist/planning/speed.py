@@ -1,0 +1,259 @@
+"""How fast this device is: a few timed batches of each piece of work, on random images.
+
+The pieces are timed inside the loops that do the work (`fit`, `train_epoch`, `predicted_probabilities`): a loader
+hands out batches and looks at the clock when the next one is asked for. Images are random, for shapes decide the time.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from bat_dist.attacks.folding import faster
+from bat_dist.attacks.pgd import pgd
+from bat_dist.data.datasets import Dataset, Split
+from bat_dist.data.loaders import Batch, Loader, dataset_loader
+from bat_dist.data.table import DatasetSpec
+from bat_dist.errors import UserError
+from bat_dist.methods.erm import Erm
+from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.pgd_at import PgdAt
+from bat_dist.methods.table import Method
+from bat_dist.planning.timed_operations import Piece, Rate, Speed
+from bat_dist.storage.provenance import provenance
+from bat_dist.training.correctness import predicted_probabilities
+from bat_dist.training.epoch import StepSettings, train_epoch
+from bat_dist.training.loop import fit
+from bat_dist.training.precision import default_device
+from bat_dist.training.progress import Progress
+from bat_dist.training.recipe import Precision, Recipe
+from bat_dist.training.seeding import seeded_model
+from bat_dist.training.threads import torch_threads
+from bat_dist.training.trial import EVAL_BATCH_SIZE
+from bat_dist.training.world import THIS_PROCESS
+
+EXACT_BATCH = 64  # the default of `bat-dist evaluate`
+EXACT_STEPS = 10  # in a timed batch of attack steps, so that start and end weigh little
+SMALLEST_BATCH, GROWTH = 2, 4  # the first batch tried; BatchNorm wants two images
+FEWEST, MOST = 3, 200  # timed batches: for a standard error, and so that a small network does not take all the time
+SHARES = {Piece.PGD_STEP: 3}  # of the time: it is the longest, and most of most plans
+PIECES_OF_BATCH = {Piece.EXACT_STEP: EXACT_STEPS}
+FOREVER = 10**6  # epochs
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is timed.  spec: with the actual number of classes and image size. num_steps: of PGD in training."""
+
+    arch: str
+    spec: DatasetSpec
+    trial_recipe: Recipe
+    recipe: Recipe
+    num_steps: int
+    precision: Precision
+
+    def batch_size(self, piece: Piece) -> int:
+        """As in the work that the piece is of."""
+        sizes = {Piece.TRIAL_STEP: self.trial_recipe.batch_size, Piece.FORWARD: EVAL_BATCH_SIZE}
+        sizes |= {Piece.PLAIN_STEP: self.recipe.batch_size, Piece.PGD_STEP: self.recipe.batch_size}
+        return sizes.get(piece, EXACT_BATCH)
+
+
+def measure(subject: Subject, pieces: Sequence[Piece], *, seconds: float, threads: int) -> Speed:
+    """Time the pieces on the GPU, or on the CPU with that many threads, in about `seconds` all together.
+
+    Where full batches would take too long, smaller ones are timed; each `Rate` says how large they were. It takes
+    longer than asked where three batches of two images do. Raises UserError if a batch does not fit into memory.
+    """
+    device = default_device()
+    num_images = 2 * max(map(subject.batch_size, pieces))
+    dataset = _random_images(subject, num_images)
+    loader = dataset_loader("memory", dataset, "train", device=device)
+    folded = cache(lambda: _folded(_network(subject, dataset, device), dataset, device))  # once: it takes many passes
+    shares = {piece: SHARES.get(piece, 1) for piece in pieces}
+    rates = {}
+    with torch_threads(threads):
+        for piece, share in shares.items():
+            how = {"seconds": seconds * share / sum(shares.values()), "pieces": PIECES_OF_BATCH.get(piece, 1)}
+            run = _runner(piece, subject, _network(subject, dataset, device), folded)
+            rates[piece] = _rate(run, loader, num_images, subject.batch_size(piece), **how)
+    return Speed(device_name(device), rates, subject.num_steps)
+
+
+def network_bytes(subject: Subject) -> tuple[int, int]:
+    """Of weights and buffers, as a checkpoint holds them, and of the parameters alone, as the momentum has them."""
+    network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
+    return _bytes(network.state_dict().values()), _bytes(network.parameters())
+
+
+def device_name(device: torch.device) -> str:
+    """As its maker calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(provenance()["cpu"] or "CPU")
+
+
+Run = Callable[[Loader, np.ndarray, int], Any]  # work on these samples of the loader, in batches of that size
+
+
+def _runner(piece: Piece, subject: Subject, network: nn.Module, folded: Callable[[], nn.Module]) -> Run:
+    """The loop in which the piece is done; it goes on until the loader ends it."""
+    match piece:
+        case Piece.TRIAL_STEP:
+            return partial(_plain_training, network, subject)
+        case Piece.PLAIN_STEP:
+            return partial(_training, network, subject, Erm())
+        case Piece.PGD_STEP:
+            return partial(_training, network, subject, PgdAt())
+        case Piece.FORWARD:
+            return partial(_judging, network, subject.precision)
+        case Piece.EXACT_FORWARD:
+            return partial(_asking, folded())
+        case Piece.EXACT_STEP:
+            return partial(_attacking, folded(), subject.spec)
+        case _:
+            raise ValueError(f"there is no way to time a {piece} by itself")
+
+
+def _plain_training(network: nn.Module, subject: Subject, loader: Loader, indices: np.ndarray, size: int) -> None:
+    """As `run_trial` does it."""
+    torch.backends.cudnn.deterministic = True
+    recipe = _endless(subject.trial_recipe, size)
+    how: dict[str, Any] = {"method": Erm(recipe.label_smoothing), "recipe": recipe, "precision": subject.precision}
+    fit(network, loader, indices, **how, generator=torch.Generator().manual_seed(0))
+
+
+def _training(
+    network: nn.Module, subject: Subject, method: Method, loader: Loader, indices: np.ndarray, size: int
+) -> None:
+    """As `run.train` does it."""
+    torch.backends.cudnn.deterministic = True
+    recipe = _endless(subject.recipe, size)
+    attack = Attack(subject.spec.epsilon, subject.spec.step_size, subject.num_steps, subject.precision)
+    how: dict[str, Any] = {"recipe": recipe, "settings": StepSettings(method, attack, subject.precision)}
+    progress = Progress(network, recipe)
+    while True:
+        train_epoch(progress, network, loader, indices, **how, mem=None, seed=0, world=THIS_PROCESS)
+
+
+def _judging(network: nn.Module, precision: Precision, loader: Loader, _: np.ndarray, size: int) -> None:
+    """As the end of a trial does it."""
+    while True:
+        predicted_probabilities(network, loader, batch_size=size, precision=precision)
+
+
+@torch.inference_mode()
+def _asking(network: nn.Module, loader: Loader, indices: np.ndarray, size: int) -> None:
+    """As Square asks a network."""
+    while True:
+        for images, _, _ in loader.eval_epoch(indices, batch_size=size):
+            network(images)
+
+
+def _attacking(network: nn.Module, spec: DatasetSpec, loader: Loader, indices: np.ndarray, size: int) -> None:
+    """As attacks with gradients do."""
+    how: dict[str, Any] = {"epsilon": spec.epsilon, "step_size": spec.step_size, "num_steps": EXACT_STEPS}
+    how["generator"] = torch.Generator().manual_seed(0)
+    while True:
+        for images, labels, _ in loader.eval_epoch(indices, batch_size=size):
+            pgd(network, images, labels, **how)
+
+
+def _endless(recipe: Recipe, batch_size: int) -> Recipe:
+    """It never ends of itself, and learns so slowly that random labels do not make its loss infinite."""
+    return replace(recipe, epochs=FOREVER, lr=1e-6, batch_size=batch_size)
+
+
+def _rate(run: Run, loader: Loader, num_images: int, batch_size: int, *, seconds: float, pieces: int) -> Rate:
+    """Let the batch grow to its full size, or as far as the time reaches; that warms up. Then time it."""
+    size = min(SMALLEST_BATCH, batch_size)
+    # The very first batch loads libraries, which is paid once in a worker's life: it does not count.
+    _, *found = _times(run, loader, num_images, size, fewest=3, end=0)
+    if FEWEST * min(found) > seconds:
+        return Rate.of(found, size, pieces=pieces)
+    end = time.perf_counter() + seconds
+    # The shortest batch decides: another process may have come between. Mostly the larger one takes less than that.
+    while size < batch_size and FEWEST * GROWTH * min(found) < seconds:
+        size = min(GROWTH * size, batch_size)
+        found = _times(run, loader, num_images, size, fewest=2, end=0)
+    found = found[1:] + _times(run, loader, num_images, size, fewest=FEWEST - 1, end=end)
+    return Rate.of(found, size, pieces=pieces)
+
+
+def _times(run: Run, loader: Loader, num_images: int, size: int, *, fewest: int, end: float) -> list[float]:
+    """Seconds of each batch: at least `fewest`, then until `end`, at most MOST."""
+    indices = np.arange(num_images // size * size)
+    watch = _Stopwatch(loader, indices, fewest, end)
+    try:
+        run(watch, indices, size)
+    except _Enough:
+        return watch.times
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{size} images at a time do not fit into this GPU's memory: lower batch_size or trial_batch_size"
+        ) from None
+    raise AssertionError("what is timed goes on until the loader ends it")
+
+
+class _Enough(Exception):
+    """Ends the loop that is timed."""
+
+
+class _Stopwatch:
+    """A `Loader` whose batches are timed, from when one is read to when the next is asked for."""
+
+    def __init__(self, loader: Loader, indices: np.ndarray, fewest: int, end: float) -> None:
+        self.times: list[float] = []
+        self._loader, self._indices, self._fewest, self._end = loader, indices, fewest, end
+
+    def train_epoch(self, indices: Any, **how: Any) -> Iterator[Batch]:
+        """See `Loader`."""
+        return self._watched(self._loader.train_epoch(indices, **how))
+
+    def eval_epoch(self, indices: Any = None, *, batch_size: int) -> Iterator[Batch]:
+        """See `Loader`; without indices those that fill whole batches."""
+        return self._watched(
+            self._loader.eval_epoch(self._indices if indices is None else indices, batch_size=batch_size)
+        )
+
+    def _watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        start = _now()
+        for batch in batches:
+            yield batch
+            now = _now()
+            self.times.append(now - start)
+            if len(self.times) >= MOST or (len(self.times) >= self._fewest and now >= self._end):
+                raise _Enough
+            start = now
+
+
+def _now() -> float:
+    """When all that was asked of the device is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _network(subject: Subject, dataset: Dataset, device: torch.device) -> nn.Module:
+    return seeded_model(subject.arch, dataset, device, key=(0,))
+
+
+def _folded(network: nn.Module, dataset: Dataset, device: torch.device) -> nn.Module:
+    """The form that evaluations attack."""
+    images = torch.from_numpy(dataset.train.images[:2]).to(device).permute(0, 3, 1, 2).float().div_(255)
+    return faster(network.eval(), images.contiguous(memory_format=torch.channels_last))
+
+
+def _random_images(subject: Subject, number: int) -> Dataset:
+    spec, rng = subject.spec, np.random.default_rng(0)
+    assert spec.num_classes and spec.image_size  # noqa: PT018
+    images = rng.integers(0, 256, (number, spec.image_size, spec.image_size, 3), np.uint8)
+    split = Split(images, rng.integers(0, spec.num_classes, number), np.arange(number).astype(np.str_))
+    return Dataset(spec.name, split, split, tuple(map(str, range(spec.num_classes))), "random", spec)
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

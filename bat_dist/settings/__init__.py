@@ -1,0 +1,1 @@
+"""What can be asked of each program: one file a verb, checked without torch and ray."""

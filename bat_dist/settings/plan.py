@@ -1,0 +1,195 @@
+"""Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Len, Lt
+from pydantic import AfterValidator
+
+from bat_dist.config import Group, Help
+from bat_dist.data.table import check_dataset
+from bat_dist.evaluation.names import check_attacks
+from bat_dist.methods.table import check_method
+from bat_dist.models.names import AUTO
+from bat_dist.settings.reproduce import ReproduceSettings, Run
+from bat_dist.settings.settings import ATTACKS_HELP, ArchOrAuto, TestShare
+from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
+
+
+def _dataset_name(name: str) -> str:
+    return check_dataset(name).name
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlanSettings(ReproduceSettings):
+    """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
+
+    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR")] = "."
+    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), Group("evaluations")] = 0.5
+    workers: Annotated[int | None, Ge(1), Help("runs at a time"), Group("workers")] = None
+    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
+    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
+    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+
+    @property
+    def plan(self) -> "PlanSettings":
+        """The table's runs as a plan's settings.  What is there already is counted too."""
+        run = Run(self.methods[0], 0)
+        train, evaluate = self.training(run), self.evaluation(run, "best")
+        memorize = self.memorize_settings if self.needs_scores and not self.scores else None
+        trials: dict[str, Any] = {"num_trials": 0}
+        if memorize:
+            trials = {
+                "num_trials": memorize.num_trials,
+                "subset_ratio": memorize.subset_ratio,
+                "trial_recipe": memorize.recipe,
+                "trial_epochs": memorize.epochs,
+                "trial_batch_size": memorize.batch_size,
+            }
+        own = (
+            "data_dir",
+            "num_train",
+            "num_test",
+            "image_size",
+            "test_share",
+            "cpus_per_worker",
+            "robust_share",
+            "workers",
+        )
+        return PlanSettings(
+            dataset=self.data_name,
+            arch=self.network,
+            **{name: getattr(self, name) for name in (*own, "price", "currency", "seconds")},
+            **trials,
+            methods=tuple(row.partition("_alpha")[0] for row in self.methods),
+            num_seeds=len(self.seeds),
+            recipe=train.recipe,
+            epochs=train.epochs,
+            batch_size=train.batch_size,
+            num_steps=train.num_steps,
+            num_val=train.num_val,
+            precision=train.precision,
+            num_checkpoints=len(self.which),
+            attacks=self.all_attacks,
+            check_images=evaluate.check_images,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
+
+    dataset: Annotated[
+        str,
+        AfterValidator(_dataset_name),
+        Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"),
+        Group("data"),
+    ]
+    arch: Annotated[
+        ArchOrAuto,
+        Help("architecture of trials and trainings; auto: as train has it, or memorize if num_seeds is 0", "NAME"),
+        Group("data"),
+    ] = AUTO
+    data_dir: Annotated[
+        str | None, Help("look at the data there, instead of knowing their sizes", "DIR"), Group("data")
+    ] = None
+    num_train: Annotated[int | None, Ge(2), Help("training samples"), Group("data")] = None
+    num_test: Annotated[int | None, Ge(1), Help("test samples"), Group("data")] = None
+    num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), Group("data")] = None
+    image_size: Annotated[int | None, Ge(1), Help("images are N x N"), Group("data")] = None
+    test_share: TestShare = None
+
+    num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), Group("trials")] = 1000
+    subset_ratio: Annotated[
+        float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps"), Group("trials")
+    ] = 0.7
+    trial_recipe: Annotated[Literal["fast", "paper"], Help("recipe of memorize"), Group("trials")] = "fast"
+    trial_epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trials")] = None
+    trial_batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trials")] = None
+
+    methods: Annotated[
+        tuple[Annotated[str, AfterValidator(check_method)], ...],
+        Len(1),
+        Help("erm, pgd_at, trades, mart, gairat, bat; named twice, with two settings", "NAME"),
+        Group("trainings"),
+    ] = ("pgd_at", "trades", "mart", "gairat", "bat")
+    num_seeds: Annotated[
+        int, Ge(0), Help("trainings by each; 0: neither training nor evaluation"), Group("trainings")
+    ] = 3
+    recipe: Annotated[Literal["paper", "study", "fast"], Help("recipe of train"), Group("trainings")] = "paper"
+    epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trainings")] = None
+    batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trainings")] = None
+    num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), Group("trainings")] = 10
+    num_val: Annotated[
+        int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), Group("trainings")
+    ] = None
+
+    num_checkpoints: Annotated[
+        int, Ge(1), Le(2), Help("evaluated of each training: 2 if best and last"), Group("evaluations")
+    ] = 1
+    attacks: Annotated[
+        tuple[str, ...],
+        AfterValidator(check_attacks),
+        Help(ATTACKS_HELP, "NAME"),
+        Group("evaluations"),
+    ] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+    robust_share: Annotated[
+        float,
+        Ge(0),
+        Le(1),
+        Help("share of test images that stand, which AutoAttack meets to the end"),
+        Group("evaluations"),
+    ] = 0.5
+    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = 64
+
+    precision: Annotated[
+        PrecisionOrAuto,
+        Help("of trials and trainings; auto: bf16 where this machine's hardware has it, else fp32"),
+        Group("workers"),
+    ] = "auto"
+    workers: Annotated[
+        int | None,
+        Ge(1),
+        Help("at a time; default: this machine's GPUs, else cores / cpus_per_worker"),
+        Group("workers"),
+    ] = None
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), Group("workers")] = 1
+    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
+    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
+    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+
+    def __post_init__(self) -> None:
+        """What only makes sense together."""
+        if not self.num_trials and not self.num_seeds:
+            raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
+        if self.test_share is not None and not (self.dataset == "image_folder" and self.data_dir):
+            raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")
+        if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
+            raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
+        sizes = {name: getattr(self, name) for name in ("num_train", "num_test", "num_classes", "image_size")}
+        if self.dataset == "image_folder" and not self.data_dir and None in sizes.values():
+            missing = ", ".join(name for name, value in sizes.items() if value is None)
+            raise ValueError(f"the sizes of an image_folder are known to nobody: give data_dir, or {missing}")
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keyword arguments of `load_dataset`."""
+        return {
+            name: getattr(self, name)
+            for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
+        }
+
+    @property
+    def trial_training(self) -> Recipe:
+        """The trials' recipe with what the user changed."""
+        return _changed(RECIPES[self.trial_recipe], self.trial_epochs, self.trial_batch_size)
+
+    @property
+    def training(self) -> Recipe:
+        """The trainings' recipe with what the user changed."""
+        return _changed(RECIPES[self.recipe], self.epochs, self.batch_size)
+
+
+def _changed(recipe: Recipe, epochs: int | None, batch_size: int | None) -> Recipe:
+    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)

@@ -1,0 +1,248 @@
+"""Settings of `bat-dist reproduce`.  Imports neither torch nor ray, so that `--help` answers at once."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, Literal, NamedTuple
+
+from annotated_types import Ge, Len
+from pydantic import AfterValidator
+
+from bat_dist.config import Group, Help, from_dict
+from bat_dist.evaluation.names import check_attacks
+from bat_dist.methods.table import check_method
+from bat_dist.results.published import TABLES
+from bat_dist.settings.settings import (
+    EvaluateSettings,
+    MemorizeSettings,
+    RaySettings,
+    TestShare,
+    TrainSettings,
+    check_fresh,
+)
+from bat_dist.storage.places import Place
+
+PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
+SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
+_BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
+_GIVEN = (
+    "out",
+    "fresh",
+    "seed",
+    "checkpoint",
+    "which",
+    "attacks",
+    "scores",
+    "method",
+    "alpha",
+    "beta",
+    "status",
+    "split",
+    "first",
+)
+# The whole in minutes on two cores, if the data are small too.
+_SMALL: dict[str, dict[str, Any]] = {
+    "memorize": {
+        **{"num_trials": 240, "subset_ratio": 0.5, "epochs": 20, "batch_size": 16},
+        **{"precision": "fp32", "loader": "memory"},
+    },
+    "train": {
+        **{"recipe": "fast", "epochs": 40, "batch_size": 32, "lr": 0.1, "num_steps": 3},
+        **{"precision": "fp32", "loader": "memory"},
+    },
+    "evaluate": {"check_images": 0},
+}
+_SMALL_NUM_TRAIN = {"digits": 300}  # of all 1,297 hardly one is atypical: each has others like it
+_SMALL_ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack_fast")
+_ATTACKS = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+
+
+def check_row(name: str) -> str:
+    """The name of a row, if it is one: a method, or bat_alphaX_betaY."""
+    return name if _BAT.fullmatch(name) else check_method(name)
+
+
+class Run(NamedTuple):
+    """A row of the table, trained with one seed."""
+
+    row: str
+    seed: int
+
+    @property
+    def training(self) -> str:
+        """Its folder within the experiment's."""
+        return f"{RUNS}/{self.row}/seed{self.seed}"
+
+    def evaluation(self, which: str) -> str:
+        """The folder of its evaluation."""
+        return f"{EVALUATIONS}/{self.row}/seed{self.seed}/{which}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReproduceSettings(RaySettings):
+    """`bat-dist reproduce`."""
+
+    table: Annotated[Literal[1, 2, 3, 4, 5, 6], Help("of the paper; 1 and 4, 2 and 6 are the same runs", "N")]
+    out: Annotated[Place, Help("the experiment's folder, or a URI; what it holds is resumed", "DIR")]
+    scale: Annotated[
+        Literal["full", "small"],
+        Help("the paper's setting; or minutes on two cores: digits and tinynet, unless said otherwise"),
+    ] = "full"
+
+    dataset: Annotated[str | None, Help("instead of the table's", "NAME"), Group("data")] = None
+    data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
+    download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
+    num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), Group("data")] = None
+    num_test: Annotated[int | None, Ge(1), Help("the same for test samples"), Group("data")] = None
+    image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
+    test_share: TestShare = None
+
+    arch: Annotated[str | None, Help("instead of the table's", "NAME"), Group("what is run")] = None
+    methods: Annotated[
+        tuple[Annotated[str, AfterValidator(check_row)], ...],
+        Len(1),
+        Help("rows of the table: methods, or bat_alphaX_betaY", "NAME"),
+        Group("what is run"),
+    ] = PAPER_ROWS
+    seeds: Annotated[
+        tuple[Annotated[int, Ge(0)], ...], Len(1), Help("of every row; more can be added later"), Group("what is run")
+    ] = (0, 1, 2)
+    which: Annotated[
+        tuple[Literal["best", "last"], ...], Len(1), Help("checkpoints that are evaluated"), Group("what is run")
+    ] = ("best",)
+    attacks: Annotated[
+        Annotated[tuple[str, ...], AfterValidator(check_attacks)] | None,
+        Help("default: clean fgsm pgd100 cw autoattack; small: steps of 20 and autoattack_fast", "NAME"),
+        Group("what is run"),
+    ] = None
+    scores: Annotated[
+        str | None,
+        Help("memorization.npz or another score file of these data, instead of leave-out trials", "FILE"),
+        Group("what is run"),
+    ] = None
+    memorize: Annotated[
+        dict[str, Any], Help("settings of bat-dist memorize: num_trials=100 epochs=8"), Group("what is run")
+    ] = field(default_factory=dict)
+    train: Annotated[dict[str, Any], Help("settings of bat-dist train: epochs=30 lr=0.05"), Group("what is run")] = (
+        field(default_factory=dict)
+    )
+    evaluate: Annotated[dict[str, Any], Help("settings of bat-dist evaluate: batch_size=128"), Group("what is run")] = (
+        field(default_factory=dict)
+    )
+
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
+    gpus_per_worker: Annotated[
+        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), Group("Ray")
+    ] = None
+    num_workers: Annotated[
+        int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), Group("Ray")
+    ] = None
+
+    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+
+    def __post_init__(self) -> None:
+        """Every setting of every run is checked here, before anything is begun."""
+        check_fresh(self)
+        for name in ("seeds", "methods", "which"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ, got {' '.join(map(str, values))}")
+        for name in ("memorize", "train", "evaluate"):
+            for key in getattr(self, name):
+                if key in _GIVEN or key in self._data or (key == "arch" and name != "memorize"):
+                    raise ValueError(f"{name} {key}: it is given to the experiment, not to its parts")
+        if self.needs_scores and not self.scores:
+            _ = self.memorize_settings
+        for run in self.runs():
+            _ = self.training(run)
+            _ = self.evaluation(run, self.which[0])
+
+    @cached_property
+    def all_attacks(self) -> tuple[str, ...]:
+        """As asked for, or the scale's."""
+        return self.attacks or (_SMALL_ATTACKS if self.scale == "small" else _ATTACKS)
+
+    @property
+    def data_name(self) -> str:
+        """The dataset."""
+        return self.dataset or ("digits" if self.scale == "small" else TABLES[self.table][0])
+
+    @property
+    def network(self) -> str:
+        """The architecture of all rows."""
+        return self.arch or ("tinynet" if self.scale == "small" else TABLES[self.table][1])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The keyword arguments of `load_dataset`."""
+        return {name: value for name, value in self._data.items() if name != "dataset"}
+
+    @property
+    def needs_scores(self) -> bool:
+        """Is there a row of BAT?"""
+        return any(row.startswith("bat") for row in self.methods)
+
+    @property
+    def score_file(self) -> str:
+        """Given, or the experiment's own."""
+        return self.scores or self._place(f"{SCORES}/memorization.npz")
+
+    def runs(self) -> Iterator[Run]:
+        """All rows with the first seed, then with the next: a table of one seed is there early."""
+        return (Run(row, seed) for seed in self.seeds for row in self.methods)
+
+    @property
+    def memorize_settings(self) -> MemorizeSettings:
+        """Of the leave-out trials.  Raises ConfigError for what is no setting of bat-dist memorize."""
+        own = {"cpus_per_trial": self.cpus_per_worker, "gpus_per_trial": self.gpus_per_worker}
+        arch = {"arch": self.network} if self.scale == "small" else {}
+        given = {**arch, **own, "num_workers": self.num_workers, **self._preset("memorize"), **self.memorize}
+        return from_dict(MemorizeSettings, {**self._data, **given, "out": self._place(SCORES)}, "memorize")
+
+    def training(self, run: Run) -> TrainSettings:
+        """Of one run.  Raises ConfigError for what is no setting of bat-dist train."""
+        own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
+        given = {**own, **self._preset("train"), **self.train, **self._method(run.row), "arch": self.network}
+        return from_dict(
+            TrainSettings, {**self._data, **given, "seed": run.seed, "out": self._place(run.training)}, "train"
+        )
+
+    def evaluation(self, run: Run, which: str) -> EvaluateSettings:
+        """Of one run's checkpoint.  Raises ConfigError for what is no setting of bat-dist evaluate."""
+        own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
+        given = {"which": which, "attacks": list(self.all_attacks), "checkpoint": self._place(run.training)}
+        epsilon = {"epsilon": self.train["epsilon"]} if "epsilon" in self.train else {}
+        loader = {"loader": self.train["loader"]} if "loader" in self.train else {}
+        return from_dict(
+            EvaluateSettings,
+            {
+                **{**self._data, **own, **epsilon, **loader, **self._preset("evaluate"), **self.evaluate, **given},
+                "out": self._place(run.evaluation(which)),
+            },
+            "evaluate",
+        )
+
+    @property
+    def _data(self) -> dict[str, Any]:
+        names = ("data_dir", "download", "num_train", "num_test", "image_size", "test_share")
+        given = {name: getattr(self, name) for name in names}
+        if self.scale == "small" and self.num_train is None:
+            given["num_train"] = _SMALL_NUM_TRAIN.get(self.data_name)
+        return {"dataset": self.data_name, **given}
+
+    def _preset(self, name: str) -> Mapping[str, Any]:
+        return _SMALL[name] if self.scale == "small" else {}
+
+    def _method(self, row: str) -> dict[str, Any]:
+        """What a row's name says of its training; beta of MART: 6 for wide networks, 5 for others (Sec. 5)."""
+        if row == "mart" and self.network.startswith("wrn"):
+            return {"method": row, "beta": 6.0}
+        if not row.startswith("bat"):
+            return {"method": row}
+        found = _BAT.fullmatch(row)
+        values = {"alpha": float(found[1]), "beta": float(found[2])} if found else {}
+        return {"method": "bat", "scores": self.score_file, **values}
+
+    def _place(self, name: str) -> str:
+        return f"{self.out.rstrip('/')}/{name}"

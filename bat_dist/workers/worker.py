@@ -1,0 +1,121 @@
+"""A worker: a Ray actor that is set up once and then works on one unit after another.  `pool` has them."""
+
+import logging
+import os
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import ray
+
+from bat_dist.errors import UserError
+from bat_dist.storage.provenance import source_hash, work_for
+from bat_dist.storage.unit_log import Record, Scribe
+from bat_dist.workers import metrics
+
+Row = dict[str, Any]
+Work = Callable[[Any], Row]
+
+
+class Place(NamedTuple):
+    """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
+
+    node_id: str
+    host: str
+    pid: int
+    gpus: str = ""
+
+
+NOWHERE = Place("", "", 0)
+
+
+class Answer(NamedTuple):
+    """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless.
+
+    broken: the process can do nothing more, and whatever it is given next would fail too.
+    """
+
+    row: Row | None
+    records: list[Record]
+    reason: str = ""
+    hopeless: bool = False
+    broken: bool = False
+
+
+@ray.remote
+class Worker:
+    """An actor that is set up once and then works on one unit after another."""
+
+    def setup(
+        self,
+        threads: int,
+        what: str,
+        expected_source: str | None,
+        command: str,
+        give_up_on: tuple[type[Exception], ...],
+        build: Callable[..., Work],
+        *args: Any,
+    ) -> Place:
+        """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's.
+
+        command: the driver's, for the results' provenance.
+        """
+        check_source(expected_source)
+        work_for(command)
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
+        _compute_with(threads)
+        self._give_up_on, self._work = give_up_on, build(*args)
+        context = ray.get_runtime_context()
+        gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
+        if gpus:
+            metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
+        return Place(context.get_node_id(), socket.gethostname(), os.getpid(), gpus)
+
+    def run(self, unit: Any, attempt: int) -> Answer:
+        """Work on one unit, and note what is said meanwhile."""
+        scribe, start = Scribe(attempt), time.perf_counter()
+        scribe.note("started")
+        try:
+            with scribe.listening():
+                row = self._work(unit)
+        except Exception as error:
+            reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
+            scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
+            return Answer(None, scribe.records, reason, hopeless, _broke_accelerator(error))
+        scribe.note("done", seconds=seconds_since(start))
+        return Answer(row, scribe.records)
+
+
+def _compute_with(threads: int) -> None:
+    """So many threads, in torch too: here if the work has imported it, else whenever it does."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(threads)
+
+
+def _broke_accelerator(error: BaseException | None) -> bool:
+    """Whether an error or one that led to it left the GPU without a usable context, as an illegal access does."""
+    torch = sys.modules.get("torch")  # not imported here: work without torch need not wait for it
+    while error is not None and torch is not None:
+        if isinstance(error, torch.AcceleratorError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def check_source(expected: str | None) -> None:
+    """Raise UserError, naming this host, if it runs another bat_dist than the one with this `source_hash`."""
+    if expected is not None and source_hash() != expected:
+        raise UserError(
+            f"{socket.gethostname()} runs another bat_dist ({source_hash()}) than the driver ({expected}): bring the "
+            "driver's there (`ray up --no-restart` does)"
+        )
+
+
+def seconds_since(start: float) -> float:
+    """Since a time of `time.perf_counter`, to the millisecond."""
+    return round(time.perf_counter() - start, 3)

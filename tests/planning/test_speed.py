@@ -1,0 +1,90 @@
+"""The measurement: what the stopwatch counts, how large batches become, and rates that fit each other."""
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bat_dist.data.memory_loader import MemoryLoader
+from bat_dist.data.table import DATASETS
+from bat_dist.planning import speed
+from bat_dist.planning.speed import Subject, measure, network_bytes
+from bat_dist.planning.timed_operations import Piece
+from bat_dist.training.recipe import RECIPES
+
+LOADER = MemoryLoader(np.zeros((128, 8, 8, 3), np.uint8), np.zeros(128, np.int64), crop_padding=1, flip=False)
+SUBJECT = Subject("resnet9-w8", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=5, precision="fp32")
+
+
+class Clock:
+    """In the place of the module `time`: it passes only in work that takes as long as it says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def working(self, seconds_per_image: float, *, around: float = 0.0) -> speed.Run:
+        def run(loader: Any, indices: np.ndarray, size: int) -> None:
+            while True:
+                self.now += around
+                for images, _, _ in loader.eval_epoch(indices, batch_size=size):
+                    self.now += seconds_per_image * len(images)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(speed, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch_size"),
+    [
+        (0.0, 2),  # not even three batches of two
+        (0.2, 8),  # two batches of 8 take 0.08 s, of 32 0.32 s
+        (2.0, 64),
+    ],
+)
+def test_batches_are_as_large_as_the_time_allows(seconds: float, batch_size: int, clock: Clock) -> None:
+    rate = speed._rate(clock.working(0.005), LOADER, 128, 64, seconds=seconds, pieces=1)
+    assert rate.batch_size == batch_size
+    assert rate.num_batches >= 2
+    assert rate.seconds == pytest.approx(0.005)
+    assert clock.now < seconds + 1
+
+
+def test_only_what_happens_within_the_loop_is_timed(clock: Clock) -> None:
+    times = speed._times(clock.working(0.001, around=10.0), LOADER, 128, 64, fewest=4, end=0)
+    assert times == pytest.approx(4 * [0.064])
+
+
+def test_the_rates_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the seconds that this process computed, whatever else the machine does."""
+    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=time.process_time))
+    before = torch.get_num_threads()
+    pieces = (Piece.PLAIN_STEP, Piece.PGD_STEP, Piece.EXACT_FORWARD, Piece.EXACT_STEP)
+    found = measure(SUBJECT, pieces, seconds=8, threads=1)
+    plain, craft, forward, step = (found.rates[piece].seconds for piece in pieces)
+    # Forward and backward are three forward passes by the count of products, four where weights want gradients too.
+    assert 1.2 < step / forward < 6
+    assert 1.2 < (craft - plain) / 5 / forward < 12
+    assert [found.rates[piece].batch_size for piece in pieces] == [128, 128, 64, 64]
+    assert torch.get_num_threads() == before
+
+
+def test_bytes_are_those_of_the_tensors() -> None:
+    subject = replace(SUBJECT, arch="tinynet")
+    network, momentum = network_bytes(subject)
+    assert momentum == 4 * 6418
+    statistics = 2 * (8 + 16 + 32)  # mean and variance of each channel
+    normalization = network - momentum - 4 * statistics - 3 * 8  # three counters of batches
+    assert normalization in (0, 4 * 6)  # the data's mean and std, if they are kept with the weights

@@ -1,0 +1,60 @@
+"""Nodes are looked at before work starts.  Here on one node; tests/cluster has several."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from bat_dist.errors import RunError, UserError
+from bat_dist.storage.files import Folder
+from bat_dist.workers import nodes
+from bat_dist.workers.nodes import NodeReport, check_nodes, wait_for_nodes, wait_for_room
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def test_a_sound_node_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_nodes(Folder(tmp_path / "new"), all_write=True)
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_other_code_on_a_node_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "source_hash", lambda: "0123456789ab")  # the driver's; the worker asks for its own
+    with pytest.raises(UserError, match=r"other code than the driver's .*0123456789ab.* runs on "):
+        check_nodes(Folder(tmp_path), all_write=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_node_does_not_see(caplog: pytest.LogCaptureFixture) -> None:
+    """memory:// is another one in each process."""
+    folder = Folder("memory://nodes-test")
+    with pytest.raises(UserError, match="not the same folder on all nodes"):
+        check_nodes(folder, all_write=True)
+    with caplog.at_level(logging.WARNING, "bat_dist"):
+        check_nodes(folder, all_write=False)
+    assert "lies on the driver's machine alone" in caplog.text
+    assert folder.names("*") == folder.names(".*") == []
+
+
+def test_a_folder_that_a_node_cannot_write_is_told_with_the_reason() -> None:
+    blind = NodeReport("w7", "0", "0", sees=False, problem=" (PermissionError: read-only)")
+    with pytest.raises(UserError, match=r"w7 \(PermissionError: read-only\) cannot write"):
+        nodes._check_folder([blind], Folder("/shared/x"), all_write=True)
+
+
+def test_waiting_has_an_end(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    monkeypatch.setattr(nodes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(nodes.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    wait_for_nodes(1, 0.0)
+    assert now == [0.0]
+    with caplog.at_level(logging.INFO, "bat_dist"), pytest.raises(RunError, match=r"waited 1 minute for 2 nodes"):
+        wait_for_nodes(2, 1.0)
+    assert now[0] == pytest.approx(60, abs=1.1)
+    assert (
+        caplog.text.count("waiting for 2 nodes (min_nodes); the cluster has 1 node") == 4
+    )  # every 15 s, not every look
+    room = iter([False, False, True])
+    start = now[0]
+    wait_for_room(lambda: next(room), {"CPU": 1.0, "GPU": 4.0}, 3, 1.0, of="3 workers")
+    assert now[0] == start + 1

@@ -1,0 +1,625 @@
+"""Work on Ray actors: every unit once, whatever happens to its worker."""
+
+import gc
+import itertools
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+import tracemalloc
+import warnings
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import ray.exceptions as rx
+import torch
+
+from bat_dist.errors import UserError
+from bat_dist.jobs.fill_rows import Filled, conclude, fill_rows
+from bat_dist.memorization.estimate import estimate_memorization
+from bat_dist.memorization.subsets import subset_mask
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import source_hash
+from bat_dist.storage.rows import Field, RowStore
+from bat_dist.storage.status import describe, failures
+from bat_dist.storage.unit_log import read_log
+from bat_dist.workers import pool
+from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.pace import Pace
+from bat_dist.workers.pool import (
+    FAIL_ALIKE,
+    MAX_ATTEMPTS,
+    Done,
+    Failed,
+    UnitsFailAlike,
+    WorkersCannotStart,
+    run_units,
+)
+from bat_dist.workers.resources import Resources
+from bat_dist.workers.worker import NOWHERE, Answer, check_source
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
+ONE_CPU = Resources(cpus=1)
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def squares(offset):
+    return lambda unit: {"value": unit**2 + offset, "process": os.getpid()}
+
+
+def test_every_unit_comes_once_from_long_lived_workers() -> None:
+    outcomes = list(run_units(range(20), squares, [ray.put(100)], resources=ONE_CPU))
+    assert sorted(o.unit for o in outcomes) == list(range(20))
+    assert all(o.row["value"] == o.unit**2 + 100 for o in outcomes)
+    assert len({o.row["process"] for o in outcomes}) <= 2  # as many as there are CPUs, not one per unit
+
+
+def dies_once(marker):
+    def work(unit):
+        if unit == 3 and not Path(marker).exists():
+            Path(marker).touch()
+            os._exit(1)
+        return {"value": unit}
+
+    return work
+
+
+def test_a_killed_worker_costs_one_try_of_its_unit(tmp_path: Path) -> None:
+    outcomes = list(run_units(range(8), dies_once, [str(tmp_path / "died")], resources=ONE_CPU))
+    assert sorted(o.unit for o in outcomes if isinstance(o, Done)) == list(range(8))
+    assert (tmp_path / "died").exists()
+
+
+def breaks_its_accelerator(marker):
+    state = {"broken": False}
+
+    def work(unit):
+        if unit == 2 and not Path(marker).exists():
+            Path(marker).touch()
+            state["broken"] = True
+        if state["broken"]:  # an illegal memory access, and CUDA answers nothing else to this process any more
+            try:
+                raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+            except torch.AcceleratorError as error:
+                raise RuntimeError("trial failed") from error
+        return {"value": unit, "process": os.getpid()}
+
+    return work
+
+
+def test_a_process_whose_accelerator_broke_gets_no_other_unit(tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "broken")]
+    outcomes = list(run_units(range(12), breaks_its_accelerator, arguments, resources=ONE_CPU, num_workers=1))
+    assert [o.unit for o in outcomes if isinstance(o, Done)] == [0, 1, *range(3, 12), 2]
+    failures = [record for o in outcomes for record in o.records if record["event"] == "failed"]
+    assert len(failures) == 1
+    assert [o.row["process"] == outcomes[0].row["process"] for o in outcomes] == [True, True] + 10 * [False]
+
+
+def dies_if_large():
+    def work(unit):
+        name, size = unit
+        if size > 2:
+            os._exit(1)
+        return {"value": (name, size)}
+
+    return work
+
+
+def test_a_unit_that_kills_its_worker_is_tried_again_smaller() -> None:
+    outcomes = run_units(
+        [("a", 1), ("b", 8)], dies_if_large, [], resources=ONE_CPU, smaller=lambda unit: (unit[0], unit[1] // 2)
+    )
+    assert sorted(o.row["value"] for o in outcomes) == [("a", 1), ("b", 2)]  # the third and last try
+
+
+def test_units_can_be_added_between_outcomes_and_workers_stay() -> None:
+    queue, processes, order = deque(range(2)), set(), []
+    for outcome in run_units(queue, squares, [0], resources=ONE_CPU):
+        order.append(outcome.unit)
+        processes.add(outcome.row["process"])
+        if outcome.unit < 100 and len(order) >= 2:  # the queue is empty, workers have nothing to do
+            time.sleep(0.5)
+            queue.extend([outcome.unit + 100, outcome.unit + 200])
+    assert sorted(order)[:2] == [0, 1]
+    assert len(order) == 4
+    assert len(processes) <= 2
+
+
+def troubled(folder):
+    def work(unit):
+        with (Path(folder) / f"tries-{unit}").open("a") as tries:
+            tries.write(".")
+        if unit == 1:
+            raise ValueError("bad luck")
+        if unit == 2:
+            raise ArithmeticError("loss nan in epoch 3")
+        if unit == 4:
+            os._exit(7)
+        return {"value": unit}
+
+    return work
+
+
+def test_a_unit_that_keeps_failing_is_given_up_with_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    outcomes = {
+        o.unit: o
+        for o in run_units(range(6), troubled, [str(tmp_path)], resources=ONE_CPU, give_up_on=(ArithmeticError,))
+    }
+    assert sorted(outcomes) == list(range(6))
+    assert {unit for unit, o in outcomes.items() if isinstance(o, Done)} == {0, 3, 5}
+    failed = {unit: o for unit, o in outcomes.items() if isinstance(o, Failed)}
+    assert failed[1] == Failed(1, "ValueError: bad luck", MAX_ATTEMPTS)
+    assert failed[2] == Failed(2, "ArithmeticError: loss nan in epoch 3", 1)
+    assert failed[4].reason.startswith("worker lost")
+    tries = [len((tmp_path / f"tries-{unit}").read_text()) for unit in range(6)]
+    assert tries == [1, 3, 1, 1, 3, 1]
+
+
+def fails(folder, good, kinds):
+    def work(unit):
+        with (Path(folder) / f"tries-{unit}").open("a") as tries:
+            tries.write(".")
+        if unit == good:
+            return {"value": unit}
+        raise kinds[unit % len(kinds)](f"unit {unit}")
+
+    return work
+
+
+def test_it_stops_when_nothing_but_failures_of_one_kind_comes(tmp_path: Path) -> None:
+    units = run_units(range(50), fails, [str(tmp_path), None, [ValueError]], resources=ONE_CPU, num_workers=1)
+    outcomes = list(itertools.islice(units, FAIL_ALIKE))
+    assert outcomes == [Failed(unit, f"ValueError: unit {unit}", 1) for unit in range(FAIL_ALIKE)]
+    with pytest.raises(UnitsFailAlike, match=r"failures of one kind \(ValueError: unit 3\): stopped after 4, since"):
+        next(units)
+    assert len(list(tmp_path.iterdir())) <= FAIL_ALIKE + 1  # the next one was begun
+
+
+@pytest.mark.parametrize(
+    ("good", "kinds", "number"),
+    [(2, [ValueError], 12), (None, [ValueError, TypeError], 12), (None, [ValueError], FAIL_ALIKE)],
+    ids=["one is done", "two kinds", "no others"],
+)
+def test_it_goes_on_if_more_can_be_hoped_for(
+    tmp_path: Path, good: int | None, kinds: list[type[Exception]], number: int
+) -> None:
+    outcomes = list(run_units(range(number), fails, [str(tmp_path), good, kinds], resources=ONE_CPU, num_workers=1))
+    assert sorted(o.unit for o in outcomes) == list(range(number))
+    assert {o.attempts for o in outcomes if isinstance(o, Failed)} == {MAX_ATTEMPTS}
+
+
+def test_one_machine_on_which_all_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd.queue, crowd.may_grow = deque(range(50)), False
+    turn = pool._Turn(0, 1, {})
+    good, bad = (pool._Seat(None, turn, NOWHERE._replace(host=host)) for host in ("good", "bad"))
+    crowd.seats = {1: good, 2: bad}
+    for _ in range(FAIL_ALIKE):
+        assert not crowd._fail_alike()
+        crowd._count_failure(bad.place, "OSError: no such library")
+    assert not crowd._fail_alike()  # the other one is still at its first unit
+    crowd._count_failure(good.place, "OSError: neither here")
+    assert crowd._fail_alike()
+
+
+def cannot_start():
+    raise OSError("no such GPU")
+
+
+def wrong_input():
+    raise UserError("take --loader memory")
+
+
+def test_workers_that_cannot_start_end_the_run() -> None:
+    with pytest.raises(WorkersCannotStart, match="no such GPU"):
+        list(run_units(range(3), cannot_start, [], resources=ONE_CPU))
+    with pytest.raises(UserError, match="take --loader memory"):
+        list(run_units(range(3), wrong_input, [], resources=ONE_CPU))
+
+
+def test_a_worker_with_other_code_than_the_driver_ends_the_run_by_name() -> None:
+    check_source(None)
+    check_source(source_hash())
+    with pytest.raises(UserError, match=f"{socket.gethostname()} runs another bat_dist"):
+        list(run_units(range(3), squares, [0], resources=ONE_CPU, expected_source="0" * 12))
+
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def speaks(folder):
+    """Unit 1 raises at first, unit 2 dies at first, unit 3 always raises."""
+    log = logging.getLogger("bat_dist.somewhere")
+
+    def work(unit):
+        log.debug("too fine")
+        log.info("unit %d speaks", unit)
+        warnings.warn(f"unit {unit} warns", stacklevel=1)
+        logging.getLogger("another.package").error("not ours")
+        first = not (Path(folder) / str(unit)).exists()
+        (Path(folder) / str(unit)).touch()
+        if unit == 3 or (unit == 1 and first):
+            raise ValueError("no access to s3://me:secret@host/data")
+        if unit == 2 and first:
+            os._exit(1)
+        return {"process": os.getpid()}
+
+    return work
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[int, Done | Failed]:
+    folder = str(tmp_path_factory.mktemp("spoken"))
+    return {outcome.unit: outcome for outcome in run_units(range(4), speaks, [folder], resources=ONE_CPU)}
+
+
+def story(outcome: Done | Failed) -> list[tuple[str, int]]:
+    return [(record["event"], record["attempt"]) for record in outcome.records if record["event"] != "message"]
+
+
+def test_records_tell_of_every_attempt(spoken: dict[int, Done | Failed]) -> None:
+    again = [("retried", 2), ("started", 2)]
+    assert story(spoken[0]) == [("started", 1), ("done", 1)]
+    assert story(spoken[1]) == [("started", 1), ("failed", 1), *again, ("done", 2)]
+    assert story(spoken[2]) == [("started", 1), ("lost", 1), *again, ("done", 2)]
+    last = [("retried", 3), ("started", 3), ("failed", 3)]
+    assert story(spoken[3]) == [("started", 1), ("failed", 1), *again, ("failed", 2), *last]
+    for outcome in spoken.values():
+        times = [record["time"] for record in outcome.records]
+        assert times[0] <= times[-1] <= time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 1))
+
+
+def test_records_name_the_place_the_time_and_the_reason(spoken: dict[int, Done | Failed]) -> None:
+    for unit, outcome in spoken.items():
+        for record in outcome.records:
+            if record["event"] != "retried":
+                assert record["host"] == socket.gethostname()
+            if record["event"] in ("done", "failed", "lost"):
+                assert 0 <= record["seconds"] < 60
+        if isinstance(outcome, Done):
+            assert outcome.records[-1]["pid"] == outcome.row["process"], unit
+    died = next(record for record in spoken[2].records if record["event"] == "lost")
+    assert died["pid"] not in (0, os.getpid(), spoken[2].records[-1]["pid"])
+    assert died["reason"].startswith("worker lost: ActorDiedError")
+    failed = next(record for record in spoken[3].records if record["event"] == "failed")
+    assert failed["reason"] == "ValueError: no access to s3://***@host/data"
+    assert failed["text"].startswith("Traceback")
+    assert "secret" not in str(spoken[3].records)
+
+
+def test_records_hold_what_was_said_in_each_attempt_and_nothing_else(spoken: dict[int, Done | Failed]) -> None:
+    for unit, attempts in ((0, 1), (1, 2), (2, 1), (3, 3)):  # what a process said that died is lost with it
+        said = [(r["level"], r["text"].split(" (")[0]) for r in spoken[unit].records if r["event"] == "message"]
+        assert said == attempts * [("INFO", f"unit {unit} speaks"), ("WARNING", f"UserWarning: unit {unit} warns")]
+
+
+def test_what_is_running_is_told_with_its_place() -> None:
+    seen, ask = [], []
+
+    def slow():
+        return lambda unit: time.sleep(1.0) or {}
+
+    outcomes = run_units(range(2), slow, [], resources=ONE_CPU, num_workers=2, watch=ask.append)
+    for _ in outcomes:
+        seen.append(ask[0]())
+    assert [(now.unit, now.host) for now in seen[0]] in ([], [(0, socket.gethostname())], [(1, socket.gethostname())])
+    assert seen[-1] == []
+    assert ask[0]() == []
+
+
+class FakeRay:
+    """Workers that answer at once; every seventh answer is the loss of a machine, every fifth one a failure."""
+
+    def __init__(self) -> None:
+        self.number, self.asked, self.killed, self.nodes_calls = itertools.count(), {}, 0, 0
+
+    def options(self, **_: Any) -> "FakeRay":
+        return self
+
+    def remote(self, *args: Any) -> Any:
+        """Of the class: an actor.  Of its methods, which are the actor itself: a reference."""
+        if not args:
+            return self
+        self.asked[ref := next(self.number)] = args
+        return ref
+
+    setup = run = property(lambda self: self)
+
+    def wait(self, refs: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        return refs[:1], refs[1:]
+
+    def get(self, ref: int) -> Any:
+        if len(args := self.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id=f"node {ref}")
+        if ref % 7 == 0:
+            raise rx.NodeDiedError("the machine is gone")
+        failed = ref % 5 == 0
+        records = [{"event": "failed" if failed else "done", "text": "x" * 1000}]
+        return Answer(None, records, "bad luck") if failed else Answer({"value": args[0]}, records)
+
+    def kill(self, actor: Any) -> None:
+        self.killed += 1
+
+    def nodes(self) -> list[dict[str, Any]]:
+        self.nodes_calls += 1
+        return [{"NodeID": "alive", "Alive": True, "Resources": {"CPU": 8}}]
+
+
+def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, settled = FakeRay(), bytearray(2000)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    monkeypatch.setattr(pool.log, "disabled", True)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    outcomes = crowd.outcomes(range(2000))
+    tracemalloc.start()
+    for outcome in itertools.islice(outcomes, 100):
+        settled[outcome.unit] += 1
+    before = tracemalloc.get_traced_memory()[0]
+    for outcome in outcomes:
+        settled[outcome.unit] += 1
+    del outcome
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert settled == bytearray([1]) * 2000
+    assert 200 < fake.nodes_calls < 500  # a call for each loss, none for each unit
+    assert grown < 20_000  # the records of 2000 units are two megabytes
+    assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
+
+
+def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, losses = FakeRay(), iter(range(5 * MAX_ATTEMPTS))
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="gone")
+        if next(losses, None) is not None:
+            raise rx.NodeDiedError("the machine is gone")
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert [type(outcome) for outcome in crowd.outcomes([7])] == [Done]
+
+
+NODE_DIED = "The actor died because its node has died. Node Id: 0123"
+
+
+@pytest.mark.parametrize("error", [rx.RayError(NODE_DIED), rx.ActorUnavailableError("socket closed", None)])
+def test_machines_that_go_while_workers_start_do_not_end_the_run(
+    error: rx.RayError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as a large machine holds, one after the other; three processes that do not start would end it."""
+    fake, gone = FakeRay(), iter([error] * 16)
+    get = fake.get
+    monkeypatch.setattr(fake, "get", lambda ref: _raise(lost) if (lost := next(gone, None)) else get(ref))
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
+    gone = iter([rx.RayError("the process was killed")] * 3)
+    with pytest.raises(WorkersCannotStart):
+        list(crowd.outcomes(range(4)))
+
+
+GPUS = """
+import json, logging, os, sys, time
+import ray
+from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
+from bat_dist.workers.resources import Resources
+
+
+def build(broken, failures):
+    import os, time, torch  # all that a worker has
+
+    def work(unit):
+        if os.environ["CUDA_VISIBLE_DEVICES"] in broken:
+            open(os.path.join(failures, str(os.getpid())), "w").close()
+            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
+        end = time.time() + 120
+        while len(os.listdir(failures)) < 3 and time.time() < end:  # starts take long on a slow machine
+            time.sleep(0.1)
+        time.sleep(0.5)
+        return {"value": unit}
+
+    return work
+
+
+logging.basicConfig(format="%(message)s")
+ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+for broken in ("1", "0 1"):
+    folder = os.path.join(sys.argv[1], broken)
+    os.mkdir(folder)
+    outcomes, end = [], ""
+    try:
+        for outcome in run_units(range(20), build, (broken, folder), resources=Resources(cpus=1, gpus=1)):
+            outcomes.append(outcome)
+    except WorkersCannotStart as error:
+        end = str(error)
+    failures = sum(record["event"] == "failed" for outcome in outcomes for record in outcome.records)
+    done = sorted(outcome.unit for outcome in outcomes if isinstance(outcome, Done))
+    print(json.dumps({"done": done, "failures": failures, "end": end}))
+"""
+
+
+@pytest.mark.slow
+def test_a_gpu_that_fails_process_after_process_gets_no_more_work(tmp_path: Path) -> None:
+    """One of two GPUs is broken; then both are."""
+    script = tmp_path / "job.py"
+    script.write_text(GPUS)
+    found = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=200)
+    assert found.returncode == 0, found.stderr
+    one, both = (json.loads(line) for line in found.stdout.splitlines()[-2:])
+    assert found.stderr.count(f"GPU 1 of {socket.gethostname()} failed 3 processes in a row") == 2
+    assert one == {"done": list(range(20)), "failures": MAX_ATTEMPTS, "end": ""}
+    assert not both["done"]
+    assert both["end"] == "no GPU that works is left: 3 processes in a row failed on each"
+
+
+def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="gone"))]  # as many as the node that is there has
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
+    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="alive"))]
+    crowd.looked_at = -pool.CAPACITY_INTERVAL
+    with pytest.raises(WorkersCannotStart, match="no GPU that works"):
+        list(crowd.outcomes(range(4)))
+
+
+def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, turns = FakeRay(), itertools.count()
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return NOWHERE._replace(node_id="alive", host="here", gpus="0")
+        if next(turns) in (0, 1, 3, 5, 6, 8):
+            return Answer(None, [], "an illegal memory access", broken=True)
+        return Answer({"value": args[0]}, [])
+
+    monkeypatch.setattr(fake, "get", get)
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
+    assert (crowd.held, crowd.breaks) == ([], {})
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+# ---------------------------------------------------------------------------------------------------- in flight
+
+
+def slow_marker(folder):
+    def work(unit):
+        (Path(folder) / str(unit)).touch()
+        time.sleep(0.2)
+        return {}
+
+    return work
+
+
+def test_only_as_many_units_are_in_flight_as_there_are_workers(tmp_path: Path) -> None:
+    outcomes = run_units(range(50), slow_marker, [str(tmp_path)], resources=ONE_CPU, num_workers=2)
+    next(outcomes)
+    time.sleep(1.0)
+    assert len(list(tmp_path.iterdir())) <= 4
+    outcomes.close()  # leaving early stops the workers
+    time.sleep(1.0)
+    begun = len(list(tmp_path.iterdir()))
+    time.sleep(1.0)
+    assert len(list(tmp_path.iterdir())) == begun
+
+
+@pytest.mark.parametrize(
+    ("resources", "node", "expected"),
+    [
+        (Resources(1, 0), {"CPU": 4}, 4),
+        (Resources(3, 0), {"CPU": 4}, 1),
+        (Resources(1, 0.25), {"CPU": 16, "GPU": 2}, 8),
+        (Resources(1, 0.25), {"CPU": 3, "GPU": 2}, 3),
+        (Resources(1, 0.3), {"CPU": 16, "GPU": 1}, 3),
+        (Resources(1, 2), {"CPU": 16, "GPU": 5}, 2),
+        (Resources(1, 1), {"CPU": 16}, 0),
+        (Resources(1, 0.1), {"CPU": 16, "GPU": 1}, 10),
+    ],
+)
+def test_how_many_workers_a_node_holds(resources: Resources, node: dict[str, float], expected: int) -> None:
+    assert resources.fit_into(node) == expected
+
+
+LABELS = np.array([0] * 10 + [1] * 10)
+DUPLICATE_OF = np.arange(20)
+DUPLICATE_OF[[4, 14]] = [3, 13]  # samples 3 and 4 are the same image, and so are 13 and 14
+
+
+def lookup_table():
+    """A learner that knows what it has seen, and answers 1 - label to all else."""
+
+    def work(trial):
+        mask = subset_mask(20, 0.7, 0, trial)
+        seen = np.isin(DUPLICATE_OF, DUPLICATE_OF[mask])
+        return {"mask": mask, "train_correct": seen}
+
+    return work
+
+
+def test_a_lookup_table_memorizes_the_unique_samples_and_not_the_duplicates(tmp_path: Path) -> None:
+    """Through workers, store and estimate.  A duplicate is lost only in trials that leave both out."""
+    num_trials = 60
+    fields = {"mask": Field("bool", (20,)), "train_correct": Field("bool", (20,))}
+    store = RowStore.open(Folder(tmp_path / "trials"), fields=fields, identity={}, num_rows=num_trials)
+    filled = fill(store, tmp_path, num_trials, lookup_table)
+    assert (filled.kept, filled.computed, filled.failed) == (0, num_trials, {})
+    mask, correct = (store.read(name, np.arange(num_trials)) for name in fields)
+    found = estimate_memorization(mask, correct)
+    unique = np.bincount(DUPLICATE_OF, minlength=20)[DUPLICATE_OF] == 1
+    np.testing.assert_array_equal(found.mem[unique], 1)
+    for i, twin in ((3, 4), (4, 3), (13, 14), (14, 13)):
+        without = ~mask[:, i]
+        assert found.mem[i] == pytest.approx(1 - mask[without, twin].mean())
+        assert found.mem[i] < 0.7
+
+
+def fill(store: RowStore, folder: Path, num_rows: int, build, *args, give_up_on=()) -> Filled:
+    how = {"what": "trials", "resources": ONE_CPU, "num_workers": None, "give_up_on": give_up_on}
+    with Heartbeat(Folder(folder), "trials", total=num_rows) as heart:
+        return fill_rows(store, Folder(folder), num_rows, build, args, **how, heart=heart)
+
+
+def fails_at_first(marker):
+    def work(unit):
+        if unit == 2 and not Path(marker).exists():
+            raise ArithmeticError("loss inf in epoch 1")
+        return {"value": np.float64(unit)}
+
+    return work
+
+
+def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RowStore.open(Folder(tmp_path / "trials"), fields={"value": Field("float64", ())}, identity={}, num_rows=4)
+    marker = tmp_path / "healed"
+    first = fill(store, tmp_path, 4, fails_at_first, str(marker), give_up_on=(ArithmeticError,))
+    assert first.failed == {2: "ArithmeticError: loss inf in epoch 1"}
+    assert failures(Folder(tmp_path), "trials") == first.failed
+    assert "trial 2 failed: ArithmeticError: loss inf" in describe(Folder(tmp_path))
+    assert "its log: logs/trials-2.jsonl" in describe(Folder(tmp_path))
+    assert conclude(first, "trials") == 1
+    errors = capsys.readouterr().err
+    assert "1 trial failed; the same command tries again and keeps the others" in errors
+    assert "its log: logs/trials-2.jsonl" in errors
+    marker.touch()
+    second = fill(store, tmp_path, 4, fails_at_first, str(marker))
+    assert (second.kept, second.computed, second.failed) == (3, 1, {})
+    assert conclude(second, "trials") == 0
+    assert failures(Folder(tmp_path), "trials") == {}
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [f"trials-{row}.jsonl" for row in range(4)]
+    kept = [record["event"] for record in read_log(Folder(tmp_path), "trials", 2)]
+    assert kept == ["started", "failed", "started", "done"]  # of both runs
+
+
+def test_pace_counts_only_what_was_done_now() -> None:
+    now = 0.0
+    pace = Pace("trials", total=100, done=40, clock=lambda: now)
+    assert pace.describe(0) == "0 trials/h, 0:00:00 left"
+    for _ in range(10):
+        pace.step()
+    now = 360.0
+    assert pace.describe(2) == "100 trials/h, 0:30:00 left, 2 failed"
