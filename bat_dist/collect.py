@@ -29,7 +29,7 @@ def options(argv: Sequence[str]) -> list[str]:
 
 def _collect(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
-    from bat_dist.settings.settings import CollectSettings
+    from bat_dist.settings.collect import CollectSettings
 
     settings, _ = parse(CollectSettings, options(argv), prog="bat-dist collect", description=DESCRIPTION)
     from bat_dist.workers.collecting import collect  # after --help: it loads numpy

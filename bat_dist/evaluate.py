@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked, to_dict
+    from bat_dist.settings.evaluate import EvaluateSettings
     from bat_dist.settings.known import of_checkpoint, resumed
-    from bat_dist.settings.settings import EvaluateSettings
     from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist evaluate", "description": DESCRIPTION}

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked, to_dict
     from bat_dist.settings.known import resumed
-    from bat_dist.settings.settings import MemorizeSettings
+    from bat_dist.settings.memorize import MemorizeSettings
     from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist memorize", "description": DESCRIPTION}

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(argv: Sequence[str]) -> int:
     from bat_dist.config import parse, status_asked
     from bat_dist.settings.known import of_scores, resumed
-    from bat_dist.settings.settings import TrainSettings
+    from bat_dist.settings.train import TrainSettings
     from bat_dist.workers.private_ray import prepare_environment
 
     about = {"prog": "bat-dist train", "description": DESCRIPTION}

@@ -23,7 +23,7 @@ from bat_dist.data.datasets import Dataset, Split, load_dataset
 from bat_dist.evaluation.result import Row
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate
-from bat_dist.settings.settings import EvaluateSettings
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 from bat_dist.workers.session import ray_session
 

@@ -12,7 +12,8 @@ from bat_dist.config import parse
 from bat_dist.memorize import main as memorize
 from bat_dist.models.names import suited_arch
 from bat_dist.reproduce import main as reproduce
-from bat_dist.settings.settings import MemorizeSettings, TrainSettings
+from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.train import main as train
 from bat_dist.training import precision

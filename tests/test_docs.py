@@ -10,11 +10,14 @@ import pytest
 from bat_dist import collect
 from bat_dist.config import parse
 from bat_dist.plan import is_of_a_table
+from bat_dist.settings.collect import CollectSettings
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.plan import PlanSettings, TablePlanSettings
 from bat_dist.settings.report import ReportSettings
 from bat_dist.settings.reproduce import ReproduceSettings
-from bat_dist.settings.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings, find_config
 
 ROOT = Path(__file__).parents[1]

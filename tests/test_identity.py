@@ -23,8 +23,10 @@ from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs import reproduce
 from bat_dist.jobs import tune as sweep
+from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
-from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
 

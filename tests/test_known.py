@@ -12,8 +12,10 @@ from annotated_types import Ge
 
 from bat_dist.config import Given, Group, Help, dump_yaml, parse, status_asked
 from bat_dist.errors import ConfigError, UserError
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import of_checkpoint, of_scores, of_scores_in_base, resumed
-from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings, find_config, scores_beside
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings

@@ -16,7 +16,7 @@ from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorize import main as memorize
 from bat_dist.plan import main
 from bat_dist.planning import speed
-from bat_dist.settings.settings import MemorizeSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.training import trial
 from bat_dist.training.threads import torch_threads
 

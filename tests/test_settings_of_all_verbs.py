@@ -8,11 +8,14 @@ import pytest
 from bat_dist import config
 from bat_dist.config import parse
 from bat_dist.errors import ConfigError
+from bat_dist.settings.collect import CollectSettings
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.plan import PlanSettings
 from bat_dist.settings.report import ReportSettings
 from bat_dist.settings.reproduce import ReproduceSettings
-from bat_dist.settings.settings import CollectSettings, EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 
 REQUIRED: dict[Any, dict[str, str]] = {

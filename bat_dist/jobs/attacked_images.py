@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int64
 from bat_dist.artifacts.scores import read_subsets
 from bat_dist.data.datasets import Dataset, Split, fingerprint
 from bat_dist.errors import UserError
-from bat_dist.settings.settings import EvaluateSettings
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.training.splits import hold_out
 
 

@@ -16,7 +16,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import fewest_classes, for_few_classes
 from bat_dist.models.anatomy import anatomy
-from bat_dist.settings.settings import EvaluateSettings
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".pkl", ".pickle")

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bat_dist.models.names import AUTO, check_fits, suited_arch
-from bat_dist.settings.settings import MemorizeSettings, TrainSettings
+from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.rows import RowStore
 from bat_dist.training.precision import Hardware, choose_precision

@@ -15,7 +15,8 @@ from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO, check_fits
-from bat_dist.settings.settings import ARCH_OF_TRIALS, MemorizeSettings
+from bat_dist.settings.fields import ARCH_OF_TRIALS
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore

@@ -25,8 +25,10 @@ from bat_dist.jobs.scores import leave_out_scores
 from bat_dist.jobs.train import carry_out, make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
 from bat_dist.results.rows import flat
+from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.reproduce import SCORES, ReproduceSettings, Run
-from bat_dist.settings.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS, TrainSettings, without_later_defaults
+from bat_dist.settings.sections import without_later_defaults
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.recorded import note_settings

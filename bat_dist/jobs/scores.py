@@ -29,7 +29,7 @@ from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_feldman_zhang, save_feldman_zhang
 from bat_dist.memorization.influence import InfluencePairs, influential_pairs
 from bat_dist.memorization.typicality import typical_sets
-from bat_dist.settings.settings import MemorizeSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore

@@ -27,7 +27,8 @@ from bat_dist.jobs.fresh import remove_training
 from bat_dist.methods.mini_batch import Attack
 from bat_dist.methods.table import build_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.settings import ARCH_OF_TRAINING, TrainSettings
+from bat_dist.settings.fields import ARCH_OF_TRAINING
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run

@@ -25,7 +25,9 @@ from bat_dist.jobs.tune_display import Display
 from bat_dist.jobs.tune_queue import EVERYTHING, Asha, Ears, RunQueue
 from bat_dist.jobs.tune_run import Shared, run_settings, score_key, train_run
 from bat_dist.models.names import AUTO
-from bat_dist.settings.settings import ARCH_OF_TRAINING, TrainSettings, without_later_defaults
+from bat_dist.settings.fields import ARCH_OF_TRAINING
+from bat_dist.settings.sections import without_later_defaults
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command

@@ -9,7 +9,8 @@ from bat_dist.jobs.evaluate import evaluate, with_earlier
 from bat_dist.jobs.fresh import TEST
 from bat_dist.jobs.tune import Sweep
 from bat_dist.results.find import EVALUATION as RESULT
-from bat_dist.settings.settings import DataSettings, EvaluateSettings
+from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.settings.sections import DataSettings
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RUNS, Run
 from bat_dist.sweep.results import Results

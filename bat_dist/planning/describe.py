@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from bat_dist.models.names import AUTO
 from bat_dist.planning.cost import Cost
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
+from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
-from bat_dist.settings.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.storage.status import duration
 from bat_dist.wording import counted
 

@@ -16,8 +16,8 @@ from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.planning.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.planning.speed import Subject, measure, network_bytes
 from bat_dist.planning.timed_operations import Speed
+from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
-from bat_dist.settings.settings import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.training.precision import choose_precision, this_hardware
 
 

@@ -8,17 +8,12 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.data.table import check_dataset
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
+from bat_dist.settings.fields import ATTACKS_HELP, ArchOrAuto, DatasetName, TestShare
 from bat_dist.settings.reproduce import ReproduceSettings, Run
-from bat_dist.settings.settings import ATTACKS_HELP, ArchOrAuto, TestShare
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
-
-
-def _dataset_name(name: str) -> str:
-    return check_dataset(name).name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +76,7 @@ class PlanSettings:
     """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
 
     dataset: Annotated[
-        str,
-        AfterValidator(_dataset_name),
+        DatasetName,
         Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"),
         Group("data"),
     ]

@@ -13,14 +13,11 @@ from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.results.published import TABLES
-from bat_dist.settings.settings import (
-    EvaluateSettings,
-    MemorizeSettings,
-    RaySettings,
-    TestShare,
-    TrainSettings,
-    check_fresh,
-)
+from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.settings.fields import TestShare
+from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.settings.sections import RaySettings, check_fresh
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")

@@ -15,7 +15,8 @@ from bat_dist.config import Group, Help, from_dict
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.settings.known import beside
-from bat_dist.settings.settings import RaySettings, TrainSettings, check_fresh
+from bat_dist.settings.sections import RaySettings, check_fresh
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from bat_dist.errors import RunError, UserError
-from bat_dist.settings.settings import CollectSettings
+from bat_dist.settings.collect import CollectSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.wording import counted

@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import bat_dist
 from bat_dist.errors import RunError, UserError
-from bat_dist.settings.settings import RaySettings
+from bat_dist.settings.sections import RaySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.patience import tried_once
 from bat_dist.storage.provenance import source_hash

@@ -25,7 +25,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from bat_dist.config import parse
-from bat_dist.settings.settings import MemorizeSettings
+from bat_dist.settings.memorize import MemorizeSettings
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"

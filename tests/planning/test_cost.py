@@ -11,8 +11,10 @@ from bat_dist.planning import speed as measuring
 from bat_dist.planning.cost import Job, Size, cost, evaluation, to_measure, total, training, trials, wall_seconds
 from bat_dist.planning.plan import look_at
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
+from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.plan import PlanSettings
-from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.train import TrainSettings
 
 SIZE = Size(num_train=1000, num_test=500, num_classes=10, network_bytes=1_000_000, momentum_bytes=900_000)
 SECONDS = {

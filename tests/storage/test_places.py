@@ -4,10 +4,12 @@ import pytest
 
 from bat_dist.config import from_dict
 from bat_dist.errors import ConfigError
+from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.report import ReportSettings
 from bat_dist.settings.reproduce import ReproduceSettings
-from bat_dist.settings.settings import EvaluateSettings, MemorizeSettings, TrainSettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.places import check_place
 
