@@ -24,7 +24,7 @@ from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import Loader, make_loader
 from bat_dist.methods.bat import Bat
-from bat_dist.methods.mini_batch import Attack, MiniBatch
+from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.table import Method
 from bat_dist.models.build import build
@@ -33,7 +33,7 @@ from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe, learning_rate
 
 EPSILON, STEP_SIZE, NUM_STEPS = 8 / 255, 2 / 255, 10
-ATTACK = Attack(EPSILON, STEP_SIZE, NUM_STEPS, precision="bf16")
+ATTACK = TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision="bf16")
 RECIPE = Recipe(epochs=4, batch_size=128, lr=0.1, schedule="one_cycle", nesterov=True)
 
 Step = Callable[[Tensor, Tensor, float], None]

@@ -20,7 +20,7 @@ from pyautoattack import AutoAttack
 
 from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.data.datasets import Dataset, Split, load_dataset
-from bat_dist.evaluation.result import Row
+from bat_dist.evaluation.result import ResultRow
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate
 from bat_dist.settings.evaluate import EvaluateSettings
@@ -63,7 +63,7 @@ def theirs(dataset: Dataset, args: argparse.Namespace) -> np.ndarray:
         return (model(x_adv).argmax(1) == y).numpy()
 
 
-def ours(dataset: Dataset, args: argparse.Namespace, workers: int) -> Row:
+def ours(dataset: Dataset, args: argparse.Namespace, workers: int) -> ResultRow:
     with tempfile.TemporaryDirectory() as out:
         settings = EvaluateSettings(
             dataset=dataset.name,

@@ -35,7 +35,7 @@ from bat_dist.attacks.pgd import pgd
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.methods.bat import Bat
 from bat_dist.methods.erm import Erm
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.table import Method, build_method
 from bat_dist.models.build import build
@@ -148,7 +148,7 @@ def ours(arch: str, device: torch.device, precision: Precision, batch: int, meth
     """An epoch of so many steps, with loader, augmentation and all."""
     rng = np.random.default_rng(0)
     progress = Progress(network(arch, device), RECIPE)
-    settings = StepSettings(method, Attack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
+    settings = StepSettings(method, TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
     images, labels = rng.integers(0, 256, (64 * batch, 32, 32, 3), dtype=np.uint8), np.arange(64 * batch) % 10
     loader = MemoryLoader(images, labels, crop_padding=4, flip=True, device=device)
     mem = torch.where(torch.arange(64 * batch) % 3 == 0, 0.5, 0.0).to(device)
@@ -415,7 +415,7 @@ def measure_autoattack(page: Page, device: torch.device, args: argparse.Namespac
     model = network(arch, device)
     recipe = Recipe(epochs=epochs, batch_size=128, lr=0.1, schedule="one_cycle", nesterov=True)
     progress = Progress(model, recipe)
-    settings = StepSettings(PgdAt(), Attack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
+    settings = StepSettings(PgdAt(), TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
     loader = MemoryLoader(data["train_images"], data["train_labels"], crop_padding=4, flip=True, device=device)
     everyone = np.arange(512 if args.quick else len(data["train_labels"]))
     how: dict[str, Any] = {"recipe": recipe, "settings": settings, "mem": None, "seed": 0, "world": THIS_PROCESS}

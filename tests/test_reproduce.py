@@ -17,7 +17,7 @@ from waiting import until
 from bat_dist.config import parse
 from bat_dist.errors import ConfigError
 from bat_dist.reproduce import main
-from bat_dist.settings.reproduce import PAPER_ROWS, ReproduceSettings, Run
+from bat_dist.settings.reproduce import PAPER_ROWS, ReproduceSettings, TableRun
 
 pytestmark = pytest.mark.slow
 SMALL = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--ray_address", "local"]
@@ -74,7 +74,7 @@ def test_a_number_of_the_table_is_that_of_the_flags(experiment: Path) -> None:
     row = table[(table.method == "pgd_at") & (table.attack == "pgd5") & (table.subset == "all")].iloc[0]
     accuracies = []
     for seed in (0, 1):
-        flags = np.load(experiment / Run("pgd_at", seed).evaluation("best") / "flags.npz")
+        flags = np.load(experiment / TableRun("pgd_at", seed).evaluation("best") / "flags.npz")
         accuracies.append(flags["flags"][flags["attacks"].tolist().index("pgd5")].mean())
     assert row.accuracy == pytest.approx(np.mean(accuracies))
     assert row.sd_over_seeds == pytest.approx(np.std(accuracies, ddof=1))
@@ -87,7 +87,7 @@ def test_a_run_is_that_of_train_and_evaluate(experiment: Path, tmp_path: Path) -
     from bat_dist.config import dump_yaml
 
     settings = settings_of(*SMALL, *QUICK, *TWO)
-    run = Run("pgd_at", 1)
+    run = TableRun("pgd_at", 1)
     (tmp_path / "train.yaml").write_text(dump_yaml(settings.training(run)))
     assert train.main(["--config", str(tmp_path / "train.yaml"), "--out", str(tmp_path / "run")]) == 0
     ours, theirs = (load_file(at / "best.safetensors") for at in (tmp_path / "run", experiment / run.training))
@@ -136,10 +136,10 @@ def test_the_papers_settings_are_those_of_the_paper() -> None:
     settings = settings_of("--table", "1", "--data_dir", "data")
     assert (settings.data_name, settings.network, settings.methods) == ("cifar100", "wrn28-10", PAPER_ROWS)
     assert settings.all_attacks == ("clean", "fgsm", "pgd100", "cw", "autoattack")
-    run = settings.training(Run("bat_alpha2_beta0.2", 1))
+    run = settings.training(TableRun("bat_alpha2_beta0.2", 1))
     assert (run.method, run.alpha, run.beta, run.seed, run.training.epochs) == ("bat", 2.0, 0.2, 1, 160)
-    assert settings.training(Run("mart", 0)).beta == 6.0
-    assert settings_of("--table", "5").training(Run("mart", 0)).beta is None  # its default, 5
+    assert settings.training(TableRun("mart", 0)).beta == 6.0
+    assert settings_of("--table", "5").training(TableRun("mart", 0)).beta is None  # its default, 5
     assert settings.memorize_settings.num_trials == 1000
     assert len(list(settings.runs())) == 18
     assert settings_of("--table", "5").network == "resnet32"

@@ -12,7 +12,7 @@ from bat_dist.memorization.noise import Noise, noise_notes
 from bat_dist.plan import main as plan
 from bat_dist.wording import counted
 from bat_dist.workers import pace, pool
-from bat_dist.workers.pace import Shown, progress
+from bat_dist.workers.pace import ProgressDisplay, progress
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.running import Running
 
@@ -47,7 +47,7 @@ class Heart:
 
 def test_before_the_first_outcome_the_bar_tells_what_is_at_work() -> None:
     heart = Heart()
-    shown = Shown("trials", total=5, done=3, heart=heart)
+    shown = ProgressDisplay("trials", total=5, done=3, heart=heart)
     assert shown.describe() == "starting workers"
     at_work: list[Running] = []
     shown.watch(lambda: at_work)

@@ -23,9 +23,9 @@ from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.linf import Images, project
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
 from bat_dist.attacks.noise import Keys, image_keys, uniform
-from bat_dist.attacks.standing import Flags, Ids, Outcome, Standing
+from bat_dist.attacks.standing import AttackOutcome, Flags, Ids, Survivors
 from bat_dist.attacks.targets import check_targets, likely_targets
-from bat_dist.attacks.victim import Seen, Victim, attacked, wrong
+from bat_dist.attacks.victim import FrozenModel, GradientAt, attacked, wrong
 
 RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
 MOMENTUM = 0.75  # the paper's alpha; a above
@@ -43,16 +43,16 @@ def apgd(
     loss: Loss = cross_entropy,
     num_steps: int = 100,
     num_draws: int = 1,
-) -> Outcome:
+) -> AttackOutcome:
     """One run from a random start, ascending a loss of logits and labels.
 
-    num_draws: see `Victim`. Costs at most num_draws * num_steps + 1 forward and num_draws * num_steps backward passes,
+    num_draws: see `FrozenModel`. Costs at most num_draws * num_steps + 1 forward and num_draws * num_steps backward passes,
     and a forward pass without `logits`.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_draws=num_draws)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
         victim = replace(victim, num_draws=num_draws)
-        standing = Standing(x)
+        standing = Survivors(x)
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         if len(standing):
             start = random_start(x, image_keys(seed, "apgd", ids), epsilon)
@@ -72,13 +72,13 @@ def apgd_targeted(
     logits: Logits | None = None,
     num_targets: int = 9,
     num_steps: int = 100,
-) -> Outcome:
+) -> AttackOutcome:
     """A run of `targeted_dlr` towards each of the num_targets likeliest wrong classes, each from its own start."""
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
         check_targets("APGD-T", logits.shape[1], num_targets)
         check_dlr(logits.shape[1])
-        standing, targets = Standing(x), likely_targets(logits, num_targets)
+        standing, targets = Survivors(x), likely_targets(logits, num_targets)
         x, y, ids, targets = standing.fell(wrong(logits, y), x, x, y, ids, targets)
         for number in range(num_targets):
             if not len(standing):
@@ -141,7 +141,7 @@ def checkpoints(num_steps: int) -> list[int]:
 
 
 def ascend(
-    victim: Victim,
+    victim: FrozenModel,
     x: Images,
     y: Labels,
     against: Tensor,
@@ -150,9 +150,9 @@ def ascend(
     loss: Loss,
     epsilon: float,
     num_steps: int,
-) -> Outcome:
+) -> AttackOutcome:
     """Auto-PGD from `start`; the loss compares logits with `against`, which has a row per image."""
-    standing = Standing(x)
+    standing = Survivors(x)
     judged_after = {at: at - before for before, at in pairwise([0, *checkpoints(num_steps)])}
     seen = victim.gradient(start, loss, against)
     climb = _begin(x, y, against, start, seen, 2 * epsilon)
@@ -191,7 +191,7 @@ class _Climb(NamedTuple):
     halved_at_check: Bool[Tensor, " batch"]
 
 
-def _begin(x: Images, y: Labels, against: Tensor, start: Images, seen: Seen, step_size: float) -> _Climb:
+def _begin(x: Images, y: Labels, against: Tensor, start: Images, seen: GradientAt, step_size: float) -> _Climb:
     gradient, _, losses = seen
     zeros = torch.zeros_like(losses)  # the published code compares the loss after the first step with 0, and so do we
     sizes, rises, halved = torch.full_like(losses, step_size), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
@@ -205,7 +205,7 @@ def _next(climb: _Climb, epsilon: float, momentum: float) -> Images:
     return project(x_adv + momentum * step + (1 - momentum) * (x_adv - climb.previous), climb.x, epsilon)
 
 
-def _arrive(climb: _Climb, x_adv: Images, seen: Seen) -> _Climb:
+def _arrive(climb: _Climb, x_adv: Images, seen: GradientAt) -> _Climb:
     """At x_adv."""
     gradient, _, losses = seen
     better = losses > climb.best_loss

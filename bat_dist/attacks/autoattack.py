@@ -19,27 +19,27 @@ from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits
 from bat_dist.attacks.square import square
-from bat_dist.attacks.standing import Attack, Flags, Ids, Outcome
+from bat_dist.attacks.standing import Attack, AttackOutcome, Flags, Ids
 from bat_dist.attacks.victim import attacked, wrong
 
 
-class Stage(NamedTuple):
+class StandardAttack(NamedTuple):
     """An attack and how many classes it needs."""
 
     attack: Attack
     fewest_classes: int
 
 
-STANDARD: Mapping[str, Stage] = {
-    "apgd-ce": Stage(apgd, 2),
-    "apgd-t": Stage(apgd_targeted, 10),
-    "fab-t": Stage(fab_targeted, 10),
-    "square": Stage(square, 2),
+STANDARD: Mapping[str, StandardAttack] = {
+    "apgd-ce": StandardAttack(apgd, 2),
+    "apgd-t": StandardAttack(apgd_targeted, 10),
+    "fab-t": StandardAttack(fab_targeted, 10),
+    "square": StandardAttack(square, 2),
 }
 
 
 class AutoAttackResult(NamedTuple):
-    """robust: is the image still classified right, on clean images and after each attack? x_adv: as `Outcome`'s."""
+    """robust: is the image still classified right, on clean images and after each attack? x_adv: as `AttackOutcome`'s."""
 
     stages: tuple[str, ...]
     robust: Bool[Tensor, "stages batch"]
@@ -54,7 +54,7 @@ def autoattack(
     epsilon: float,
     seed: int,
     ids: Ids,
-    attacks: Mapping[str, Stage] = STANDARD,
+    attacks: Mapping[str, StandardAttack] = STANDARD,
     batch_size: int = 64,
 ) -> AutoAttackResult:
     """Run the attacks in order, each on the images that are still robust, batch_size at a time.
@@ -89,7 +89,7 @@ def clean_logits(model: nn.Module, x: Images, y: Labels, *, batch_size: int) -> 
     return torch.cat(parts)
 
 
-def confirmed(model: nn.Module, x: Images, y: Labels, outcome: Outcome) -> Outcome:
+def confirmed(model: nn.Module, x: Images, y: Labels, outcome: AttackOutcome) -> AttackOutcome:
     """Only those fall whose x_adv this model, asked once more, gets wrong; the others are robust, x_adv as it was.
 
     An image at the very border may change sides with the rounding of another batch size, or of a faster form of the
@@ -104,7 +104,7 @@ def confirmed(model: nn.Module, x: Images, y: Labels, outcome: Outcome) -> Outco
     return outcome
 
 
-def check_classes(attacks: Mapping[str, Stage], num_classes: int) -> None:
+def check_classes(attacks: Mapping[str, StandardAttack], num_classes: int) -> None:
     """Does the model have as many as each attack needs? Raises ValueError."""
     small = [name for name, stage in attacks.items() if num_classes < stage.fewest_classes]
     if small:

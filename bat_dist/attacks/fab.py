@@ -17,9 +17,9 @@ from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.plane import to_plane
-from bat_dist.attacks.standing import Ids, Outcome, Standing
+from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
 from bat_dist.attacks.targets import check_targets, likely_targets
-from bat_dist.attacks.victim import Victim, attacked, wrong
+from bat_dist.attacks.victim import FrozenModel, attacked, wrong
 
 ALPHA_MAX = 0.1
 ETA = 1.05
@@ -37,7 +37,7 @@ def fab_targeted(
     logits: Logits | None = None,
     num_targets: int = 9,
     num_steps: int = 100,
-) -> Outcome:
+) -> AttackOutcome:
     """A run towards each of the num_targets likeliest wrong classes. seed and ids are not used: nothing is random.
 
     Costs at most num_targets * num_steps backward and twice as many forward passes, and one more without `logits`.
@@ -45,7 +45,7 @@ def fab_targeted(
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
         check_targets("FAB-T", logits.shape[1], num_targets)
-        standing, targets = Standing(x), likely_targets(logits, num_targets)
+        standing, targets = Survivors(x), likely_targets(logits, num_targets)
         x, y, targets = standing.fell(wrong(logits, y), x, x, y, targets)
         for number in range(num_targets):
             if not len(standing):
@@ -55,11 +55,13 @@ def fab_targeted(
         return standing.outcome
 
 
-def approach(victim: Victim, x: Images, y: Labels, target: Labels, *, epsilon: float, num_steps: int) -> Outcome:
+def approach(
+    victim: FrozenModel, x: Images, y: Labels, target: Labels, *, epsilon: float, num_steps: int
+) -> AttackOutcome:
     """FAB from the clean images towards one class each."""
     suits = x  # the network; the many sums over whole images want their pixels in a row
     x = x.contiguous()
-    standing, pair, iterate = Standing(x), torch.stack([y, target], dim=1), x
+    standing, pair, iterate = Survivors(x), torch.stack([y, target], dim=1), x
     for _ in range(num_steps):
         if not len(standing):
             break

@@ -18,7 +18,7 @@ from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.noise import Keys, image_keys, uniform
-from bat_dist.attacks.standing import Ids, Outcome, Standing
+from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
 from bat_dist.attacks.victim import attacked, wrong
 
 _BLOCK = 100  # queries whose random numbers are drawn together
@@ -37,7 +37,7 @@ def square(
     logits: Logits | None = None,
     num_queries: int = 5000,
     p_init: float = 0.8,
-) -> Outcome:
+) -> AttackOutcome:
     """Random search with num_queries squares that at first cover p_init of the image.
 
     Costs at most num_queries + 1 forward passes, and one more without `logits`.
@@ -45,7 +45,7 @@ def square(
     check_settings(epsilon=epsilon, step_size=p_init, num_queries=num_queries)
     check_images(x)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
-        standing, x = Standing(x), x.contiguous()  # a channel's pixels in a row, for `_paint`
+        standing, x = Survivors(x), x.contiguous()  # a channel's pixels in a row, for `_paint`
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         search = _begin(x, y, image_keys(seed, "square", ids), epsilon)
         candidate = search.best

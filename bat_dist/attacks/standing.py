@@ -13,7 +13,7 @@ Ids = Int64[Tensor, " batch"]
 Flags = Bool[Tensor, " batch"]
 
 
-class Outcome(NamedTuple):
+class AttackOutcome(NamedTuple):
     """What an attack did to a batch.
 
     robust: is the image still classified right? x_adv: where it is not, an image in the ball that the model gets wrong
@@ -37,16 +37,16 @@ class Attack(Protocol):
         seed: int,
         ids: Ids,
         logits: Logits | None = None,
-    ) -> Outcome:
+    ) -> AttackOutcome:
         """ids: name the images, for their random numbers. logits: the model's at x, if the caller has them."""
         ...
 
 
-class Standing:
+class Survivors:
     """Which images of a batch still stand. Those that fall are written down and leave the attack's state."""
 
     def __init__(self, x: Images) -> None:
-        self.outcome = Outcome(torch.ones(len(x), dtype=torch.bool, device=x.device), x.clone())
+        self.outcome = AttackOutcome(torch.ones(len(x), dtype=torch.bool, device=x.device), x.clone())
         self._rows = torch.arange(len(x), device=x.device)
 
     def __len__(self) -> int:

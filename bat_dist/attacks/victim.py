@@ -15,7 +15,7 @@ from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
 from bat_dist.attacks.standing import Flags, Ids
 
 
-class Seen(NamedTuple):
+class GradientAt(NamedTuple):
     """At a point: the gradient of the loss there, and what was seen on the way; free of any graph."""
 
     gradient: Images
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Victim:
+class FrozenModel:
     """A model inside `attacked`.
 
     num_draws: passes over which a gradient is averaged, for a model that draws random numbers in each: the expectation
@@ -38,7 +38,7 @@ class Victim:
         """One forward pass, without a graph."""
         return self.model(x).to(x.dtype)
 
-    def gradient(self, x: Images, loss: Loss, against: Tensor) -> Seen:
+    def gradient(self, x: Images, loss: Loss, against: Tensor) -> GradientAt:
         """Of the sum of the losses: of each image its own loss's.  Logits and losses are those of the last draw."""
         leaf, gradients = x.detach().requires_grad_(), []
         for _ in range(self.num_draws):
@@ -47,13 +47,13 @@ class Victim:
                 losses = loss(logits, against)
                 gradients += torch.autograd.grad(losses.sum(), leaf)
         gradient = gradients[0] if self.num_draws == 1 else torch.stack(gradients).mean(dim=0)
-        return Seen(gradient, logits.detach(), losses.detach())
+        return GradientAt(gradient, logits.detach(), losses.detach())
 
 
 @contextmanager
 def attacked(
     model: nn.Module, x: Images, y: Labels, ids: Ids | None, logits: Logits | None
-) -> Iterator[tuple[Victim, Images, Labels, Logits]]:
+) -> Iterator[tuple[FrozenModel, Images, Labels, Logits]]:
     """The frozen model, the batch and its logits. No matter in what contexts: no_grad, inference_mode, autocast.
 
     Without `logits` it costs one forward pass. Raises ValueError for a batch or labels that cannot be attacked.
@@ -63,7 +63,7 @@ def attacked(
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
     with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model):
-        victim, x, y = Victim(model), x.detach().clone(), y.clone()
+        victim, x, y = FrozenModel(model), x.detach().clone(), y.clone()
         logits = victim.logits(x) if logits is None else logits.clone()
         check_logits(logits, len(x), largest)
         yield victim, x, y, logits

@@ -20,7 +20,7 @@ from bat_dist.attacks.losses import Labels, Loss, cross_entropy, margin, rescale
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
-from bat_dist.attacks.standing import Flags, Ids, Outcome
+from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
 from bat_dist.attacks.victim import attacked, wrong
 from bat_dist.data.augment import to_float
 from bat_dist.evaluation.names import num_draws_of, num_targets_of, steps_of
@@ -76,7 +76,7 @@ def attack_images(
     seed: int,
     settings: Settings,
     batch_size: int,
-) -> Outcome:
+) -> AttackOutcome:
     """Is each image still classified right after the attack, and if not, what fools the network?
 
     An image's random numbers depend on (seed, attack, restart, its id) alone, so batches may be cut in any way. fp32,
@@ -84,21 +84,21 @@ def attack_images(
     """
     run = partial(_attacked, networks, attack=attack, seed=seed, settings=settings)
     outcomes = [_halving(run, batch) for batch in zip(*(part.split(batch_size) for part in (x, y, ids)), strict=True)]
-    return Outcome(*map(torch.cat, zip(*outcomes, strict=True)))
+    return AttackOutcome(*map(torch.cat, zip(*outcomes, strict=True)))
 
 
-def largest_move(x: Images, outcome: Outcome) -> float:
+def largest_move(x: Images, outcome: AttackOutcome) -> float:
     """max |x_adv - x| over all pixels: at most epsilon."""
     return float((outcome.x_adv - x).abs().max())
 
 
 def _attacked(
     networks: Networks, x: Images, y: Labels, ids: Ids, *, attack: str, seed: int, settings: Settings
-) -> Outcome:
+) -> AttackOutcome:
     """The faster form is attacked; where the network itself is not fooled by what came out, it is attacked itself."""
     model, fast = networks
     if attack == CLEAN:
-        return Outcome(_right(model, x, y), x)
+        return AttackOutcome(_right(model, x, y), x)
     run = partial(_run, attack, seed=seed, settings=settings)
     outcome = run(fast, x, y, ids)
     fell = ~outcome.robust
@@ -110,7 +110,9 @@ def _attacked(
     return outcome
 
 
-def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: int, settings: Settings) -> Outcome:
+def _run(
+    name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: int, settings: Settings
+) -> AttackOutcome:
     epsilon = settings.epsilon
     ends = {"epsilon": epsilon, "seed": seed, "ids": ids}
     match name.partition("-"):
@@ -137,7 +139,7 @@ def _run(name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: i
 
 def _pgd(
     name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, seed: int, settings: Settings, loss: Loss
-) -> Outcome:
+) -> AttackOutcome:
     """From a uniform start, again from others on what still stands."""
     steps = steps_of(name.partition("-")[0])
     assert steps is not None
@@ -154,12 +156,12 @@ def _pgd(
         sizes = {"epsilon": settings.epsilon, "step_size": settings.step_size, "num_steps": steps}
         found = pgd(model, x[at], y[at], **sizes, loss=loss, start=start)
         robust[at], x_adv[at] = _outcome(model, x[at], y[at], found)
-    return Outcome(robust, x_adv)
+    return AttackOutcome(robust, x_adv)
 
 
-def _outcome(model: nn.Module, x: Images, y: Labels, x_adv: Images) -> Outcome:
+def _outcome(model: nn.Module, x: Images, y: Labels, x_adv: Images) -> AttackOutcome:
     robust = _right(model, x_adv, y)
-    return Outcome(robust, torch.where(robust.view(-1, 1, 1, 1), x, x_adv))
+    return AttackOutcome(robust, torch.where(robust.view(-1, 1, 1, 1), x, x_adv))
 
 
 def _right(model: nn.Module, x: Images, y: Labels) -> Flags:
@@ -170,7 +172,7 @@ def _right(model: nn.Module, x: Images, y: Labels) -> Flags:
 Batch = tuple[Images, Labels, Ids]
 
 
-def _halving(run: Callable[..., Outcome], batch: Batch) -> Outcome:
+def _halving(run: Callable[..., AttackOutcome], batch: Batch) -> AttackOutcome:
     """`run` on the batch, or on its halves where it does not fit into memory."""
     try:
         return run(*batch)
@@ -180,4 +182,4 @@ def _halving(run: Callable[..., Outcome], batch: Batch) -> Outcome:
             raise
         log.warning("out of memory with %d images: halving", size)
     halves = zip(*(tensor.split((size + 1) // 2) for tensor in batch), strict=True)
-    return Outcome(*map(torch.cat, zip(*(_halving(run, half) for half in halves), strict=True)))
+    return AttackOutcome(*map(torch.cat, zip(*(_halving(run, half) for half in halves), strict=True)))

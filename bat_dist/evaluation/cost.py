@@ -14,7 +14,7 @@ PASSES_OF_STEP = 3  # as `plan.passes` counts: one forward, and two for the back
 _FORWARD_ONLY = (CLEAN, "square", "square1000")
 
 
-class Bill(NamedTuple):
+class AttackCost(NamedTuple):
     """forward: passes alone. steps: forward and backward. rows, attacked, units: what is written about them."""
 
     forward: float
@@ -32,7 +32,7 @@ def bill(
     robust_share: float,
     check_images: int,
     batch_size: int,
-) -> Bill:
+) -> AttackCost:
     """Of one network with one seed.  check_images: of the hygiene checks, 0 leaves them out."""
     checks = [name for name in CHECKS if num_classes >= CLASSES_OF_DLR or name != "apgd-t3"] if check_images else []
     plan = make_plan(attacks, (0,), checks=checks)
@@ -40,7 +40,7 @@ def bill(
     forward = sum(number * stage.passes for stage, number in met.items() if stage.attack in _FORWARD_ONLY)
     others = sum(number * stage.passes for stage, number in met.items() if stage.attack not in _FORWARD_ONLY)
     units = sum(-(-int(number) // unit_size(stage, batch_size)) for stage, number in met.items())
-    return Bill(forward, others / PASSES_OF_STEP, len(plan.rows), sum(met.values()), units)
+    return AttackCost(forward, others / PASSES_OF_STEP, len(plan.rows), sum(met.values()), units)
 
 
 def _met(stage: Stage, num_images: int, robust_share: float, check_images: int) -> float:

@@ -12,7 +12,7 @@ from bat_dist.errors import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
 from bat_dist.evaluation.plan import (
     PROBE,
-    Plan,
+    EvaluationPlan,
     Stage,
     Unit,
     cut,
@@ -20,7 +20,7 @@ from bat_dist.evaluation.plan import (
     spread,
     unit_size,
 )
-from bat_dist.evaluation.result import Evaluation, Row
+from bat_dist.evaluation.result import Evaluation, ResultRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import UNITS
@@ -32,7 +32,7 @@ NO_IMAGE = -1
 
 
 @dataclass(frozen=True)
-class Frame:
+class EvaluationIdentity:
     """What is evaluated, and what decides how it is cut into units."""
 
     identity: Mapping[str, Any]  # all that a flag depends on, beside the stage: network, data, epsilon, ...
@@ -82,7 +82,7 @@ class _Progress:
 class Ledger:
     """The one hand that writes. Units come from `begin` and `record`; in which order they are done does not matter."""
 
-    def __init__(self, folder: Folder, plan: Plan, frame: Frame):
+    def __init__(self, folder: Folder, plan: EvaluationPlan, frame: EvaluationIdentity):
         self.folder, self.plan, self.frame = folder, plan, frame
         self._stages: dict[Stage, _Progress] = {}
 
@@ -169,10 +169,10 @@ class Ledger:
         state.seconds, state.max_delta = state.seconds + seconds, max(state.max_delta, delta)
         state.missing.discard(number)
 
-    def _row(self, name: str, stages: tuple[Stage, ...], warnings: tuple[str, ...]) -> Row:
+    def _row(self, name: str, stages: tuple[Stage, ...], warnings: tuple[str, ...]) -> ResultRow:
         robust = np.all([self._stages[stage].robust for stage in stages], axis=0)
         links = [self._stages[link] for link in dict.fromkeys(link for stage in stages for link in stage.chain)]
-        return Row(name, robust, sum(s.seconds for s in links), max(s.max_delta for s in links), warnings)
+        return ResultRow(name, robust, sum(s.seconds for s in links), max(s.max_delta for s in links), warnings)
 
     def _checks(self) -> list[Check]:
         inside = [state.max_delta for stage, state in self._stages.items() if not stage.attack.endswith("-large")]

@@ -79,7 +79,7 @@ def is_whole_autoattack(stage: Stage) -> bool:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """rows: what is reported, each the stages that an image must survive to count. stages: all, first ones first."""
 
     rows: Mapping[str, tuple[Stage, ...]]
@@ -111,7 +111,7 @@ class Unit(NamedTuple):
         return f"{self.stage} {self.number}"
 
 
-def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[str] = CHECKS) -> Plan:
+def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[str] = CHECKS) -> EvaluationPlan:
     """Rows and stages of the attacks. Of several seeds each has a row, `pgd20@1`, and so has the worst, `pgd20@worst`.
 
     `autoattack` has a row for what stands after each of its parts, then the whole. The last row is the worst case
@@ -132,7 +132,7 @@ def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[
     checked = [Stage((name,), None if name == "fgsm" else 0, "checked") for name in checks]
     probe = [Stage((PROBE,), None, "checked")] if checks else []
     chains = [link for stage in asked for link in stage.chain]
-    return Plan(rows, tuple(dict.fromkeys([CLEAN_STAGE, *chains, *probe, *checked])))
+    return EvaluationPlan(rows, tuple(dict.fromkeys([CLEAN_STAGE, *chains, *probe, *checked])))
 
 
 def _rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:

@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from bat_dist.evaluation.hygiene import Check
 
 
-class Row(NamedTuple):
+class ResultRow(NamedTuple):
     """One row of the result.  robust: is each test image classified right after it?"""
 
     name: str
@@ -21,6 +21,6 @@ class Row(NamedTuple):
 class Evaluation(NamedTuple):
     """The rows, what the hygiene checks say of the network, and how many images these looked at."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ResultRow, ...]
     checks: tuple[Check, ...]
     num_checked: int

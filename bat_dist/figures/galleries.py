@@ -27,7 +27,7 @@ SMALL = 7.5  # points
 NOTE = "id, class, mem ± standard error"
 
 
-class Cell(NamedTuple):
+class GalleryCell(NamedTuple):
     """Images side by side, the id of each above it, and lines below: (text, colour)."""
 
     images: list[UInt8[np.ndarray, "height width 3"]]
@@ -39,7 +39,7 @@ class Block(NamedTuple):
     """A heading and its cells (None: left empty)."""
 
     heading: str
-    cells: list[Cell | None]
+    cells: list[GalleryCell | None]
 
 
 @style()
@@ -119,10 +119,10 @@ def influence_pairs_gallery(
     if len(shown) == 0:
         return message_figure(title, "No pair of a train and a test sample has an influence above the threshold.")
 
-    def cell(p: int) -> Cell:
+    def cell(p: int) -> GalleryCell:
         i, j = int(train_index[p]), int(test_index[p])
         names = (str(class_names[train_labels[i]]), str(class_names[test_labels[j]]))
-        return Cell(
+        return GalleryCell(
             [train_images[i], test_images[j]],
             [f"train {train_ids[i]}", f"test {test_ids[j]}"],
             [
@@ -154,9 +154,9 @@ def _one_or_two(train_name: str, test_name: str) -> str:
 def _captioner(images, labels, class_names, mem, mem_se, ids):
     """A function from a sample's index to its cell: the id above; the class and mem ± se below."""
 
-    def caption(i: int) -> Cell:
+    def caption(i: int) -> GalleryCell:
         below = [(str(class_names[labels[i]]), INK), (plus_minus(mem[i], mem_se[i]), INK)]
-        return Cell([images[i]], [str(ids[i])], below)
+        return GalleryCell([images[i]], [str(ids[i])], below)
 
     return caption
 
@@ -195,11 +195,11 @@ def _page(height: float) -> tuple[Figure, Axes]:
     return fig, ax
 
 
-def _width(cell: Cell) -> float:
+def _width(cell: GalleryCell) -> float:
     return len(cell.images) * (SIDE + INNER) - INNER
 
 
-def _draw_cell(ax: Axes, cell: Cell, left: float, top: float, pitch: float) -> None:
+def _draw_cell(ax: Axes, cell: GalleryCell, left: float, top: float, pitch: float) -> None:
     """Draw one cell, its upper left corner at (left, top) and the next one `pitch` to the right."""
     bottom, width = top - LINE - SIDE, _width(cell)
     for n, (image, name) in enumerate(zip(cell.images, cell.ids, strict=True)):

@@ -23,7 +23,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar", ".pkl", ".pickl
 
 
 @dataclass(frozen=True)
-class Subject:
+class AttackedNetwork:
     """A network that takes images in [0, 1]; facts: what is known of it; digest: of its weights and code."""
 
     network: nn.Module
@@ -31,7 +31,7 @@ class Subject:
     digest: str
 
 
-def load_subject(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     """The network that the settings name.
 
     Raises UserError if it is missing, damaged, unsafe to read, for other classes than the data's, or if an attack needs
@@ -53,7 +53,7 @@ def is_foreign(settings: EvaluateSettings) -> bool:
     return Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
 
 
-def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     assert settings.checkpoint is not None
     for name in ("mean", "std", "weights_key"):
         if getattr(settings, name) is not None:
@@ -66,10 +66,10 @@ def _ours(dataset: Dataset, settings: EvaluateSettings) -> Subject:
             f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
             f"{_some(found.spec.class_names)}, the data has {len(dataset.class_names)}, {_some(dataset.class_names)}"
         )
-    return Subject(found.model, found.facts, _digest(found.model))
+    return AttackedNetwork(found.model, found.facts, _digest(found.model))
 
 
-def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
+def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     if settings.which:
         raise UserError("which says best or last of a run's folder; this network is not one of ours: leave which out")
     found = load_foreign(
@@ -84,7 +84,7 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> Subject:
     for module in found.modules:  # other machines do not have the user's file
         ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
-    return Subject(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
+    return AttackedNetwork(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
 
 
 def _digest(network: nn.Module, code: str = "") -> str:

@@ -12,12 +12,12 @@ from torch import nn
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.attack import Settings
-from bat_dist.evaluation.ledger import Frame, Ledger
+from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger
 from bat_dist.evaluation.names import CLASSES_OF_DLR
 from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
-from bat_dist.jobs.attacked_network import Subject
+from bat_dist.jobs.attacked_network import AttackedNetwork
 from bat_dist.jobs.fill_rows import note_failure
 from bat_dist.jobs.fresh import remove_evaluation
 from bat_dist.results.find import EVALUATION
@@ -69,7 +69,7 @@ def with_earlier(folder: Folder, settings: EvaluateSettings) -> EvaluateSettings
     return dataclasses.replace(settings, **changes)
 
 
-def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
+def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
     """Attack what the folder lacks, on Ray, and put all together by image.
 
     Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
@@ -96,7 +96,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     return ledger.evaluation()
 
 
-def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject) -> Evaluation:
+def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
     """The same in this process, unit after unit; many networks are evaluated beside each other so."""
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
     queue = deque(ledger.begin())
@@ -110,7 +110,7 @@ def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, 
 
 
 def _open_ledger(
-    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: Subject
+    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork
 ) -> tuple[Ledger, Settings]:
     attack = Settings(
         epsilon=settings.epsilon or dataset.spec.epsilon,
@@ -120,7 +120,7 @@ def _open_ledger(
     checks = [name for name in CHECKS if len(dataset.class_names) >= CLASSES_OF_DLR or name != "apgd-t3"]
     plan = make_plan(settings.attacks, settings.seeds, checks=checks if settings.check_images else ())
     identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
-    frame = Frame(
+    frame = EvaluationIdentity(
         identity=identity | vars(attack),
         epsilon=attack.epsilon,
         image_shape=dataset.test.images.shape[1:],

@@ -37,7 +37,7 @@ TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
 
 
 @dataclass(frozen=True)
-class Job:
+class TrialJob:
     """Rows to be filled: `function(number, settings=..., ...)` for each number below `num_rows`, in folder `name`."""
 
     name: str
@@ -72,7 +72,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         mask_plan=settings.mask_plan,
         seed=settings.seed,
     )
-    job = Job(TRIALS, "trials", run_trial, trial_settings, settings.num_trials, fields, chosen)
+    job = TrialJob(TRIALS, "trials", run_trial, trial_settings, settings.num_trials, fields, chosen)
     return _fill(job, folder, dataset, settings)
 
 
@@ -94,7 +94,7 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         recipe=settings.training,
         seed=settings.seed,
     )
-    job = Job(ENSEMBLE, "members", run_member, member_settings, settings.num_members, fields, chosen)
+    job = TrialJob(ENSEMBLE, "members", run_member, member_settings, settings.num_members, fields, chosen)
     return _fill(job, folder, dataset, settings)
 
 
@@ -147,7 +147,7 @@ def build_work(
     return work
 
 
-def _fill(job: Job, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
+def _fill(job: TrialJob, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
     place = folder / job.name
 
     def opened(precision: Precision, chosen: Chosen) -> RowStore:

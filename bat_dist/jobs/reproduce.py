@@ -26,7 +26,7 @@ from bat_dist.jobs.train import carry_out, make_plan
 from bat_dist.results.find import EVALUATION, EXPERIMENT, MEMORIZATION, SUMMARY
 from bat_dist.results.rows import flat
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
-from bat_dist.settings.reproduce import SCORES, ReproduceSettings, Run
+from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
 from bat_dist.settings.sections import without_later_defaults
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
@@ -38,8 +38,8 @@ from bat_dist.training import files as training_run
 from bat_dist.training.precision import Hardware
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
-from bat_dist.workers.nodes import Terms, job_session
-from bat_dist.workers.pace import Shown, progress
+from bat_dist.workers.nodes import ClusterTerms, job_session
+from bat_dist.workers.pace import ProgressDisplay, progress
 from bat_dist.workers.pool import Failed, Work, run_units
 from bat_dist.workers.resources import worker_resources
 
@@ -67,7 +67,7 @@ class Reports(NamedTuple):
 class Task(NamedTuple):
     """A unit of work: a run's training, or the evaluation of one of its checkpoints."""
 
-    run: Run
+    run: TableRun
     what: str  # train, best or last
 
     @property
@@ -113,7 +113,7 @@ def _check(dataset: Dataset, settings: ReproduceSettings) -> None:
 
 
 def _without_auto(
-    folder: Folder, dataset: Dataset, settings: ReproduceSettings, terms: Terms
+    folder: Folder, dataset: Dataset, settings: ReproduceSettings, terms: ClusterTerms
 ) -> tuple[ReproduceSettings, Chosen]:
     """The settings of all parts without auto, and what was chosen, which is said too."""
     if settings.fresh:
@@ -137,7 +137,7 @@ def _without_auto(
         chosen |= {f"{part}'s {name}": words for name, words in (as_before | suited | why).items()}
         return {"arch": asked.arch, "precision": precision}
 
-    train = found("train", settings.training(Run("pgd_at", 0)), ARCH_OF_TRAINING)
+    train = found("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)
     changes: dict[str, Any] = {"arch": train.pop("arch"), "train": {**settings.train, **train}}
     if settings.needs_scores and not settings.scores:
         memorize = found("memorize", settings.memorize_settings, ARCH_OF_TRIALS)
@@ -184,8 +184,8 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, ch
 
 def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
     """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
-    parts: dict[str, Any] = {"train": to_dict(settings.training(Run("pgd_at", 0)))}
-    parts["evaluate"] = to_dict(settings.evaluation(Run("pgd_at", 0), "best"))
+    parts: dict[str, Any] = {"train": to_dict(settings.training(TableRun("pgd_at", 0)))}
+    parts["evaluate"] = to_dict(settings.evaluation(TableRun("pgd_at", 0), "best"))
     if settings.needs_scores and not settings.scores:
         parts["memorize"] = to_dict(settings.memorize_settings)
     kept = {
@@ -212,7 +212,7 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
 
 
 def _train_and_evaluate(
-    folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports, terms: Terms
+    folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports, terms: ClusterTerms
 ) -> dict[str, str]:
     """What failed, by task."""
     tasks = _tasks(folder, settings)
@@ -232,9 +232,9 @@ def _work_off(
     dataset: Dataset,
     settings: ReproduceSettings,
     reports: Reports,
-    terms: Terms,
+    terms: ClusterTerms,
     tasks: Sequence[Task],
-    shown: Shown,
+    shown: ProgressDisplay,
 ) -> dict[str, str]:
     """Have the tasks done, and the evaluations that come up on the way; what failed, by task."""
     failed: dict[str, str] = {}
@@ -280,12 +280,12 @@ def _tasks(folder: Folder, settings: ReproduceSettings) -> list[Task]:
     return tasks
 
 
-def _evaluations(folder: Folder, settings: ReproduceSettings, run: Run) -> list[Task]:
+def _evaluations(folder: Folder, settings: ReproduceSettings, run: TableRun) -> list[Task]:
     """Evaluations of a trained run that are not there, or lack an attack."""
     return [Task(run, which) for which in settings.which if not _is_evaluated(folder, settings, run, which)]
 
 
-def _is_evaluated(folder: Folder, settings: ReproduceSettings, run: Run, which: str) -> bool:
+def _is_evaluated(folder: Folder, settings: ReproduceSettings, run: TableRun, which: str) -> bool:
     place = folder / run.evaluation(which)
     if not place.exists(EVALUATION):
         return False
@@ -300,7 +300,7 @@ def _train_one_by_one(
     reports: Reports,
     tasks: Sequence[Task],
     failed: dict[str, str],
-    shown: Shown,
+    shown: ProgressDisplay,
 ) -> list[Task]:
     """Data-parallel trainings, by this process; returns what is left to do."""
     left: list[Task] = []

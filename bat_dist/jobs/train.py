@@ -24,7 +24,7 @@ from bat_dist.data.loaders import Loader, check_cache, dataset_loader
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.auto import Chosen, as_begun, decide_precision, say, with_arch
 from bat_dist.jobs.fresh import remove_training
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.table import build_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRAINING
@@ -34,7 +34,7 @@ from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.precision import Hardware, default_device, this_hardware
-from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
 from bat_dist.training.threads import torch_threads
@@ -57,7 +57,7 @@ OnEpoch = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """A run, worked out from what the user asked for; plain enough to travel to workers.
 
     asked: what the user set, without auto, but for a precision that its workers are yet to decide; till then the rest
@@ -78,10 +78,10 @@ class Plan:
         """Where it is kept."""
         return Record(Folder(self.asked.out), self.identity, self.facts)
 
-    def material(self, loader: Loader) -> Material:
+    def material(self, loader: Loader) -> TrainingData:
         """What it is trained on."""
         mem, subsets = (self.scores.values, self.scores.subsets) if self.scores else (None, {})
-        return Material(self.dataset, loader, self.held, mem, subsets)
+        return TrainingData(self.dataset, loader, self.held, mem, subsets)
 
 
 def scores_of(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
@@ -99,7 +99,7 @@ def make_plan(
     asked: TrainSettings,
     *,
     find_scores: Callable[[Dataset, TrainSettings], TrainingScores | None] = scores_of,
-) -> Plan:
+) -> TrainingPlan:
     """Check everything that can be checked before anything is written.
 
     Raises UserError for hyper-parameters, scores or a validation split that do not fit.
@@ -118,7 +118,7 @@ def make_plan(
         _check_batches(asked, dataset, held, scores)
     except ValueError as error:
         raise UserError(str(error)) from None
-    attack = Attack(
+    attack = TrainingAttack(
         epsilon=asked.epsilon or dataset.spec.epsilon,
         step_size=asked.step_size or dataset.spec.step_size,
         num_steps=asked.num_steps,
@@ -140,7 +140,7 @@ def make_plan(
         sync_bn=asked.sync_bn,
     )
     facts = _facts(asked, dataset, settings, held, scores)
-    return Plan(asked, settings, dataset, held, scores, _flat(facts), facts, chosen)
+    return TrainingPlan(asked, settings, dataset, held, scores, _flat(facts), facts, chosen)
 
 
 def _settled(dataset: Dataset, asked: TrainSettings) -> tuple[TrainSettings, Chosen]:
@@ -151,7 +151,7 @@ def _settled(dataset: Dataset, asked: TrainSettings) -> tuple[TrainSettings, Cho
     return asked, as_before | suited
 
 
-def _decided(plan: Plan, each: "Resources | None") -> Plan:
+def _decided(plan: TrainingPlan, each: "Resources | None") -> TrainingPlan:
     """The plan in the precision of those who will carry it out."""
     precision, chosen = decide_precision(plan.asked.precision, partial(_hardware, each))
     if plan.asked.precision == precision:
@@ -194,7 +194,7 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
         )
 
 
-def carry_out(plan: Plan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
+def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
     """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
@@ -247,7 +247,7 @@ def _as_begun(threads: int, asked: int) -> int:
     return threads
 
 
-def _told(plan: Plan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
+def _told(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
     """The function for the end of each epoch, which tells the driver's sign of life too."""
     done = len(files.read_history(plan.record.folder))
     now, since = done + 1, time.monotonic()
@@ -265,7 +265,7 @@ def _told(plan: Plan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
     return told
 
 
-def _train_here(plan: Plan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
+def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
     trackers = partial(_open_trackers, plan)
     device = default_device()
     material = plan.material(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device))
@@ -294,7 +294,7 @@ def _room(asked: TrainSettings, folder: Folder) -> Iterator["Resources | None"]:
 
 
 def _train_on_ray(
-    plan: Plan, each: "Resources", threads: int, on_epoch: OnEpoch, dataset_ref: Any
+    plan: TrainingPlan, each: "Resources", threads: int, on_epoch: OnEpoch, dataset_ref: Any
 ) -> list[dict[str, Any]]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
     import ray
@@ -337,7 +337,7 @@ def _worker(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(config["threads"])
     bare: Any = ray.get(config["plan"])
     dataset: Dataset = ray.get(config["dataset"])
-    plan: Plan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
+    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
     device = ray.train.torch.get_device()
     loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device), "training")
     if device.type == "cuda":
@@ -377,7 +377,7 @@ def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
-def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
+def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
     """Log and tell the epochs that appear in the folder's history while the block runs."""
     folder = plan.record.folder
     done, stop = len(files.read_history(folder)), threading.Event()
@@ -406,7 +406,7 @@ def _followed(plan: Plan, on_epoch: OnEpoch) -> Iterator[None]:
         thread.join()
 
 
-def _open_trackers(plan: Plan, first_epoch: int) -> list[Tracker]:
+def _open_trackers(plan: TrainingPlan, first_epoch: int) -> list[Tracker]:
     asked = plan.asked
     run_name = f"{plan.facts['method']}-{plan.settings.arch}-{plan.dataset.name}-seed{plan.settings.seed}"
     how: dict[str, Any] = {"out": asked.out, "settings": to_dict(asked)}

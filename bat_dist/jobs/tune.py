@@ -22,8 +22,8 @@ from bat_dist.jobs.auto import Chosen, as_begun, decide_precision, say, with_arc
 from bat_dist.jobs.fresh import check_alone, remove_sweep
 from bat_dist.jobs.train import make_plan, ray_storage, scores_of
 from bat_dist.jobs.tune_display import Display
-from bat_dist.jobs.tune_queue import EVERYTHING, Asha, Ears, RunQueue
-from bat_dist.jobs.tune_run import Shared, run_settings, score_key, train_run
+from bat_dist.jobs.tune_queue import EVERYTHING, Asha, RunCallbacks, RunQueue
+from bat_dist.jobs.tune_run import SharedByRuns, run_settings, score_key, train_run
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.sections import without_later_defaults
@@ -33,7 +33,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command
 from bat_dist.storage.recorded import note_settings
 from bat_dist.sweep.proposals import Proposals
-from bat_dist.sweep.record import ENDED, Outcome, Run, SweepRecord, begun_identity, read_outcome
+from bat_dist.sweep.record import ENDED, RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcome
 from bat_dist.sweep.results import goal_values
 from bat_dist.sweep.space import Point, without_repetition
 from bat_dist.training.files import read_history
@@ -83,18 +83,18 @@ class Sweep:
         """Where it is kept."""
         return self.record.folder
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[SweepRun]:
         """All that the settings ask for, as far as points are known; seed by seed, so that all points come early."""
-        return [Run(point, seed) for seed in self.settings.seeds for point in self.points()]
+        return [SweepRun(point, seed) for seed in self.settings.seeds for point in self.points()]
 
     def points(self) -> list[Point]:
         """Those of the settings; with TPE those that were proposed so far."""
         known = self.settings.known_points
         return without_repetition([*known, *self.record.points]) if self.settings.search == "tpe" else known
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[RunOutcome]:
         """Of every run that the folder knows of, earlier points' too."""
-        runs = dict.fromkeys([*self.runs(), *(Run(p, s) for s in self.settings.seeds for p in self.record.points)])
+        runs = dict.fromkeys([*self.runs(), *(SweepRun(p, s) for s in self.settings.seeds for p in self.record.points)])
         return [read_outcome(self.folder, run) for run in runs]
 
 
@@ -114,7 +114,7 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
 
     num_val = len(make_plan(dataset, settings.example, find_scores=find).held.validation)
     for point in settings.known_points:
-        make_plan(dataset, run_settings(settings, str(folder), Run(point, settings.seeds[0])), find_scores=find)
+        make_plan(dataset, run_settings(settings, str(folder), SweepRun(point, settings.seeds[0])), find_scores=find)
     for value in _score_settings(settings):
         find(dataset, value)
     if settings.fresh:
@@ -168,7 +168,7 @@ def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, Tra
     return {"varies": names, **shared, "data_fingerprint": dataset.fingerprint, "scores": " ".join(digests)}
 
 
-def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
+def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
     """Train what is missing, and try again what failed; returns the sweep without auto, and the outcome of every run.
 
     A run that fails does not stop the others. Raises UserError or RunError if no run can be placed.
@@ -198,7 +198,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
         say(sweep.chosen)
         sweep.record.add(settings.known_points, to_dict(settings), chosen=sweep.chosen)
         note_settings(folder, VERB, settings)
-        shared = Shared(
+        shared = SharedByRuns(
             settings, folder.absolute_location, ray.put(sweep.dataset), sweep.scores, terms.source, command()
         )
         proposer = _Proposer(sweep, known) if settings.search == "tpe" else None
@@ -208,7 +208,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
         with Display(settings, total=total, known=[o for run, o in known.items() if run not in missing]) as display:
             failed = 0
 
-            def on_end(outcome: Outcome) -> None:
+            def on_end(outcome: RunOutcome) -> None:
                 nonlocal failed
                 failed += outcome.state in ("failed", "diverged")
                 if proposer:
@@ -217,7 +217,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
                     heart.step(failed=failed)
                 display.ended(outcome)
 
-            ears = Ears(queue, folder, asha.stopped if asha else set(), display.epoch, on_end)
+            ears = RunCallbacks(queue, folder, asha.stopped if asha else set(), display.epoch, on_end)
             heart.watch(ears.running)
             display.watch(ears.running)
             _tune(sweep, shared, queue, asha, ears, resources.bundle)
@@ -227,7 +227,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[Outcome]]:
     return sweep, outcomes
 
 
-def _left(sweep: Sweep) -> tuple[dict[Run, Outcome], list[Run]]:
+def _left(sweep: Sweep) -> tuple[dict[SweepRun, RunOutcome], list[SweepRun]]:
     """How every run stands, and those that are to be trained."""
     known = {run: read_outcome(sweep.folder, run) for run in sweep.runs()}
     go_on = ["waiting", "unfinished", "failed", "diverged"]
@@ -244,7 +244,12 @@ def _why_none_began(settings: TuneSettings, folder: Folder) -> str:
 
 
 def _tune(
-    sweep: Sweep, shared: Shared, queue: RunQueue, asha: Asha | None, ears: Ears, bundle: Mapping[str, float]
+    sweep: Sweep,
+    shared: SharedByRuns,
+    queue: RunQueue,
+    asha: Asha | None,
+    ears: RunCallbacks,
+    bundle: Mapping[str, float],
 ) -> None:
     """Let Tune run the queue."""
     os.environ |= {
@@ -293,12 +298,12 @@ def _concurrency(sweep: Sweep, bundle: Mapping[str, float]) -> int | None:
     return min(asked or room, room)
 
 
-def _again(missing: list[Run], known: Mapping[Run, Outcome]) -> int:
+def _again(missing: list[SweepRun], known: Mapping[SweepRun, RunOutcome]) -> int:
     """How many have ended once and are tried again."""
     return sum(known[run].state in ENDED for run in missing)
 
 
-def _asha(sweep: Sweep, known: Mapping[Run, Outcome]) -> Asha | None:
+def _asha(sweep: Sweep, known: Mapping[SweepRun, RunOutcome]) -> Asha | None:
     """The scheduler, told of what earlier sessions saw."""
     if sweep.settings.scheduler == "none":
         return None
@@ -325,7 +330,7 @@ def _num_wanted(sweep: Sweep) -> int:
 class _Proposer:
     """TPE between the queue and the record: a proposed point is on record before any of its runs begins."""
 
-    def __init__(self, sweep: Sweep, known: Mapping[Run, Outcome]) -> None:
+    def __init__(self, sweep: Sweep, known: Mapping[SweepRun, RunOutcome]) -> None:
         self._sweep, self._outcomes = sweep, dict(known)
         settings = sweep.settings
         seed = settings.search_seed + len(sweep.record.points)
@@ -336,7 +341,7 @@ class _Proposer:
             else:
                 self._proposals.begun(point)
 
-    def more(self) -> list[Run]:
+    def more(self) -> list[SweepRun]:
         """The runs of another point, as long as there are to be more."""
         settings, record = self._sweep.settings, self._sweep.record
         if _num_wanted(self._sweep) <= 0:
@@ -346,16 +351,16 @@ class _Proposer:
             return []
         full = {**{n: settings.base_values[n] for n in ("alpha", "beta") if settings.is_bat}, **point}
         record.add([full], to_dict(settings))
-        return [Run(full, seed) for seed in settings.seeds]
+        return [SweepRun(full, seed) for seed in settings.seeds]
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: RunOutcome) -> None:
         """Tell the model once the last seed of a point has ended."""
         self._outcomes[outcome.run] = outcome
         if self._is_ended(outcome.run.point):
             self._proposals.ended(outcome.run.point, self._values(outcome.run.point))
 
-    def _of(self, point: Point) -> list[Outcome | None]:
-        return [self._outcomes.get(Run(point, seed)) for seed in self._sweep.settings.seeds]
+    def _of(self, point: Point) -> list[RunOutcome | None]:
+        return [self._outcomes.get(SweepRun(point, seed)) for seed in self._sweep.settings.seeds]
 
     def _is_ended(self, point: Point) -> bool:
         return all(outcome is not None and outcome.state in ENDED for outcome in self._of(point))

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bat_dist.settings.tune import TuneSettings
-from bat_dist.sweep.record import ENDED, Outcome, Run
+from bat_dist.sweep.record import ENDED, RunOutcome, SweepRun
 from bat_dist.sweep.results import summarize
 from bat_dist.sweep.space import point_name
 from bat_dist.workers.pace import Ask, Pace, at_work
@@ -30,10 +30,10 @@ _STATES = {
 class Display:
     """A context: `epoch` and `ended` tell it what happens.  known: runs that are not run now."""
 
-    def __init__(self, settings: TuneSettings, *, total: int, known: Iterable[Outcome]) -> None:
+    def __init__(self, settings: TuneSettings, *, total: int, known: Iterable[RunOutcome]) -> None:
         self._settings = settings
         self._outcomes = {outcome.run: outcome for outcome in known}
-        self._at_work: dict[Run, Mapping[str, Any]] = {}
+        self._at_work: dict[SweepRun, Mapping[str, Any]] = {}
         done = sum(outcome.state in ENDED for outcome in self._outcomes.values())
         self._pace = Pace("runs", total=total, done=done)
         self._console = Console(stderr=True)
@@ -56,11 +56,11 @@ class Display:
         """From now on ask this for what is running."""
         self._running = running
 
-    def epoch(self, run: Run, row: Mapping[str, Any]) -> None:
+    def epoch(self, run: SweepRun, row: Mapping[str, Any]) -> None:
         """A run has finished an epoch."""
         self._at_work[run] = row
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: RunOutcome) -> None:
         """A run has come to an end, or was stopped on its way."""
         self._at_work.pop(outcome.run, None)
         self._outcomes[outcome.run] = outcome

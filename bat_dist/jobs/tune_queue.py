@@ -12,10 +12,10 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import FAILURE, STOPPED, Outcome, Run, note_failure, read_outcome
+from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import Recipe
 from bat_dist.workers.pool import MAX_ATTEMPTS, MAX_LOSSES, Running
-from bat_dist.workers.worker import NOWHERE, Place
+from bat_dist.workers.worker import UNKNOWN_PLACE, WorkerPlace
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,12 @@ class RunQueue(_NotKept, Searcher):
     at work.
     """
 
-    def __init__(self, runs: Iterable[Run], more: Callable[[], list[Run]] = list) -> None:
+    def __init__(self, runs: Iterable[SweepRun], more: Callable[[], list[SweepRun]] = list) -> None:
         super().__init__()
         self.waiting, self._more = deque(runs), more
-        self.at_work: dict[str, Run] = {}
-        self._deaths: Counter[Run] = Counter()
-        self._losses: Counter[Run] = Counter()
+        self.at_work: dict[str, SweepRun] = {}
+        self._deaths: Counter[SweepRun] = Counter()
+        self._losses: Counter[SweepRun] = Counter()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The next run's config; None: none now; FINISHED: none any more."""
@@ -52,7 +52,7 @@ class RunQueue(_NotKept, Searcher):
         run = self.at_work[trial_id] = self.waiting.popleft()
         return {"point": dict(run.point), "seed": run.seed}
 
-    def put_back(self, run: Run, *, machine_lost: bool) -> bool:
+    def put_back(self, run: SweepRun, *, machine_lost: bool) -> bool:
         """Try a run again whose process died; False if it has died too often."""
         tally, most = (self._losses, MAX_LOSSES) if machine_lost else (self._deaths, MAX_ATTEMPTS)
         tally[run] += 1
@@ -65,7 +65,7 @@ class RunQueue(_NotKept, Searcher):
         return True
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """See `Ears`, which is told why."""
+        """See `RunCallbacks`, which is told why."""
 
     def save(self, checkpoint_path: str) -> None:
         """The record is in the sweep's folder."""
@@ -74,7 +74,7 @@ class RunQueue(_NotKept, Searcher):
         """See `save`."""
 
 
-class Ears(_NotKept, tune.Callback):
+class RunCallbacks(_NotKept, tune.Callback):
     """Hears of each run's epochs and end.
 
     on_epoch: gets the run and its row.  on_end: gets the outcome, once, when nothing more will happen to the run.
@@ -85,13 +85,13 @@ class Ears(_NotKept, tune.Callback):
         queue: RunQueue,
         folder: Folder,
         stopped: set[str],
-        on_epoch: Callable[[Run, dict[str, Any]], None],
-        on_end: Callable[[Outcome], None],
+        on_epoch: Callable[[SweepRun, dict[str, Any]], None],
+        on_end: Callable[[RunOutcome], None],
     ) -> None:
         self._queue, self._folder, self._stopped = queue, folder, stopped
         self._on_epoch, self._on_end = on_epoch, on_end
         self._begun: dict[str, float] = {}
-        self._places: dict[str, Place] = {}
+        self._places: dict[str, WorkerPlace] = {}
 
     def running(self) -> list[Running]:
         """What is at work now, and where, as far as is known before its first epoch.  Another thread may ask."""
@@ -100,7 +100,7 @@ class Ears(_NotKept, tune.Callback):
         return [
             Running(run, place.host, place.pid, now - self._begun[trial])
             for trial, run in at_work
-            if trial in self._begun and (place := self._places.get(trial, NOWHERE))
+            if trial in self._begun and (place := self._places.get(trial, UNKNOWN_PLACE))
         ]
 
     def on_trial_start(self, iteration: int, trials: list, trial: Trial, **info: Any) -> None:
@@ -110,7 +110,7 @@ class Ears(_NotKept, tune.Callback):
     def on_trial_result(self, iteration: int, trials: list, trial: Trial, result: dict, **info: Any) -> None:
         """An epoch is done."""
         if run := self._queue.at_work.get(trial.trial_id):
-            self._places[trial.trial_id] = Place("", result.get("hostname", ""), result.get("pid", 0))
+            self._places[trial.trial_id] = WorkerPlace("", result.get("hostname", ""), result.get("pid", 0))
             self._on_epoch(run, result)
 
     def on_trial_complete(self, iteration: int, trials: list, trial: Trial, **info: Any) -> None:

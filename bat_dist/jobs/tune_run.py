@@ -15,7 +15,7 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import work_for
-from bat_dist.sweep.record import FAILURE, STOPPED, Run, note_failure
+from bat_dist.sweep.record import FAILURE, STOPPED, SweepRun, note_failure
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.workers.worker import check_source
 
@@ -23,7 +23,7 @@ ScoreKey = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedByRuns:
     """What all runs share, shipped once to each node.
 
     dataset: Ray's reference. scores: as read by the driver, whose files other machines may not have.
@@ -47,19 +47,19 @@ def score_key(asked: TrainSettings) -> ScoreKey:
     return asked.scores, asked.score, asked.sigma, asked.atypical_share, asked.undefined
 
 
-def run_settings(settings: TuneSettings, out: str, run: Run) -> TrainSettings:
+def run_settings(settings: TuneSettings, out: str, run: SweepRun) -> TrainSettings:
     """The settings of a run in its own folder below the sweep's."""
     return settings.of_run(run.point, seed=run.seed, out=f"{out.rstrip('/')}/{run.name}")
 
 
-def train_run(config: dict[str, Any], *, shared: Shared) -> None:
+def train_run(config: dict[str, Any], *, shared: SharedByRuns) -> None:
     """Train the run that `config` names (point, seed), from where it stands, and tell Tune of each epoch.
 
     A run that raises leaves the reason in its folder; one whose process dies leaves none.
     """
     check_source(shared.source)
     work_for(shared.command)
-    run = Run(config["point"], config["seed"])
+    run = SweepRun(config["point"], config["seed"])
     asked = run_settings(shared.settings, shared.out, run)
     place = Folder(asked.out)
     for name in (FAILURE, STOPPED):

@@ -12,14 +12,14 @@ from bat_dist.results.find import EVALUATION as RESULT
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import RUNS, Run
+from bat_dist.sweep.record import RUNS, SweepRun
 from bat_dist.sweep.results import Results
 from bat_dist.workers.nodes import job_session
 
 Rows = list[dict[str, Any]]  # of that file
 
 
-def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[Run, Rows]:
+def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[SweepRun, Rows]:
     """Attack the chosen points' checkpoints and PGD-AT's; their rows by run; none before every run has ended.
 
     A checkpoint that has been judged by these attacks is not asked again. report: `reporting.evaluation`'s.
@@ -36,11 +36,11 @@ def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) 
         return {run: known.get(run) or _judge(sweep, run, report) for run in runs}
 
 
-def _place(sweep: Sweep, run: Run) -> Folder:
+def _place(sweep: Sweep, run: SweepRun) -> Folder:
     return sweep.folder / run.name.replace(RUNS, TEST, 1)
 
 
-def _judged(sweep: Sweep, run: Run) -> Rows | None:
+def _judged(sweep: Sweep, run: SweepRun) -> Rows | None:
     """What is known already."""
     place = _place(sweep, run)
     if not place.exists(RESULT):
@@ -51,7 +51,7 @@ def _judged(sweep: Sweep, run: Run) -> Rows | None:
     return found["rows"] if is_enough else None
 
 
-def _judge(sweep: Sweep, run: Run, report: Callable[..., Any]) -> Rows:
+def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Rows:
     place, example = _place(sweep, run), sweep.example
     data = {name: value for name, value in to_dict(example).items() if name in DataSettings.__dataclass_fields__}
     settings = EvaluateSettings(

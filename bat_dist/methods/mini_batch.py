@@ -17,7 +17,7 @@ from bat_dist.methods.parallel import ALONE, Ranks
 
 
 @dataclass(frozen=True)
-class Attack:
+class TrainingAttack:
     """PGD in the l_inf ball, as adversarial training uses it; epsilon and step_size in [0, 1] pixels.
 
     random_start: False begins at the image where the method would begin uniformly in the ball.
@@ -51,7 +51,7 @@ class MiniBatch:
     labels: Int64[Tensor, " batch"]
     network: nn.Module
     forward: Callable[..., Any]
-    attack: Attack | None = None
+    attack: TrainingAttack | None = None
     generator: torch.Generator | None = None
     mem: Float[Tensor, " batch"] | None = None
     progress: float = 0.0

@@ -39,7 +39,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Job:
+class PlannedJob:
     """`count` equal pieces of work, which may run at a time.
 
     work: of one. disk: bytes that stay, of all. scratch: bytes beside them while one runs.
@@ -68,11 +68,11 @@ class Cost:
     scratch: int
 
 
-def trials(size: Size, *, count: int, epochs: int, subset_ratio: float = 0.7) -> Job:
+def trials(size: Size, *, count: int, epochs: int, subset_ratio: float = 0.7) -> PlannedJob:
     """Leave-out trials and their scores.  Raises UserError for a ratio that leaves nobody in, or out."""
     num_kept, num_judged = subset_size(size.num_train, subset_ratio), size.num_train + size.num_test
     work = trial_work(num_kept=num_kept, num_judged=num_judged, epochs=epochs)
-    return Job("trials", "trials", count, work, count * trial_bytes(size) + score_bytes(size, count))
+    return PlannedJob("trials", "trials", count, work, count * trial_bytes(size) + score_bytes(size, count))
 
 
 def training(
@@ -84,7 +84,7 @@ def training(
     num_steps: int = 10,
     num_val: int | None = None,
     val_steps: int | None = None,
-) -> Job:
+) -> PlannedJob:
     """Trainings by one method, as `bat-dist train` does them; defaults as there, for the recipe `paper`."""
     work = training_work(
         method,
@@ -97,12 +97,12 @@ def training(
     small = 3 * BLOCK_BYTES + CURVES_BYTES  # run.json, history.csv, config.yaml
     kept = 2 * on_disk(size.network_bytes) + small  # best, last
     scratch = on_disk(size.network_bytes + size.momentum_bytes)  # the state, removed at the end
-    return Job(f"train {method}", "training", count, work, count * kept, scratch)
+    return PlannedJob(f"train {method}", "training", count, work, count * kept, scratch)
 
 
 def evaluation(
     size: Size, *, attacks: Sequence[str], count: int, robust_share: float = 0.5, check_images: int = 64
-) -> Job:
+) -> PlannedJob:
     """Evaluations of that many networks on all test images."""
     found = bill(
         tuple(attacks),
@@ -115,7 +115,7 @@ def evaluation(
     files = 5 * BLOCK_BYTES * found.units  # of each unit: images, flags, time spent, digest, log
     kept = files + 9 * round(found.attacked) + on_disk(found.rows * size.num_test)
     work = {Piece.EXACT_FORWARD: found.forward, Piece.EXACT_STEP: found.steps}
-    return Job("evaluate", "evaluation", count, work, count * kept, divisible=True)
+    return PlannedJob("evaluate", "evaluation", count, work, count * kept, divisible=True)
 
 
 def trial_bytes(size: Size) -> int:
@@ -140,12 +140,12 @@ def on_disk(num_bytes: int) -> int:
     return -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
-def work_of(jobs: Sequence[Job]) -> dict[Piece, float]:
+def work_of(jobs: Sequence[PlannedJob]) -> dict[Piece, float]:
     """All their work together."""
     return added(*(times(job.count, job.work) for job in jobs))
 
 
-def to_measure(jobs: Sequence[Job]) -> tuple[Piece, ...]:
+def to_measure(jobs: Sequence[PlannedJob]) -> tuple[Piece, ...]:
     """The pieces that must be timed to say what the jobs cost."""
     wanted = {piece for piece, count in work_of(jobs).items() if count}
     if Piece.CRAFT_STEP in wanted:  # which is a difference of two
@@ -153,7 +153,7 @@ def to_measure(jobs: Sequence[Job]) -> tuple[Piece, ...]:
     return tuple(piece for piece in Piece if piece in wanted - {Piece.CRAFT_STEP})
 
 
-def cost(job: Job, speed: Speed, *, workers: int) -> Cost:
+def cost(job: PlannedJob, speed: Speed, *, workers: int) -> Cost:
     """Of one job, if `workers` of it run at a time."""
     return Cost(
         name=job.name,
@@ -166,7 +166,7 @@ def cost(job: Job, speed: Speed, *, workers: int) -> Cost:
     )
 
 
-def total(jobs: Sequence[Job], speed: Speed, *, workers: int) -> Cost:
+def total(jobs: Sequence[PlannedJob], speed: Speed, *, workers: int) -> Cost:
     """Of all jobs.  Wall-clock: a phase begins when the one before has ended, and within it jobs fill all workers."""
     phases = [[job for job in jobs if job.phase == phase] for phase in get_args(Phase)]
     scratch = [sum(sorted(_running(phase), reverse=True)[:workers]) for phase in phases]
@@ -182,12 +182,12 @@ def total(jobs: Sequence[Job], speed: Speed, *, workers: int) -> Cost:
     )
 
 
-def _running(jobs: Sequence[Job]) -> list[int]:
+def _running(jobs: Sequence[PlannedJob]) -> list[int]:
     """The scratch of each training; of what has none, nothing, so that a million trials make no list."""
     return [job.scratch for job in jobs if job.scratch for _ in range(job.count)]
 
 
-def wall_seconds(jobs: Sequence[Job], speed: Speed, workers: int) -> float:
+def wall_seconds(jobs: Sequence[PlannedJob], speed: Speed, workers: int) -> float:
     """Until the last is done, if a free worker takes the longest that is left; what is divisible fills the gaps."""
     whole = [(speed.seconds(job.work), job.count) for job in jobs if not job.divisible]
     shared = sum(job.count * speed.seconds(job.work) for job in jobs if job.divisible)

@@ -12,13 +12,13 @@ from bat_dist.storage.status import duration
 from bat_dist.wording import counted
 
 if TYPE_CHECKING:
-    from bat_dist.planning.plan import Planned
+    from bat_dist.planning.plan import CostPlan
 
 DAY = 86400  # seconds
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def describe(planned: "Planned", settings: PlanSettings) -> str:
+def describe(planned: "CostPlan", settings: PlanSettings) -> str:
     """All that the program prints."""
     data, speed = planned.data, planned.speed
     size = f"{data.spec.image_size}x{data.spec.image_size}"
@@ -65,7 +65,7 @@ def table(costs: Sequence[Cost], total: Cost, settings: PlanSettings) -> list[st
     return [lines[0], *lines[1:-1], "-" * len(lines[0]), lines[-1]]
 
 
-def summary(planned: "Planned", settings: PlanSettings) -> list[str]:
+def summary(planned: "CostPlan", settings: PlanSettings) -> list[str]:
     """The total with its uncertainty, in the unit that is paid for."""
     total = planned.total
     if planned.on_gpu:
@@ -100,7 +100,7 @@ def _rate(rate: Rate) -> str:
     return f"{_short(1 / rate.seconds)} images/s {spread} ({batches} of {rate.batch_size})"
 
 
-def assumptions(planned: "Planned", settings: PlanSettings) -> list[str]:
+def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
     """What the numbers stand on, and what they leave out."""
     found = [
         "measured on this one machine, as busy as it was: this says nothing about another. Measure where it will run.",

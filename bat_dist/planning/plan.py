@@ -13,8 +13,8 @@ from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import fewest_classes, for_few_classes
 from bat_dist.models.names import AUTO, check_fits, suited_arch
-from bat_dist.planning.cost import Cost, Job, Size, cost, evaluation, to_measure, total, training, trials
-from bat_dist.planning.speed import Subject, measure, network_bytes
+from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
+from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.timed_operations import Speed
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
@@ -31,7 +31,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Planned:
+class CostPlan:
     """costs: one for each job. worker: what one is, in words. small_batches: for full ones the time was too short.
 
     arch and precision: as asked for, or what auto stands for, and why.
@@ -49,12 +49,12 @@ class Planned:
     small_batches: bool
 
 
-def plan(settings: PlanSettings) -> Planned:
+def plan(settings: PlanSettings) -> CostPlan:
     """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
     data = look_at(settings)
     arch, arch_in_words = _arch(settings, data)
     precision, why = choose_precision(settings.precision, [this_hardware()])
-    subject = Subject(
+    subject = Workload(
         arch=arch,
         spec=data.spec,
         trial_recipe=settings.trial_training,
@@ -66,7 +66,7 @@ def plan(settings: PlanSettings) -> Planned:
     speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
     workers = settings.workers or default_workers(settings.cpus_per_worker)
     on_gpu = torch.cuda.is_available()
-    return Planned(
+    return CostPlan(
         data=data,
         arch=arch_in_words,
         precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
@@ -114,14 +114,14 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
     return len(choose(labels, spec.num_classes, asked, option))
 
 
-def size_of(data: Data, subject: Subject) -> Size:
+def size_of(data: Data, subject: Workload) -> Size:
     """What the arithmetic must know of data and network."""
     assert data.spec.num_classes
     network, momentum = network_bytes(subject)
     return Size(data.num_train, data.num_test, data.spec.num_classes, network, momentum)
 
 
-def jobs_of(settings: PlanSettings, size: Size) -> list[Job]:
+def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
     """Trials, trainings by each method, evaluations of the trained.
 
     Raises UserError for what does not fit the data.

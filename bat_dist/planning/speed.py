@@ -21,7 +21,7 @@ from bat_dist.data.loaders import Batch, Loader, dataset_loader
 from bat_dist.data.table import DatasetSpec
 from bat_dist.errors import UserError
 from bat_dist.methods.erm import Erm
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.table import Method
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
@@ -47,7 +47,7 @@ FOREVER = 10**6  # epochs
 
 
 @dataclass(frozen=True)
-class Subject:
+class Workload:
     """What is timed.  spec: with the actual number of classes and image size. num_steps: of PGD in training."""
 
     arch: str
@@ -64,7 +64,7 @@ class Subject:
         return sizes.get(piece, EXACT_BATCH)
 
 
-def measure(subject: Subject, pieces: Sequence[Piece], *, seconds: float, threads: int) -> Speed:
+def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threads: int) -> Speed:
     """Time the pieces on the GPU, or on the CPU with that many threads, in about `seconds` all together.
 
     Where full batches would take too long, smaller ones are timed; each `Rate` says how large they were. It takes
@@ -85,7 +85,7 @@ def measure(subject: Subject, pieces: Sequence[Piece], *, seconds: float, thread
     return Speed(device_name(device), rates, subject.num_steps)
 
 
-def network_bytes(subject: Subject) -> tuple[int, int]:
+def network_bytes(subject: Workload) -> tuple[int, int]:
     """Of weights and buffers, as a checkpoint holds them, and of the parameters alone, as the momentum has them."""
     network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
     return _bytes(network.state_dict().values()), _bytes(network.parameters())
@@ -99,7 +99,7 @@ def device_name(device: torch.device) -> str:
 Run = Callable[[Loader, np.ndarray, int], Any]  # work on these samples of the loader, in batches of that size
 
 
-def _runner(piece: Piece, subject: Subject, network: nn.Module, folded: Callable[[], nn.Module]) -> Run:
+def _runner(piece: Piece, subject: Workload, network: nn.Module, folded: Callable[[], nn.Module]) -> Run:
     """The loop in which the piece is done; it goes on until the loader ends it."""
     match piece:
         case Piece.TRIAL_STEP:
@@ -118,7 +118,7 @@ def _runner(piece: Piece, subject: Subject, network: nn.Module, folded: Callable
             raise ValueError(f"there is no way to time a {piece} by itself")
 
 
-def _plain_training(network: nn.Module, subject: Subject, loader: Loader, indices: np.ndarray, size: int) -> None:
+def _plain_training(network: nn.Module, subject: Workload, loader: Loader, indices: np.ndarray, size: int) -> None:
     """As `run_trial` does it."""
     torch.backends.cudnn.deterministic = True
     recipe = _endless(subject.trial_recipe, size)
@@ -127,12 +127,12 @@ def _plain_training(network: nn.Module, subject: Subject, loader: Loader, indice
 
 
 def _training(
-    network: nn.Module, subject: Subject, method: Method, loader: Loader, indices: np.ndarray, size: int
+    network: nn.Module, subject: Workload, method: Method, loader: Loader, indices: np.ndarray, size: int
 ) -> None:
     """As `run.train` does it."""
     torch.backends.cudnn.deterministic = True
     recipe = _endless(subject.recipe, size)
-    attack = Attack(subject.spec.epsilon, subject.spec.step_size, subject.num_steps, subject.precision)
+    attack = TrainingAttack(subject.spec.epsilon, subject.spec.step_size, subject.num_steps, subject.precision)
     how: dict[str, Any] = {"recipe": recipe, "settings": StepSettings(method, attack, subject.precision)}
     progress = Progress(network, recipe)
     while True:
@@ -237,7 +237,7 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _network(subject: Subject, dataset: Dataset, device: torch.device) -> nn.Module:
+def _network(subject: Workload, dataset: Dataset, device: torch.device) -> nn.Module:
     return seeded_model(subject.arch, dataset, device, key=(0,))
 
 
@@ -247,7 +247,7 @@ def _folded(network: nn.Module, dataset: Dataset, device: torch.device) -> nn.Mo
     return faster(network.eval(), images.contiguous(memory_format=torch.channels_last))
 
 
-def _random_images(subject: Subject, number: int) -> Dataset:
+def _random_images(subject: Workload, number: int) -> Dataset:
     spec, rng = subject.spec, np.random.default_rng(0)
     assert spec.num_classes and spec.image_size  # noqa: PT018
     images = rng.integers(0, 256, (number, spec.image_size, spec.image_size, 3), np.uint8)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from bat_dist.data.datasets import Dataset
-from bat_dist.evaluation.result import Evaluation, Row
+from bat_dist.evaluation.result import Evaluation, ResultRow
 from bat_dist.evaluation.statistics import accuracy
 from bat_dist.results.find import EVALUATION as RESULT
 from bat_dist.results.find import FLAGS, FORMAT
@@ -51,7 +51,7 @@ def report_evaluation(
     return "\n".join([*_table(rows), _lowest_class(by_class), *_verdict(evaluation), f"by image: {folder}/{FLAGS}"])
 
 
-def _row(found: Row, subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _row(found: ResultRow, subsets: Mapping[str, np.ndarray]) -> dict[str, Any]:
     row: dict[str, Any] = {"attack": found.name, **accuracy(found.robust)._asdict()}
     row |= {"seconds": found.seconds, "max_delta": found.max_delta, "warnings": list(found.warnings)}
     for subset, members in subsets.items():

@@ -16,8 +16,8 @@ from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import EmbeddedImage, embedded_image, page_template
 from bat_dist.reporting.summary import in_words as summary_in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
-from bat_dist.results.compare import Cell, Comparison, Table
-from bat_dist.results.find import MEMORIZATION, Evaluation, Found, Memorized, Swept, Training
+from bat_dist.results.compare import ComparedResults, Table, TableCell
+from bat_dist.results.find import MEMORIZATION, Found, FoundEvaluation, Memorized, Swept, Training
 from bat_dist.results.published import PAPER
 from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, method_name, which_of
 from bat_dist.storage.files import Folder
@@ -31,7 +31,7 @@ MAX_GROUPS = 24  # of training curves in one chart: more cannot be told apart
 TITLE = "Memorization and robustness: all results"
 
 
-def write_report(folder: Folder, found: Found, comparison: Comparison, *, refresh: int = 0) -> str:
+def write_report(folder: Folder, found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
     """Write tables.md, .csv, .tex, robustbench.json and report.html; returns the lines to print.
 
     refresh: seconds after which an open page loads itself anew; 0: never.
@@ -46,7 +46,7 @@ def write_report(folder: Folder, found: Found, comparison: Comparison, *, refres
     return "\n".join(lines)
 
 
-def page(found: Found, comparison: Comparison, *, refresh: int = 0) -> str:
+def page(found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
     """The page as text; everything in it is escaped."""
     sources = _Sources(found)
     shown = [_table(table, sources) for table in comparison.tables]
@@ -122,7 +122,7 @@ def _table(table: Table, sources: "_Sources") -> dict[str, Any]:
     }
 
 
-def _cell(cell: Cell | None, sources: "_Sources") -> dict[str, Any] | None:
+def _cell(cell: TableCell | None, sources: "_Sources") -> dict[str, Any] | None:
     if cell is None:
         return None
     value, found = cell.value, tables.mark(cell)
@@ -257,7 +257,7 @@ def _small(png: bytes) -> EmbeddedImage:
 
 
 class _Entry(NamedTuple):
-    evaluation: Evaluation
+    evaluation: FoundEvaluation
     training: Training | None
 
 
@@ -271,7 +271,7 @@ class _Sources:
         }
         self._ids = {place: f"source-{number}" for number, place in enumerate(self._entries, 1)}
 
-    def id_of(self, one: Evaluation) -> str:
+    def id_of(self, one: FoundEvaluation) -> str:
         """The page's anchor."""
         return self._ids[one.place]
 

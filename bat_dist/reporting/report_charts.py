@@ -13,8 +13,8 @@ from bat_dist.figures.style import BLUE, GREY, RED, RULE, SOFT_INK
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.reporting.sweep_charts import as_html
 from bat_dist.reporting.tables import BETTER, WORSE, difference, heading, mark
-from bat_dist.results.compare import Cell, Table
-from bat_dist.results.rows import ALL, Row
+from bat_dist.results.compare import Table, TableCell
+from bat_dist.results.rows import ALL, MethodRow
 
 PARTS = {"apgd-ce": "APGD-CE", "apgd-t": "APGD-T", "fab-t": "FAB-T", "square": "Square"}
 ROW_HEIGHT = 14  # pixels, of an interval
@@ -57,11 +57,11 @@ def differences_chart(table: Table, which: str) -> str:
     return as_html(fig, height=height, margin={"l": 10, "r": 10, "t": 50, "b": 50})
 
 
-def _has(cells: Sequence[Cell], row: Row) -> bool:
+def _has(cells: Sequence[TableCell], row: MethodRow) -> bool:
     return any(cell.row is row for cell in cells)
 
 
-def _intervals(cells: Sequence[Cell], places: Sequence[float], name: str, color: str) -> go.Scatter:
+def _intervals(cells: Sequence[TableCell], places: Sequence[float], name: str, color: str) -> go.Scatter:
     found = [cell.compared.found for cell in cells if cell.compared]
     solid = [mark(cell) in (BETTER, WORSE) for cell in cells]
     return go.Scatter(
@@ -81,7 +81,7 @@ def _intervals(cells: Sequence[Cell], places: Sequence[float], name: str, color:
     )
 
 
-def stages_chart(rows: Sequence[Row]) -> str:
+def stages_chart(rows: Sequence[MethodRow]) -> str:
     """Accuracy after each part of AutoAttack, mean over seeds; empty where it was not run."""
     fig = go.Figure()
     for number, row in enumerate(rows):

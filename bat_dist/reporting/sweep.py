@@ -17,9 +17,9 @@ from bat_dist.reporting.page import embedded_png, page_template
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
-from bat_dist.sweep.record import Run, read_outcome, read_sweep
+from bat_dist.sweep.record import SweepRun, read_outcome, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
-from bat_dist.sweep.statistics import LEVEL, Comparison
+from bat_dist.sweep.statistics import LEVEL, PointComparison
 from bat_dist.wording import counted
 
 RUNS_TABLE, POINTS_TABLE, SUMMARY, PAGE = "results", "points", "summary.json", "index.html"
@@ -27,7 +27,11 @@ WORDS = {"val_clean": "clean", "val_pgd": "PGD"}
 
 
 def report_sweep(
-    folder: Folder, results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, about: Mapping[str, Any]
+    folder: Folder,
+    results: Results,
+    tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]],
+    *,
+    about: Mapping[str, Any],
 ) -> str:
     """Write results.csv and .parquet, points.csv, summary.json, figures/ and index.html; returns the lines to print.
 
@@ -77,11 +81,13 @@ def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which
     """What a sweep's folder holds; the arguments are as for `describe_sweep`.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
     asked = sweep["asked"]
-    outcomes = [read_outcome(folder, Run(point, seed)) for point in sweep["points"] for seed in asked["seeds"]]
+    outcomes = [read_outcome(folder, SweepRun(point, seed)) for point in sweep["points"] for seed in asked["seeds"]]
     return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
 
 
-def in_words(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]], *, num_val: int) -> Iterator[str]:
+def in_words(
+    results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]], *, num_val: int
+) -> Iterator[str]:
     """A few lines for the terminal, and the head of the page."""
     states = [outcome.state for outcome in results.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -131,7 +137,7 @@ def _verdict(results: Results) -> Iterator[str]:
                 yield f"  {name} against PGD-AT, {WORDS[metric]}: {_compared(found, len(comparisons))}"
 
 
-def _compared(found: Comparison, many: int) -> str:
+def _compared(found: PointComparison, many: int) -> str:
     sure = found.low > 0 or found.high < 0
     word = "more than seeds make" if sure else "no more than seeds make"
     difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
@@ -139,7 +145,7 @@ def _compared(found: Comparison, many: int) -> str:
     return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
 
 
-def _on_test(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
     if not tested:
         if not results.is_complete:
             yield "test set: not looked at before every run has ended"
@@ -155,7 +161,7 @@ def _on_test(results: Results, tested: Mapping[Run, Sequence[Mapping[str, Any]]]
         yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
 
 
-def _by_point(tested: Mapping[Run, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _by_point(tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """For each point a row per attack, over its seeds.  image_se: standard error of one run over the images."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = dict.fromkeys(run.name.split("/")[1] for run in tested)

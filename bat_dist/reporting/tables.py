@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from bat_dist.artifacts.export import architecture, pixels
-from bat_dist.results.compare import Cell, Comparison, Table
+from bat_dist.results.compare import ComparedResults, Table, TableCell
 from bat_dist.results.published import PAPER
-from bat_dist.results.rows import ALL, Row
+from bat_dist.results.rows import ALL, MethodRow
 from bat_dist.storage.provenance import without_passwords
 
 BETTER, WORSE, NOISE, ONE_SEED = "▲", "▼", "≈", "†"
@@ -59,7 +59,7 @@ def heading(attack: str) -> str:
     return f"{words} (worst of seeds)" if at and worst else words
 
 
-def mark(cell: Cell) -> str:
+def mark(cell: TableCell) -> str:
     """How it stands to the reference, as a sign; empty for the reference."""
     if cell.compared is None:
         return ""
@@ -70,7 +70,7 @@ def mark(cell: Cell) -> str:
     return BETTER if cell.compared.found.difference > 0 else WORSE
 
 
-def percent(cell: Cell) -> str:
+def percent(cell: TableCell) -> str:
     """`36.1 ± 0.8`, or `36.1` for one seed; `-` where no image is."""
     value = cell.value
     if math.isnan(value.mean):
@@ -79,7 +79,7 @@ def percent(cell: Cell) -> str:
     return f"{100 * value.mean:.1f}{spread}"
 
 
-def difference(cell: Cell | None) -> str:
+def difference(cell: TableCell | None) -> str:
     """`+1.0 [-0.3, +2.3], p = 0.12 ≈`, in points; empty without a comparison."""
     if cell is None or cell.compared is None:
         return ""
@@ -88,7 +88,7 @@ def difference(cell: Cell | None) -> str:
     return f"{100 * found.difference:+.1f} {interval}, p {p_text(cell.compared.adjusted)}{sign(cell)}"
 
 
-def sign(cell: Cell) -> str:
+def sign(cell: TableCell) -> str:
     """The mark after a space."""
     return f" {found}" if (found := mark(cell)) else ""
 
@@ -101,7 +101,7 @@ def p_text(p: float) -> str:
 # --- Markdown
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(comparison: ComparedResults) -> str:
     """All tables, what is missing, and what was left out."""
     parts = ["# Tables", LEGEND] if comparison.tables else ["# Tables", "There is no finished evaluation."]
     for table in comparison.tables:
@@ -164,7 +164,7 @@ def beside_paper(table: Table) -> tuple[list[str], dict[int, list[str]]]:
     return attacks, {number: list(map(_of_paper, row)) for number, row in cells.items()}
 
 
-def _of_paper(cell: Cell | None) -> str:
+def _of_paper(cell: TableCell | None) -> str:
     """The paper's value, and ours minus it where the setting is the paper's."""
     if cell is None or cell.published is None:
         return ""
@@ -182,7 +182,7 @@ def _names(table: Table, number: int) -> list[str]:
     return [_md(row.label) + note, row.which, str(len(row.networks))]
 
 
-def _bold(cell: Cell | None) -> str:
+def _bold(cell: TableCell | None) -> str:
     if cell is None:
         return "missing"
     words = percent(cell)
@@ -208,12 +208,12 @@ def _grid(heads: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 # --- CSV
 
 
-def records(comparison: Comparison) -> list[dict[str, Any]]:
+def records(comparison: ComparedResults) -> list[dict[str, Any]]:
     """A flat record for each cell; accuracies and differences are fractions, NaN where undefined."""
     return [_record(table, cell) for table in comparison.tables for cell in table.cells.values()]
 
 
-def _record(table: Table, cell: Cell) -> dict[str, Any]:
+def _record(table: Table, cell: TableCell) -> dict[str, Any]:
     row, value, nan = cell.row, cell.value, math.nan
     settings = row.trained_by.get("method_settings", {})
     found = cell.compared.found if cell.compared else None
@@ -253,7 +253,7 @@ def _record(table: Table, cell: Cell) -> dict[str, Any]:
     }
 
 
-def csv_text(comparison: Comparison) -> str:
+def csv_text(comparison: ComparedResults) -> str:
     """`tables.csv`: a line a cell; numbers with all their digits, so that they read back equal."""
     text = io.StringIO()
     pd.DataFrame(records(comparison)).to_csv(text, index=False)
@@ -263,7 +263,7 @@ def csv_text(comparison: Comparison) -> str:
 # --- LaTeX
 
 
-def latex(comparison: Comparison) -> str:
+def latex(comparison: ComparedResults) -> str:
     """`tables.tex`: a table environment each, for `\\input` into a document."""
     head = "% Needs \\usepackage{amsmath, amssymb, booktabs} in the preamble.\n"
     return head + "\n".join(map(_latex_table, comparison.tables))
@@ -297,7 +297,7 @@ def _latex_table(table: Table) -> str:
     )
 
 
-def _tex_cell(cell: Cell | None) -> str:
+def _tex_cell(cell: TableCell | None) -> str:
     if cell is None:
         return "--"
     words, found = _tex(percent(cell)), mark(cell)
@@ -314,7 +314,7 @@ def _tex(text: str) -> str:
 # --- RobustBench
 
 
-def robustbench(comparison: Comparison) -> list[dict[str, Any]]:
+def robustbench(comparison: ComparedResults) -> list[dict[str, Any]]:
     """An entry per row in the shape of RobustBench's model_info; accuracies as text in percent, the mean over seeds.
 
     `autoattack_acc` is of AutoAttack standard alone; None where that was not run. `all_accuracies` is ours.
@@ -322,7 +322,7 @@ def robustbench(comparison: Comparison) -> list[dict[str, Any]]:
     return [_entry(table, number, row) for table in comparison.tables for number, row in enumerate(table.rows)]
 
 
-def _entry(table: Table, number: int, row: Row) -> dict[str, Any]:
+def _entry(table: Table, number: int, row: MethodRow) -> dict[str, Any]:
     found = {a: f"{100 * cell.value.mean:.2f}" for a in table.attacks if (cell := table.cells.get((number, a, ALL)))}
     arch = table.bed.arch
     seeds = f"mean of {len(row.networks)} seeds" if len(row.networks) > 1 else "one seed"
@@ -344,7 +344,7 @@ def _entry(table: Table, number: int, row: Row) -> dict[str, Any]:
     }
 
 
-def terminal(comparison: Comparison) -> Iterator[str]:
+def terminal(comparison: ComparedResults) -> Iterator[str]:
     """The tables for the terminal, without the differences' numbers."""
     for table in comparison.tables:
         yield f"{table.title}: {table.about}"
@@ -364,7 +364,7 @@ def terminal(comparison: Comparison) -> Iterator[str]:
     yield from (f"left out: {without_passwords(one.place)}: {one.reason}" for one in comparison.left_out)
 
 
-def _plain(cell: Cell | None) -> str:
+def _plain(cell: TableCell | None) -> str:
     return percent(cell) + sign(cell) if cell else "missing"
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bat_dist.errors import UserError
-from bat_dist.results.find import Found, LeftOut, Planned, Training
+from bat_dist.results.find import Found, LeftOut, PlannedRun, Training
 from bat_dist.results.published import Published, departures, published_row
-from bat_dist.results.rows import ALL, METHODS, Bed, Row, Value, flat, in_order, is_column, rows_of
+from bat_dist.results.rows import ALL, METHODS, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
 from bat_dist.storage.files import Folder
 from bat_dist.wording import nearest
@@ -31,10 +31,10 @@ class Compared(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A number of a table.  compared: None for the reference itself, or where there is nothing to compare."""
 
-    row: Row
+    row: MethodRow
     attack: str
     subset: str
     value: Value
@@ -47,12 +47,12 @@ class Cell:
 class Table:
     """All rows of one test bed.  cells: by (row's number, attack, subset).  notes: for the reader."""
 
-    bed: Bed
-    rows: tuple[Row, ...]
+    bed: Comparability
+    rows: tuple[MethodRow, ...]
     attacks: tuple[str, ...]
     subsets: tuple[str, ...]
     reference: str | None
-    cells: Mapping[tuple[int, str, str], Cell]
+    cells: Mapping[tuple[int, str, str], TableCell]
     published: Mapping[int, Published]
     departures: tuple[str, ...]
     missing: tuple[str, ...]
@@ -78,7 +78,7 @@ class Table:
             f"data {bed.fingerprint[:12]}"
         )
 
-    def cells_of(self, number: int, subset: str = ALL) -> list[Cell | None]:
+    def cells_of(self, number: int, subset: str = ALL) -> list[TableCell | None]:
         """A row's cells in the order of the attacks; None where it was not attacked so."""
         return [self.cells.get((number, attack, subset)) for attack in self.attacks]
 
@@ -88,13 +88,13 @@ class Table:
         return " and ".join(dict.fromkeys(found.tables for found in self.published.values()))
 
     @property
-    def _known(self) -> list[Row]:
+    def _known(self) -> list[MethodRow]:
         """Rows whose training is known."""
         return [row for row in self.rows if "num_train" in row.trained_by]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ComparedResults:
     """What all results say together."""
 
     tables: tuple[Table, ...]
@@ -102,7 +102,7 @@ class Comparison:
     missing: tuple[str, ...]  # of no table: unfinished trainings, what a plan still lacks
 
 
-def compare(found: Found, *, reference: str | None = None) -> Comparison:
+def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
     """Rows that share test images, threat and architecture stand in one table; others are never mixed.
 
     reference: a method or a label; default: PGD-AT where a table has it. Raises UserError if no table has it.
@@ -115,14 +115,14 @@ def compare(found: Found, *, reference: str | None = None) -> Comparison:
         raise UserError(
             f"no table has the reference {reference}{nearest(reference, names)} (there are: {_listed(names)})"
         )
-    return Comparison(tuple(tables), (*found.left_out, *doubled), tuple(_missing(found, rows)))
+    return ComparedResults(tuple(tables), (*found.left_out, *doubled), tuple(_missing(found, rows)))
 
 
 def _listed(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _table(rows: Sequence[Row], reference: str | None) -> Table:
+def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     rows = sorted(rows, key=_order)
     bed = rows[0].bed
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
@@ -141,7 +141,7 @@ def _table(rows: Sequence[Row], reference: str | None) -> Table:
                 paper = published[number].accuracies.get(attack) if number in published and subset == ALL else None
                 same = paper is not None and not departs[number]
                 away = value.mean - paper if paper is not None and same else None
-                cells[number, attack, subset] = Cell(row, attack, subset, value, compared.get(number), paper, away)
+                cells[number, attack, subset] = TableCell(row, attack, subset, value, compared.get(number), paper, away)
     judge = next((row for row in judges.values() if row is not None), None)
     return Table(
         bed=bed,
@@ -157,14 +157,14 @@ def _table(rows: Sequence[Row], reference: str | None) -> Table:
     )
 
 
-def _order(row: Row) -> tuple[Any, ...]:
+def _order(row: MethodRow) -> tuple[Any, ...]:
     """As in the paper's tables: baselines first, BAT last; best checkpoint before last."""
     methods = list(METHODS)
     place = methods.index(row.method) if row.method in methods else len(methods)
     return row.which, place, row.label
 
 
-def _reference(rows: Sequence[Row], which: str, asked: str | None) -> Row | None:
+def _reference(rows: Sequence[MethodRow], which: str, asked: str | None) -> MethodRow | None:
     """The row of a checkpoint that others are compared with; BAT with alpha = beta = 0 is PGD-AT, bit for bit."""
     own = [row for row in rows if row.which == which]
     wanted = (asked or REFERENCE).lower()
@@ -173,12 +173,14 @@ def _reference(rows: Sequence[Row], which: str, asked: str | None) -> Row | None
     return next(iter([*named, *plain]), None)
 
 
-def _is_plain(row: Row) -> bool:
+def _is_plain(row: MethodRow) -> bool:
     settings = row.trained_by.get("method_settings", {})
     return settings.get("alpha") == 0 == settings.get("beta")
 
 
-def _column(rows: Sequence[Row], judges: Mapping[str, Row | None], attack: str, subset: str) -> dict[int, Compared]:
+def _column(
+    rows: Sequence[MethodRow], judges: Mapping[str, MethodRow | None], attack: str, subset: str
+) -> dict[int, Compared]:
     """Each row against the reference of its checkpoint, by number."""
     found = {}
     for number, row in enumerate(rows):
@@ -192,28 +194,28 @@ def _column(rows: Sequence[Row], judges: Mapping[str, Row | None], attack: str, 
     return {number: Compared(found[number], p) for number, p in zip(found, adjusted, strict=True)}
 
 
-def _difference(row: Row, judge: Row, attack: str, subset: str, seeds: Sequence[Any]) -> Difference | None:
+def _difference(row: MethodRow, judge: MethodRow, attack: str, subset: str, seeds: Sequence[Any]) -> Difference | None:
     first, second = row.flags(attack, subset, seeds), judge.flags(attack, subset, seeds)
     return compare_methods(first, second) if first.shape == second.shape else None
 
 
-def _has(row: Row, seed: Any, attack: str, subset: str) -> bool:
+def _has(row: MethodRow, seed: Any, attack: str, subset: str) -> bool:
     return any(n.seed == seed and attack in n.flags and subset in n.subsets for n in row.networks)
 
 
-def _published(row: Row) -> Published | None:
+def _published(row: MethodRow) -> Published | None:
     settings = row.trained_by.get("method_settings", {})
     return published_row(row.bed.dataset, row.bed.arch, row.method, settings)
 
 
-def _measured(row: Row) -> dict[str, Any]:
+def _measured(row: MethodRow) -> dict[str, Any]:
     by = row.trained_by
     size = by["num_train"] + by.get("num_val", 0) if "num_train" in by else None
     own = {name: by.get(name) for name in ("epochs", "num_steps")}
     return {"num_train": size, "num_test": row.bed.num_test, "epsilon": row.bed.epsilon, **own}
 
 
-def _holes(rows: Sequence[Row], attacks: Sequence[str]) -> list[str]:
+def _holes(rows: Sequence[MethodRow], attacks: Sequence[str]) -> list[str]:
     """Seeds and attacks that some rows of the table have and others lack."""
     words = []
     seeds = list(dict.fromkeys(seed for row in rows for seed in row.seeds if seed))
@@ -233,7 +235,7 @@ def _seeds(networks: Sequence[Any]) -> str:
     return ", ".join(str(network.seed[0]) for network in networks if network.seed)
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
+def _notes(rows: Sequence[MethodRow]) -> list[str]:
     """Settings of training in which the methods of a table differ, so that nobody takes them for the methods' doing."""
     unfair = []
     known = [row for row in rows if row.trained_by.get("method")]
@@ -258,7 +260,7 @@ def _warnings(network: Any) -> list[str]:
     return [name for one in network.evaluations for row in one.document["rows"] for name in row.get("warnings", ())]
 
 
-def _missing(found: Found, rows: Sequence[Row]) -> list[str]:
+def _missing(found: Found, rows: Sequence[MethodRow]) -> list[str]:
     """What was begun or planned and is not there."""
     words = [line for plan in found.planned for line in _planned(plan, found)]
     planned = [plan.folder.location.rstrip("/") for plan in found.planned]
@@ -278,7 +280,7 @@ def _unfinished(training: Training) -> str:
     return f"trained to epoch {len(training.history)}" + (f" of {epochs}" if epochs else "")
 
 
-def _planned(plan: Planned, found: Found) -> list[str]:
+def _planned(plan: PlannedRun, found: Found) -> list[str]:
     """What `bat-dist reproduce` has still to do."""
     folder: Folder = plan.folder
     trainings = {training.place: training for training in found.trainings}

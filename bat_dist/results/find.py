@@ -58,7 +58,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class FoundEvaluation:
     """A run of `bat-dist evaluate`: its document, and by attack which test images stayed right.
 
     subsets: of the test images, such as typical and atypical.
@@ -94,7 +94,7 @@ class Swept(NamedTuple):
     document: Mapping[str, Any]
 
 
-class Planned(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of `bat-dist reproduce`: what it is to hold in the end."""
 
     folder: Folder
@@ -106,10 +106,10 @@ class Found:
     """All results.  unfinished: evaluations and memorizations that were begun."""
 
     trainings: list[Training] = field(default_factory=list)
-    evaluations: list[Evaluation] = field(default_factory=list)
+    evaluations: list[FoundEvaluation] = field(default_factory=list)
     memorized: list[Memorized] = field(default_factory=list)
     swept: list[Swept] = field(default_factory=list)
-    planned: list[Planned] = field(default_factory=list)
+    planned: list[PlannedRun] = field(default_factory=list)
     unfinished: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -172,7 +172,7 @@ def _read(place: _Place) -> list[Any] | Exception:
     try:
         found: list[Any] = []
         if EXPERIMENT in files:
-            found.append(Planned(folder, _object(folder, EXPERIMENT)))
+            found.append(PlannedRun(folder, _object(folder, EXPERIMENT)))
         if SWEEP in files:
             found.append(Swept(folder, _object(folder, SWEEP)))
         if EVALUATION in files:
@@ -199,10 +199,10 @@ def _sort_in(found: Found, place: _Place, outcome: list[Any] | Exception) -> Non
         return
     shelves = {
         Training: found.trainings,
-        Evaluation: found.evaluations,
+        FoundEvaluation: found.evaluations,
         Memorized: found.memorized,
         Swept: found.swept,
-        Planned: found.planned,
+        PlannedRun: found.planned,
         LeftOut: found.unfinished,
     }
     for one in outcome:
@@ -216,7 +216,7 @@ def _object(folder: Folder, name: str) -> Mapping[str, Any]:
     return document
 
 
-def _evaluation(folder: Folder) -> Evaluation:
+def _evaluation(folder: Folder) -> FoundEvaluation:
     document = _object(folder, EVALUATION)
     version = document.get("bat_dist", "an unknown version")
     if document.get("format", FORMAT) > FORMAT:
@@ -231,7 +231,7 @@ def _evaluation(folder: Folder) -> Evaluation:
         raise UserError(f"{EVALUATION} and {FLAGS} are not of one evaluation: evaluate it again")
     subsets = {name.removeprefix("subset_"): arrays[name] for name in arrays if name.startswith("subset_")}
     flags = dict(zip(names, np.asarray(arrays["flags"], bool), strict=True))
-    return Evaluation(str(folder), document, flags, subsets)
+    return FoundEvaluation(str(folder), document, flags, subsets)
 
 
 def _training(place: _Place) -> Training:

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from bat_dist.data.table import check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
-from bat_dist.results.find import Evaluation, LeftOut
+from bat_dist.results.find import FoundEvaluation, LeftOut
 
 # Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went.
 TRAINED_BY = (
@@ -27,7 +27,7 @@ _OF_BAT = ("method_settings.alpha", "method_settings.beta")
 ALL = "all"  # the subset of all images
 
 
-class Bed(NamedTuple):
+class Comparability(NamedTuple):
     """What evaluations must share to stand in one table: test images, threat, architecture.
 
     epsilon, step_size: in [0, 1] pixels.
@@ -51,7 +51,7 @@ class Network:
 
     seed: tuple[int, int] | None
     digest: str
-    evaluations: tuple[Evaluation, ...]
+    evaluations: tuple[FoundEvaluation, ...]
 
     @property
     def flags(self) -> dict[str, Bool[np.ndarray, " images"]]:
@@ -65,7 +65,7 @@ class Network:
         named = {name: members for one in self.evaluations for name, members in one.subsets.items()}
         return {ALL: np.ones(len(first), bool), **named}
 
-    def source(self, attack: str) -> Evaluation:
+    def source(self, attack: str) -> FoundEvaluation:
         """Where its flags of an attack come from."""
         return next(one for one in self.evaluations if attack in one.flags)
 
@@ -84,10 +84,10 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class MethodRow:
     """Networks that differ in their seeds alone.  which: best or last checkpoint; label: unique in its table."""
 
-    bed: Bed
+    bed: Comparability
     which: str
     trained_by: Mapping[str, Any]
     networks: tuple[Network, ...]
@@ -135,9 +135,9 @@ class Row:
         return Value(mean, deviation, per_seed, num_images, math.sqrt(mean * (1 - mean) / num_images))
 
 
-def rows_of(evaluations: Iterable[Evaluation]) -> tuple[list[Row], list[LeftOut]]:
+def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], list[LeftOut]]:
     """The rows, labelled, and the evaluations that are in none of them."""
-    groups: dict[str, list[Evaluation]] = {}
+    groups: dict[str, list[FoundEvaluation]] = {}
     left_out = []
     for one in evaluations:
         try:
@@ -150,11 +150,11 @@ def rows_of(evaluations: Iterable[Evaluation]) -> tuple[list[Row], list[LeftOut]
     for group in groups.values():
         networks, doubled = _networks(group)
         left_out += doubled
-        rows.append(Row(bed_of(group[0]), which_of(group[0]), trained_by(group[0].facts), networks))
+        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].facts), networks))
     return _labelled(rows), left_out
 
 
-def bed_of(one: Evaluation) -> Bed:
+def bed_of(one: FoundEvaluation) -> Comparability:
     """Raises UserError for a dataset that does not exist, or another split than the test split."""
     settings, spec = one.settings, check_dataset(one.settings["dataset"])
     if (split := settings.get("split", "test")) != "test":
@@ -163,7 +163,7 @@ def bed_of(one: Evaluation) -> Bed:
     name = spec.name
     if name == "image_folder" and settings.get("data_dir"):
         name = PurePosixPath(str(settings["data_dir"])).name
-    return Bed(
+    return Comparability(
         dataset=name,
         fingerprint=one.document["fingerprint"],
         num_test=len(next(iter(one.flags.values()))),
@@ -174,7 +174,7 @@ def bed_of(one: Evaluation) -> Bed:
     )
 
 
-def which_of(one: Evaluation) -> str:
+def which_of(one: FoundEvaluation) -> str:
     """The checkpoint: best or last; `given` for a network from elsewhere."""
     return str(one.settings.get("which") or "best") if one.facts.get("method") else "given"
 
@@ -216,7 +216,7 @@ def _frozen(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted((name, repr(value)) for name, value in flat(values).items())
 
 
-def _networks(group: Sequence[Evaluation]) -> tuple[tuple[Network, ...], list[LeftOut]]:
+def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], list[LeftOut]]:
     """One for each seed, the seeds in order; several evaluations of one network are joined."""
     networks: dict[Any, Network] = {}
     left_out = []
@@ -236,7 +236,7 @@ def _networks(group: Sequence[Evaluation]) -> tuple[tuple[Network, ...], list[Le
     return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
 
 
-def _contradictions(known: Network, one: Evaluation) -> list[LeftOut]:
+def _contradictions(known: Network, one: FoundEvaluation) -> list[LeftOut]:
     """Attacks that both have, with other flags: batches were cut otherwise, or the machine was another."""
     twice = [name for name in one.flags if name in known.flags and is_column(name)]
     differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
@@ -246,7 +246,7 @@ def _contradictions(known: Network, one: Evaluation) -> list[LeftOut]:
     return [LeftOut(one.place, f"its {', '.join(differ)}: the same network was attacked in {where} with other outcome")]
 
 
-def _labelled(rows: Sequence[Row]) -> list[Row]:
+def _labelled(rows: Sequence[MethodRow]) -> list[MethodRow]:
     """Names that tell the rows of a table apart: the method, and what differs among rows of the same method."""
     how = [flat(row.trained_by) for row in rows]
     kinds = [(row.bed, row.which, row.method) for row in rows]

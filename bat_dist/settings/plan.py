@@ -12,7 +12,7 @@ from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ATTACKS_HELP, ArchOrAuto, DatasetName, TestShare
-from bat_dist.settings.reproduce import ReproduceSettings, Run
+from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 
@@ -30,7 +30,7 @@ class TablePlanSettings(ReproduceSettings):
     @property
     def plan(self) -> "PlanSettings":
         """The table's runs as a plan's settings.  What is there already is counted too."""
-        run = Run(self.methods[0], 0)
+        run = TableRun(self.methods[0], 0)
         train, evaluate = self.training(run), self.evaluation(run, "best")
         memorize = self.memorize_settings if self.needs_scores and not self.scores else None
         trials: dict[str, Any] = {"num_trials": 0}

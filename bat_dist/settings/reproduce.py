@@ -60,7 +60,7 @@ def check_row(name: str) -> str:
     return name if _BAT.fullmatch(name) else check_method(name)
 
 
-class Run(NamedTuple):
+class TableRun(NamedTuple):
     """A row of the table, trained with one seed."""
 
     row: str
@@ -185,9 +185,9 @@ class ReproduceSettings(RaySettings):
         """Given, or the experiment's own."""
         return self.scores or self._place(f"{SCORES}/memorization.npz")
 
-    def runs(self) -> Iterator[Run]:
+    def runs(self) -> Iterator[TableRun]:
         """All rows with the first seed, then with the next: a table of one seed is there early."""
-        return (Run(row, seed) for seed in self.seeds for row in self.methods)
+        return (TableRun(row, seed) for seed in self.seeds for row in self.methods)
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
@@ -197,7 +197,7 @@ class ReproduceSettings(RaySettings):
         given = {**arch, **own, "num_workers": self.num_workers, **self._preset("memorize"), **self.memorize}
         return from_dict(MemorizeSettings, {**self._data, **given, "out": self._place(SCORES)}, "memorize")
 
-    def training(self, run: Run) -> TrainSettings:
+    def training(self, run: TableRun) -> TrainSettings:
         """Of one run.  Raises ConfigError for what is no setting of bat-dist train."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {**own, **self._preset("train"), **self.train, **self._method(run.row), "arch": self.network}
@@ -205,7 +205,7 @@ class ReproduceSettings(RaySettings):
             TrainSettings, {**self._data, **given, "seed": run.seed, "out": self._place(run.training)}, "train"
         )
 
-    def evaluation(self, run: Run, which: str) -> EvaluateSettings:
+    def evaluation(self, run: TableRun, which: str) -> EvaluateSettings:
         """Of one run's checkpoint.  Raises ConfigError for what is no setting of bat-dist evaluate."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {"which": which, "attacks": list(self.all_attacks), "checkpoint": self._place(run.training)}

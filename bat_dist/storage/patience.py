@@ -50,7 +50,7 @@ _REFUSED_STATUS, _REFUSED_CODES = (401, 403), {"ExpiredToken", "InvalidToken", "
 _FOR_THE_CALLER = (404, 412, 416)  # not there, there already, no such bytes
 
 
-class Answer(NamedTuple):
+class ServerAnswer(NamedTuple):
     """What a server said: HTTP status, code and message; None and empty if it said nothing."""
 
     status: int | None = None
@@ -111,17 +111,17 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS
 
 
-def answer_of(error: BaseException) -> Answer:
+def answer_of(error: BaseException) -> ServerAnswer:
     """What the server said, as botocore (and s3fs, which makes it the cause), aiohttp and gcsfs tell it."""
     for teller in (error, error.__cause__):
         response = getattr(teller, "response", None)
         if isinstance(response, dict) and "Error" in response:
             said, status = response["Error"], response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-            return Answer(status or 0, str(said.get("Code", "")), str(said.get("Message", "")))
+            return ServerAnswer(status or 0, str(said.get("Code", "")), str(said.get("Message", "")))
         for name in ("status", "code"):
             if isinstance(status := getattr(teller, name, None), int):
-                return Answer(status, "", str(teller))
-    return Answer()
+                return ServerAnswer(status, "", str(teller))
+    return ServerAnswer()
 
 
 def _named(error: Exception, place: str) -> Exception:

@@ -57,7 +57,7 @@ def record(event: str, *, attempt: int, host: str | None = None, pid: int | None
     }
 
 
-class Scribe:
+class AttemptLog:
     """Keeps the records of one attempt in this process."""
 
     def __init__(self, attempt: int) -> None:
@@ -96,7 +96,7 @@ class Scribe:
 
 
 class _Ear(logging.Handler):
-    def __init__(self, scribe: Scribe) -> None:
+    def __init__(self, scribe: AttemptLog) -> None:
         super().__init__(logging.INFO)
         self._scribe = scribe
 
@@ -107,7 +107,7 @@ class _Ear(logging.Handler):
             self.handleError(record)
 
 
-def _also_kept(scribe: Scribe, show: Any) -> Any:
+def _also_kept(scribe: AttemptLog, show: Any) -> Any:
     def showwarning(
         message: Any, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
     ) -> None:

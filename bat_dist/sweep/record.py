@@ -27,7 +27,7 @@ ENDED: tuple[State, ...] = ("done", "stopped", "failed", "diverged")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class SweepRun:
     """A point, trained with one seed; equal to another of the same name."""
 
     point: Point
@@ -39,7 +39,7 @@ class Run:
         return f"{RUNS}/{point_name(self.point)}/seed{self.seed}"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Run) and other.name == self.name
+        return isinstance(other, SweepRun) and other.name == self.name
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -49,10 +49,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What has become of a run.  best, last: rows of its history, None before its first epoch is done."""
 
-    run: Run
+    run: SweepRun
     state: State
     reason: str = ""
     epochs: int = 0
@@ -141,22 +141,22 @@ def read_sweep(folder: Folder) -> dict[str, Any]:
     return document
 
 
-def read_outcome(folder: Folder, run: Run) -> Outcome:
+def read_outcome(folder: Folder, run: SweepRun) -> RunOutcome:
     """What has become of a run, from its files alone.  folder: the sweep's."""
     place = folder / run.name
     if training_run.finished(place):
         document = place.read_json(training_run.RUN)
         last = document["last"]
-        return Outcome(run, "done", "", last["epoch"], document["best"], last, document["seconds"])
+        return RunOutcome(run, "done", "", last["epoch"], document["best"], last, document["seconds"])
     history = training_run.read_history(place)
     seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
     about = {"epochs": len(history), "last": history[-1] if history else None, "seconds": seconds}
     if place.exists(FAILURE):
         failure = place.read_json(FAILURE)
-        return Outcome(run, failure["state"], failure["reason"], **about)
+        return RunOutcome(run, failure["state"], failure["reason"], **about)
     if place.exists(STOPPED):
-        return Outcome(run, "stopped", place.read_json(STOPPED)["reason"], **about)
-    return Outcome(run, "unfinished" if history else "waiting", **about)
+        return RunOutcome(run, "stopped", place.read_json(STOPPED)["reason"], **about)
+    return RunOutcome(run, "unfinished" if history else "waiting", **about)
 
 
 def note_failure(place: Folder, reason: str, text: str = "") -> None:

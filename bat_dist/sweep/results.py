@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from bat_dist.sweep.record import ENDED, Outcome
+from bat_dist.sweep.record import ENDED, RunOutcome
 from bat_dist.sweep.space import Point, is_reference, point_name
-from bat_dist.sweep.statistics import Comparison, Spread, against_reference, pareto_front, pooled_spread
+from bat_dist.sweep.statistics import PointComparison, Spread, against_reference, pareto_front, pooled_spread
 
 VALIDATION = "val_"  # what names of accuracies in a history begin with
 
@@ -18,7 +18,7 @@ class PointResult:
     """A point and its runs.  values: for each accuracy one value per seed; empty unless all seeds are done."""
 
     point: Point
-    outcomes: list[Outcome]
+    outcomes: list[RunOutcome]
     values: dict[str, list[float]]
 
     @property
@@ -50,7 +50,7 @@ class Results:
     chosen: list[str]
     reference: str | None
     spreads: dict[str, Spread]
-    against: dict[str, dict[str, Comparison]] = field(default_factory=dict)
+    against: dict[str, dict[str, PointComparison]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> list[str]:
@@ -58,7 +58,7 @@ class Results:
         return list(dict.fromkeys(name for point in self.points for name in point.values))
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[RunOutcome]:
         """Of all runs."""
         return [outcome for point in self.points for outcome in point.outcomes]
 
@@ -71,12 +71,12 @@ class Results:
         return next(point for point in self.points if point.name == name)
 
 
-def summarize(outcomes: Sequence[Outcome], *, metric: tuple[str, ...], which: str) -> Results:
+def summarize(outcomes: Sequence[RunOutcome], *, metric: tuple[str, ...], which: str) -> Results:
     """Put runs together by point, and choose.
 
     Only points whose seeds are all done can be chosen: one of which the worse seed failed would look too good.
     """
-    by_point: dict[str, list[Outcome]] = {}
+    by_point: dict[str, list[RunOutcome]] = {}
     for outcome in outcomes:
         by_point.setdefault(point_name(outcome.run.point), []).append(outcome)
     points = [PointResult(group[0].run.point, group, _values(group, which)) for group in by_point.values()]
@@ -95,7 +95,7 @@ def summarize(outcomes: Sequence[Outcome], *, metric: tuple[str, ...], which: st
     )
 
 
-def goal_values(outcomes: Sequence[Outcome], metrics: Sequence[str], which: str) -> list[float] | None:
+def goal_values(outcomes: Sequence[RunOutcome], metrics: Sequence[str], which: str) -> list[float] | None:
     """Means over a point's seeds, those that were stopped counting as far as they came; None if one has no value."""
     found = []
     for metric in metrics:
@@ -144,7 +144,7 @@ def summary_table(results: Results) -> list[dict[str, Any]]:
     return [{name: row.get(name) for name in columns} for row in rows]
 
 
-def _values(group: Sequence[Outcome], which: str) -> dict[str, list[float]]:
+def _values(group: Sequence[RunOutcome], which: str) -> dict[str, list[float]]:
     rows = [_row(outcome, which) for outcome in group]
     if any(outcome.state != "done" for outcome in group) or not all(rows):
         return {}
@@ -154,7 +154,7 @@ def _values(group: Sequence[Outcome], which: str) -> dict[str, list[float]]:
     return {name: values for name, values in found.items() if len(values) == len(rows)}
 
 
-def _row(outcome: Outcome, which: str) -> Mapping[str, Any] | None:
+def _row(outcome: RunOutcome, which: str) -> Mapping[str, Any] | None:
     return outcome.best if which == "best" and outcome.best else outcome.last
 
 

@@ -42,7 +42,7 @@ def pooled_spread(groups: Sequence[Sequence[float]]) -> Spread:
     return Spread(math.sqrt(squares / freedom), freedom)
 
 
-class Comparison(NamedTuple):
+class PointComparison(NamedTuple):
     """A point's mean minus the reference's; the interval and p-value hold for all comparisons together."""
 
     difference: float
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
     p_value: float
 
 
-def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> dict[str, Comparison]:
+def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> dict[str, PointComparison]:
     """Dunnett's test (1955), many points against one, with seeds as blocks.
 
     groups: for each point a value per seed, the same seeds in the same order: what a seed does to all points alike
@@ -78,7 +78,7 @@ def against_reference(groups: Mapping[str, Sequence[float]], reference: str) -> 
     for name, difference in zip(others, (values[1:] - values[0]).mean(1), strict=True):
         low, high = difference - critical * error, difference + critical * error
         p_value = 1 - chance(abs(difference) / error)
-        found[name] = Comparison(*map(float, (difference, low, high, min(1.0, max(0.0, p_value)))))
+        found[name] = PointComparison(*map(float, (difference, low, high, min(1.0, max(0.0, p_value)))))
     return found
 
 

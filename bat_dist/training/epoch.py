@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bat_dist.data.loaders import Loader
-from bat_dist.methods.mini_batch import Attack, MiniBatch
+from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import Method
 from bat_dist.training.awp import perturbation, perturbed
 from bat_dist.training.loop import NonFiniteLoss
@@ -37,7 +37,7 @@ class StepSettings:
     """How a loss becomes an update, beside the recipe."""
 
     method: Method
-    attack: Attack
+    attack: TrainingAttack
     precision: Precision
     awp: float | None = None  # gamma of `awp`
     awp_from: int = 0  # the epoch, from 0, at which it begins

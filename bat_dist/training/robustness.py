@@ -9,7 +9,7 @@ from bat_dist.attacks.linf import uniform_start
 from bat_dist.attacks.pgd import pgd
 from bat_dist.attacks.victim import wrong
 from bat_dist.data.loaders import Loader
-from bat_dist.methods.mini_batch import Attack, rows_of_start
+from bat_dist.methods.mini_batch import TrainingAttack, rows_of_start
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision
 from bat_dist.training.seeding import seed_of
@@ -23,7 +23,7 @@ def clean_and_pgd_correct(
     loader: Loader,
     indices: Int64[np.ndarray, " chosen"],
     *,
-    attack: Attack | None,
+    attack: TrainingAttack | None,
     precision: Precision,
     seed: int,
     world: World,

@@ -20,7 +20,7 @@ from bat_dist.config import differences
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.errors import WAY_OUT, UserError
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
@@ -57,7 +57,7 @@ class TrainingSettings:
     arch: str
     recipe: Recipe
     step: StepSettings
-    validation_attack: Attack | None  # None: clean accuracy alone
+    validation_attack: TrainingAttack | None  # None: clean accuracy alone
     best_by: Criterion
     seed: int
     ema: float | None = None
@@ -65,7 +65,7 @@ class TrainingSettings:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What is trained on. mem: of every training sample, None without scores. subsets: of training samples, by name."""
 
     dataset: Dataset
@@ -86,7 +86,7 @@ class Record:
 
 def train(
     settings: TrainingSettings,
-    material: Material,
+    material: TrainingData,
     record: Record,
     *,
     device: torch.device,
@@ -197,7 +197,7 @@ def _train_epoch(
     progress: Progress,
     forward: Callable[..., Any],
     settings: TrainingSettings,
-    material: Material,
+    material: TrainingData,
     record: Record,
     mem: torch.Tensor | None,
     world: World,
@@ -223,7 +223,7 @@ def _train_epoch(
 
 
 def _validate(
-    progress: Progress, settings: TrainingSettings, material: Material, world: World
+    progress: Progress, settings: TrainingSettings, material: TrainingData, world: World
 ) -> dict[str, float | None]:
     """Accuracies on the validation split, and on its part of each subset; None where there is nothing to count."""
     clean, attacked = clean_and_pgd_correct(
@@ -246,7 +246,7 @@ def _validate(
     return found
 
 
-def _save(progress: Progress, settings: TrainingSettings, material: Material, record: Record) -> None:
+def _save(progress: Progress, settings: TrainingSettings, material: TrainingData, record: Record) -> None:
     """The best first: should the process die between two files, the same epoch is run again and writes the same."""
     dataset, history = material.dataset, progress.history
     size = dataset.train.images.shape[1]

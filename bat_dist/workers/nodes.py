@@ -30,7 +30,7 @@ SAY_INTERVAL = 15.0  # seconds between words about it
 CHECK_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the package
 
 
-class Terms(NamedTuple):
+class ClusterTerms(NamedTuple):
     """What holds for a job's workers on a cluster: how long to wait for room, and which `source_hash` they must have.
 
     None on a private Ray: nothing comes that is waited for, and all code is the driver's.
@@ -41,7 +41,7 @@ class Terms(NamedTuple):
 
 
 @contextmanager
-def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> Iterator[Terms]:
+def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> Iterator[ClusterTerms]:
     """A Ray session whose nodes are fit for a job that writes to `folder`.
 
     all_write: the workers write there too, not only the driver.
@@ -50,12 +50,12 @@ def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> It
     """
     with ray_session(settings.ray_address) as is_cluster:
         if not is_cluster:
-            yield Terms()
+            yield ClusterTerms()
             return
         wait_for_nodes(settings.min_nodes, settings.wait_minutes)
         check_nodes(folder, all_write=all_write)
         remember_run(folder)
-        yield Terms(settings.wait_minutes, source_hash())
+        yield ClusterTerms(settings.wait_minutes, source_hash())
 
 
 def wait_for_nodes(number: int, minutes: float) -> None:

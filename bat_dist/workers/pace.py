@@ -29,7 +29,7 @@ class Listener(Protocol):
         """One more outcome (or `by` more), of a `total` that may have changed; so many failed so far."""
 
 
-class Shown:
+class ProgressDisplay:
     """What a person sees of a job: how far it is, and what is at work before the first outcome has come.
 
     heart: is told the same.
@@ -67,15 +67,15 @@ def at_work(running: Iterable[Running]) -> str:
 
 
 @contextmanager
-def progress(what: str, *, total: int, done: int, heart: Listener | None = None) -> Iterator[Shown]:
+def progress(what: str, *, total: int, done: int, heart: Listener | None = None) -> Iterator[ProgressDisplay]:
     """Progress with units per hour and the time left: a bar in a terminal, otherwise a line now and then."""
-    shown = Shown(what, total=total, done=done, heart=heart)
+    shown = ProgressDisplay(what, total=total, done=done, heart=heart)
     with _bar(shown) if sys.stderr.isatty() else _lines(shown):
         yield shown
 
 
 @contextmanager
-def _bar(shown: Shown) -> Iterator[None]:
+def _bar(shown: ProgressDisplay) -> Iterator[None]:
     pace = shown.pace
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Description(shown))
     with Progress(*columns, console=Console(stderr=True)) as bar:
@@ -89,7 +89,7 @@ class _Description(ProgressColumn):
 
     max_refresh = 0.5
 
-    def __init__(self, shown: Shown):
+    def __init__(self, shown: ProgressDisplay):
         super().__init__()
         self._shown = shown
 
@@ -98,7 +98,7 @@ class _Description(ProgressColumn):
 
 
 @contextmanager
-def _lines(shown: Shown) -> Iterator[None]:
+def _lines(shown: ProgressDisplay) -> Iterator[None]:
     console, pace, ended = Console(stderr=True), shown.pace, threading.Event()
 
     def say() -> None:

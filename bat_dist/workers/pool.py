@@ -21,7 +21,7 @@ from bat_dist.workers import metrics
 from bat_dist.workers.resources import Resources, most_workers
 from bat_dist.workers.running import Running
 from bat_dist.workers.session import describe_resources
-from bat_dist.workers.worker import NOWHERE, Place, Row, Work, Worker, seconds_since
+from bat_dist.workers.worker import UNKNOWN_PLACE, Row, Work, Worker, WorkerPlace, seconds_since
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Turn:
+class _Assignment:
     """A unit in a worker's hands.  started: the record of it, for the case that the worker never answers."""
 
     unit: Any
@@ -97,16 +97,16 @@ class _Turn:
 
 
 @dataclass
-class _Seat:
+class _WorkerSlot:
     """The driver's view of one worker: `turn` is None while it is being set up, or idle."""
 
     actor: Any
-    turn: _Turn | None = None
-    place: Place = NOWHERE
+    turn: _Assignment | None = None
+    place: WorkerPlace = UNKNOWN_PLACE
 
 
 @dataclass
-class _Tally:
+class _UnitHistory:
     """What is known of a unit that is not settled, and came back at least once."""
 
     attempts: int = 0
@@ -158,15 +158,15 @@ class _Pool:
 
     def __init__(self, job: _Job):
         self.job = job
-        self.seats: dict[Any, _Seat] = {}  # by the reference we wait for
-        self.idle: list[_Seat] = []
-        self.tallies: dict[Any, _Tally] = {}
+        self.seats: dict[Any, _WorkerSlot] = {}  # by the reference we wait for
+        self.idle: list[_WorkerSlot] = []
+        self.tallies: dict[Any, _UnitHistory] = {}
         self.failed_starts = 0
         self.any_done = False
         self.failures: Counter[tuple[str, str]] = Counter()  # until then: by host and kind of reason
         self.last_reason = ""
         self.breaks: dict[tuple[str, str], int] = {}  # processes that a GPU failed, in a row: by host and GPU
-        self.held: list[_Seat] = []  # on GPUs that do not work: as long as they stay, no other worker gets those
+        self.held: list[_WorkerSlot] = []  # on GPUs that do not work: as long as they stay, no other worker gets those
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
     def outcomes(self, units: Iterable[Any]) -> Generator[Done | Failed, None, None]:
@@ -213,9 +213,9 @@ class _Pool:
         resources = self.job.resources
         while len(self.seats) < min(max(self.wanted, 1), len(self.queue) + self._num_busy()):
             actor = Worker.options(num_cpus=resources.cpus, num_gpus=resources.gpus).remote()
-            self.seats[actor.setup.remote(*self.job.for_worker)] = _Seat(actor)
+            self.seats[actor.setup.remote(*self.job.for_worker)] = _WorkerSlot(actor)
 
-    def _settle(self, ref: Any, seat: _Seat) -> Done | Failed | None:
+    def _settle(self, ref: Any, seat: _WorkerSlot) -> Done | Failed | None:
         """Take what a worker answered, and give it the next unit."""
         turn = seat.turn
         try:
@@ -243,20 +243,20 @@ class _Pool:
         metrics.UNITS_DONE.tell(what=self.job.what)
         return Done(turn.unit, answer.row, tuple(self.tallies.pop(turn.unit).records))
 
-    def _next_unit(self, seat: _Seat) -> None:
+    def _next_unit(self, seat: _WorkerSlot) -> None:
         seat.turn = None
         if self.queue:
             unit = self.queue.popleft()
             attempt = 1 + (self.tallies[unit].attempts if unit in self.tallies else 0)
             started = record("started", attempt=attempt, host=seat.place.host, pid=seat.place.pid)
-            seat.turn = _Turn(unit, attempt, started)
+            seat.turn = _Assignment(unit, attempt, started)
             self.seats[seat.actor.run.remote(unit, attempt)] = seat
         elif self.may_grow:
             self.idle.append(seat)
         else:
             ray.kill(seat.actor)
 
-    def _broke(self, seat: _Seat) -> None:
+    def _broke(self, seat: _WorkerSlot) -> None:
         """Another process may do better on the same GPU.  One GPU must not fail every unit of a long run, though."""
         seat.turn, place = None, seat.place
         gpu = (place.host, place.gpus)
@@ -270,7 +270,7 @@ class _Pool:
             self.held.append(seat)
             self.looked_at = -CAPACITY_INTERVAL
 
-    def _raised(self, seat: _Seat, error: rx.RayTaskError) -> Failed | None:
+    def _raised(self, seat: _WorkerSlot, error: rx.RayTaskError) -> Failed | None:
         """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""
         cause = error.cause if isinstance(error.cause, Exception) else error
         reason, turn = f"{type(cause).__name__}: {cause}", seat.turn
@@ -285,7 +285,7 @@ class _Pool:
         self._count_failure(seat.place, reason)
         return self._again_or_failed(turn.unit, reason)
 
-    def _lost(self, seat: _Seat, error: rx.RayError) -> Failed | None:
+    def _lost(self, seat: _WorkerSlot, error: rx.RayError) -> Failed | None:
         ray.kill(seat.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         machine_lost = _machine_lost(error, seat.place)
@@ -305,7 +305,7 @@ class _Pool:
         self._count_failure(seat.place, reason)
         return self._again_or_failed(turn.unit, reason, smaller=self.job.smaller)
 
-    def _count_failure(self, place: Place, reason: str) -> None:
+    def _count_failure(self, place: WorkerPlace, reason: str) -> None:
         if not self.any_done:
             self.failures[place.host, reason.partition(":")[0]] += 1
             self.last_reason = reason
@@ -344,12 +344,12 @@ class _Pool:
         self.queue.append(again)
         return None
 
-    def _note(self, turn: _Turn, place: Place, event: str, **more: Any) -> None:
+    def _note(self, turn: _Assignment, place: WorkerPlace, event: str, **more: Any) -> None:
         """Record an attempt of which its worker does not tell."""
         about = {"attempt": turn.attempt, "host": place.host, "pid": place.pid, "seconds": seconds_since(turn.since)}
         self._tally(turn.unit).records += [turn.started, record(event, **about, **more)]
 
-    def _note_retry(self, tally: _Tally) -> None:
+    def _note_retry(self, tally: _UnitHistory) -> None:
         metrics.UNITS_RETRIED.tell(what=self.job.what)
         tally.records.append(record("retried", attempt=tally.attempts + 1))
 
@@ -359,8 +359,8 @@ class _Pool:
         if self.failed_starts >= MAX_ATTEMPTS:
             raise WorkersCannotStart(f"{self.failed_starts} workers in a row could not be set up; the last: {reason}")
 
-    def _tally(self, unit: Any) -> _Tally:
-        return self.tallies.setdefault(unit, _Tally())
+    def _tally(self, unit: Any) -> _UnitHistory:
+        return self.tallies.setdefault(unit, _UnitHistory())
 
     def _say_if_waiting(self) -> None:
         now = time.monotonic()
@@ -372,11 +372,11 @@ class _Pool:
             log.warning("waiting for a worker with %s; the cluster has %s", wish, describe_resources())
 
 
-def _machine_lost(error: rx.RayError, place: Place) -> bool:
+def _machine_lost(error: rx.RayError, place: WorkerPlace) -> bool:
     """Whether a worker went with its machine, as far as is known: Ray may find out only later that a node is dead."""
     if isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error):
         return True
-    return place is not NOWHERE and not _is_there(place.node_id)
+    return place is not UNKNOWN_PLACE and not _is_there(place.node_id)
 
 
 def _is_there(node_id: str) -> bool:

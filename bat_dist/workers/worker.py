@@ -14,14 +14,14 @@ import ray
 
 from bat_dist.errors import UserError
 from bat_dist.storage.provenance import source_hash, work_for
-from bat_dist.storage.unit_log import Record, Scribe
+from bat_dist.storage.unit_log import AttemptLog, Record
 from bat_dist.workers import metrics
 
 Row = dict[str, Any]
 Work = Callable[[Any], Row]
 
 
-class Place(NamedTuple):
+class WorkerPlace(NamedTuple):
     """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
 
     node_id: str
@@ -30,10 +30,10 @@ class Place(NamedTuple):
     gpus: str = ""
 
 
-NOWHERE = Place("", "", 0)
+UNKNOWN_PLACE = WorkerPlace("", "", 0)
 
 
-class Answer(NamedTuple):
+class AttemptResult(NamedTuple):
     """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless.
 
     broken: the process can do nothing more, and whatever it is given next would fail too.
@@ -59,7 +59,7 @@ class Worker:
         give_up_on: tuple[type[Exception], ...],
         build: Callable[..., Work],
         *args: Any,
-    ) -> Place:
+    ) -> WorkerPlace:
         """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's.
 
         command: the driver's, for the results' provenance.
@@ -73,11 +73,11 @@ class Worker:
         gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
         if gpus:
             metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
-        return Place(context.get_node_id(), socket.gethostname(), os.getpid(), gpus)
+        return WorkerPlace(context.get_node_id(), socket.gethostname(), os.getpid(), gpus)
 
-    def run(self, unit: Any, attempt: int) -> Answer:
+    def run(self, unit: Any, attempt: int) -> AttemptResult:
         """Work on one unit, and note what is said meanwhile."""
-        scribe, start = Scribe(attempt), time.perf_counter()
+        scribe, start = AttemptLog(attempt), time.perf_counter()
         scribe.note("started")
         try:
             with scribe.listening():
@@ -85,9 +85,9 @@ class Worker:
         except Exception as error:
             reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
             scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
-            return Answer(None, scribe.records, reason, hopeless, _broke_accelerator(error))
+            return AttemptResult(None, scribe.records, reason, hopeless, _broke_accelerator(error))
         scribe.note("done", seconds=seconds_since(start))
-        return Answer(row, scribe.records)
+        return AttemptResult(row, scribe.records)
 
 
 def _compute_with(threads: int) -> None:

@@ -20,7 +20,7 @@ from bat_dist.attacks.apgd import (
 from bat_dist.attacks.losses import cross_entropy
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.targets import likely_targets
-from bat_dist.attacks.victim import Victim, attacked
+from bat_dist.attacks.victim import FrozenModel, attacked
 
 
 def test_checkpoints_of_the_paper():
@@ -59,7 +59,9 @@ def test_a_gradient_is_averaged_over_the_draws_of_a_network():
 
     net, x, y = Alternating(), torch.rand(7, 3, 2, 2, dtype=torch.float64), torch.arange(7) % 5
     with torch.no_grad():
-        seen = Victim(net, num_draws=3).gradient(x, lambda logits, labels: -logits.gather(1, labels[:, None])[:, 0], y)
+        seen = FrozenModel(net, num_draws=3).gradient(
+            x, lambda logits, labels: -logits.gather(1, labels[:, None])[:, 0], y
+        )
     wanted = -(2 * net.one.weight[y] + net.other.weight[y]) / 3
     torch.testing.assert_close(seen.gradient.flatten(1), wanted, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(seen.logits, net.one(x))  # those of the last draw

@@ -12,7 +12,7 @@ from bat_dist.attacks.apgd import apgd, apgd_targeted
 from bat_dist.attacks.autoattack import STANDARD, Stage, autoattack, confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.square import square
-from bat_dist.attacks.standing import Outcome
+from bat_dist.attacks.standing import AttackOutcome
 
 SHORT = {
     "apgd-ce": Stage(partial(apgd, num_steps=12), 2),
@@ -152,14 +152,14 @@ def test_what_falls_only_by_rounding_is_not_counted():
     robust = torch.zeros(len(X), dtype=torch.bool)
     x_adv = X + 1e-9
     right = golden_net()(X).argmax(1) == Y
-    outcome = confirmed(golden_net(), X, Y, Outcome(robust, x_adv))
+    outcome = confirmed(golden_net(), X, Y, AttackOutcome(robust, x_adv))
     assert torch.equal(outcome.robust, right)
     assert torch.equal(outcome.x_adv[right], X[right])
 
 
 def test_the_whole_confirms():
     def boast(model, x, y, **_):
-        return Outcome(torch.zeros_like(y, dtype=torch.bool), x + 1e-9)
+        return AttackOutcome(torch.zeros_like(y, dtype=torch.bool), x + 1e-9)
 
     robust = autoattack(golden_net(), X, Y, **SETTINGS, attacks={"boast": Stage(boast, 2)}).robust
     assert torch.equal(robust[1], robust[0])

@@ -9,7 +9,7 @@ from pyautoattack.autopgd_base import APGDAttack
 from robust_nets import EPSILON, IDS, X, Y, digits, golden_net
 
 from bat_dist.attacks.apgd import apgd, dlr
-from bat_dist.attacks.autoattack import Stage, autoattack
+from bat_dist.attacks.autoattack import StandardAttack, autoattack
 from bat_dist.attacks.folding import faster
 
 
@@ -32,7 +32,10 @@ def test_the_same_robust_digits_by_rand():
     rival.apgd.eot_iter = 2  # not 20, for speed
     with torch.no_grad():
         theirs = net(rival.run_standard_evaluation(x, y, batch_size=60)[0]).argmax(1) == y
-    stages = {"ce": Stage(partial(apgd, num_draws=2), 2), "dlr": Stage(partial(apgd, num_draws=2, loss=dlr), 3)}
+    stages = {
+        "ce": StandardAttack(partial(apgd, num_draws=2), 2),
+        "dlr": StandardAttack(partial(apgd, num_draws=2, loss=dlr), 3),
+    }
     ours = autoattack(faster(net, x[:4]), x, y, epsilon=epsilon, seed=0, ids=torch.arange(60), attacks=stages)
     assert 10 < theirs.sum() < 50
     assert (ours.robust[-1] != theirs).sum() <= 1

@@ -10,7 +10,7 @@ import torch
 from bat_dist.attacks.autoattack import autoattack
 from bat_dist.errors import RunError, UserError
 from bat_dist.evaluation.attack import Settings
-from bat_dist.evaluation.ledger import Frame, Ledger
+from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger
 from bat_dist.evaluation.plan import CHECKS, PROBE, Unit, make_plan
 from bat_dist.evaluation.work import build_work
 from bat_dist.storage.files import Folder
@@ -24,7 +24,7 @@ def ledger(out: Path, digits, attacks=ATTACKS, **changes) -> Ledger:
     frame = {"identity": {"network": "n"}, "epsilon": EPSILON, "image_shape": (8, 8, 3), "num_images": 120}
     frame |= {"batch_size": 32, "num_checked": 0, "keep_adversarial": False} | changes
     checks = CHECKS if frame["num_checked"] else ()
-    return Ledger(Folder(out), make_plan(attacks, (0,), checks=checks), Frame(**frame))
+    return Ledger(Folder(out), make_plan(attacks, (0,), checks=checks), EvaluationIdentity(**frame))
 
 
 @pytest.fixture(scope="module")

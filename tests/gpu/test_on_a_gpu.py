@@ -20,14 +20,14 @@ from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.evaluation.attack import Settings, attack_images, prepare
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.table import build_method
 from bat_dist.models.build import build
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
 from bat_dist.training.epoch import StepSettings
 from bat_dist.training.recipe import Precision, Recipe
-from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.splits import hold_out
 from bat_dist.training.trial import TrialSettings, run_trial
 
@@ -85,13 +85,13 @@ def trained(
     out: Path, digits: Dataset, method: str, precision: Precision, *, until: int = 4, device: torch.device = GPU
 ) -> Mapping[str, torch.Tensor]:
     """The weights after a run; `until`: the epoch after which it is broken off."""
-    attack = Attack(16 / 255, 4 / 255, 2, precision=precision)
+    attack = TrainingAttack(16 / 255, 4 / 255, 2, precision=precision)
     step = StepSettings(build_method(method, {}), attack, precision)
     settings = TrainingSettings("tinynet", RECIPE, step, attack, "val_pgd", 0)
     loader = dataset_loader("memory", digits, "train", device=device)
     mem = np.random.default_rng(0).random(200) * 0.4
     record = Record(Folder(out), {"method": method}, {})
-    material = Material(digits, loader, hold_out(digits.train.labels, 40, seed=0), mem)
+    material = TrainingData(digits, loader, hold_out(digits.train.labels, 40, seed=0), mem)
 
     def told(row: Mapping[str, Any]) -> None:
         if row["epoch"] == until < RECIPE.epochs:

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 from ray.tune.search import Searcher
 
-from bat_dist.jobs.tune_queue import Asha, Ears, RunQueue, first_drop
+from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, first_drop
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import Outcome, Run, note_failure, read_outcome
+from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
 from bat_dist.workers.pool import MAX_ATTEMPTS, MAX_LOSSES
 
 PAPER = RECIPES["paper"]
 
 
-def runs(number: int) -> list[Run]:
-    return [Run({"alpha": alpha}, 0) for alpha in range(number)]
+def runs(number: int) -> list[SweepRun]:
+    return [SweepRun({"alpha": alpha}, 0) for alpha in range(number)]
 
 
 def trial(name: str, error: str | None = None, **last: Any) -> Any:
@@ -26,8 +26,8 @@ def trial(name: str, error: str | None = None, **last: Any) -> Any:
 
 class Heard:
     def __init__(self, folder: Folder, queue: RunQueue, stopped: set[str] | None = None) -> None:
-        self.ended: list[Outcome] = []
-        self.ears = Ears(queue, folder, stopped or set(), lambda run, row: None, self.ended.append)
+        self.ended: list[RunOutcome] = []
+        self.ears = RunCallbacks(queue, folder, stopped or set(), lambda run, row: None, self.ended.append)
 
 
 def test_all_are_handed_out_once_and_then_it_is_finished() -> None:
@@ -40,7 +40,7 @@ def test_all_are_handed_out_once_and_then_it_is_finished() -> None:
 
 
 def test_more_is_asked_for_when_the_queue_is_empty() -> None:
-    more = [[Run({"alpha": 7}, 0)], []]
+    more = [[SweepRun({"alpha": 7}, 0)], []]
     queue = RunQueue([], lambda: more.pop(0))
     assert queue.suggest("a") == {"point": {"alpha": 7}, "seed": 0}
     assert queue.suggest("b") is None

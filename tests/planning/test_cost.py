@@ -8,7 +8,7 @@ from bat_dist.errors import UserError
 from bat_dist.jobs.scores import MAX_EXPORT_BYTES
 from bat_dist.planning import cost as costs
 from bat_dist.planning import speed as measuring
-from bat_dist.planning.cost import Job, Size, cost, evaluation, to_measure, total, training, trials, wall_seconds
+from bat_dist.planning.cost import PlannedJob, Size, cost, evaluation, to_measure, total, training, trials, wall_seconds
 from bat_dist.planning.plan import look_at
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
 from bat_dist.settings.evaluate import EvaluateSettings
@@ -83,8 +83,8 @@ def test_errors_of_one_measurement_do_not_average_out_over_jobs() -> None:
 )
 def test_wall_clock(seconds: list[int], shared: int, workers: int, expected: float) -> None:
     unit = {Piece.PLAIN_STEP: 1000}  # one second
-    jobs = [Job("x", "training", 1, {Piece.PLAIN_STEP: 1000 * each}, disk=0) for each in seconds]
-    jobs += [Job("y", "evaluation", shared, unit, disk=0, divisible=True)] if shared else []
+    jobs = [PlannedJob("x", "training", 1, {Piece.PLAIN_STEP: 1000 * each}, disk=0) for each in seconds]
+    jobs += [PlannedJob("y", "evaluation", shared, unit, disk=0, divisible=True)] if shared else []
     assert wall_seconds(jobs, SPEED, workers) == pytest.approx(expected)
 
 

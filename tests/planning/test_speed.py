@@ -12,12 +12,12 @@ import torch
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.data.table import DATASETS
 from bat_dist.planning import speed
-from bat_dist.planning.speed import Subject, measure, network_bytes
+from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.timed_operations import Piece
 from bat_dist.training.recipe import RECIPES
 
 LOADER = MemoryLoader(np.zeros((128, 8, 8, 3), np.uint8), np.zeros(128, np.int64), crop_padding=1, flip=False)
-SUBJECT = Subject("resnet9-w8", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=5, precision="fp32")
+SUBJECT = Workload("resnet9-w8", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=5, precision="fp32")
 
 
 class Clock:

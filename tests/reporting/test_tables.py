@@ -13,25 +13,25 @@ import pytest
 from made_results import random_flags, study, write_evaluation
 
 from bat_dist.reporting import tables
-from bat_dist.results.compare import Comparison, compare
+from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 
 NASTY = "a_b&c%d#e{f}g^h~i\\j|k<l>m$n α \"'"
 
 
 @pytest.fixture
-def comparison(tmp_path: Path) -> Comparison:
+def comparison(tmp_path: Path) -> ComparedResults:
     return compare(find_results([str(study(tmp_path))]))
 
 
-def nasty(tmp_path: Path) -> Comparison:
+def nasty(tmp_path: Path) -> ComparedResults:
     place = study(tmp_path / "<script>alert(1)</script>_&_%")
     facts = {"method": None, "model": NASTY}
     write_evaluation(place / "own", {"clean": np.ones(200, bool)}, facts=facts)
     return compare(find_results([str(tmp_path)]))
 
 
-def test_the_csv_reads_back_equal(comparison: Comparison) -> None:
+def test_the_csv_reads_back_equal(comparison: ComparedResults) -> None:
     """To the last bit, with nothing but the standard library."""
     written = tables.records(comparison)
     read = list(csv.DictReader(io.StringIO(tables.csv_text(comparison))))
@@ -47,7 +47,7 @@ def test_the_csv_reads_back_equal(comparison: Comparison) -> None:
         assert np.mean(values) == pytest.approx(float(row["accuracy"]))
 
 
-def test_markdown_holds_means_marks_and_bold_for_what_is_better_alone(comparison: Comparison) -> None:
+def test_markdown_holds_means_marks_and_bold_for_what_is_better_alone(comparison: ComparedResults) -> None:
     text = tables.markdown(comparison)
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
     assert "PGD-AT (reference)" in lines
@@ -61,7 +61,7 @@ def test_markdown_holds_means_marks_and_bold_for_what_is_better_alone(comparison
     assert "+20.0 [" in difference
 
 
-def test_every_bold_number_is_significant(comparison: Comparison) -> None:
+def test_every_bold_number_is_significant(comparison: ComparedResults) -> None:
     for table in comparison.tables:
         for cell in table.cells.values():
             bold = "**" in tables._bold(cell)
@@ -99,7 +99,7 @@ def test_latex_compiles_whatever_the_names(tmp_path: Path) -> None:
     assert (tmp_path / "t.pdf").stat().st_size > 10_000
 
 
-def test_latex_has_a_line_for_each_row_between_booktabs_rules(comparison: Comparison) -> None:
+def test_latex_has_a_line_for_each_row_between_booktabs_rules(comparison: ComparedResults) -> None:
     text = tables.latex(comparison)
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 3

@@ -10,7 +10,7 @@ import pytest
 from made_results import facts_of, random_flags, study, write_evaluation, write_training
 
 from bat_dist.errors import UserError
-from bat_dist.results.compare import Comparison, compare
+from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row
 from bat_dist.results.rows import in_order
@@ -19,7 +19,7 @@ from bat_dist.results.statistics import compare_methods
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
 
 
-def compared(place: Path, **asked: Any) -> Comparison:
+def compared(place: Path, **asked: Any) -> ComparedResults:
     return compare(find_results([str(place)]), **asked)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bat_dist.storage.files import Folder
-from bat_dist.storage.unit_log import MAX_RECORDS, MAX_TEXT, Scribe, append_log, log_name, read_log, record
+from bat_dist.storage.unit_log import MAX_RECORDS, MAX_TEXT, AttemptLog, append_log, log_name, read_log, record
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])
@@ -38,7 +38,7 @@ def test_a_file_does_not_grow_for_ever(tmp_path: Path) -> None:
 
 
 def test_an_attempt_keeps_200_messages_and_counts_the_others() -> None:
-    scribe, log = Scribe(1), logging.getLogger("bat_dist.x")
+    scribe, log = AttemptLog(1), logging.getLogger("bat_dist.x")
     with scribe.listening():
         for number in range(1000):
             log.info("line %d", number)
@@ -49,7 +49,7 @@ def test_an_attempt_keeps_200_messages_and_counts_the_others() -> None:
 
 
 def test_long_texts_are_cut_in_the_middle() -> None:
-    scribe, long = Scribe(1), "begin" + "x" * 100_000 + "end"
+    scribe, long = AttemptLog(1), "begin" + "x" * 100_000 + "end"
     scribe.message("INFO", long)
     for text, longest in (
         (record("failed", attempt=1, text=long)["text"], MAX_TEXT),
@@ -67,7 +67,7 @@ def test_passwords_in_uris_are_not_kept() -> None:
 def test_listening_ends_and_leaves_logging_and_warnings_as_they_were() -> None:
     logger, show = logging.getLogger("bat_dist"), warnings.showwarning
     before = logger.level, list(logger.handlers)
-    scribe = Scribe(3)
+    scribe = AttemptLog(3)
     with pytest.raises(ValueError, match="out of the block"), scribe.listening():
         raise ValueError("out of the block")
     assert (logger.level, logger.handlers) == before
@@ -86,7 +86,7 @@ def test_a_warning_is_kept_in_every_attempt_and_once_in_each(capsys: pytest.Capt
     with warnings.catch_warnings():
         warnings.showwarning = lambda *_, **__: None
         for attempt in (1, 2):
-            scribe = Scribe(attempt)
+            scribe = AttemptLog(attempt)
             with scribe.listening():
                 loop()
             (kept,) = scribe.records
@@ -98,7 +98,7 @@ def test_other_threads_and_bad_log_lines_do_no_harm(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("bat_dist"), "propagate", False)  # pytest's own handler would raise
-    scribe, log = Scribe(1), logging.getLogger("bat_dist.x")
+    scribe, log = AttemptLog(1), logging.getLogger("bat_dist.x")
 
     def speak() -> None:
         for number in range(20):

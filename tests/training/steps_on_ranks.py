@@ -13,7 +13,7 @@ from torch import nn
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.loaders import Batch, make_loader
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.parallel import Ranks
 from bat_dist.methods.table import build_method
 from bat_dist.models.build import build
@@ -84,7 +84,7 @@ def weights_after(case: tuple[str, str, str, dict[str, Any]], world: World) -> n
     )
     recipe = Recipe(epochs=1, batch_size=16, lr=0.05, schedule="multistep", milestones=(0.5,))
     progress = Progress(network(norm, world), recipe)
-    attack = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=2)
+    attack = TrainingAttack(epsilon=16 / 255, step_size=4 / 255, num_steps=2)
     settings = StepSettings(build_method(method.removesuffix("_sampled"), METHODS[method]), attack, "fp32", **extra)
     mem = torch.rand(100, generator=torch.Generator().manual_seed(1)) * 0.4
     with mock.patch("torch.manual_seed"):  # the test's own order of random numbers is not looked at

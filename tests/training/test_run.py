@@ -19,7 +19,7 @@ from bat_dist.artifacts.checkpoints import load_checkpoint, load_tensors
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import Loader, make_loader
 from bat_dist.errors import UserError
-from bat_dist.methods.mini_batch import Attack
+from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.table import METHODS, build_method
 from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
@@ -27,13 +27,13 @@ from bat_dist.training.awp import perturbation, perturbed
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
-from bat_dist.training.run import Material, Record, TrainingSettings
+from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.sgd import Sgd
 from bat_dist.training.splits import hold_out
 from bat_dist.training.world import World
 
 CPU = torch.device("cpu")
-ATTACK = Attack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
+ATTACK = TrainingAttack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
 RECIPE = Recipe(epochs=4, batch_size=32, lr=0.05, schedule="multistep", milestones=(0.5,))
 
 
@@ -56,10 +56,10 @@ def loader(digits: Dataset) -> Loader:
 
 
 @pytest.fixture(scope="module")
-def material(digits: Dataset, loader: Loader) -> Material:
+def material(digits: Dataset, loader: Loader) -> TrainingData:
     mem = np.random.default_rng(0).random(300) * 0.4
     subsets = {"typical": mem < 0.1, "atypical": mem > 0.15, "none": mem > 1}
-    return Material(digits, loader, hold_out(digits.train.labels, 60, seed=0), mem, subsets)
+    return TrainingData(digits, loader, hold_out(digits.train.labels, 60, seed=0), mem, subsets)
 
 
 def settings(method: str = "pgd_at", *, recipe: Recipe = RECIPE, **changes: Any) -> TrainingSettings:
@@ -72,7 +72,7 @@ def record(out: Path, **identity: Any) -> Record:
     return Record(Folder(out), {"seed": 1, **identity}, {"method": "pgd_at"})
 
 
-def trained(out: Path, chosen: TrainingSettings, material: Material) -> dict[str, torch.Tensor]:
+def trained(out: Path, chosen: TrainingSettings, material: TrainingData) -> dict[str, torch.Tensor]:
     run.begin(record(out))
     history = run.train(chosen, material, record(out), device=CPU)
     run.finish(record(out), chosen, history)
@@ -109,7 +109,7 @@ class KillAfter:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_as_an_undisturbed_one_to_the_last_bit(
-    method: str, tmp_path: Path, material: Material
+    method: str, tmp_path: Path, material: TrainingData
 ) -> None:
     chosen = settings(method, ema=0.9, clip_norm=1.0, hyper={"num_negatives": 3} if method == "bat" else {})
     undisturbed = trained(tmp_path / "undisturbed", chosen, material)
@@ -148,7 +148,7 @@ class Noting:
         return iter(batches)
 
 
-def test_every_epoch_has_all_samples_in_an_order_of_its_own(tmp_path: Path, material: Material) -> None:
+def test_every_epoch_has_all_samples_in_an_order_of_its_own(tmp_path: Path, material: TrainingData) -> None:
     noting: Any = Noting(material.loader)
     trained(tmp_path, settings("erm"), dataclasses.replace(material, loader=noting))
     assert len(set(noting.orders)) == len(noting.orders) == 4
@@ -164,7 +164,7 @@ class Marking(World):
                 buffer.fill_(7)
 
 
-def test_what_is_kept_of_an_epoch_has_the_statistics_of_all_ranks(tmp_path: Path, material: Material) -> None:
+def test_what_is_kept_of_an_epoch_has_the_statistics_of_all_ranks(tmp_path: Path, material: TrainingData) -> None:
     run.train(settings("erm"), material, record(tmp_path), device=CPU, world=Marking())
     kept = dict(load_checkpoint(tmp_path, "last").model.named_buffers())
     assert {name: buffer.unique().tolist() for name, buffer in kept.items() if "running" in name} == {
@@ -173,7 +173,7 @@ def test_what_is_kept_of_an_epoch_has_the_statistics_of_all_ranks(tmp_path: Path
 
 
 def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
-    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, material: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = trained(tmp_path / "undisturbed", settings(), material)
     out = tmp_path / "killed"
@@ -195,7 +195,7 @@ def test_killed_in_the_middle_of_an_epoch_or_of_a_save(
 
 
 def test_killed_before_any_file_of_an_epoch_the_best_and_the_last_are_kept(
-    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, material: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=2)
     chosen = dataclasses.replace(settings("erm", recipe=recipe), best_by="val_clean")
@@ -222,7 +222,7 @@ def test_killed_before_any_file_of_an_epoch_the_best_and_the_last_are_kept(
         assert_equal(best.model.state_dict(), kept.model.state_dict())
 
 
-def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, material: Material) -> None:
+def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, material: TrainingData) -> None:
     plain = trained(tmp_path / "pgd", settings("pgd_at"), material)
     nothing = {"alpha": 0.0, "beta": 0.0}
     assert_equal(plain, trained(tmp_path / "bat", settings("bat", hyper=nothing), material))
@@ -230,7 +230,7 @@ def test_bat_without_its_parts_is_pgd_at_to_the_last_bit(tmp_path: Path, materia
     assert differ(plain, trained(tmp_path / "beta", settings("bat", hyper={"alpha": 0.0, "beta": 0.2}), material))
 
 
-def test_gairat_is_pgd_at_before_it_begins(tmp_path: Path, material: Material) -> None:
+def test_gairat_is_pgd_at_before_it_begins(tmp_path: Path, material: TrainingData) -> None:
     plain = trained(tmp_path / "pgd", settings("pgd_at"), material)
     assert_equal(plain, trained(tmp_path / "never", settings("gairat", hyper={"begin": 1.0}), material))
     assert differ(plain, trained(tmp_path / "half", settings("gairat"), material))
@@ -245,7 +245,7 @@ def test_every_method_learns(method: str, tmp_path: Path) -> None:
     digits = load_dataset("digits", num_test=10)
     loader = make_loader("memory", digits.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
     mem = np.random.default_rng(0).random(len(digits.train)) * 0.4
-    material = Material(digits, loader, hold_out(digits.train.labels, 100, seed=0), mem)
+    material = TrainingData(digits, loader, hold_out(digits.train.labels, 100, seed=0), mem)
     recipe = Recipe(epochs=12, batch_size=32, lr=0.1, schedule="one_cycle", nesterov=True)
     chosen = settings(method, recipe=recipe)
     run.begin(record(tmp_path))
@@ -256,7 +256,7 @@ def test_every_method_learns(method: str, tmp_path: Path) -> None:
         assert last["val_pgd"] > 0.25
 
 
-def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material: Material) -> None:
+def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material: TrainingData) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=8, lr=0.2)
     chosen = settings(recipe=recipe)
     trained(tmp_path, chosen, material)
@@ -284,7 +284,7 @@ def test_of_equally_good_epochs_the_first_is_the_best() -> None:
     assert run.best_epoch([{"val_pgd": value} for value in (0.1, 0.3, 0.2, 0.3)], "val_pgd") == 2
 
 
-def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Material) -> None:
+def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: TrainingData) -> None:
     trained(tmp_path, settings(), material)
     row = files.read_history(Folder(tmp_path))[-1]
     assert row["val_clean_none"] is None
@@ -296,7 +296,7 @@ def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: Materia
     assert inside <= row["val_clean"] * len(held) + 1e-9
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, material: Material) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, material: TrainingData) -> None:
     wild = dataclasses.replace(RECIPE, lr=1e18, milestones=())
     with pytest.raises(NonFiniteBatch, match=r"epoch 1, batch \d of 8, at learning rate 1e\+18: try a lower lr"):
         run.train(settings(recipe=wild), material, record(tmp_path), device=CPU)
@@ -308,7 +308,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, mater
 
 
 def test_the_update_is_not_made_when_the_loss_is_not_finite(
-    tmp_path: Path, material: Material, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, material: TrainingData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
         def loss(self, batch: Any) -> torch.Tensor:
@@ -369,7 +369,7 @@ def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(t
     assert run.begin(record(tmp_path), threads=3)["threads"] == 3
 
 
-def test_a_damaged_state_is_refused(tmp_path: Path, material: Material) -> None:
+def test_a_damaged_state_is_refused(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
     state = tmp_path / run.STATE
@@ -380,7 +380,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path, material: Material) -> None:
             run.train(settings(), material, record(tmp_path), device=CPU)
 
 
-def test_the_state_of_another_network_is_refused(tmp_path: Path, material: Material) -> None:
+def test_the_state_of_another_network_is_refused(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
     other = dataclasses.replace(settings(), arch="resnet9-w4")
@@ -388,7 +388,7 @@ def test_the_state_of_another_network_is_refused(tmp_path: Path, material: Mater
         run.train(other, material, record(tmp_path), device=CPU)
 
 
-def test_no_pickle_is_written(tmp_path: Path, material: Material) -> None:
+def test_no_pickle_is_written(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(ema=0.5), material, record(tmp_path), device=CPU, open_trackers=lambda _: [KillAfter(2)])
     tensors, about = load_tensors(Folder(tmp_path), run.STATE)
@@ -402,7 +402,7 @@ def test_no_pickle_is_written(tmp_path: Path, material: Material) -> None:
 # -------------------------------------------------------------------------------------------------- options
 
 
-def test_averaged_weights_follow_their_formula(tmp_path: Path, material: Material) -> None:
+def test_averaged_weights_follow_their_formula(tmp_path: Path, material: TrainingData) -> None:
     progress = Progress(nn.Linear(2, 1, bias=False), RECIPE, ema=0.75)
     assert progress.average is not None
     expected, rng = 0.0, np.random.default_rng(0)
@@ -416,7 +416,7 @@ def test_averaged_weights_follow_their_formula(tmp_path: Path, material: Materia
     assert differ(trained(tmp_path / "a", settings(ema=0.9), material), trained(tmp_path / "b", settings(), material))
 
 
-def test_averaged_weights_of_a_short_training_are_not_its_first(tmp_path: Path, material: Material) -> None:
+def test_averaged_weights_of_a_short_training_are_not_its_first(tmp_path: Path, material: TrainingData) -> None:
     """Without a warm-up of the decay they are: 0.999^80 = 0.92 of them."""
     recipe = dataclasses.replace(RECIPE, epochs=10, batch_size=30, lr=0.1)
     reached = {}
@@ -427,7 +427,7 @@ def test_averaged_weights_of_a_short_training_are_not_its_first(tmp_path: Path, 
     assert reached[0.999] > reached[None] - 0.15
 
 
-def test_clipping_bounds_the_step(tmp_path: Path, material: Material) -> None:
+def test_clipping_bounds_the_step(tmp_path: Path, material: TrainingData) -> None:
     """One step of plain SGD moves the weights by at most lr * clip_norm (+ weight decay)."""
     recipe = Recipe(epochs=1, batch_size=240, lr=0.5, schedule="multistep", weight_decay=0, momentum=0)
     start = run.seeded_model("tinynet", material.dataset, CPU, key=(1, run._INIT))
@@ -459,7 +459,7 @@ def test_weight_perturbation_has_the_published_length_and_direction() -> None:
         assert torch.equal(parameter, was)
 
 
-def test_awp_trains_and_differs(tmp_path: Path, material: Material) -> None:
+def test_awp_trains_and_differs(tmp_path: Path, material: TrainingData) -> None:
     plain = trained(tmp_path / "a", settings(), material)
     assert differ(plain, trained(tmp_path / "b", settings(awp=0.01), material))
     tiny = trained(tmp_path / "c", settings(awp=1e-12), material)  # no perturbation to speak of: the same run

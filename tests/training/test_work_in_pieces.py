@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bat_dist.methods.mini_batch import Attack, MiniBatch
+from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import METHODS, build_method
 from bat_dist.models.build import build
 from bat_dist.planning.timed_operations import Piece, Rate, Speed, step_work, timed, training_work, trial_work
@@ -76,7 +76,7 @@ def test_a_method_makes_as_many_forward_passes_as_it_is_charged_for(method: str)
         torch.arange(8),
         network=network,
         forward=network,
-        attack=Attack(epsilon=0.03, step_size=0.01, num_steps=5),
+        attack=TrainingAttack(epsilon=0.03, step_size=0.01, num_steps=5),
         generator=torch.Generator().manual_seed(0),
         mem=torch.linspace(0, 1, 8),
         progress=0.9,

@@ -43,7 +43,7 @@ from bat_dist.workers.pool import (
     run_units,
 )
 from bat_dist.workers.resources import Resources
-from bat_dist.workers.worker import NOWHERE, Answer, check_source
+from bat_dist.workers.worker import UNKNOWN_PLACE, AttemptResult, check_source
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
@@ -199,8 +199,8 @@ def test_it_goes_on_if_more_can_be_hoped_for(
 def test_one_machine_on_which_all_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
     crowd.queue, crowd.may_grow = deque(range(50)), False
-    turn = pool._Turn(0, 1, {})
-    good, bad = (pool._Seat(None, turn, NOWHERE._replace(host=host)) for host in ("good", "bad"))
+    turn = pool._Assignment(0, 1, {})
+    good, bad = (pool._WorkerSlot(None, turn, UNKNOWN_PLACE._replace(host=host)) for host in ("good", "bad"))
     crowd.seats = {1: good, 2: bad}
     for _ in range(FAIL_ALIKE):
         assert not crowd._fail_alike()
@@ -338,12 +338,12 @@ class FakeRay:
 
     def get(self, ref: int) -> Any:
         if len(args := self.asked.pop(ref)) > 2:
-            return NOWHERE._replace(node_id=f"node {ref}")
+            return UNKNOWN_PLACE._replace(node_id=f"node {ref}")
         if ref % 7 == 0:
             raise rx.NodeDiedError("the machine is gone")
         failed = ref % 5 == 0
         records = [{"event": "failed" if failed else "done", "text": "x" * 1000}]
-        return Answer(None, records, "bad luck") if failed else Answer({"value": args[0]}, records)
+        return AttemptResult(None, records, "bad luck") if failed else AttemptResult({"value": args[0]}, records)
 
     def kill(self, actor: Any) -> None:
         self.killed += 1
@@ -381,10 +381,10 @@ def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypat
 
     def get(ref: int) -> Any:
         if len(args := fake.asked.pop(ref)) > 2:
-            return NOWHERE._replace(node_id="gone")
+            return UNKNOWN_PLACE._replace(node_id="gone")
         if next(losses, None) is not None:
             raise rx.NodeDiedError("the machine is gone")
-        return Answer({"value": args[0]}, [])
+        return AttemptResult({"value": args[0]}, [])
 
     monkeypatch.setattr(fake, "get", get)
     monkeypatch.setattr(pool, "ray", fake)
@@ -472,9 +472,11 @@ def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.
     monkeypatch.setattr(pool, "ray", fake)
     monkeypatch.setattr(pool, "Worker", fake)
     crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
-    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="gone"))]  # as many as the node that is there has
+    crowd.held = 8 * [
+        pool._WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="gone"))
+    ]  # as many as the node that is there has
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
-    crowd.held = 8 * [pool._Seat(fake, place=NOWHERE._replace(node_id="alive"))]
+    crowd.held = 8 * [pool._WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="alive"))]
     crowd.looked_at = -pool.CAPACITY_INTERVAL
     with pytest.raises(WorkersCannotStart, match="no GPU that works"):
         list(crowd.outcomes(range(4)))
@@ -485,10 +487,10 @@ def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.Monke
 
     def get(ref: int) -> Any:
         if len(args := fake.asked.pop(ref)) > 2:
-            return NOWHERE._replace(node_id="alive", host="here", gpus="0")
+            return UNKNOWN_PLACE._replace(node_id="alive", host="here", gpus="0")
         if next(turns) in (0, 1, 3, 5, 6, 8):
-            return Answer(None, [], "an illegal memory access", broken=True)
-        return Answer({"value": args[0]}, [])
+            return AttemptResult(None, [], "an illegal memory access", broken=True)
+        return AttemptResult({"value": args[0]}, [])
 
     monkeypatch.setattr(fake, "get", get)
     monkeypatch.setattr(pool, "ray", fake)
