@@ -15,3 +15,6 @@ export RAY_grpc_client_keepalive_timeout_ms=10000
 
 # A task that runs out of memory is given up after a few tries, not tried for ever.
 export RAY_task_oom_retries=3
+
+# Ray would start an idle process for each CPU of a node when a job begins.  Ours take none of them: they bring their own code.
+export RAY_prestart_worker_first_driver=0

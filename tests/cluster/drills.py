@@ -109,33 +109,41 @@ def hurt(lab: Lab, out: Path, *injuries: Injury) -> list[Result]:
     return results
 
 
-def hurt_and_resubmit(
-    lab: Lab,
-    out: Path,
-    injury: str,
-    what: Callable[[], None],
-    *,
-    mend: Callable[[], None] = lambda: None,
-    job: Submitted | None = None,
-) -> Result:
-    """Hurt a job so that it ends, mend what is broken, and give the same command again.
+@dataclass(frozen=True)
+class Blow:
+    """Something that ends a job, and how what is broken is mended; words for the table."""
 
-    job: the job, if it runs already.
-    """
-    job = job or submit_memorize(lab, out)
-    in_the_middle(out)
-    busy = sum(len(lab.hosts.processes(name, WORKER)) for name in ("head", "w1", "w2"))
-    at = time.time()
-    what()
-    assert job.wait() != 0
-    detected, kept = time.time() - at, num_done(out)
-    assert TRIALS // 4 <= kept < TRIALS
-    mend()
-    again = submit_memorize(lab, out)
-    assert again.wait() == 0, again.output
-    new = [float(r["at"]) for r in records(out) if r["event"] == "done" and r["at"] > at + detected]
-    assert len(new) == TRIALS - kept  # what was there was not done again
-    return Result(f"{TRIALS} trials", injury, detected, min(new) - at, f"at most {busy} trials", 2)
+    words: str
+    happens: Callable[[], None]
+    mend: Callable[[], None] = lambda: None
+
+
+def hurt_and_resubmit(lab: Lab, out: Path, *blows: Blow) -> list[Result]:
+    """End a job, mend what is broken and give the same command again: for each blow, a quarter of the trials later."""
+    results: list[Result] = []
+    since, kept = [], []  # each blow: when it had been seen, and the trials that were there
+    job = submit_memorize(lab, out)
+    for number, blow in enumerate(blows, 1):
+        in_the_middle(out, done=TRIALS * number // 4)
+        busy = sum(len(lab.hosts.processes(name, WORKER)) for name in NODES)
+        at = time.time()
+        blow.happens()
+        assert job.wait() != 0
+        since.append(time.time())
+        kept.append(num_done(out))
+        assert TRIALS * number // 4 <= kept[-1] < TRIALS
+        blow.mend()
+        job = submit_memorize(lab, out)
+        new = lambda seen=since[-1]: [r["at"] for r in records(out) if r["event"] == "done" and r["at"] > seen]  # noqa: E731
+        until(new, seconds=180, what="a trial of the second command", every=0.3)
+        lost = f"at most {busy} trials"
+        results.append(Result(f"{TRIALS} trials", blow.words, since[-1] - at, min(new()) - at, lost, 2))
+    assert job.wait() == 0, job.output
+    done = [r["at"] for r in records(out) if r["event"] == "done"]
+    for seen, had, until_then, then_had in zip(since, kept, [*since[1:], time.time()], [*kept[1:], TRIALS], strict=True):
+        # What was there was not done again.  (A full disk may have taken a trial's row, but not the note that it is done.)
+        assert sum(seen < at <= until_then for at in done) <= then_had - had
+    return results
 
 
 def records(out: str | Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from drills import (
     DRIVER,
     TRIALS,
     WORKER,
+    Blow,
     Injury,
     Result,
     assert_equal_scores,
@@ -72,14 +73,7 @@ def test_a_link_is_cut(lab: Lab, reference: Path, results: list[Result]) -> None
     assert_equal_scores(out, reference)
 
 
-def test_the_driver_is_killed(lab: Lab, reference: Path, results: list[Result]) -> None:
-    out = lab.hosts.shared / "driver"
-    kill = lambda: kill_processes(lab, "head", DRIVER, most=1)  # noqa: E731
-    results.append(hurt_and_resubmit(lab, out, "kill -9 of the driver", kill))
-    assert_equal_scores(out, reference)
-
-
-def test_the_storage_is_full(lab: Lab, reference: Path, results: list[Result]) -> None:
+def test_the_driver_is_killed_and_later_the_storage_is_full(lab: Lab, reference: Path, results: list[Result]) -> None:
     out, ballast = lab.hosts.small / "full", lab.hosts.small / "ballast"
 
     def fill() -> None:
@@ -90,7 +84,9 @@ def test_the_storage_is_full(lab: Lab, reference: Path, results: list[Result]) -
             except OSError:
                 assert file.tell() < SMALL_BYTES
 
-    results.append(hurt_and_resubmit(lab, out, "the storage is full; room is made", fill, mend=ballast.unlink))
+    killed = Blow("kill -9 of the driver", lambda: kill_processes(lab, "head", DRIVER, most=1))
+    full = Blow("the storage is full; room is made", fill, mend=ballast.unlink)
+    results += hurt_and_resubmit(lab, out, killed, full)
     assert_equal_scores(out, reference)
 
 
@@ -115,14 +111,8 @@ def test_the_storage_does_not_answer(lab: Lab, reference: Path, results: list[Re
 
 def test_the_head_loses_power(lab: Lab, reference: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "head"
-    results.append(
-        hurt_and_resubmit(
-            lab,
-            out,
-            "the head loses power; another machine in its place, `ray down`, `ray up`",
-            lambda: lab.hosts.switch_off("head"),
-            mend=lambda: lab.replace("head"),
-        )
-    )
+    words = "the head loses power; another machine in its place, `ray down`, `ray up`"
+    lost = Blow(words, lambda: lab.hosts.switch_off("head"), mend=lambda: lab.replace("head"))
+    results += hurt_and_resubmit(lab, out, lost)
     assert_equal_scores(out, reference)
     until(lambda: lab.num_nodes() == len(NODES), seconds=60, what="all nodes")
