@@ -140,7 +140,9 @@ def hurt_and_resubmit(lab: Lab, out: Path, *blows: Blow) -> list[Result]:
         results.append(Result(f"{TRIALS} trials", blow.words, since[-1] - at, min(new()) - at, lost, 2))
     assert job.wait() == 0, job.output
     done = [r["at"] for r in records(out) if r["event"] == "done"]
-    for seen, had, until_then, then_had in zip(since, kept, [*since[1:], time.time()], [*kept[1:], TRIALS], strict=True):
+    for seen, had, until_then, then_had in zip(
+        since, kept, [*since[1:], time.time()], [*kept[1:], TRIALS], strict=True
+    ):
         # What was there was not done again.  (A full disk may have taken a trial's row, but not the note that it is done.)
         assert sum(seen < at <= until_then for at in done) <= then_had - had
     return results
