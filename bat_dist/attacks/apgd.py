@@ -46,8 +46,8 @@ def apgd(
 ) -> AttackOutcome:
     """One run from a random start, ascending a loss of logits and labels.
 
-    num_draws: see `FrozenModel`. Costs at most num_draws * num_steps + 1 forward and num_draws * num_steps backward passes,
-    and a forward pass without `logits`.
+    num_draws: see `FrozenModel`. Costs at most num_draws * num_steps + 1 forward and num_draws * num_steps backward
+    passes, and a forward pass without `logits`.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_draws=num_draws)
     with attacked(model, x, y, ids, logits) as (victim, x, y, logits):

@@ -30,7 +30,10 @@ def network_draws(unit: Unit, device: torch.device) -> Iterator[None]:
 def build_work(
     dataset: Dataset, network: nn.Module, settings: Settings, *, keep_adversarial: bool, device: torch.device
 ) -> Callable[[Unit], dict[str, Any]]:
-    """Puts the network on the device. The function gives a row as `ledger.EvaluationIdentity.fields_of` has it, without TF32."""
+    """Puts the network on the device.
+
+    The function gives a row as `ledger.EvaluationIdentity.fields_of` has it, without TF32.
+    """
     test, spec = dataset.test, dataset.spec
     networks = prepare(network, test.images[:4], device)
 

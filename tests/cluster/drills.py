@@ -143,7 +143,7 @@ def hurt_and_resubmit(lab: Lab, out: Path, *blows: Blow) -> list[Result]:
     for seen, had, until_then, then_had in zip(
         since, kept, [*since[1:], time.time()], [*kept[1:], TRIALS], strict=True
     ):
-        # What was there was not done again.  (A full disk may have taken a trial's row, but not the note that it is done.)
+        # What was there was not done again.  (A full disk may have taken a trial's row, but not its record.)
         assert sum(seen < at <= until_then for at in done) <= then_had - had
     return results
 
