@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from bat_dist import __version__
@@ -16,7 +15,6 @@ VERBS = {
     "tune": "sweep alpha and beta",
     "evaluate": "attack checkpoints: clean, FGSM, PGD, CW, AutoAttack",
     "export": "a trained network for others: Hugging Face Hub, RobustBench, ONNX",
-    "study": "the preliminary studies of the paper and their figures",
     "reproduce": "a table of the paper: memorize, train, evaluate and report, from one command",
     "report": "tables, figures and one HTML page from all results",
     "collect": "fetch results from the head node of a cluster",
@@ -34,27 +32,22 @@ def program() -> NoReturn:
     exit_with(main())
 
 
-def available() -> dict[str, str]:
-    """The verbs whose file exists, each with its line of help."""
-    return {verb: text for verb, text in VERBS.items() if Path(__file__).with_name(f"{verb}.py").is_file()}
-
-
 def _dispatch(argv: Sequence[str]) -> int:
     verb, *rest = argv or [""]
     if verb in ("--help", "-h", "help"):
         print(_help())
     elif verb == "--version":
         print(f"bat-dist {__version__}")
-    elif verb in available():
+    elif verb in VERBS:
         return importlib.import_module(f"bat_dist.{verb}").main(rest)
     else:
-        problem = f"no command {verb}{nearest(verb, available())}" if verb else "no command given"
-        raise UserError(f"{problem} (there are: {', '.join(available())})")
+        problem = f"no command {verb}{nearest(verb, VERBS)}" if verb else "no command given"
+        raise UserError(f"{problem} (there are: {', '.join(VERBS)})")
     return 0
 
 
 def _help() -> str:
-    lines = [f"  {verb:<10}{text}" for verb, text in available().items()]
+    lines = [f"  {verb:<10}{text}" for verb, text in VERBS.items()]
     return "\n".join(
         [
             "usage: bat-dist COMMAND [options]",

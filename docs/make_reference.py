@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bat_dist.cli import available
+from bat_dist.cli import VERBS
 
 HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
 
@@ -13,7 +13,7 @@ HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
 def reference() -> str:
     """The page: one section per verb."""
     sections = [HEAD]
-    for verb in available():
+    for verb in VERBS:
         command = [str(Path(sys.executable).parent / "bat-dist"), verb, "--help"]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "100"})
         sections.append(f"## bat-dist {verb}\n\n```\n{done.stdout.rstrip()}\n```\n")

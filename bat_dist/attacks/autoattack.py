@@ -39,7 +39,7 @@ STANDARD: Mapping[str, StandardAttack] = {
 
 
 class AutoAttackResult(NamedTuple):
-    """robust: whether each image is still classified right, clean and after each attack. x_adv: as `AttackOutcome`'s."""
+    """robust: whether each image is classified right, clean and after each attack. x_adv: as `AttackOutcome`'s."""
 
     stages: tuple[str, ...]
     robust: Bool[Tensor, "stages batch"]

@@ -14,6 +14,8 @@ NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
 CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
+BATCH_SIZE = 64  # images attacked at once, by default
+CHECK_IMAGES = 64  # images of the hygiene checks, by default
 _EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)
 _WITH_A_NUMBER = ("autoattack_tK", "apgd-ce-eotN", "apgd-dlr-eotN")
 

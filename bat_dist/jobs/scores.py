@@ -26,7 +26,13 @@ from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
-from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_feldman_zhang, save_feldman_zhang
+from bat_dist.memorization.exchange import (
+    MAX_BYTES,
+    FeldmanZhang,
+    feldman_zhang,
+    load_feldman_zhang,
+    save_feldman_zhang,
+)
 from bat_dist.memorization.influence import InfluencePairs, influential_pairs
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.settings.memorize import MemorizeSettings
@@ -38,7 +44,6 @@ log = logging.getLogger(__name__)
 
 _WAY_OUT = "use another --out, or --fresh to replace them"
 MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
-MAX_EXPORT_BYTES = 1 << 30  # feldman_zhang.npz holds an influence for every pair of a class; CIFAR-10 takes 200 MB
 
 
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
@@ -73,7 +78,7 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     )
     scores = LeaveOutScores(memorization, pairs, trials, sets)
     _write(folder, dataset, scores)
-    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_EXPORT_BYTES:
+    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_BYTES:
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
         folder.write("feldman_zhang.npz", buffer.getvalue())

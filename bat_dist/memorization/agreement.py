@@ -94,17 +94,6 @@ def auroc(score: Float[np.ndarray, " samples"], positive: Bool[np.ndarray, " sam
     return float((rank_sum - num_positive * (num_positive + 1) / 2) / (num_positive * num_negative))
 
 
-def threshold_at_share(score: Float[np.ndarray, " samples"], share: float) -> float:
-    """The t for which a fraction `share` of the defined samples has score > t; fewer, if there are ties."""
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
-    defined = np.sort(score[~np.isnan(score)])
-    if not len(defined):
-        raise ValueError("score must have at least one value that is not NaN")
-    above = min(round(share * len(defined)), len(defined) - 1)
-    return float(defined[len(defined) - 1 - above])
-
-
 def _check_probs(probs: Float[np.ndarray, "models samples classes"]) -> None:
     if probs.ndim != 3 or 0 in probs.shape:
         raise ValueError(f"probs must be [models, samples, classes], got shape {probs.shape}")

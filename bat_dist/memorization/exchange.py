@@ -20,6 +20,8 @@ from bat_dist.memorization.influence import check_labels, influence_matrix
 
 File = str | Path | BinaryIO
 Labels = Int[np.ndarray, " samples"]
+# The file holds an influence for every pair of a class, 200 MB for CIFAR-10; a larger one is not written.
+MAX_BYTES = 1 << 30
 _KEYS = "tr_mem, tr_labels, tt_labels, and tr_classidx_K, tt_classidx_K, infl_matrix_classK per class K"
 
 

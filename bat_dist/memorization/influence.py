@@ -81,14 +81,6 @@ class MaxInfluence:
     excess_z: Float[np.ndarray, "thresholds test"]
 
 
-def influence_block(mask: Mask, test_correct: Correct) -> InfluenceBlock:
-    """All training samples of `mask` against all test samples of `test_correct`, in one piece."""
-    check_trials(mask, test_correct=test_correct)
-    train_index, test_index = np.arange(mask.shape[1]), np.arange(test_correct.shape[1])
-    correct_in = _product(mask, test_correct.astype(np.float32))
-    return _block(train_index, test_index, correct_in, _Margins.of(mask, test_correct))
-
-
 def influence_matrix(
     mask: Mask, test_correct: Correct, *, block_bytes: int = BLOCK_BYTES
 ) -> Float[np.ndarray, "train test"]:

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bat_dist.methods.checks import check_above_0, check_at_least_0, check_one_of, check_per_example
+from bat_dist.methods.defaults import ALPHA, BETA
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, weighted_mean
 from bat_dist.methods.table import Method
@@ -55,8 +56,8 @@ class Bat(Method):
     atypical samples (Sec. 2.1). The other fields choose between readings: see the module.
     """
 
-    alpha: float = 1.0
-    beta: float = 0.2
+    alpha: float = ALPHA
+    beta: float = BETA
     sigma: float = 0.15
     tau: float = 0.1
     downweight: Downweight = "misclassified"

@@ -15,6 +15,8 @@ from itertools import repeat
 from typing import Literal, get_args
 
 from bat_dist.evaluation.cost import bill
+from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES
+from bat_dist.memorization.exchange import MAX_BYTES
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.planning.timed_operations import Piece, Speed, Work, added, times, training_work, trial_work
 from bat_dist.training.splits import default_num_val
@@ -23,8 +25,6 @@ Phase = Literal["trials", "training", "evaluation"]
 
 BLOCK_BYTES = 4096  # of a file system: the least that a file takes
 PAGE_BYTES, CURVES_BYTES = 2_000_000, 100_000  # the page of memorize with its figures, and the picture of train
-MAX_EXPORT_BYTES = 1 << 30  # as `scores.MAX_EXPORT_BYTES`, whose module loads ray: a test holds them together
-EVALUATION_BATCH = 64  # of `bat-dist evaluate`
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def training(
 
 
 def evaluation(
-    size: Size, *, attacks: Sequence[str], count: int, robust_share: float = 0.5, check_images: int = 64
+    size: Size, *, attacks: Sequence[str], count: int, robust_share: float = 0.5, check_images: int = CHECK_IMAGES
 ) -> PlannedJob:
     """Evaluations of that many networks on all test images."""
     found = bill(
@@ -110,7 +110,7 @@ def evaluation(
         num_classes=size.num_classes,
         robust_share=robust_share,
         check_images=check_images,
-        batch_size=EVALUATION_BATCH,
+        batch_size=BATCH_SIZE,
     )
     files = 5 * BLOCK_BYTES * found.units  # of each unit: images, flags, time spent, digest, log
     kept = files + 9 * round(found.attacked) + on_disk(found.rows * size.num_test)
@@ -131,7 +131,7 @@ def score_bytes(size: Size, num_trials: int) -> int:
     by_sample = 48 * size.num_train + (8 + 40) * samples + 2 * samples  # scores; labels and ids; typical sets
     pairs = 32 * size.num_train
     exported = 4 * size.num_train * size.num_test // size.num_classes  # feldman_zhang.npz
-    exported = exported if exported <= MAX_EXPORT_BYTES else 0
+    exported = exported if exported <= MAX_BYTES else 0
     return on_disk(by_sample) + on_disk(32 * num_trials) + on_disk(pairs) + on_disk(exported) + PAGE_BYTES
 
 

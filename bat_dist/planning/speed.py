@@ -20,6 +20,7 @@ from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.loaders import Batch, Loader, dataset_loader
 from bat_dist.data.table import DatasetSpec
 from bat_dist.errors import UserError
+from bat_dist.evaluation.names import BATCH_SIZE
 from bat_dist.methods.erm import Erm
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
@@ -37,7 +38,6 @@ from bat_dist.training.threads import torch_threads
 from bat_dist.training.trial import EVAL_BATCH_SIZE
 from bat_dist.training.world import THIS_PROCESS
 
-EXACT_BATCH = 64  # the default of `bat-dist evaluate`
 EXACT_STEPS = 10  # in a timed batch of attack steps, so that start and end weigh little
 SMALLEST_BATCH, GROWTH = 2, 4  # the first batch tried; BatchNorm wants two images
 FEWEST, MOST = 3, 200  # timed batches: for a standard error, and so that a small network does not take all the time
@@ -61,7 +61,7 @@ class Workload:
         """As in the work that the piece is of."""
         sizes = {Piece.TRIAL_STEP: self.trial_recipe.batch_size, Piece.FORWARD: EVAL_BATCH_SIZE}
         sizes |= {Piece.PLAIN_STEP: self.recipe.batch_size, Piece.PGD_STEP: self.recipe.batch_size}
-        return sizes.get(piece, EXACT_BATCH)
+        return sizes.get(piece, BATCH_SIZE)
 
 
 def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threads: int) -> Speed:

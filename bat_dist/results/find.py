@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,8 +238,3 @@ def _training(place: _Place) -> Training:
     document = _object(folder, training_run.RUN) if training_run.RUN in place.files else {}
     failure = _object(folder, FAILURE).get("reason", "") if FAILURE in place.files else ""
     return Training(str(folder), document, training_run.read_history(folder), failure)
-
-
-def name_of(place: str) -> str:
-    """The last two parts of a place, for labels."""
-    return "/".join(PurePosixPath(place).parts[-2:])

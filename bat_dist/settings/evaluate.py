@@ -7,7 +7,7 @@ from annotated_types import Ge, Len
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.evaluation.names import check_attacks
+from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES, check_attacks
 from bat_dist.settings.fields import ATTACKS_HELP, Pixels
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 
@@ -68,7 +68,7 @@ class EvaluateSettings(RaySettings, DataSettings):
     ] = (0,)
     check_images: Annotated[
         int, Ge(0), Help("rightly classified images for the hygiene checks; 0 leaves them out"), Group("attacks")
-    ] = 64
+    ] = CHECK_IMAGES
     split: Annotated[
         Literal["test", "train", "validation"],
         Help("which images; validation: those that the checkpoint's training held out"),
@@ -89,7 +89,7 @@ class EvaluateSettings(RaySettings, DataSettings):
         False
     )
 
-    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("attacks")] = 64
+    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("attacks")] = BATCH_SIZE
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), Group("Ray")] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
     num_workers: Annotated[

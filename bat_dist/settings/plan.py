@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.evaluation.names import check_attacks
+from bat_dist.evaluation.names import CHECK_IMAGES, check_attacks
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ATTACKS_HELP, ArchOrAuto, DatasetName, TestShare
@@ -135,7 +135,9 @@ class PlanSettings:
         Help("share of test images that stand, which AutoAttack meets to the end"),
         Group("evaluations"),
     ] = 0.5
-    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = 64
+    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = (
+        CHECK_IMAGES
+    )
 
     precision: Annotated[
         PrecisionOrAuto,

@@ -14,6 +14,7 @@ import bat_dist
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import check_attacks
+from bat_dist.methods.defaults import ALPHA, BETA
 from bat_dist.settings.known import beside
 from bat_dist.settings.sections import RaySettings, check_fresh
 from bat_dist.settings.train import TrainSettings
@@ -34,7 +35,6 @@ NOT_OF_THE_SPACE = {  # what all runs of a sweep share
     **dict.fromkeys(("epsilon",), "threat"),
     **dict.fromkeys(("track", "loader", "max_failures"), "way of working"),
 }
-BAT_ALPHA, BAT_BETA = 1.0, 0.2  # defaults of `methods.bat`, which a test holds against it
 CONFIGS = "tune_configs"
 Metric = Literal[
     "val_clean", "val_pgd", "val_clean_typical", "val_clean_atypical", "val_pgd_typical", "val_pgd_atypical"
@@ -202,7 +202,7 @@ class TuneSettings(RaySettings):
     def base_values(self) -> dict[str, Any]:
         """A value for each name of `train`: of the base, else the default; alpha and beta as BAT has them."""
         defaults = {f.name: f.default for f in dataclasses.fields(TrainSettings)}
-        return {**defaults, "alpha": BAT_ALPHA, "beta": BAT_BETA, **self.base}
+        return {**defaults, "alpha": ALPHA, "beta": BETA, **self.base}
 
 
 def find_config(argv: Sequence[str]) -> list[str]:

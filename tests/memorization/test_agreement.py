@@ -14,7 +14,6 @@ from bat_dist.memorization.agreement import (
     auroc,
     ensemble_confidence,
     ensemble_disagreement,
-    threshold_at_share,
 )
 
 
@@ -161,20 +160,7 @@ def test_auroc_of_an_empty_class_is_undefined():
     assert auroc(np.zeros(4), np.array([True, False, True, False])) == 0.5
 
 
-def test_threshold_at_share_cuts_that_share():
-    score = np.random.default_rng(0).standard_normal(1000)
-    for share in (0.001, 0.11, 0.4, 0.999):
-        assert (score > threshold_at_share(score, share)).sum() == round(1000 * share)
-    with_nan = np.r_[score, np.full(500, np.nan)]
-    assert threshold_at_share(with_nan, 0.4) == threshold_at_share(score, 0.4)
-    assert (np.repeat([1.0, 2.0, 3.0], 10) > threshold_at_share(np.repeat([1.0, 2.0, 3.0], 10), 0.5)).sum() == 10
-
-
 def test_bad_input_is_refused():
-    with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 40"):
-        threshold_at_share(np.arange(3.0), 40)
-    with pytest.raises(ValueError, match="at least one value that is not NaN"):
-        threshold_at_share(np.full(3, np.nan), 0.4)
     with pytest.raises(ValueError, match=r"one value per sample, got shapes \(3,\), \(4,\)"):
         alignment(np.zeros(3), np.zeros(4))
     with pytest.raises(ValueError, match=r"level must be in \(0, 1\), got 95"):

@@ -9,8 +9,6 @@ import yaml
 
 from bat_dist.config import parse
 from bat_dist.errors import ConfigError
-from bat_dist.methods.bat import Bat
-from bat_dist.settings import tune as tune_settings
 from bat_dist.settings.tune import TuneSettings, find_config, scores_beside
 from bat_dist.sweep.space import is_reference, point_name
 
@@ -61,10 +59,6 @@ def test_the_papers_grid_is_that_of_figure_4_on_the_data_and_network_that_the_na
     assert run.arch == arch
     assert (run.dataset, run.num_classes) == (("tiny_imagenet", 50) if data == "tiny_imagenet50" else (data, None))
     assert (run.training.epochs, run.num_steps) == (160, 10)
-
-
-def test_defaults_of_bat_are_those_of_the_method() -> None:
-    assert (Bat().alpha, Bat().beta) == (tune_settings.BAT_ALPHA, tune_settings.BAT_BETA)
 
 
 @pytest.mark.parametrize(
