@@ -368,8 +368,7 @@ def test_a_sweep_is_of_what_its_runs_are_of(name: str) -> None:
         )
         for of in (base, {**base, **differing("train", name)})
     )
-    # All runs of a sweep have the same number of workers; alpha and beta are of its points.
-    own = {"num_workers": True, "score": True, "scores": False, "alpha": False, "beta": False}
+    own = {"score": True, "scores": False, "alpha": False, "beta": False}  # alpha and beta are of its points
     assert (one != other) == own.get(name, is_refused("train", name))
 
 

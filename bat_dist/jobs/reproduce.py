@@ -49,7 +49,7 @@ TRAIN = "train"
 TYPICALITY = "typicality.npz"
 _WHAT = "runs"  # the units are called, in metrics
 RUNS_AND_EVALUATIONS = "trainings and evaluations"  # and for people
-_HOW = (  # settings of `train` and `memorize` that decide no result
+_HOW = (  # settings of `train` and `memorize` that decide no result, or of each run by itself
     *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
     *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
@@ -150,7 +150,7 @@ def _begun_identity(folder: Folder) -> dict[str, Any]:
     """The identity of the folder's experiment; nothing if there is none, or nothing of it is finished."""
     if not folder.exists(EXPERIMENT):
         return {}
-    return folder.read_json(EXPERIMENT).get("identity", {}) if _is_begun(folder) else {}
+    return _identity_of(folder.read_json(EXPERIMENT)) if _is_begun(folder) else {}
 
 
 def _is_begun(folder: Folder) -> bool:
@@ -164,7 +164,7 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, ch
     """`experiment.json`: what is to be there in the end; runs that were asked for before stay."""
     identity = _identity(dataset, settings)
     old: Mapping[str, Any] = folder.read_json(EXPERIMENT) if folder.exists(EXPERIMENT) else {}
-    if old and (differs := differences(old.get("identity", {}), identity)):
+    if old and (differs := differences(_identity_of(old), identity)):
         if _is_begun(folder):
             raise UserError(f"{folder} holds another experiment; {WAY_OUT}\n" + "\n".join(differs))
         log.info("%s was made for another experiment, and nothing of it is finished: it is replaced", folder)
@@ -192,7 +192,17 @@ def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
         name: {key: value for key, value in without_later_defaults(part).items() if key not in _HOW}
         for name, part in parts.items()
     }
+    kept["train"]["num_workers"] = settings.training(TableRun("pgd_at", 0)).separate_batch_norms
     return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
+
+
+def _identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity in an `experiment.json`; those of earlier versions have `num_workers` only among what was asked."""
+    identity = dict(document.get("identity", {}))
+    if identity and "train.num_workers" not in identity:
+        asked = document["asked"].get("train") or {}
+        identity["train.num_workers"] = 1 if identity["train.sync_bn"] else max(1, asked.get("num_workers", 0))
+    return identity
 
 
 def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Filled | None:

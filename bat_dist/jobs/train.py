@@ -140,7 +140,8 @@ def make_plan(
         sync_bn=asked.sync_bn,
     )
     facts = _facts(asked, dataset, settings, held, scores)
-    return TrainingPlan(asked, settings, dataset, held, scores, _flat(facts), facts, chosen)
+    identity = _flat(facts) | {"num_workers": asked.separate_batch_norms}
+    return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen)
 
 
 def _settled(dataset: Dataset, asked: TrainSettings) -> tuple[TrainSettings, Chosen]:
@@ -222,12 +223,6 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
         workers = max(1, plan.asked.num_workers)
         begun = run.begin(record, workers=workers, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
         threads = _as_begun(begun["threads"], plan.asked.cpus_per_worker)
-        if len(had := begun["workers"]) > 1 and not plan.asked.sync_bn:
-            log.warning(
-                "this run has had %s workers: without sync_bn each normalizes its own part of the batch, so that the "
-                "epochs of each number were trained a little differently",
-                ", then ".join(map(str, had)),
-            )
         note_settings(folder, TRAIN, plan.asked)
         told = _told(plan, heart, on_epoch)
         try:
@@ -447,6 +442,7 @@ def _facts(
         "awp_from": step.awp_from + 1,
         "clip_norm": step.clip_norm,
         "sync_bn": settings.sync_bn,
+        **({"num_workers": asked.separate_batch_norms} if asked.separate_batch_norms > 1 else {}),
         "seed": settings.seed,
     }
 

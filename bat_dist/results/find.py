@@ -48,7 +48,7 @@ class Training:
     @property
     def identity(self) -> Mapping[str, Any]:
         """Its settings, flat."""
-        return self.document.get("identity", {})
+        return training_run.identity_of(self.document)
 
     @property
     def is_finished(self) -> bool:

@@ -139,6 +139,11 @@ class TrainSettings(RaySettings, DataSettings):
 
     status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
 
+    @property
+    def separate_batch_norms(self) -> int:
+        """Into how many parts a batch is cut for BatchNorm, which all architectures have; it decides the result."""
+        return 1 if self.sync_bn else max(1, self.num_workers)
+
     def __post_init__(self) -> None:
         check_fresh(self)
         if self.method == "bat" and not self.scores:

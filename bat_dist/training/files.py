@@ -35,7 +35,18 @@ def is_begun(folder: Folder) -> bool:
 
 def begun_identity(folder: Folder) -> dict[str, Any]:
     """The identity of the folder's run; nothing if none has finished an epoch."""
-    return folder.read_json(RUN).get("identity", {}) if folder.exists(RUN) and is_begun(folder) else {}
+    return identity_of(folder.read_json(RUN)) if folder.exists(RUN) and is_begun(folder) else {}
+
+
+def identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity in a `run.json`; empty if it has none.
+
+    Earlier versions did not count `num_workers` among what decides a result, but listed the numbers that a run had.
+    """
+    identity = dict(document.get("identity", {}))
+    if "sync_bn" in identity and "num_workers" not in identity:
+        identity["num_workers"] = 1 if identity["sync_bn"] else (document.get("workers") or [1])[-1]
+    return identity
 
 
 def remove(folder: Folder) -> None:

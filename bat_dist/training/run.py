@@ -32,6 +32,7 @@ from bat_dist.training.files import (
     begun_identity,
     best_epoch,
     epoch_line,
+    identity_of,
     is_begun,
     remove,
     write_history,
@@ -155,7 +156,7 @@ def begin(
     """
     folder = record.folder
     there = folder.read_json(RUN) if folder.exists(RUN) else {}
-    if there and differences(there.get("identity", {}), dict(record.identity)):
+    if there and differences(identity_of(there), dict(record.identity)):
         log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
         remove(folder)
         there = {}

@@ -7,7 +7,16 @@ from typing import Any
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.status import GO_ON, PROGRESS, describe_driver
-from bat_dist.training.files import HISTORY, NON_FINITE, RUN, best_epoch, epoch_line, finished, read_history
+from bat_dist.training.files import (
+    HISTORY,
+    NON_FINITE,
+    RUN,
+    best_epoch,
+    epoch_line,
+    finished,
+    identity_of,
+    read_history,
+)
 
 
 def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
@@ -20,7 +29,7 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
 
 
 def _of_run(folder: Folder, *, is_finished: bool) -> Iterator[str]:
-    identity = folder.read_json(RUN).get("identity", {}) if folder.exists(RUN) else {}
+    identity = identity_of(folder.read_json(RUN)) if folder.exists(RUN) else {}
     history, epochs = read_history(folder), identity.get("epochs")
     state = "trained to its end" if is_finished else f"not finished: {GO_ON}"
     yield f"{folder}: {len(history)} of {epochs or 'an unknown number of'} epochs, {state}"

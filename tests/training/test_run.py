@@ -360,6 +360,27 @@ def test_a_run_lists_the_numbers_of_workers_that_it_has_had(tmp_path: Path) -> N
         assert run.begin(record(tmp_path), workers=workers)["workers"] == listed
 
 
+@pytest.mark.parametrize(
+    ("had", "sync_bn", "number"), [([4], False, 4), ([4, 2], False, 2), ([4], True, 1), (None, False, 1)]
+)
+def test_a_run_of_an_older_version_goes_on_with_its_number_of_workers_alone(
+    tmp_path: Path, had: list[int] | None, sync_bn: bool, number: int
+) -> None:
+    """Those versions did not count it among what decides a result."""
+    run.begin(record(tmp_path, sync_bn=sync_bn), workers=1)
+    (tmp_path / run.STATE).touch()
+    old = json.loads((tmp_path / run.RUN).read_text())
+    assert "num_workers" not in old["identity"]
+    old |= {"workers": had} if had else {}
+    (tmp_path / run.RUN).write_text(json.dumps(old if had else {k: v for k, v in old.items() if k != "workers"}))
+    with pytest.raises(UserError, match=f"num_workers: {number} in the store, 8 now"):
+        run.check_identity(record(tmp_path, sync_bn=sync_bn, num_workers=8))
+    now = record(tmp_path, sync_bn=sync_bn, num_workers=number)
+    run.check_identity(now)
+    run.begin(now, workers=number)
+    assert (tmp_path / run.STATE).exists()  # nothing was removed
+
+
 def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(tmp_path: Path) -> None:
     run.begin(record(tmp_path))
     (tmp_path / run.STATE).touch()
