@@ -266,7 +266,7 @@ def dump_yaml(settings: Any) -> str:
     return yaml.safe_dump(to_dict(settings), sort_keys=False)
 
 
-def differences(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two dicts of settings, as `epochs: 15 in the store, 20 now`."""
     a, b = ({name: _plain(value) for name, value in side.items()} for side in (stored, now))
     return [

@@ -33,12 +33,12 @@ def is_begun(folder: Folder) -> bool:
     return folder.exists(STATE) or finished(folder)
 
 
-def begun_identity(folder: Folder) -> dict[str, Any]:
+def begun_identity(folder: Folder) -> Mapping[str, Any]:
     """The identity of the folder's run; nothing if none has finished an epoch."""
     return identity_of(folder.read_json(RUN)) if folder.exists(RUN) and is_begun(folder) else {}
 
 
-def identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
+def identity_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
     """The identity in a `run.json`; empty if it has none.
 
     Earlier versions did not count `num_workers` among what decides a result, but listed the numbers that a run had.

@@ -141,7 +141,7 @@ def train(
 def check_identity(record: Record) -> None:
     """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
     begun = begun_identity(record.folder)
-    if begun and (differs := differences(begun, dict(record.identity))):
+    if begun and (differs := differences(begun, record.identity)):
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
 
@@ -156,7 +156,7 @@ def begin(
     """
     folder = record.folder
     there = folder.read_json(RUN) if folder.exists(RUN) else {}
-    if there and differences(identity_of(there), dict(record.identity)):
+    if there and differences(identity_of(there), record.identity):
         log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
         remove(folder)
         there = {}
