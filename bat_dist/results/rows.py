@@ -19,18 +19,8 @@ from bat_dist.results.find import FoundEvaluation, LeftOut
 TRAINED_BY = (
     *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
     *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
-    *(
-        "ema_warm_up",
-        "awp",
-        "awp_from",
-        "clip_norm",
-        "sync_bn",
-        "num_workers",
-        "crop_padding",
-        "flip",
-        "model",
-        "weights",
-    ),
+    *("ema_warm_up", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers", "crop_padding", "flip", "model"),
+    "weights",
 )
 METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
 _GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from made_results import facts_of, random_flags, study, write_evaluation, write_training
 
+from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
+from bat_dist.jobs.train import make_plan
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row
-from bat_dist.results.rows import in_order
+from bat_dist.results.rows import TRAINED_BY, in_order
 from bat_dist.results.statistics import compare_methods
+from bat_dist.settings.train import TrainSettings
 
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
 
@@ -117,11 +120,20 @@ def test_other_settings_of_training_are_other_rows_and_named(tmp_path: Path) -> 
     assert any("different epochs (3: PGD-AT (epochs = 3); 9:" in note for note in table.notes)
 
 
+def test_rows_are_told_apart_by_all_that_decides_a_training() -> None:
+    """But for what makes another table of it, and for its seeds."""
+    dataset = load_dataset("digits", num_train=100, num_test=20)
+    asked = TrainSettings(dataset="digits", out="x", method="pgd_at", num_workers=2, ema=0.9, crop_padding=1, flip=True)
+    facts = make_plan(dataset, asked).facts.keys()
+    assert {"num_workers", "ema_warm_up", "crop_padding", "flip"} <= facts
+    assert facts - {"dataset", "fingerprint", "arch"} - {"seed", "val_seed"} <= {*TRAINED_BY}
+
+
 @pytest.mark.parametrize(
     "name",
     [
         *("num_steps", "random_start", "attack_mode", "attack_precision", "best_by", "scores"),
-        *("precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn"),
+        *("precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers"),
     ],
 )
 def test_networks_that_differ_in_a_setting_are_never_seeds_of_one_row(name: str, tmp_path: Path) -> None:
