@@ -123,7 +123,7 @@ def test_other_settings_of_training_are_other_rows_and_named(tmp_path: Path) -> 
 def test_rows_are_told_apart_by_all_that_decides_a_training() -> None:
     """But for what makes another table of it, and for its seeds."""
     dataset = load_dataset("digits", num_train=100, num_test=20)
-    asked = TrainSettings(dataset="digits", out="x", method="pgd_at", num_workers=2, ema=0.9, crop_padding=1, flip=True)
+    asked = TrainSettings(dataset="digits", out="x", method="pgd_at", num_workers=2, ema=0.9, crop_padding=2, flip=True)
     facts = make_plan(dataset, asked).facts.keys()
     assert {"num_workers", "ema_warm_up", "crop_padding", "flip"} <= facts
     assert facts - {"dataset", "fingerprint", "arch"} - {"seed", "val_seed"} <= {*TRAINED_BY}
