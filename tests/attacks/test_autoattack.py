@@ -9,16 +9,16 @@ from robust_nets import EPSILON, IDS, Forward, X, Y, digits, golden_net, inputs_
 from torch import nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
-from bat_dist.attacks.autoattack import STANDARD, Stage, autoattack, confirmed
+from bat_dist.attacks.autoattack import STANDARD, StandardAttack, autoattack, confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome
 
 SHORT = {
-    "apgd-ce": Stage(partial(apgd, num_steps=12), 2),
-    "apgd-t": Stage(partial(apgd_targeted, num_steps=12, num_targets=3), 4),
-    "fab-t": Stage(partial(fab_targeted, num_steps=8, num_targets=3), 4),
-    "square": Stage(partial(square, num_queries=60), 2),
+    "apgd-ce": StandardAttack(partial(apgd, num_steps=12), 2),
+    "apgd-t": StandardAttack(partial(apgd_targeted, num_steps=12, num_targets=3), 4),
+    "fab-t": StandardAttack(partial(fab_targeted, num_steps=8, num_targets=3), 4),
+    "square": StandardAttack(partial(square, num_queries=60), 2),
 }
 SETTINGS = {"epsilon": EPSILON, "seed": 0, "ids": IDS}
 each_attack = pytest.mark.parametrize("name", SHORT)
@@ -161,7 +161,7 @@ def test_the_whole_confirms():
     def boast(model, x, y, **_):
         return AttackOutcome(torch.zeros_like(y, dtype=torch.bool), x + 1e-9)
 
-    robust = autoattack(golden_net(), X, Y, **SETTINGS, attacks={"boast": Stage(boast, 2)}).robust
+    robust = autoattack(golden_net(), X, Y, **SETTINGS, attacks={"boast": StandardAttack(boast, 2)}).robust
     assert torch.equal(robust[1], robust[0])
 
 
