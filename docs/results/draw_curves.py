@@ -12,7 +12,7 @@ from PIL import Image
 from bat_dist.figures.curves import training_curves
 from bat_dist.figures.style import save
 from bat_dist.storage.files import Folder
-from bat_dist.training.run import RUN, read_history
+from bat_dist.training.files import RUN, read_history
 
 
 def main(out: str, *runs: str) -> None:
