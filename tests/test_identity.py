@@ -387,3 +387,16 @@ def test_an_experiment_is_of_what_its_parts_are_of(verb: str, name: str) -> None
     assert changed or name == "min_nodes"  # which is 1 in a test
     one, other = (reproduce._identity(dataset, ReproduceSettings(**{**small, verb: of})) for of in ({}, changed))
     assert (one != other) == (says(verb)[name] in (REFUSED, COMPUTED) or name == "seeds")
+
+
+@pytest.mark.parametrize(
+    ("train", "number"), [({}, 1), ({"num_workers": 4}, 4), ({"num_workers": 4, "sync_bn": True}, 1)]
+)
+def test_an_experiment_of_an_older_version_has_the_number_of_workers_that_was_asked_for(
+    train: dict[str, Any], number: int
+) -> None:
+    settings = ReproduceSettings(table=1, scale="small", out="x", train=train)
+    now = reproduce._identity(load_dataset("digits", num_train=100, num_test=40), settings)
+    assert now["train.num_workers"] == number
+    old = {name: value for name, value in now.items() if name != "train.num_workers"}
+    assert reproduce._identity_of({"identity": old, "asked": to_dict(settings)}) == now

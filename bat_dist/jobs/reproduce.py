@@ -49,7 +49,7 @@ TRAIN = "train"
 TYPICALITY = "typicality.npz"
 _WHAT = "runs"  # the units are called, in metrics
 RUNS_AND_EVALUATIONS = "trainings and evaluations"  # and for people
-_HOW = (  # settings of `train` and `memorize` that decide no result, or of each run by itself
+_HOW = (  # settings of `train` and `memorize` that decide no result, or are of the table's rows
     *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
     *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
     *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
@@ -184,7 +184,8 @@ def _note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, ch
 
 def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
     """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
-    parts: dict[str, Any] = {"train": to_dict(settings.training(TableRun("pgd_at", 0)))}
+    training = settings.training(TableRun("pgd_at", 0))
+    parts: dict[str, Any] = {"train": to_dict(training)}
     parts["evaluate"] = to_dict(settings.evaluation(TableRun("pgd_at", 0), "best"))
     if settings.needs_scores and not settings.scores:
         parts["memorize"] = to_dict(settings.memorize_settings)
@@ -192,7 +193,7 @@ def _identity(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
         name: {key: value for key, value in without_later_defaults(part).items() if key not in _HOW}
         for name, part in parts.items()
     }
-    kept["train"]["num_workers"] = settings.training(TableRun("pgd_at", 0)).separate_batch_norms
+    kept["train"]["num_workers"] = training.separate_batch_norms
     return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
 
 
