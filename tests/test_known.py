@@ -139,7 +139,7 @@ def test_a_folder_of_an_older_version(place: Folder) -> None:
         read(MemorizeSettings, "--out", place.location)
     old = TrainSettings(**TRAINED, out=place.location)
     place.write("config.yaml", (dump_yaml(old) + "gone: 1\n").replace("val_seed: 0\n", "").encode())
-    assert read(TrainSettings, "--out", place.location)[0] == dataclasses.replace(old, num_workers=0)
+    assert read(TrainSettings, "--out", place.location)[0] == old  # the number of workers too, which decides the result
     with pytest.raises(ConfigError, match="dataset is required"):
         read(MemorizeSettings, "--out", place.location)
 

@@ -128,7 +128,7 @@ class TrainSettings(RaySettings, DataSettings):
     ] = ()
 
     num_workers: Annotated[
-        int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), Group("Ray")
+        int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), Group("training")
     ] = 0
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), Group("Ray")] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
