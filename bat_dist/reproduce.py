@@ -39,7 +39,8 @@ def _reproduce(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.jobs.reproduce import Reports, carry_out_experiment
+    from bat_dist.jobs.experiment_tasks import Reports
+    from bat_dist.jobs.reproduce import carry_out_experiment
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.memorization import report_leave_out
     from bat_dist.reporting.report import write_report

@@ -21,7 +21,7 @@ from torch import nn
 from bat_dist import evaluate, memorize, train
 from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
-from bat_dist.jobs import reproduce
+from bat_dist.jobs import experiment_record
 from bat_dist.jobs import tune as sweep
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.memorize import MemorizeSettings
@@ -385,7 +385,10 @@ def test_an_experiment_is_of_what_its_parts_are_of(verb: str, name: str) -> None
     dataset, small = load_dataset("digits", num_train=100, num_test=40), {"table": 1, "scale": "small", "out": "x"}
     changed = differing(verb, name)
     assert changed or name == "min_nodes"  # which is 1 in a test
-    one, other = (reproduce._identity(dataset, ReproduceSettings(**{**small, verb: of})) for of in ({}, changed))
+    one, other = (
+        experiment_record.identity_of_settings(dataset, ReproduceSettings(**{**small, verb: of}))
+        for of in ({}, changed)
+    )
     assert (one != other) == (says(verb)[name] in (REFUSED, COMPUTED) or name == "seeds")
 
 
@@ -396,7 +399,7 @@ def test_an_experiment_of_an_older_version_has_the_number_of_workers_that_was_as
     train: dict[str, Any], number: int
 ) -> None:
     settings = ReproduceSettings(table=1, scale="small", out="x", train=train)
-    now = reproduce._identity(load_dataset("digits", num_train=100, num_test=40), settings)
+    now = experiment_record.identity_of_settings(load_dataset("digits", num_train=100, num_test=40), settings)
     assert now["train.num_workers"] == number
     old = {name: value for name, value in now.items() if name != "train.num_workers"}
-    assert reproduce._identity_of({"identity": old, "asked": to_dict(settings)}) == now
+    assert experiment_record.identity_of({"identity": old, "asked": to_dict(settings)}) == now

@@ -1,0 +1,89 @@
+"""`experiment.json`: which experiment a folder holds, and which runs it is to have."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from bat_dist.config import differences, to_dict
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import WAY_OUT, UserError
+from bat_dist.jobs.auto import Chosen
+from bat_dist.jobs.fresh import experiment_runs, remove_experiment
+from bat_dist.jobs.memorize import TRIALS
+from bat_dist.results.find import EXPERIMENT
+from bat_dist.results.rows import flat
+from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
+from bat_dist.settings.sections import without_later_defaults
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance
+from bat_dist.storage.recorded import note_settings
+from bat_dist.storage.rows import RowStore
+from bat_dist.training.files import is_begun
+
+log = logging.getLogger(__name__)
+
+_HOW = (  # settings of `train` and `memorize` that decide no result, or are of the table's rows
+    *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
+    *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
+    *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
+)
+
+
+def begun_identity(folder: Folder) -> dict[str, Any]:
+    """The identity of the folder's experiment; nothing if there is none, or nothing of it is finished."""
+    if not folder.exists(EXPERIMENT):
+        return {}
+    return identity_of(folder.read_json(EXPERIMENT)) if _is_begun(folder) else {}
+
+
+def _is_begun(folder: Folder) -> bool:
+    store = RowStore.existing(folder / SCORES / TRIALS)
+    return (store is not None and store.is_begun()) or any(
+        is_begun(folder / about["training"]) for about in experiment_runs(folder)
+    )
+
+
+def note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, chosen: Chosen) -> None:
+    """`experiment.json`: what is to be there in the end; runs that were asked for before stay."""
+    identity = identity_of_settings(dataset, settings)
+    old: Mapping[str, Any] = folder.read_json(EXPERIMENT) if folder.exists(EXPERIMENT) else {}
+    if old and (differs := differences(identity_of(old), identity)):
+        if _is_begun(folder):
+            raise UserError(f"{folder} holds another experiment; {WAY_OUT}\n" + "\n".join(differs))
+        log.info("%s was made for another experiment, and nothing of it is finished: it is replaced", folder)
+        remove_experiment(folder)
+        old = {}
+    runs = {(run["label"], run["seed"]): run for run in old.get("runs", ())}
+    for run in settings.runs():
+        known = runs.get((run.row, run.seed), {}).get("evaluations", {})
+        evaluations = {**known, **{which: run.evaluation(which) for which in settings.which}}
+        about = {"label": run.row, "seed": run.seed, "training": run.training, "evaluations": evaluations}
+        runs[run.row, run.seed] = about
+    folder.create()
+    note_settings(folder, "reproduce", settings)
+    document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
+    folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), "chosen": chosen, **provenance()})
+
+
+def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
+    """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
+    training = settings.training(TableRun("pgd_at", 0))
+    parts: dict[str, Any] = {"train": to_dict(training)}
+    parts["evaluate"] = to_dict(settings.evaluation(TableRun("pgd_at", 0), "best"))
+    if settings.needs_scores and not settings.scores:
+        parts["memorize"] = to_dict(settings.memorize_settings)
+    kept = {
+        name: {key: value for key, value in without_later_defaults(part).items() if key not in _HOW}
+        for name, part in parts.items()
+    }
+    kept["train"]["num_workers"] = training.separate_batch_norms
+    return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
+
+
+def identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The identity in an `experiment.json`; those of earlier versions have `num_workers` only among what was asked."""
+    identity = dict(document.get("identity", {}))
+    if identity and "train.num_workers" not in identity:
+        asked = document["asked"].get("train") or {}
+        identity["train.num_workers"] = 1 if identity["train.sync_bn"] else max(1, asked.get("num_workers", 0))
+    return identity
