@@ -100,13 +100,14 @@ def hurt(lab: Lab, out: Path, *injuries: Injury) -> list[Result]:
     for injury in injuries:
         injury.happens()
     assert job.wait() == 0, job.output
-    results = []
-    for injury in injuries:
-        detected, recovered, lost = trouble(out, host=injury.host, since=at)
-        assert lost, f"nothing was lost by: {injury.words}"
-        work = f"{len(lost)} trials, {sum(lost):.0f} s"
-        results.append(Result(f"{TRIALS} trials", injury.words, detected, recovered, work, 1))
-    return results
+    return [row_of_host(out, host=injury.host, since=at, words=injury.words) for injury in injuries]
+
+
+def row_of_host(out: Path, *, host: str, since: float, words: str) -> Result:
+    """What the table says of a host that lost trials."""
+    detected, recovered, lost = trouble(out, host=host, since=since)
+    assert lost, f"nothing was lost by: {words}"
+    return Result(f"{TRIALS} trials", words, detected, recovered, f"{len(lost)} trials, {sum(lost):.0f} s", 1)
 
 
 @dataclass(frozen=True)
