@@ -26,7 +26,7 @@ from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.table import Method
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
-from bat_dist.storage.provenance import provenance
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.training.correctness import predicted_probabilities
 from bat_dist.training.epoch import StepSettings, train_epoch
 from bat_dist.training.loop import fit
@@ -92,8 +92,8 @@ def network_bytes(subject: Workload) -> tuple[int, int]:
 
 
 def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(provenance()["cpu"] or "CPU")
+    """The device as its maker calls it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name() or "CPU"
 
 
 Run = Callable[[Loader, np.ndarray, int], Any]  # work on these samples of the loader, in batches of that size
