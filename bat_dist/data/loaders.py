@@ -5,25 +5,13 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bat_dist.data.datasets import Dataset, Split
-from bat_dist.data.split_loader import WHOLE, Batch, Indices, Loader, LoaderUnavailable, Share
+from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable, Share
 
-__all__ = [
-    "KINDS",
-    "WHOLE",
-    "Batch",
-    "Indices",
-    "Loader",
-    "LoaderUnavailable",
-    "Share",
-    "check_cache",
-    "dataset_loader",
-    "make_loader",
-]
+__all__ = ["Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "check_cache", "dataset_loader", "make_loader"]
 
 KINDS = ("ffcv", "memory")
 SMALL_BYTES = 64 * 2**20
@@ -92,11 +80,10 @@ def make_loader(
     "ffcv" keeps the split as a beton in `cache_dir` (see `ensure_beton`); "memory" keeps it on the device.
     Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
-    settings: dict[str, Any] = {"crop_padding": crop_padding, "flip": flip, "device": device}
     if kind == "memory":
         from bat_dist.data.memory_loader import MemoryLoader
 
-        return MemoryLoader(split.images, split.labels, **settings)
+        return MemoryLoader(split.images, split.labels, crop_padding=crop_padding, flip=flip, device=device)
     if kind == "ffcv":
         from bat_dist.data.beton import ensure_beton
         from bat_dist.data.ffcv_loader import FfcvLoader
@@ -104,5 +91,5 @@ def make_loader(
         path = ensure_beton(
             split.images, split.labels, fingerprint=fingerprint, split_name=split_name, cache_dir=cache_dir
         )
-        return FfcvLoader(path, **settings)
+        return FfcvLoader(path, crop_padding=crop_padding, flip=flip, device=device)
     raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")
