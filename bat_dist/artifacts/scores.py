@@ -95,7 +95,7 @@ class EnsembleScores:
 
 
 def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
-    """`memorization.npz`; an imported score has no trials, and no counts."""
+    """Write `memorization.npz`; an imported score has no trials, and no counts."""
     per_trial = {}
     if trials is not None:
         per_trial = {
@@ -119,7 +119,7 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
 
 
 def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOutScores) -> None:
-    """`memorization.csv`: a line for each training sample, the most memorized first; empty where nothing is known."""
+    """Write `memorization.csv`: a line for each training sample, the most memorized first; unknown values are empty."""
     import pandas as pd  # here: others who read scores can do without it
 
     found, trials, train = scores.memorization, scores.trials, dataset.train
@@ -144,7 +144,7 @@ def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOu
 
 
 def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:
-    """`influence.npz`: pairs above the threshold, largest first."""
+    """Write `influence.npz`: pairs above the threshold, largest first."""
     folder.write_npz(
         "influence.npz",
         train_index=pairs.train_index,
@@ -156,13 +156,13 @@ def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> 
 
 
 def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> None:
-    """`typicality.npz`: the four sets as bool by sample."""
+    """Write `typicality.npz`: the four sets, a bool for each sample."""
     arrays = {name: getattr(sets, name) for name in sets.sizes()}
     folder.write_npz("typicality.npz", **arrays, fingerprint=np.array(fingerprint))
 
 
 def write_ensemble_scores(folder: Folder, names: SampleNames, scores: Mapping[str, np.ndarray]) -> None:
-    """`ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
+    """Write `ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
     folder.write_npz("ensemble_scores.npz", **scores, **asdict(names))
 
 
@@ -177,7 +177,7 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
 
 
 def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"]) -> dict[str, np.ndarray]:
-    """`typical` and `atypical` samples of a split, from a `typicality.npz`.
+    """Read which samples of a split are `typical` and which `atypical`, bool [samples], from a `typicality.npz`.
 
     Raises UserError if they are missing, or of other data.
     """

@@ -131,7 +131,10 @@ class SplitLoader:
 
 
 def positions_of(share: Share, count: int, batch_size: int) -> slice | Int64[Tensor, " own"]:
-    """Which of `count` samples in batches of `batch_size` are the share's, in order."""
+    """The positions of the share's rows, in order, when `count` samples come in batches of `batch_size`.
+
+    Raises ValueError if the ranks cannot share them evenly enough.
+    """
     if share.size == 1:
         return slice(None)
     if batch_size % share.size:

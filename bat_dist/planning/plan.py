@@ -53,8 +53,8 @@ class CostPlan:
 def plan(settings: PlanSettings) -> CostPlan:
     """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
     data = look_at(settings)
-    size = data.spec.image_size
-    assert size
+    size, num_classes = data.spec.image_size, data.spec.num_classes
+    assert size and num_classes  # noqa: PT018  # `look_at` sees to that
     suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
     arch = suited if settings.arch == AUTO else settings.arch
     check_fits(arch, size)
@@ -67,7 +67,7 @@ def plan(settings: PlanSettings) -> CostPlan:
         num_steps=settings.num_steps,
         precision=precision,
     )
-    jobs = jobs_of(settings, size_of(data, subject))
+    jobs = jobs_of(settings, Size(data.num_train, data.num_test, num_classes, *network_bytes(subject)))
     speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
     workers = settings.workers or default_workers(settings.cpus_per_worker)
     on_gpu = torch.cuda.is_available()
@@ -107,13 +107,6 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
     each = num_train if option == "num_train" else num_test
     labels = np.repeat(np.arange(spec.num_classes), each)
     return len(choose(labels, spec.num_classes, asked, option))
-
-
-def size_of(data: Data, subject: Workload) -> Size:
-    """What the arithmetic must know of data and network."""
-    assert data.spec.num_classes
-    network, momentum = network_bytes(subject)
-    return Size(data.num_train, data.num_test, data.spec.num_classes, network, momentum)
 
 
 def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:

@@ -98,18 +98,14 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
                 seconds=seconds * share / sum(shares.values()),
                 pieces=EXACT_STEPS if piece == Piece.EXACT_STEP else 1,
             )
-    return Speed(device_name(device), rates, subject.num_steps)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name() or "CPU"
+    return Speed(name, rates, subject.num_steps)
 
 
 def network_bytes(subject: Workload) -> tuple[int, int]:
     """Bytes of weights and buffers, as a checkpoint has them, and of the parameters alone, as the momentum has them."""
     network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
     return _bytes(network.state_dict().values()), _bytes(network.parameters())
-
-
-def device_name(device: torch.device) -> str:
-    """The device as its maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name() or "CPU"
 
 
 Run = Callable[[Loader, np.ndarray, int], Any]  # work on these samples of the loader, in batches of that size

@@ -59,7 +59,7 @@ class ServerAnswer(NamedTuple):
 
 
 def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`call(*args, **kwargs)`, again and again while `place`, named in messages, cannot be reached.
+    """Return `call(*args, **kwargs)`, tried again and again while `place`, named in messages, cannot be reached.
 
     The call must be one that may be made twice. Raises RunError after PATIENCE_SECONDS; at once UserError if access is
     refused or there is no such bucket, and OSError(ENOSPC) if the storage is full; any other error as it is.
@@ -94,7 +94,7 @@ def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
 @contextmanager
 def tried_once() -> Iterator[None]:
-    """In this block and thread nothing is tried again: for signs of life, and for what is done on the way out."""
+    """Try nothing again in this block and thread: for signs of life, and for what is done on the way out."""
     token = _once.set(True)
     try:
         yield

@@ -123,7 +123,7 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
 
 
 def ago(seconds: float) -> str:
-    """`4 s ago`, `3 h ago`."""
+    """Seconds as `4 s ago`, `3 h ago`."""
     for size, name in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name} ago"
@@ -131,6 +131,6 @@ def ago(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0:01:09`."""
+    """Seconds as `0:01:09`, in hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
