@@ -42,13 +42,14 @@ def _evaluate(argv: Sequence[str]) -> int:
     from bat_dist.jobs.evaluate import evaluate, with_earlier
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
 
     folder = Folder(settings.out)
     settings = with_earlier(folder, settings)
     dataset = load_dataset(settings.dataset, **settings.data)
     subject = load_subject(dataset, settings)
     dataset, subsets = attacked(dataset, settings, subject.facts)
-    with folder.only_driver():
+    with only_driver(folder):
         evaluation = evaluate(folder, dataset, settings, subject)
         of_network = {"facts": subject.facts, "digest": subject.digest}
         asked = {**to_dict(settings), "fresh": False}  # which it was for once

@@ -27,8 +27,6 @@ def _export(argv: Sequence[str]) -> int:
 
     settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.
-    import json
-
     from bat_dist.artifacts import export, onnx_file
     from bat_dist.artifacts.checkpoints import place
     from bat_dist.reporting.model_card import model_card
@@ -40,13 +38,8 @@ def _export(argv: Sequence[str]) -> int:
     onnx = onnx_file.to_onnx(trained.model, trained.spec.image_size) if settings.onnx else None
     name = settings.name or trained.default_name
     about = {"name": name, "authors": settings.authors, "link": settings.link}
-    files = {
-        export.CARD: model_card(trained, **about, license=settings.license, onnx=onnx).encode(),
-        export.MODEL_INFO: (json.dumps(export.model_info(trained, **about), indent=2) + "\n").encode(),
-        **({export.ONNX: onnx.data} if onnx else {}),
-    }
-    config = export.model_config(trained, **({"onnx_max_difference": onnx.max_difference} if onnx else {}))
-    export.write_export(folder, trained, files, config)
+    card = model_card(trained, **about, license=settings.license, onnx=onnx)
+    export.write_export(folder, trained, card=card, info=export.model_info(trained, **about), onnx=onnx)
     print(f"{name}: exported to {folder}")
     if onnx:
         print(f"{export.ONNX}: {onnx.verdict}")

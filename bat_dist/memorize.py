@@ -44,10 +44,11 @@ def _memorize(argv: Sequence[str]) -> int:
     from bat_dist.jobs.scores import ensemble_scores, imported_scores, leave_out_scores
     from bat_dist.reporting.memorization import report_ensemble, report_leave_out
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
 
     folder = Folder(settings.out)
     dataset = load_dataset(settings.dataset, **settings.data).augmented(settings.crop_padding, settings.flip)
-    with folder.only_driver():
+    with only_driver(folder):
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)
             settings = as_carried_out(folder, dataset, settings)

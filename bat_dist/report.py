@@ -33,6 +33,7 @@ def _report(argv: Sequence[str]) -> int:
     from bat_dist.results.compare import compare
     from bat_dist.results.find import find_results
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
     from bat_dist.workers.collecting import remember_on_head
 
     folder = Folder(settings.place)
@@ -45,7 +46,7 @@ def _report(argv: Sequence[str]) -> int:
                 + "".join(f"\n{one.place}: {one.reason}" for one in [*found.unfinished, *found.left_out][:10])
             )
         compared = compare(found, reference=settings.reference)
-        with folder.only_driver():
+        with only_driver(folder):
             text = write_report(folder, found, compared, refresh=settings.every if settings.watch else 0)
             remember_on_head(folder)
         if text != shown:

@@ -48,10 +48,11 @@ def _reproduce(argv: Sequence[str]) -> int:
     from bat_dist.results.compare import compare
     from bat_dist.results.find import find_results
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
 
     dataset = load_dataset(settings.data_name, **settings.data)
     folder = Folder(settings.out)
-    with folder.only_driver():
+    with only_driver(folder):
         reports = Reports(report_leave_out, report_training, report_evaluation)
         ended = carry_out_experiment(folder, dataset, settings, reports)
         found = find_results([settings.out])

@@ -43,12 +43,13 @@ def _train(argv: Sequence[str]) -> int:
     from bat_dist.jobs.train import carry_out, make_plan
     from bat_dist.reporting.training import report_training
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
     from bat_dist.training.files import read_history
 
     dataset = load_dataset(settings.dataset, **settings.data)
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
-    with folder.only_driver():
+    with only_driver(folder):
         summary = carry_out(plan)
         print(report_training(folder, summary, read_history(folder)))
     return 0

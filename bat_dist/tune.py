@@ -45,12 +45,13 @@ def _tune(argv: Sequence[str]) -> int:
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.sweep import report_sweep
     from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
     from bat_dist.sweep.results import summarize
 
     folder = Folder(settings.out)
     choice = {"metric": settings.metric, "which": settings.which}
     dataset = load_dataset(settings.example.dataset, **settings.example.data)
-    with folder.only_driver():
+    with only_driver(folder):
         sweep, outcomes = carry_out_sweep(plan_sweep(folder, dataset, settings))
         results = summarize(outcomes, **choice)
         tested = judge_chosen(sweep, results, report=report_evaluation)

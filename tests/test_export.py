@@ -288,7 +288,7 @@ def test_what_was_evaluated_is_told_too(run: Path) -> None:
     rows = [AccuracyRow("clean", 0.84321, 0.0036, 10_000), AccuracyRow("autoattack", 0.4807, 0.005, 10_000)]
     trained = read_trained(str(run), evaluated=rows)
     info = model_info(trained, name="x", authors=None, link=None)
-    assert (info["clean_acc"], info["reported"], info["autoattack_acc"]) == ("84.32", "48.07", "48.07")
+    assert (info.clean_acc, info.reported, info.autoattack_acc) == ("84.32", "48.07", "48.07")
     text = model_card(trained, name="x")
     assert "| autoattack | 10,000 test | 48.07% | 0.50% |" in text
     assert "no AutoAttack result" not in text

@@ -264,7 +264,7 @@ def test_a_file_is_made_once_on_s3(server: Server) -> None:
 
 
 def test_a_second_driver_on_s3_is_refused(there: tuple[Folder, str], capsys: pytest.CaptureFixture[str]) -> None:
-    with there[0].only_driver():
+    with lease.only_driver(there[0]):
         assert memorize([*TRIALS, "--out", there[0].location]) == 2
     assert f"another run (process {os.getpid()} on {socket.gethostname()}) is writing" in capsys.readouterr().err
 

@@ -69,7 +69,8 @@ def load_tensors(folder: Folder, name: str) -> tuple[dict[str, Tensor], dict[str
         tensors = safetensors.torch.load(data)
     except SafetensorError as error:
         raise UserError(f"{folder}/{name} cannot be read as safetensors ({error}): it is damaged; remove it") from None
-    metadata = _metadata(data)
+    # The free part of the header; the format: 8 bytes of length, then JSON.
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
     if _HEADER not in metadata:
         raise UserError(f"{folder}/{name} was not written by bat_dist: its header does not say which network it is of")
     try:
@@ -129,9 +130,3 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """The free part of a safetensors header; the format: 8 bytes of length, then JSON."""
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + length]).get("__metadata__", {})

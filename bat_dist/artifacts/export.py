@@ -1,5 +1,6 @@
 """A trained network as a folder for others: ready for the Hugging Face Hub, described as RobustBench does."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import bat_dist
 from bat_dist.artifacts.checkpoints import EXPORTED, SUFFIX, ModelSpec, load_checkpoint, place, save_model
+from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.errors import UserError
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.names import parse_arch
@@ -16,19 +18,8 @@ from bat_dist.storage.recorded import DATA, data_of_checkpoint
 
 CONFIG, CARD, MODEL_INFO, ONNX = "config.json", "README.md", "model_info.json", "model.onnx"
 LIBRARY = "bat_dist"
-_ORIGIN = (
-    "command",
-    "bat_dist",
-    "git_revision",
-    "python",
-    "versions",
-    "cpu",
-    "cpus",
-    "gpu",
-    "gpus",
-    "system",
-    "finished",
-)
+_SHOWN_OF_RUN = ("command", "bat_dist", "git_revision", "python", "versions", "cpu", "cpus", "gpu", "gpus", "system")
+_SHOWN_OF_RUN += ("finished",)
 
 
 class AccuracyRow(NamedTuple):
@@ -49,13 +40,13 @@ class Trained:
     spec: ModelSpec
     facts: Mapping[str, Any]  # what training wrote into the checkpoint, see `load_checkpoint`
     is_best: bool  # chosen among the epochs by its validation accuracy
-    origin: Mapping[str, Any]  # of run.json: command, versions, hardware; empty if there is none
+    origin: Mapping[str, Any]  # from run.json: command, versions, hardware; empty if there is none
     data: Mapping[str, Any]  # which part of which dataset, as settings; without its place on this machine
     evaluated: tuple[AccuracyRow, ...] = ()  # on the test set, by `bat-dist evaluate`
 
     @property
     def default_name(self) -> str:
-        """Such as resnet18-cifar10-bat."""
+        """What the network is called unless the user says otherwise, such as resnet18-cifar10-bat."""
         parts = (self.spec.arch, self.facts.get("dataset"), self.facts.get("method"))
         return "-".join(str(part) for part in parts if part)
 
@@ -76,15 +67,79 @@ def read_trained(location: str, which: str = "best", *, evaluated: Sequence[Accu
     checkpoint = load_checkpoint(location, which)
     folder, name = place(location, which)
     run = folder.read_json("run.json") if folder.exists("run.json") else {}
+    run = run.get("provenance", run) if isinstance(run, dict) else {}
+    origin = {key: run[key] for key in _SHOWN_OF_RUN if run.get(key) is not None}
+    if "command" in origin:
+        origin["command"] = without_passwords(str(origin["command"]))
     data = {key: one.value for key, one in data_of_checkpoint(location).items() if key in DATA and key != "data_dir"}
-    return Trained(*checkpoint, name == "best" + SUFFIX, _origin(run), data, tuple(evaluated))
+    return Trained(*checkpoint, name == "best" + SUFFIX, origin, data, tuple(evaluated))
 
 
-def model_config(trained: Trained, **more: Any) -> dict[str, Any]:
-    """`config.json`: how to feed the network, and how it came about."""
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """The entries of RobustBench's model_info, in its order; None for what is not known.
+
+    The accuracies, text in percent, were measured on the test set: those on the validation split are in the footnote.
+    """
+
+    link: str | None
+    name: str
+    authors: str | None
+    additional_data: bool = False
+    number_forward_passes: int = 1
+    dataset: str | None
+    venue: str | None = None
+    architecture: str
+    eps: str | None
+    clean_acc: str | None
+    reported: str | None
+    autoattack_acc: str | None
+    footnote: str | None
+
+
+def model_info(trained: Trained, *, name: str, authors: str | None, link: str | None) -> ModelInfo:
+    """The network as RobustBench describes one."""
+    percent = {row.attack: f"{100 * row.accuracy:.2f}" for row in trained.evaluated}
+    epsilon, validated = trained.facts.get("epsilon"), trained.validated
+    measured = ", ".join(f"{row.attack} {100 * row.accuracy:.2f}%" for row in validated)
+    footnote = f"On {validated[0].n} validation images held out of the training set: {measured}." if validated else None
+    return ModelInfo(
+        link=link,
+        name=name,
+        authors=authors,
+        dataset=trained.facts.get("dataset"),
+        architecture=architecture(trained.spec.arch),
+        eps=None if epsilon is None else pixels(epsilon),
+        clean_acc=percent.get("clean"),
+        reported=percent.get("autoattack"),
+        autoattack_acc=percent.get("autoattack"),
+        footnote=footnote,
+    )
+
+
+def check_free(folder: Folder, source: Folder) -> None:
+    """Raise UserError unless an export may be written: the folder is new, empty, or holds an earlier export."""
+    if folder.fs.isfile(folder.root):
+        raise UserError(f"{folder} is a file, and a folder is wanted: name another --out")
+    if (folder.root, folder.fs) == (source.root, source.fs):
+        raise UserError(f"{folder} is the folder of the checkpoint itself: name another --out")
+    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else []
+    config = folder.read_json(CONFIG) if names and folder.exists(CONFIG) else None
+    if names and not (isinstance(config, dict) and config.get("library_name") == LIBRARY):
+        raise UserError(f"{folder} is not empty, and holds no earlier export: name another --out")
+
+
+def write_export(folder: Folder, trained: Trained, *, card: str, info: ModelInfo, onnx: OnnxFile | None) -> None:
+    """Write the folder; the weights come last, so that a folder that loads is complete and of one network.
+
+    `config.json` says how to feed the network, and how it came about.
+    """
+    folder.create()
+    for name in (EXPORTED, ONNX):  # of an earlier export
+        folder.remove(name)
     spec = asdict(trained.spec)
     names = spec.pop("class_names")
-    return {
+    config = {
         "library_name": LIBRARY,
         "bat_dist": bat_dist.__version__,
         **spec,
@@ -95,53 +150,12 @@ def model_config(trained: Trained, **more: Any) -> dict[str, Any]:
         "training": dict(trained.facts),
         "data": dict(trained.data),
         "origin": dict(trained.origin),
-        **more,
     }
-
-
-def model_info(trained: Trained, *, name: str, authors: str | None, link: str | None) -> dict[str, Any]:
-    """RobustBench's model_info: its keys, accuracies as text in percent, None for what is not known.
-
-    Its accuracies are of the test set: what was measured on the validation split stands in the footnote alone.
-    """
-    percent = {row.attack: f"{100 * row.accuracy:.2f}" for row in trained.evaluated}
-    epsilon = trained.facts.get("epsilon")
-    return {
-        "link": link,
-        "name": name,
-        "authors": authors,
-        "additional_data": False,
-        "number_forward_passes": 1,
-        "dataset": trained.facts.get("dataset"),
-        "venue": None,
-        "architecture": architecture(trained.spec.arch),
-        "eps": None if epsilon is None else pixels(epsilon),
-        "clean_acc": percent.get("clean"),
-        "reported": percent.get("autoattack"),
-        "autoattack_acc": percent.get("autoattack"),
-        "footnote": _footnote(trained.validated),
-    }
-
-
-def check_free(folder: Folder, source: Folder) -> None:
-    """Raise UserError unless an export may be written: the folder is new, empty, or holds an earlier export."""
-    if folder.fs.isfile(folder.root):
-        raise UserError(f"{folder} is a file, and a folder is wanted: name another --out")
-    if (folder.root, folder.fs) == (source.root, source.fs):
-        raise UserError(f"{folder} is the folder of the checkpoint itself: name another --out")
-    names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else []
-    if names and not _is_export(folder):
-        raise UserError(f"{folder} is not empty, and holds no earlier export: name another --out")
-
-
-def write_export(folder: Folder, trained: Trained, files: Mapping[str, bytes], config: Mapping[str, Any]) -> None:
-    """Write the folder; the weights come last, so that a folder that loads is complete and of one network."""
-    folder.create()
-    for name in (EXPORTED, ONNX):  # of an earlier export
-        folder.remove(name)
-    folder.write_json(CONFIG, config)
-    for name, data in files.items():
-        folder.write(name, data)
+    folder.write_json(CONFIG, config | ({"onnx_max_difference": onnx.max_difference} if onnx else {}))
+    folder.write(CARD, card.encode())
+    folder.write(MODEL_INFO, (json.dumps(asdict(info), indent=2) + "\n").encode())
+    if onnx:
+        folder.write(ONNX, onnx.data)
     save_model(folder, EXPORTED.removesuffix(SUFFIX), trained.model.state_dict(), trained.spec, trained.facts)
 
 
@@ -153,27 +167,6 @@ def architecture(arch: str) -> str:
 
 
 def pixels(value: float) -> str:
-    """A length in [0, 1] pixels as one writes it: 8/255."""
+    """A distance between pixels in [0, 1] as papers write it: 8/255."""
     steps = 255 * value
     return f"{round(steps)}/255" if abs(steps - round(steps)) < 1e-6 else f"{value:g}"
-
-
-def _is_export(folder: Folder) -> bool:
-    config = folder.read_json(CONFIG) if folder.exists(CONFIG) else None
-    return isinstance(config, dict) and config.get("library_name") == LIBRARY
-
-
-def _origin(run: Any) -> dict[str, Any]:
-    """What of run.json may be shown to others; passwords inside of URIs may not."""
-    run = run.get("provenance", run) if isinstance(run, dict) else {}
-    origin = {key: run[key] for key in _ORIGIN if run.get(key) is not None}
-    if "command" in origin:
-        origin["command"] = without_passwords(str(origin["command"]))
-    return origin
-
-
-def _footnote(rows: Sequence[AccuracyRow]) -> str | None:
-    if not rows:
-        return None
-    measured = ", ".join(f"{row.attack} {100 * row.accuracy:.2f}%" for row in rows)
-    return f"On {rows[0].n} validation images held out of the training set: {measured}."

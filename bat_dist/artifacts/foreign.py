@@ -9,8 +9,7 @@ import sys
 import sysconfig
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -115,7 +114,7 @@ def _built(reference: str, num_classes: int) -> Foreign:
 
 
 def _call(made: Callable[..., Any], num_classes: int) -> Any:
-    """With num_classes if it takes that, by name or, as torchvision's functions, for what they call."""
+    """Call it, with num_classes if it takes that, by name or, as torchvision's functions, for what they call."""
     try:
         parameters = inspect.signature(made).parameters.values()
     except (TypeError, ValueError):  # some built-in ones do not tell
@@ -129,7 +128,7 @@ def _call(made: Callable[..., Any], num_classes: int) -> Any:
 
 
 def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
-    """The file as a module, and all modules of its folder that are loaded then."""
+    """Import the file; return its module, and all modules of its folder that are loaded then."""
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     name, folder = f"_model_{path.stem}", path.resolve().parent
@@ -138,13 +137,16 @@ def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    with _on_path(folder):
+    sys.path.insert(0, str(folder))
+    try:
         _importing(str(path), lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
+    finally:
+        sys.path.remove(str(folder))
     return module, tuple(m for _, m in sorted(sys.modules.items()) if _lies_in(m, folder))
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
-    """Whether it is a file of the user's there: no installed library, although the folder may hold all of Python."""
+    """Whether the module is a file of the user's there, not a library, although the folder may hold all of Python."""
     file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
     if not isinstance(file, str) or top in ("bat_dist", "__main__"):
         return False
@@ -154,22 +156,8 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     path = path.resolve()
     if not path.is_relative_to(folder) or "site-packages" in path.parts:
         return False
-    return not any(path.is_relative_to(library) for library in _libraries())
-
-
-@cache
-def _libraries() -> tuple[Path, ...]:
-    """The folders of installed packages and of Python itself."""
-    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-
-
-@contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
+    installed = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return not any(path.is_relative_to(library) for library in installed)
 
 
 def _importing(what: str, work: Callable[[], Any]) -> Any:
@@ -180,7 +168,7 @@ def _importing(what: str, work: Callable[[], Any]) -> Any:
 
 
 def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
-    """A state dict or something around it; a whole module if pickle is allowed."""
+    """Read a state dict or something around it; a whole module if pickle is allowed."""
     folder, name = split_location(location)
     try:
         data = folder.read(name)
@@ -188,11 +176,12 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
         raise UserError(f"{location} does not exist, or is no file") from None
     if not name.endswith(SUFFIX) and not data.startswith(_BEGINNINGS):
         raise UserError(f"{location} is no torch file: it begins with {data[:24]!r}; fetch it again")
-    if _is_torchscript(data):
-        raise UserError(
-            f"{location} is a TorchScript archive, whose network cannot be sent to workers: give the class with "
-            "--model FILE.py:NAME, and its weights as torch.save(network.state_dict(), ...) writes them"
-        )
+    with suppress(zipfile.BadZipFile):  # a TorchScript archive holds the constants of a program
+        if any(Path(inside).name == "constants.pkl" for inside in zipfile.ZipFile(BytesIO(data)).namelist()):
+            raise UserError(
+                f"{location} is a TorchScript archive, whose network cannot be sent to workers: give the class with "
+                "--model FILE.py:NAME, and its weights as torch.save(network.state_dict(), ...) writes them"
+            )
     try:
         if name.endswith(SUFFIX):
             return safetensors.torch.load(data)
@@ -213,15 +202,8 @@ def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:
     return found
 
 
-def _is_torchscript(data: bytes) -> bool:
-    """As torch tells it: a zip that holds the constants of a program."""
-    with suppress(zipfile.BadZipFile):
-        return any(Path(name).name == "constants.pkl" for name in zipfile.ZipFile(BytesIO(data)).namelist())
-    return False
-
-
 def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -> None:
-    """The first of the ways in which others nest and prefix weights that fits.  Raises UserError if none does."""
+    """Load weights in the first of the ways to nest and prefix them that fits.  Raises UserError if none does."""
     nests = {"": found, **{name: found[name] for name in _NESTS if isinstance(found.get(name), Mapping)}}
     own = network.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith(_COUNTER)}
@@ -260,7 +242,7 @@ def _contents(found: Mapping[str, Any]) -> str:
 
 
 def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """As they are, then with the prefix that all share taken off, again and again."""
+    """Yield the weights as they are, then with the prefix that all share taken off, again and again."""
     candidate = dict(weights)
     yield candidate
     while prefix := next((p for p in _PREFIXES if candidate and all(key.startswith(p) for key in candidate)), None):

@@ -12,10 +12,10 @@ TOLERANCE = 1e-3  # of the largest logit: other kernels round otherwise, by a fe
 
 
 class OnnxFile(NamedTuple):
-    """The bytes of model.onnx."""
+    """The bytes of model.onnx, and what came of running it."""
 
     data: bytes
-    max_difference: float | None  # of logits, onnxruntime against torch; None: onnxruntime is not installed
+    max_difference: float | None  # between logits of onnxruntime and torch; None: onnxruntime is not installed
 
     @property
     def verdict(self) -> str:
@@ -48,17 +48,14 @@ def to_onnx(network: ImageClassifier, image_size: int) -> OnnxFile:
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
     assert program is not None
-    data = _without_traces(program.model_proto).SerializeToString()
-    return OnnxFile(data, _max_difference(data, network, image_size))
-
-
-def _without_traces(model: Any) -> Any:
-    """Without torch's notes on each node: they hold paths and source lines of this machine."""
+    model: Any = program.model_proto
+    # Torch's notes on each node hold paths and source lines of this machine.
     del model.metadata_props[:], model.graph.metadata_props[:]
     for part in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del part.metadata_props[:]
         part.doc_string = ""
-    return model
+    data = model.SerializeToString()
+    return OnnxFile(data, _max_difference(data, network, image_size))
 
 
 def _max_difference(data: bytes, network: ImageClassifier, image_size: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt16
@@ -14,6 +14,9 @@ from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.memorization.typicality import TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
+
+if TYPE_CHECKING:
+    from bat_dist.data.datasets import Dataset
 
 MEMORIZATION = "memorization.npz"
 MEMORIZATION_TABLE = "memorization.csv"
@@ -32,7 +35,7 @@ class Trials:
 
     @classmethod
     def read(cls, store: RowStore) -> "Trials":
-        """Raises UserError if no trial is complete."""
+        """Read the complete trials of a store.  Raises UserError if there is none."""
         numbers = np.flatnonzero(store.status().complete)
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
@@ -66,8 +69,8 @@ class SampleNames:
     fingerprint: np.ndarray
 
     @classmethod
-    def of(cls, dataset: Any) -> "SampleNames":
-        """From a `data.datasets.Dataset`."""
+    def of(cls, dataset: "Dataset") -> "SampleNames":
+        """The names of a dataset's samples."""
         train, test = dataset.train, dataset.test
         return cls(train.labels, test.labels, train.ids, test.ids, np.array(dataset.fingerprint))
 
@@ -92,7 +95,7 @@ class EnsembleScores:
 
 
 def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
-    """`memorization.npz`; an imported score has no trials, and no counts."""
+    """Write `memorization.npz`; an imported score has no trials, and no counts."""
     per_trial = {}
     if trials is not None:
         per_trial = {
@@ -115,11 +118,8 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
     )
 
 
-def write_memorization_table(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
-    """`memorization.csv`: a line for each training sample, the most memorized first; empty where nothing is known.
-
-    dataset: a `data.datasets.Dataset`.
-    """
+def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOutScores) -> None:
+    """Write `memorization.csv`: a line for each training sample, the most memorized first; unknown values are empty."""
     import pandas as pd  # here: others who read scores can do without it
 
     found, trials, train = scores.memorization, scores.trials, dataset.train
@@ -134,8 +134,7 @@ def write_memorization_table(folder: Folder, dataset: Any, scores: LeaveOutScore
         "mem_high": high,
     }
     if trials is not None:
-        counts = {name: getattr(found, name) for name in ("accuracy_in", "accuracy_out", "n_in", "n_out")}
-        columns |= counts
+        columns |= {name: getattr(found, name) for name in ("accuracy_in", "accuracy_out", "n_in", "n_out")}
     if trials is not None and trials.train_predicted is not None:
         names = np.array([*dataset.class_names, ""])  # the last for -1
         predicted, share = predicted_left_out(trials.mask, trials.train_predicted, len(dataset.class_names))
@@ -145,7 +144,7 @@ def write_memorization_table(folder: Folder, dataset: Any, scores: LeaveOutScore
 
 
 def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:
-    """`influence.npz`: pairs above the threshold, largest first."""
+    """Write `influence.npz`: pairs above the threshold, largest first."""
     folder.write_npz(
         "influence.npz",
         train_index=pairs.train_index,
@@ -157,13 +156,13 @@ def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> 
 
 
 def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> None:
-    """`typicality.npz`: the four sets as bool by sample."""
+    """Write `typicality.npz`: the four sets, a bool for each sample."""
     arrays = {name: getattr(sets, name) for name in sets.sizes()}
     folder.write_npz("typicality.npz", **arrays, fingerprint=np.array(fingerprint))
 
 
 def write_ensemble_scores(folder: Folder, names: SampleNames, scores: Mapping[str, np.ndarray]) -> None:
-    """`ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
+    """Write `ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
     folder.write_npz("ensemble_scores.npz", **scores, **asdict(names))
 
 
@@ -178,7 +177,7 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
 
 
 def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"]) -> dict[str, np.ndarray]:
-    """`typical` and `atypical` samples of a split, from a `typicality.npz`.
+    """Read which samples of a split are `typical` and which `atypical`, bool [samples], from a `typicality.npz`.
 
     Raises UserError if they are missing, or of other data.
     """

@@ -134,38 +134,34 @@ def _check_size(size: int, where: str) -> None:
 
 
 def _path(filename: str) -> str:
-    """Without the "./" and "//" that some packers write."""
+    """Take out the "./" and "//" that some packers write."""
     return "/".join(part for part in filename.split("/") if part not in ("", "."))
 
 
 def _checked_entries(handle: zipfile.ZipFile, location: Path) -> dict[str, zipfile.ZipInfo]:
-    """All files of the zip by name; refuses what no honest packer writes."""
+    """All files of the zip by name.  Raises DatasetError for what no honest packer writes."""
     entries: dict[str, zipfile.ZipInfo] = {}
     for info in handle.infolist():
-        fault = _fault(info)
-        name = _path(info.filename)
-        if not fault and name in entries:
+        name, path, fault = info.filename, _path(info.filename), ""
+        if name.startswith("/") or "\\" in name or ".." in name.split("/") or re.match("[A-Za-z]:", name):
+            fault = "is not a relative path inside the zip"
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            fault = "is a symbolic link"
+        elif name.count("/") > MAX_DEPTH:
+            fault = f"lies deeper than {MAX_DEPTH} folders"
+        elif info.flag_bits & 1:
+            fault = "is encrypted"
+        elif path in entries:
             fault = "occurs twice"
         if fault:
-            raise DatasetError(f"{location}: entry {info.filename!r} {fault}: pack a zip without such entries")
+            raise DatasetError(f"{location}: entry {name!r} {fault}: pack a zip without such entries")
         if not info.is_dir():
-            entries[name] = info
+            entries[path] = info
     return entries
 
 
-def _fault(info: zipfile.ZipInfo) -> str:
-    name = info.filename
-    if name.startswith("/") or "\\" in name or ".." in name.split("/") or re.match("[A-Za-z]:", name):
-        return "is not a relative path inside the zip"
-    if stat.S_ISLNK(info.external_attr >> 16):
-        return "is a symbolic link"
-    if name.count("/") > MAX_DEPTH:
-        return f"lies deeper than {MAX_DEPTH} folders"
-    return "is encrypted" if info.flag_bits & 1 else ""
-
-
 def _tree(entries: dict[str, zipfile.ZipInfo], folders: set[str], location: Path) -> dict[str, Children]:
-    """Children by folder, junk left out."""
+    """What lies in each folder, junk left out."""
     tree: dict[str, tuple[set[str], set[str]]] = {"": (set(), set())}
     for folder in folders | {_parent(name) for name in entries}:
         while folder not in tree:
@@ -177,12 +173,11 @@ def _tree(entries: dict[str, zipfile.ZipInfo], folders: set[str], location: Path
         tree[_parent(folder)][0].add(folder.rpartition("/")[2])
     for name in entries:
         tree[_parent(name)][1].add(name.rpartition("/")[2])
-    return {folder: Children(*map(_listed, inside)) for folder, inside in tree.items()}
+    return {
+        folder: Children(*(tuple(sorted(name for name in names if not _is_junk(name))) for names in inside))
+        for folder, inside in tree.items()
+    }
 
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0]
-
-
-def _listed(names: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(name for name in names if not _is_junk(name)))

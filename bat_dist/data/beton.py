@@ -107,7 +107,7 @@ def _told_if_not_writable(folder: Path) -> Iterator[None]:
 
 
 def default_cache_dir() -> Path:
-    """`$BAT_DIST_CACHE`, or bat_dist in `$XDG_CACHE_HOME` or in ~/.cache."""
+    """The folder of betons: `$BAT_DIST_CACHE`, or bat_dist in `$XDG_CACHE_HOME` or in ~/.cache."""
     if own := os.environ.get("BAT_DIST_CACHE"):
         return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bat_dist"
@@ -115,7 +115,7 @@ def default_cache_dir() -> Path:
 
 @functools.cache
 def import_ffcv() -> ModuleType:
-    """FFCV, without its side effects; raises `LoaderUnavailable` with the way out."""
+    """Import FFCV, without its side effects; raises `LoaderUnavailable` with the way out."""
     try:
         with torch_threads_kept(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it imports distutils
@@ -132,7 +132,7 @@ def import_ffcv() -> ModuleType:
 
 @contextmanager
 def torch_threads_kept() -> Iterator[None]:
-    """FFCV sets the number of torch's threads in the whole process, at import and with every Loader."""
+    """Put back the number of torch's threads, which FFCV sets in the whole process, at import and with every Loader."""
     num_threads = torch.get_num_threads()
     try:
         yield

@@ -29,21 +29,17 @@ def open_cifar(name: str, data_dir: str | Path | None, download: bool) -> Iterat
     from torchvision.datasets import CIFAR10, CIFAR100  # here, since it loads torch
 
     kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    root = _root(kind, name, data_dir)
-    if download:
-        _download(kind, name, root)
-    train, test = _load(kind, name, root, train=True), _load(kind, name, root, train=False)
-    yield Source(f"{name} in {root}", _samples(train), _samples(test), tuple(train.classes))
-
-
-def _root(kind: "type[CIFAR10]", name: str, data_dir: str | Path | None) -> Path:
     root = Path(data_dir or DEFAULT_DIR).expanduser()
     if root.is_file():
         raise DatasetError(
             f"data_dir {root} is a file, but {name} is read from the folder {kind.base_folder}/: give the "
             "folder that holds it; a zip of images is read with dataset image_folder"
         )
-    return root.parent if root.name == kind.base_folder else root
+    root = root.parent if root.name == kind.base_folder else root
+    if download:
+        _download(kind, name, root)
+    train, test = _load(kind, name, root, train=True), _load(kind, name, root, train=False)
+    yield Source(f"{name} in {root}", _samples(train), _samples(test), tuple(train.classes))
 
 
 def _download(kind: "type[CIFAR10]", name: str, root: Path) -> None:
@@ -61,7 +57,13 @@ def _load(kind: "type[CIFAR10]", name: str, root: Path, *, train: bool) -> "CIFA
     try:
         return _read(kind, root, train=train, download=False)
     except (OSError, RuntimeError) as error:
-        raise DatasetError(f"{name}: {_fault(kind, root)}: {_way_out(kind)}") from error
+        folder = root / kind.base_folder
+        files = [file for file, _ in kind.train_list + kind.test_list] + [kind.meta["filename"]]
+        missing = [file for file in files if not (folder / file).is_file()]
+        fault = f"a file in {folder} is damaged or another version (its md5 is not the published one)"
+        if missing:
+            fault = f"{folder} has no file {missing[0]}"
+        raise DatasetError(f"{name}: {fault}: {_way_out(kind)}") from error
 
 
 def _read(kind: "type[CIFAR10]", root: Path, *, train: bool, download: bool) -> "CIFAR10":
@@ -69,15 +71,6 @@ def _read(kind: "type[CIFAR10]", root: Path, *, train: bool, download: bool) -> 
         # The files were pickled by Python 2; numpy 2.4.0 to 2.4.4 warn of the dtypes in them (numpy#31177).
         warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
         return kind(root, train=train, download=download)
-
-
-def _fault(kind: "type[CIFAR10]", root: Path) -> str:
-    folder = root / kind.base_folder
-    files = [name for name, _ in kind.train_list + kind.test_list] + [kind.meta["filename"]]
-    missing = [name for name in files if not (folder / name).is_file()]
-    if missing:
-        return f"{folder} has no file {missing[0]}"
-    return f"a file in {folder} is damaged or another version (its md5 is not the published one)"
 
 
 def _way_out(kind: "type[CIFAR10]") -> str:

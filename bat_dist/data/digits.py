@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
 
 from bat_dist.data.source import Source, array_samples
 
@@ -30,16 +29,10 @@ def open_digits() -> Iterator[Source]:
         levels, labels = digits["levels"], digits["labels"].astype(np.int64)
     grey = np.rint(levels * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=3)
-    in_test = last_of_each_class(labels, TEST_PER_CLASS)
+    in_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        in_test[np.flatnonzero(labels == label)[-TEST_PER_CLASS:]] = True
     train, test = (
         array_samples(images[at], labels[at], at) for at in (np.flatnonzero(~in_test), np.flatnonzero(in_test))
     )
     yield Source("digits", train, test, CLASS_NAMES)
-
-
-def last_of_each_class(labels: Int[np.ndarray, " samples"], count: int) -> Bool[np.ndarray, " samples"]:
-    """Mask of the last `count` samples of each class."""
-    mask = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        mask[np.flatnonzero(labels == label)[-count:]] = True
-    return mask

@@ -46,18 +46,15 @@ class FfcvLoader(SplitLoader):
         epoch = _epoch_type()(self._ffcv, order.numpy())
         try:
             for (images,) in epoch:
-                yield self._on_device(images)
+                if self.device.type == "cuda":
+                    # Not straight from the ring, though it is pinned: FFCV might overwrite what is still being copied.
+                    # Memory of torch's own pinned allocator is not reused before the copy is done.
+                    pinned = torch.empty(images.shape, dtype=images.dtype, pin_memory=True).copy_(images)
+                    yield pinned.to(self.device, non_blocking=True)
+                else:  # on the CPU the batch itself, which lies in FFCV's ring and is overwritten later
+                    yield images.to(self.device)
         finally:
             epoch.close()
-
-    def _on_device(self, images: Tensor) -> Tensor:
-        """The batch itself on the CPU: it lies in FFCV's ring and is overwritten later. Elsewhere a copy."""
-        if self.device.type != "cuda":
-            return images.to(self.device)
-        # Not straight from the ring, though it is pinned: FFCV might overwrite what is still being copied.
-        # Memory of torch's own pinned allocator is not reused before the copy is done.
-        pinned = torch.empty(images.shape, dtype=images.dtype, pin_memory=True).copy_(images)
-        return pinned.to(self.device, non_blocking=True)
 
 
 @functools.cache
@@ -80,7 +77,7 @@ def _epoch_type() -> Any:
             self._hand_over(last)
 
         def _hand_over(self, item: Any) -> bool:
-            """False if the epoch was closed meanwhile."""
+            """Put the item into the queue; False if the epoch was closed meanwhile."""
             while not self.terminate_event.is_set():
                 try:
                     self.output_queue.put(item, timeout=POLL_SECONDS)

@@ -1,13 +1,12 @@
-"""One's own images: `[top/]{train,test|val}/<class>/<file>`, a folder or a zip of it; or no test split, and a share."""
+"""The user's own images, `[top/]{train,test|val}/<class>/<file>`: a folder or a zip; one split may be shared out."""
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
 from bat_dist.data.archive import Archive, open_archive
 from bat_dist.data.images import is_image, only_images, warn_of_unread
@@ -26,8 +25,8 @@ def open_image_folder(data_dir: str | Path | None, test_share: float | None = No
     Classes are the folders of `train`, sorted; samples are sorted by (class, file name), as torchvision's
     ImageFolder has them. Ids are `<class>/<file>`. Where both `test` and `val` are there, `test` is taken.
 
-    test_share: of images without a test split, laid out as LAYOUT_OF_ONE, this share of each class, at least one image,
-    becomes one. A name's SHA-256 decides, so that it is the same share everywhere, and other images move little.
+    test_share: where there is no test split (LAYOUT_OF_ONE), this share of each class, at least one image, becomes one.
+    A name's SHA-256 decides, so that it is the same share everywhere, and other images move little.
     """
     source = f"images laid out as {LAYOUT}"
     with open_archive(locate(data_dir, "image_folder", "*.zip", source)) as archive:
@@ -35,13 +34,22 @@ def open_image_folder(data_dir: str | Path | None, test_share: float | None = No
             yield _shared_out(archive, test_share)
             return
         root = find_root(archive, f"{LAYOUT}; or {LAYOUT_OF_ONE}")
-        test_folder = _test_folder(archive, root)
+        inside = archive.children(root.rstrip("/"))
+        test_folder = next((name for name in ("test", "val") if name in inside.folders), None)
+        if test_folder is None:
+            raise DatasetError(
+                f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}: "
+                "test_share 0.2 makes a test split of a fifth of each class"
+            )
         train_folders = _class_folders(archive, f"{root}train")
         classes = tuple(train_folders)
         unread: list[str] = []
         train = _samples(archive, f"{root}train", list(train_folders.values()), unread)
         test_folders = _class_folders(archive, f"{root}{test_folder}")
-        _check_test_classes(archive, test_folder, test_folders, classes)
+        if strange := next((name for name in test_folders if name not in classes), None):
+            raise DatasetError(
+                f"{archive.location}: class {strange!r} is in {test_folder} but not in train: add it there or remove it"
+            )
         folders = [test_folders.get(name, name) for name in classes]
         test = _samples(archive, f"{root}{test_folder}", folders, unread)
         warn_of_unread(archive.location, unread)
@@ -64,14 +72,8 @@ def _shared_out(archive: Archive, share: float) -> Source:
                 "one to train on and one to test"
             )
         is_test[of_class[: min(max(1, round(share * len(of_class))), len(of_class) - 1)]] = True
-    train, test = (_part(samples, np.flatnonzero(chosen)) for chosen in (~is_test, is_test))
+    train, test = samples.part(np.flatnonzero(~is_test)), samples.part(np.flatnonzero(is_test))
     return Source(str(archive.location), train, test, tuple(folders))
-
-
-def _part(samples: Samples, positions: Int64[np.ndarray, " chosen"]) -> Samples:
-    return Samples(
-        samples.labels[positions], samples.ids[positions], lambda chosen, size: samples.pixels(positions[chosen], size)
-    )
 
 
 def _folder_of_one(archive: Archive) -> str:
@@ -90,19 +92,8 @@ def _folder_of_one(archive: Archive) -> str:
     return f"{root}train"
 
 
-def _test_folder(archive: Archive, root: str) -> str:
-    inside = archive.children(root.rstrip("/"))
-    for name in ("test", "val"):
-        if name in inside.folders:
-            return name
-    raise DatasetError(
-        f"{archive.location}: expected {LAYOUT}; found neither test nor val, but {describe(inside)}: "
-        "test_share 0.2 makes a test split of a fifth of each class"
-    )
-
-
 def _class_folders(archive: Archive, folder: str) -> dict[str, str]:
-    """By class the name of its folder there: one system writes é as a letter, another as e and an accent."""
+    """Map each class to the name of its folder there: one system writes é as a letter, another as e and an accent."""
     found: dict[str, str] = {}
     for name in archive.children(folder).folders:
         class_name = unicodedata.normalize("NFC", name)
@@ -115,39 +106,22 @@ def _class_folders(archive: Archive, folder: str) -> dict[str, str]:
     return found
 
 
-def _check_test_classes(archive: Archive, test_folder: str, folders: Iterable[str], classes: tuple[str, ...]) -> None:
-    for name in folders:
-        if name not in classes:
-            raise DatasetError(
-                f"{archive.location}: class {name!r} is in {test_folder} but not in train: add it there or remove it"
-            )
-
-
 def _samples(archive: Archive, folder: str, class_folders: Sequence[str], unread: list[str]) -> Samples:
     """The images of these folders in `folder` ("": the top), the first of them those of class 0."""
-    _check_no_image(archive, folder)
     prefix = f"{folder}/" if folder else ""
+    for file in archive.children(folder).files:
+        if is_image(file):  # leaving it out silently would lose a sample
+            raise DatasetError(f"{archive.location}: expected {LAYOUT}; found {prefix}{file} outside a class")
     names, labels = [], []
     for label, class_folder in enumerate(class_folders):
-        files = _images(archive, f"{prefix}{class_folder}", unread)
+        place = f"{prefix}{class_folder}"
+        inside = archive.children(place)
+        if inside.folders:
+            raise DatasetError(
+                f"{archive.location}: expected {LAYOUT}; found the folder {place}/{inside.folders[0]}/ within a "
+                "class (Tiny ImageNet's own layout is read with dataset tiny_imagenet)"
+            )
+        files = only_images(inside.files, place, unread)
         names += [f"{class_folder}/{file}" for file in files]
         labels += [label] * len(files)
     return file_samples(archive, prefix, names, labels)
-
-
-def _images(archive: Archive, folder: str, unread: list[str]) -> list[str]:
-    inside = archive.children(folder)
-    if inside.folders:
-        raise DatasetError(
-            f"{archive.location}: expected {LAYOUT}; found the folder {folder}/{inside.folders[0]}/ within a "
-            "class (Tiny ImageNet's own layout is read with dataset tiny_imagenet)"
-        )
-    return only_images(inside.files, folder, unread)
-
-
-def _check_no_image(archive: Archive, folder: str) -> None:
-    """An image beside the class folders belongs to no class; leaving it out silently would lose a sample."""
-    for file in archive.children(folder).files:
-        if is_image(file):
-            found = f"{folder}/{file}" if folder else file
-            raise DatasetError(f"{archive.location}: expected {LAYOUT}; found {found} outside a class")

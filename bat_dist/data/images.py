@@ -19,7 +19,6 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # no plugin that would start another program
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
-_KNOWN = " ".join(IMAGE_SUFFIXES)
 _ORIENTATION = 274  # the EXIF tag; 1 is upright
 _CHUNK = 256  # images to a task of a thread
 
@@ -30,17 +29,17 @@ def is_image(name: str) -> bool:
 
 
 def only_images(files: Sequence[str], folder: str, unread: list[str]) -> list[str]:
-    """Those of a folder's files whose name is that of an image; the others go to `unread`."""
+    """Return the files of a folder whose name is that of an image; the others go to `unread`."""
     unread += [f"{folder}/{file}" for file in files if not is_image(file)]
     return [file for file in files if is_image(file)]
 
 
 def warn_of_unread(where: object, unread: Sequence[str]) -> None:
-    """Files beside images that are no images by their name may be samples that somebody misses."""
+    """Log how many files lie beside images and are none by their name: somebody may miss these samples."""
     if unread:
         named = ", ".join(unread[:3]) + (", ..." if len(unread) > 3 else "")
-        count = counted(len(unread), "file is not", "files are not")
-        log.warning("%s: %s read, since the name is not that of an image (%s): %s", where, count, _KNOWN, named)
+        count, suffixes = counted(len(unread), "file is not", "files are not"), " ".join(IMAGE_SUFFIXES)
+        log.warning("%s: %s read, since the name is not that of an image (%s): %s", where, count, suffixes, named)
 
 
 def decode(
@@ -57,7 +56,9 @@ def decode(
                 raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
             if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
                 turned.append(what)
-            return np.asarray(_resized(_rgb(image), image_size))
+            if image.mode == "P" and "transparency" in image.info:
+                image = image.convert("RGBA")  # Pillow warns on the direct way
+            return np.asarray(_resized(image.convert("RGB"), image_size))
     except UnidentifiedImageError as error:
         raise DatasetError(f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything, decompression bombs included
@@ -114,12 +115,6 @@ def check_same_size(
             f"images differ in size: {name} is {_size(image)}, {other_name} is {_size(other)} (width x "
             "height): give image_size to resize all of them"
         )
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns on the direct way
-    return image.convert("RGB")
 
 
 def _resized(image: Image.Image, image_size: int | None) -> Image.Image:

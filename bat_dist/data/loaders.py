@@ -5,25 +5,13 @@ import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from bat_dist.data.datasets import Dataset, Split
-from bat_dist.data.split_loader import WHOLE, Batch, Indices, Loader, LoaderUnavailable, Share
+from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable, Share
 
-__all__ = [
-    "KINDS",
-    "WHOLE",
-    "Batch",
-    "Indices",
-    "Loader",
-    "LoaderUnavailable",
-    "Share",
-    "check_cache",
-    "dataset_loader",
-    "make_loader",
-]
+__all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "check_cache", "dataset_loader"]
 
 KINDS = ("ffcv", "memory")
 SMALL_BYTES = 64 * 2**20
@@ -32,23 +20,36 @@ SMALL_BYTES = 64 * 2**20
 log = logging.getLogger(__name__)
 
 
-def dataset_loader(kind: str, dataset: Dataset, split_name: str, *, device: str | torch.device = "cpu") -> Loader:
-    """The loader of a dataset's "train" or "test" split, augmented as its row of the table says; see `make_loader`.
+def dataset_loader(
+    kind: str,
+    dataset: Dataset,
+    split_name: str,
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+) -> Loader:
+    """The loader of a dataset's "train" or "test" split, augmented as its row of the table says.
 
-    kind: also "auto": memory for a small split, else what this process has; batches are equal, so processes may differ.
+    kind: "ffcv" keeps the split as a beton in `cache_dir` (see `ensure_beton`), "memory" keeps it on the device. "auto"
+    is memory for a small split, else what this process has; batches are equal, so processes may differ.
+    Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
     split: Split = getattr(dataset, split_name)
+    padding, flip = dataset.spec.crop_padding, dataset.spec.flip
     if kind == "auto":
         kind = "memory" if split.images.nbytes <= SMALL_BYTES else kind_at_hand()
-    return make_loader(
-        kind,
-        split,
-        crop_padding=dataset.spec.crop_padding,
-        flip=dataset.spec.flip,
-        fingerprint=dataset.fingerprint,
-        split_name=split_name,
-        device=device,
-    )
+    if kind == "memory":
+        from bat_dist.data.memory_loader import MemoryLoader
+
+        return MemoryLoader(split.images, split.labels, crop_padding=padding, flip=flip, device=device)
+    if kind == "ffcv":
+        from bat_dist.data.beton import ensure_beton
+        from bat_dist.data.ffcv_loader import FfcvLoader
+
+        name = dataset.fingerprint
+        path = ensure_beton(split.images, split.labels, fingerprint=name, split_name=split_name, cache_dir=cache_dir)
+        return FfcvLoader(path, crop_padding=padding, flip=flip, device=device)
+    raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")
 
 
 def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str]) -> None:
@@ -65,7 +66,7 @@ def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str]) -> None
 
 @functools.cache
 def kind_at_hand() -> str:
-    """ "ffcv" where FFCV can be imported, else "memory", which is said once."""
+    """Return "ffcv" where FFCV can be imported, else "memory", which is said once."""
     from bat_dist.data.beton import import_ffcv
 
     try:
@@ -74,35 +75,3 @@ def kind_at_hand() -> str:
         log.info("loader memory: FFCV is not installed here (its batches would be equal)")
         return "memory"
     return "ffcv"
-
-
-def make_loader(
-    kind: str,
-    split: Split,
-    *,
-    crop_padding: int,
-    flip: bool,
-    fingerprint: str,
-    split_name: str,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
-) -> Loader:
-    """Make the loader of `kind` ("ffcv" or "memory") for one split; `fingerprint` is its dataset's.
-
-    "ffcv" keeps the split as a beton in `cache_dir` (see `ensure_beton`); "memory" keeps it on the device.
-    Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
-    """
-    settings: dict[str, Any] = {"crop_padding": crop_padding, "flip": flip, "device": device}
-    if kind == "memory":
-        from bat_dist.data.memory_loader import MemoryLoader
-
-        return MemoryLoader(split.images, split.labels, **settings)
-    if kind == "ffcv":
-        from bat_dist.data.beton import ensure_beton
-        from bat_dist.data.ffcv_loader import FfcvLoader
-
-        path = ensure_beton(
-            split.images, split.labels, fingerprint=fingerprint, split_name=split_name, cache_dir=cache_dir
-        )
-        return FfcvLoader(path, **settings)
-    raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")

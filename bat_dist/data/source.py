@@ -21,6 +21,11 @@ class Samples:
     ids: Shaped[np.ndarray, " samples"]
     pixels: Pixels
 
+    def part(self, positions: Int64[np.ndarray, " chosen"]) -> "Samples":
+        """The samples at these positions."""
+        labels, ids = self.labels[positions], self.ids[positions]
+        return Samples(labels, ids, lambda chosen, image_size: self.pixels(positions[chosen], image_size))
+
 
 @dataclass(frozen=True)
 class Source:
@@ -62,19 +67,14 @@ def file_samples(archive: Archive, folder: str, names: Sequence[str], labels: Se
 def choose(
     labels: Int64[np.ndarray, " samples"], num_classes: int, count: int | None, option: str
 ) -> Int64[np.ndarray, " chosen"]:
-    """Positions, in dataset order, of the first `count / num_classes` samples of each class; None: of all.
+    """Positions, in dataset order, of the first `count / num_classes` samples of each class; None: of all samples.
 
     Classes are 0..num_classes-1, others are left out. `option` is the setting's name, for messages.
+    Raises DatasetError if the classes cannot have equally many.
     """
-    per_class = np.bincount(labels, minlength=num_classes)[:num_classes]
     if count is None:
         return np.flatnonzero(labels < num_classes)
-    _check_count(count, num_classes, int(per_class.min()), option)
-    of_class = (np.flatnonzero(labels == c)[: count // num_classes] for c in range(num_classes))
-    return np.sort(np.concatenate(list(of_class)))
-
-
-def _check_count(count: int, num_classes: int, available: int, option: str) -> None:
+    available = int(np.bincount(labels, minlength=num_classes)[:num_classes].min())
     most = available * num_classes
     way_out = f"give a multiple of {num_classes} from {num_classes} to {most}, or leave {option} out for all"
     if count <= 0:
@@ -86,3 +86,5 @@ def _check_count(count: int, num_classes: int, available: int, option: str) -> N
             f"{option} must take equally many samples of each class, got {count}, but the smallest class has "
             f"{available}: {way_out}"
         )
+    of_class = [np.flatnonzero(labels == label)[: count // num_classes] for label in range(num_classes)]
+    return np.sort(np.concatenate(of_class))

@@ -1,13 +1,12 @@
-"""What both kinds of loader share.
+"""What both kinds of loader share: order, shuffling and augmentation.
 
-Order, shuffling and augmentation are here, for both kinds of loader; a kind only says how raw images are
-read. So both yield the same bits for the same generator.
+A kind only says how raw images are read, so that both yield the same bits for the same generator.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +15,6 @@ from torch import Tensor
 
 from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
 from bat_dist.errors import UserError
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 Indices = Sequence[int] | np.ndarray | Tensor
 
@@ -88,7 +84,7 @@ class SplitLoader:
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int
-    ) -> "Generator[UInt8[Tensor, 'batch height width 3']]":
+    ) -> Generator[UInt8[Tensor, "batch height width 3"]]:
         """Raw images on the device, in `order` (on the CPU); each batch need only be valid until the next."""
         raise NotImplementedError
 
@@ -135,7 +131,10 @@ class SplitLoader:
 
 
 def positions_of(share: Share, count: int, batch_size: int) -> slice | Int64[Tensor, " own"]:
-    """Which of `count` samples in batches of `batch_size` are the share's, in order."""
+    """The positions of the share's rows, in order, when `count` samples come in batches of `batch_size`.
+
+    Raises ValueError if the ranks cannot share them evenly enough.
+    """
     if share.size == 1:
         return slice(None)
     if batch_size % share.size:

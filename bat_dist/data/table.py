@@ -1,4 +1,4 @@
-"""The datasets' table: the one dial. A dataset's name sets classes, image size, epsilon and augmentation.
+"""The datasets' table. A dataset's name sets classes, image size, epsilon and augmentation.
 
 Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """

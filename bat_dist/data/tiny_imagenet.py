@@ -36,9 +36,15 @@ def open_tiny_imagenet(data_dir: str | Path | None, class_order: ClassOrder) -> 
         words = dict(line for _, line in _rows(archive, f"{root}words.txt"))
         names = tuple(words.get(wnid, wnid) for wnid in wnids)
         unread: list[str] = []
-        train, test = _train(archive, f"{root}train/", wnids, unread), _val(archive, f"{root}val/", wnids, unread)
+        train, labels = [], []
+        for label, wnid in enumerate(wnids):  # load_dataset says so if a class that is asked for has no folder
+            images = f"{root}train/{wnid}/images"
+            files = only_images(archive.children(images).files, images, unread)
+            train += [f"{wnid}/images/{file}" for file in files]
+            labels += [label] * len(files)
+        test = _val(archive, f"{root}val/", wnids, unread)
         warn_of_unread(archive.location, unread)
-        yield Source(str(archive.location), train, test, names)
+        yield Source(str(archive.location), file_samples(archive, f"{root}train/", train, labels), test, names)
 
 
 def _wnids(archive: Archive, root: str, class_order: ClassOrder) -> list[str]:
@@ -52,21 +58,12 @@ def _wnids(archive: Archive, root: str, class_order: ClassOrder) -> list[str]:
     return sorted(wnids) if class_order == "sorted" else wnids
 
 
-def _train(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
-    names, labels = [], []
-    folders = archive.children(folder.rstrip("/")).folders
-    for label, wnid in enumerate(wnids):
-        if wnid not in folders:  # load_dataset says so if the class is asked for
-            continue
-        images = f"{folder}{wnid}/images"
-        files = only_images(archive.children(images).files, images, unread)
-        names += [f"{wnid}/images/{file}" for file in files]
-        labels += [label] * len(files)
-    return file_samples(archive, folder, names, labels)
-
-
 def _val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
-    """As it is published, or sorted into folders of classes, as many scripts leave it."""
+    """Read `val` as it is published, or sorted into folders of classes, as many scripts leave it.
+
+    Sorted, that is `val/<wnid>/<file>` or `val/<wnid>/images/<file>`. The order is that of val_annotations.txt, which
+    the numbers in the file names tell: val_0, val_1, ...
+    """
     classes = [name for name in archive.children(folder.rstrip("/")).folders if name != "images"]
     if not classes:
         return _published_val(archive, folder, wnids, unread)
@@ -75,11 +72,6 @@ def _val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> 
             f"{archive.location}: {folder} holds images in images/ and in folders of classes ({classes[0]}/ ...): "
             "finish the sorting, or unpack it anew"
         )
-    return _val_by_class(archive, folder, classes, wnids, unread)
-
-
-def _val_by_class(archive: Archive, folder: str, classes: list[str], wnids: list[str], unread: list[str]) -> Samples:
-    """`val/<wnid>/<file>` or `val/<wnid>/images/<file>`, in the order of val_annotations.txt: val_0, val_1, ..."""
     found: list[tuple[int, str, int]] = []
     for wnid in classes:
         if wnid not in wnids:
@@ -93,7 +85,7 @@ def _val_by_class(archive: Archive, folder: str, classes: list[str], wnids: list
 
 
 def _published_val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> Samples:
-    """Annotations and images must cover each other exactly."""
+    """Read `val` as it is published; annotations and images must cover each other exactly."""
     annotations = f"{folder}val_annotations.txt"
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     present = set(only_images(archive.children(f"{folder}images").files, f"{folder}images", unread))

@@ -1,6 +1,6 @@
 """`--fresh`: what an earlier job of a program left in a folder is removed, by name, and nothing else.
 
-Whoever calls this holds the folder (`Folder.only_driver`).
+Whoever calls this holds the folder (`storage.lease.only_driver`).
 """
 
 from collections.abc import Iterable

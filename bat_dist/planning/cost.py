@@ -4,7 +4,7 @@
     jobs = [trials(size, count=1000, epochs=20), *(training(size, method=m, count=3) for m in ("pgd_at", "bat"))]
     costs = [cost(job, speed, workers=8) for job in jobs]
 
-`speed` comes from `training.speed.measure`, or is written down: see `training.pieces`.
+`speed` comes from `planning.speed.measure`, or is written down: see `timed_operations.Speed`.
 """
 
 import heapq
@@ -29,7 +29,11 @@ PAGE_BYTES, CURVES_BYTES = 2_000_000, 100_000  # the page of memorize with its f
 
 @dataclass(frozen=True)
 class Size:
-    """Data and network.  network_bytes: weights and buffers as a checkpoint has them. momentum_bytes: parameters."""
+    """How large data and network are.
+
+    num_train, num_test: images. network_bytes: bytes of weights and buffers, as a checkpoint has them. momentum_bytes:
+    bytes of the parameters alone.
+    """
 
     num_train: int
     num_test: int
@@ -40,10 +44,10 @@ class Size:
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """`count` equal pieces of work, which may run at a time.
+    """`count` equal runs, such as trials or trainings, which may go on side by side.
 
-    work: of one. disk: bytes that stay, of all. scratch: bytes beside them while one runs.
-    phase: jobs of one phase may run at a time, phases follow each other. divisible: many workers can share one.
+    phase: jobs of one phase may go on side by side, phases follow each other. work: of one run. disk: bytes that all
+    runs leave. scratch: bytes that one run needs beside them while it goes on. divisible: workers can share one run.
     """
 
     name: str
@@ -57,7 +61,11 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Cost:
-    """seconds: of workers, added up; standard_error: of these. wall_seconds: with all workers. Bytes as in `Job`."""
+    """What a job takes.
+
+    seconds: of work, added up over all workers, with their standard_error, in seconds too. wall_seconds: until the last
+    run is done, if all workers take part. disk: bytes that stay. scratch: bytes beside them while it goes on.
+    """
 
     name: str
     count: int
@@ -119,14 +127,14 @@ def evaluation(
 
 
 def trial_bytes(size: Size) -> int:
-    """A trial on disk: mask, flags and predicted classes in as many bits as they need; metrics, digest and log."""
+    """Bytes of a trial on disk: mask, flags, predicted classes in as many bits as they need; metrics, digest, log."""
     flags = 2 * on_disk(math.ceil(size.num_train / 8)) + on_disk(math.ceil(size.num_test / 8))
     predicted = on_disk(math.ceil(size.num_train * math.ceil(math.log2(size.num_classes)) / 8))
     return flags + predicted + 3 * BLOCK_BYTES
 
 
 def score_bytes(size: Size, num_trials: int) -> int:
-    """The files that come of all trials, compression left out of account, and as many influential pairs as samples."""
+    """Bytes of the files that come of all trials, uncompressed, with as many influential pairs as samples."""
     samples = size.num_train + size.num_test
     by_sample = 48 * size.num_train + (8 + 40) * samples + 2 * samples  # scores; labels and ids; typical sets
     pairs = 32 * size.num_train
@@ -136,12 +144,12 @@ def score_bytes(size: Size, num_trials: int) -> int:
 
 
 def on_disk(num_bytes: int) -> int:
-    """What a file of that length occupies."""
+    """Bytes that a file of `num_bytes` occupies."""
     return -(-num_bytes // BLOCK_BYTES) * BLOCK_BYTES
 
 
 def work_of(jobs: Sequence[PlannedJob]) -> dict[Piece, float]:
-    """All their work together."""
+    """The work of all runs of all jobs."""
     return added(*(times(job.count, job.work) for job in jobs))
 
 
@@ -154,7 +162,7 @@ def to_measure(jobs: Sequence[PlannedJob]) -> tuple[Piece, ...]:
 
 
 def cost(job: PlannedJob, speed: Speed, *, workers: int) -> Cost:
-    """Of one job, if `workers` of it run at a time."""
+    """What one job takes, if `workers` of its runs go on at a time."""
     return Cost(
         name=job.name,
         count=job.count,
@@ -167,9 +175,10 @@ def cost(job: PlannedJob, speed: Speed, *, workers: int) -> Cost:
 
 
 def total(jobs: Sequence[PlannedJob], speed: Speed, *, workers: int) -> Cost:
-    """Of all jobs.  Wall-clock: a phase begins when the one before has ended, and within it jobs fill all workers."""
+    """What all jobs take: a phase begins when the one before has ended, and within it jobs fill all workers."""
     phases = [[job for job in jobs if job.phase == phase] for phase in get_args(Phase)]
-    scratch = [sum(sorted(_running(phase), reverse=True)[:workers]) for phase in phases]
+    # Only of what has scratch: a million trials make no list.
+    running = [[job.scratch for job in phase if job.scratch for _ in range(job.count)] for phase in phases]
     work = work_of(jobs)
     return Cost(
         name="total",
@@ -178,30 +187,25 @@ def total(jobs: Sequence[PlannedJob], speed: Speed, *, workers: int) -> Cost:
         standard_error=speed.standard_error(work),
         wall_seconds=sum(wall_seconds(phase, speed, workers) for phase in phases),
         disk=sum(job.disk for job in jobs),
-        scratch=max(scratch, default=0),
+        scratch=max(sum(sorted(phase, reverse=True)[:workers]) for phase in running),
     )
 
 
-def _running(jobs: Sequence[PlannedJob]) -> list[int]:
-    """The scratch of each training; of what has none, nothing, so that a million trials make no list."""
-    return [job.scratch for job in jobs if job.scratch for _ in range(job.count)]
-
-
 def wall_seconds(jobs: Sequence[PlannedJob], speed: Speed, workers: int) -> float:
-    """Until the last is done, if a free worker takes the longest that is left; what is divisible fills the gaps."""
+    """Seconds until the last run is done, if a free worker takes the longest that is left.
+
+    Runs that are divisible fill the gaps.
+    """
     whole = [(speed.seconds(job.work), job.count) for job in jobs if not job.divisible]
     shared = sum(job.count * speed.seconds(job.work) for job in jobs if job.divisible)
     if len(whole) == 1:  # equal ones: no need to deal out a million
         ((seconds, count),) = whole
         last = -(-count // workers) * seconds
     else:
-        last = _dealt(sorted((each for each, count in whole for each in repeat(each, count)), reverse=True), workers)
+        runs = sorted((each for each, count in whole for each in repeat(each, count)), reverse=True)
+        ends = [0.0] * min(workers, max(1, len(runs)))
+        for each in runs:
+            heapq.heapreplace(ends, ends[0] + each)
+        last = max(ends)
     busy = shared + sum(seconds * count for seconds, count in whole)
     return max(last, busy / workers)
-
-
-def _dealt(seconds: Sequence[float], workers: int) -> float:
-    ends = [0.0] * min(workers, max(1, len(seconds)))
-    for each in seconds:
-        heapq.heapreplace(ends, ends[0] + each)
-    return max(ends)

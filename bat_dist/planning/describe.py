@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from bat_dist.models.names import AUTO
 from bat_dist.planning.cost import Cost
-from bat_dist.planning.timed_operations import Piece, Rate, Speed
+from bat_dist.planning.timed_operations import Piece, Speed
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
 from bat_dist.storage.status import duration
@@ -91,13 +91,11 @@ def measured(speed: Speed) -> list[str]:
     if Piece.PGD_STEP in labels:
         labels[Piece.PGD_STEP] += f", {speed.num_steps} step" + "s" * (speed.num_steps > 1)
     width = max(map(len, labels.values()))
-    return [f"{labels[piece]:<{width}}  {_rate(rate)}" for piece, rate in speed.rates.items()]
-
-
-def _rate(rate: Rate) -> str:
-    spread = percent(rate.standard_error / rate.seconds)
-    batches = counted(rate.num_batches, "batch", "batches")
-    return f"{_short(1 / rate.seconds)} images/s {spread} ({batches} of {rate.batch_size})"
+    return [
+        f"{labels[piece]:<{width}}  {_short(1 / rate.seconds)} images/s {percent(rate.standard_error / rate.seconds)} "
+        f"({counted(rate.num_batches, 'batch', 'batches')} of {rate.batch_size})"
+        for piece, rate in speed.rates.items()
+    ]
 
 
 def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
@@ -126,46 +124,42 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
             f"{planned.data.num_train + planned.data.num_test:,}."
         )
     if settings.num_seeds:
-        found += _of_trainings(settings)
+        epochs, steps = counted(settings.training.epochs, "epoch"), counted(settings.num_steps, "PGD step")
+        found += [
+            f"a training: {epochs} with {steps}, each with a validation of as many steps. gairat "
+            "and bat cost what pgd_at does, mart and trades another plain step (natural images go forward and "
+            "backward), trades another forward pass (of its attack).",
+            f"robust_share {settings.robust_share:g}: AutoAttack meets this share of the test images to the end, the "
+            "rest falls at once. This is a guess before the networks are trained; AutoAttack's part grows with it.",
+            "fgsm, pgd and cw attack every test image to the end, as if all were right when clean: an upper bound. "
+            "What FAB and Square compute beside the network is left out: little, but for networks as small as tinynet.",
+        ]
     found.append("disk: files take whole blocks of 4 KiB; influential pairs as many as samples; no adversarial images.")
     return found
 
 
-def _of_trainings(settings: PlanSettings) -> list[str]:
-    epochs, steps = counted(settings.training.epochs, "epoch"), counted(settings.num_steps, "PGD step")
-    return [
-        f"a training: {epochs} with {steps}, each with a validation of as many steps. gairat "
-        "and bat cost what pgd_at does, mart and trades another plain step (natural images go forward and backward), "
-        "trades another forward pass (of its attack).",
-        f"robust_share {settings.robust_share:g}: AutoAttack meets this share of the test images to the end, the rest "
-        "falls at once. This is a guess before the networks are trained; AutoAttack's part grows with it.",
-        "fgsm, pgd and cw attack every test image to the end, as if all were right when clean: an upper bound. What "
-        "FAB and Square compute beside the network is left out: little, but for networks as small as tinynet.",
-    ]
-
-
 def hours(seconds: float) -> str:
-    """`0.0123`, `1.23`, `1,234`."""
+    """Seconds as hours, in three digits: `0.0123`, `1.23`, `1,234`."""
     return _short(seconds / 3600)
 
 
 def span(seconds: float) -> str:
-    """`0:01:09`, `12.3 days`."""
+    """Seconds as `0:01:09`, or `12.3 days`."""
     return duration(seconds) if seconds < 2 * DAY else f"{_short(seconds / DAY)} days"
 
 
 def _short(value: float) -> str:
-    """Three digits."""
+    """The number in three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 or not value else "<0.001"
 
 
 def percent(share: float) -> str:
-    """`± 12%`, `± <1%`."""
+    """A share in [0, 1] as `± 12%`, `± <1%`."""
     return f"± {100 * share:.0f}%" if share >= 0.005 else "± <1%"
 
 
 def of_bytes(number: float) -> str:
-    """`45 MB`, `1.2 GB`; powers of 1000."""
+    """A number of bytes as `45 MB`, `1.2 GB`, in powers of 1000."""
     place = 0
     while number >= 999.5 and place < len(_UNITS) - 1:
         number, place = number / 1000, place + 1

@@ -23,7 +23,7 @@ from bat_dist.training.precision import choose_precision, this_hardware
 
 @dataclass(frozen=True)
 class Data:
-    """How large a dataset is.  spec: with the actual number of classes and image size."""
+    """How many samples a dataset has.  spec: with the actual number of classes and image size."""
 
     spec: DatasetSpec
     num_train: int
@@ -32,9 +32,10 @@ class Data:
 
 @dataclass(frozen=True)
 class CostPlan:
-    """costs: one for each job. worker: what one is, in words. small_batches: for full ones the time was too short.
+    """What the jobs cost, and how that was found.
 
-    arch and precision: as asked for, or what auto stands for, and why.
+    arch, precision: as asked for, or what auto stands for, and why. costs: one for each job. workers: how many there
+    are. worker: what one of them is, in words. small_batches: the time was too short to measure full ones.
     """
 
     data: Data
@@ -52,7 +53,11 @@ class CostPlan:
 def plan(settings: PlanSettings) -> CostPlan:
     """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
     data = look_at(settings)
-    arch, arch_in_words = _arch(settings, data)
+    size, num_classes = data.spec.image_size, data.spec.num_classes
+    assert size and num_classes  # noqa: PT018  # `look_at` sees to that
+    suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
+    arch = suited if settings.arch == AUTO else settings.arch
+    check_fits(arch, size)
     precision, why = choose_precision(settings.precision, [this_hardware()])
     subject = Workload(
         arch=arch,
@@ -62,13 +67,13 @@ def plan(settings: PlanSettings) -> CostPlan:
         num_steps=settings.num_steps,
         precision=precision,
     )
-    jobs = jobs_of(settings, size_of(data, subject))
+    jobs = jobs_of(settings, Size(data.num_train, data.num_test, num_classes, *network_bytes(subject)))
     speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
     workers = settings.workers or default_workers(settings.cpus_per_worker)
     on_gpu = torch.cuda.is_available()
     return CostPlan(
         data=data,
-        arch=arch_in_words,
+        arch=f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else arch,
         precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
         costs=tuple(cost(job, speed, workers=workers) for job in jobs),
         total=total(jobs, speed, workers=workers),
@@ -78,16 +83,6 @@ def plan(settings: PlanSettings) -> CostPlan:
         on_gpu=on_gpu,
         small_batches=any(rate.batch_size < subject.batch_size(piece) for piece, rate in speed.rates.items()),
     )
-
-
-def _arch(settings: PlanSettings, data: Data) -> tuple[str, str]:
-    """The architecture, and the same in words."""
-    size = data.spec.image_size
-    assert size
-    suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
-    arch = suited if settings.arch == AUTO else settings.arch
-    check_fits(arch, size)
-    return arch, f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else arch
 
 
 def look_at(settings: PlanSettings) -> Data:
@@ -114,13 +109,6 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
     return len(choose(labels, spec.num_classes, asked, option))
 
 
-def size_of(data: Data, subject: Workload) -> Size:
-    """What the arithmetic must know of data and network."""
-    assert data.spec.num_classes
-    network, momentum = network_bytes(subject)
-    return Size(data.num_train, data.num_test, data.spec.num_classes, network, momentum)
-
-
 def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
     """Trials, trainings by each method, evaluations of the trained.
 
@@ -131,17 +119,31 @@ def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
         epochs, ratio = settings.trial_training.epochs, settings.subset_ratio
         jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio))
     if settings.num_seeds:
-        _check(settings, size)
-        how = {"num_steps": settings.num_steps, "num_val": settings.num_val, "epochs": settings.training.epochs}
-        rows = Counter(settings.methods)
-        jobs += [training(size, method=m, count=settings.num_seeds * times, **how) for m, times in rows.items()]
-        attack = {"robust_share": settings.robust_share, "check_images": settings.check_images}
-        count = settings.num_seeds * len(settings.methods) * settings.num_checkpoints
-        jobs.append(evaluation(size, attacks=settings.attacks, count=count, **attack))
+        _check_trainings(settings, size)
+        jobs += [
+            training(
+                size,
+                method=method,
+                count=settings.num_seeds * times,
+                epochs=settings.training.epochs,
+                num_steps=settings.num_steps,
+                num_val=settings.num_val,
+            )
+            for method, times in Counter(settings.methods).items()
+        ]
+        jobs.append(
+            evaluation(
+                size,
+                attacks=settings.attacks,
+                count=settings.num_seeds * len(settings.methods) * settings.num_checkpoints,
+                robust_share=settings.robust_share,
+                check_images=settings.check_images,
+            )
+        )
     return jobs
 
 
-def _check(settings: PlanSettings, size: Size) -> None:
+def _check_trainings(settings: PlanSettings, size: Size) -> None:
     if settings.num_val is not None and settings.num_val >= size.num_train:
         raise UserError(f"num_val must be less than the {size.num_train} training samples, got {settings.num_val}")
     small = [name for name in settings.attacks if size.num_classes < fewest_classes(name)]
@@ -153,5 +155,5 @@ def _check(settings: PlanSettings, size: Size) -> None:
 
 
 def default_workers(cpus_per_worker: int) -> int:
-    """As many as this machine has GPUs, else as the CPU cores hold that this process may use."""
+    """One worker for each GPU of this machine, else as many as find room on the CPU cores that this process may use."""
     return torch.cuda.device_count() or max(1, joblib.cpu_count() // cpus_per_worker)

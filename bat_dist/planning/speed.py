@@ -24,9 +24,8 @@ from bat_dist.evaluation.names import BATCH_SIZE
 from bat_dist.methods.erm import Erm
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
-from bat_dist.methods.table import Method
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
-from bat_dist.storage.provenance import provenance
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.training.correctness import predicted_probabilities
 from bat_dist.training.epoch import StepSettings, train_epoch
 from bat_dist.training.loop import fit
@@ -42,13 +41,16 @@ EXACT_STEPS = 10  # in a timed batch of attack steps, so that start and end weig
 SMALLEST_BATCH, GROWTH = 2, 4  # the first batch tried; BatchNorm wants two images
 FEWEST, MOST = 3, 200  # timed batches: for a standard error, and so that a small network does not take all the time
 SHARES = {Piece.PGD_STEP: 3}  # of the time: it is the longest, and most of most plans
-PIECES_OF_BATCH = {Piece.EXACT_STEP: EXACT_STEPS}
 FOREVER = 10**6  # epochs
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed.  spec: with the actual number of classes and image size. num_steps: of PGD in training."""
+    """What is timed.
+
+    spec: with the actual number of classes and image size. recipe, num_steps: how networks are trained, and in how many
+    steps PGD attacks them.
+    """
 
     arch: str
     spec: DatasetSpec
@@ -58,14 +60,14 @@ class Workload:
     precision: Precision
 
     def batch_size(self, piece: Piece) -> int:
-        """As in the work that the piece is of."""
+        """How many images a batch has in the work that the piece belongs to."""
         sizes = {Piece.TRIAL_STEP: self.trial_recipe.batch_size, Piece.FORWARD: EVAL_BATCH_SIZE}
         sizes |= {Piece.PLAIN_STEP: self.recipe.batch_size, Piece.PGD_STEP: self.recipe.batch_size}
         return sizes.get(piece, BATCH_SIZE)
 
 
 def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threads: int) -> Speed:
-    """Time the pieces on the GPU, or on the CPU with that many threads, in about `seconds` all together.
+    """Time the pieces on the GPU, or on the CPU with that many threads, in about `seconds` of wall-clock all together.
 
     Where full batches would take too long, smaller ones are timed; each `Rate` says how large they were. It takes
     longer than asked where three batches of two images do. Raises UserError if a batch does not fit into memory.
@@ -74,96 +76,81 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
     num_images = 2 * max(map(subject.batch_size, pieces))
     dataset = _random_images(subject, num_images)
     loader = dataset_loader("memory", dataset, "train", device=device)
-    folded = cache(lambda: _folded(_network(subject, dataset, device), dataset, device))  # once: it takes many passes
+
+    @cache
+    def folded() -> nn.Module:
+        """The form that evaluations attack; made once, for it takes many passes."""
+        images = torch.from_numpy(dataset.train.images[:2]).to(device).permute(0, 3, 1, 2).float().div_(255)
+        network = _network(subject, dataset, device).eval()
+        return faster(network, images.contiguous(memory_format=torch.channels_last))
+
     shares = {piece: SHARES.get(piece, 1) for piece in pieces}
     rates = {}
     with torch_threads(threads):
         for piece, share in shares.items():
-            how = {"seconds": seconds * share / sum(shares.values()), "pieces": PIECES_OF_BATCH.get(piece, 1)}
-            run = _runner(piece, subject, _network(subject, dataset, device), folded)
-            rates[piece] = _rate(run, loader, num_images, subject.batch_size(piece), **how)
-    return Speed(device_name(device), rates, subject.num_steps)
+            exact = piece in (Piece.EXACT_FORWARD, Piece.EXACT_STEP)
+            run = partial(_work, piece, subject, folded() if exact else _network(subject, dataset, device))
+            rates[piece] = _rate(
+                run,
+                loader,
+                num_images,
+                subject.batch_size(piece),
+                seconds=seconds * share / sum(shares.values()),
+                pieces=EXACT_STEPS if piece == Piece.EXACT_STEP else 1,
+            )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name() or "CPU"
+    return Speed(name, rates, subject.num_steps)
 
 
 def network_bytes(subject: Workload) -> tuple[int, int]:
-    """Of weights and buffers, as a checkpoint holds them, and of the parameters alone, as the momentum has them."""
+    """Bytes of weights and buffers, as a checkpoint has them, and of the parameters alone, as the momentum has them."""
     network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
     return _bytes(network.state_dict().values()), _bytes(network.parameters())
-
-
-def device_name(device: torch.device) -> str:
-    """As its maker calls it."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(provenance()["cpu"] or "CPU")
 
 
 Run = Callable[[Loader, np.ndarray, int], Any]  # work on these samples of the loader, in batches of that size
 
 
-def _runner(piece: Piece, subject: Workload, network: nn.Module, folded: Callable[[], nn.Module]) -> Run:
-    """The loop in which the piece is done; it goes on until the loader ends it."""
+def _work(
+    piece: Piece, subject: Workload, network: nn.Module, loader: Loader, indices: np.ndarray, batch_size: int
+) -> None:
+    """Do the piece's work in the loop in which it is done in earnest; it goes on until the loader ends it."""
+    spec, precision = subject.spec, subject.precision
+    generator = torch.Generator().manual_seed(0)
     match piece:
-        case Piece.TRIAL_STEP:
-            return partial(_plain_training, network, subject)
-        case Piece.PLAIN_STEP:
-            return partial(_training, network, subject, Erm())
-        case Piece.PGD_STEP:
-            return partial(_training, network, subject, PgdAt())
-        case Piece.FORWARD:
-            return partial(_judging, network, subject.precision)
-        case Piece.EXACT_FORWARD:
-            return partial(_asking, folded())
-        case Piece.EXACT_STEP:
-            return partial(_attacking, folded(), subject.spec)
+        case Piece.TRIAL_STEP:  # as `run_trial` does it
+            torch.backends.cudnn.deterministic = True
+            recipe = _endless(subject.trial_recipe, batch_size)
+            method = Erm(recipe.label_smoothing)
+            fit(network, loader, indices, method=method, recipe=recipe, precision=precision, generator=generator)
+        case Piece.PLAIN_STEP | Piece.PGD_STEP:  # as `run.train` does it
+            torch.backends.cudnn.deterministic = True
+            recipe = _endless(subject.recipe, batch_size)
+            attack = TrainingAttack(spec.epsilon, spec.step_size, subject.num_steps, precision)
+            settings = StepSettings(PgdAt() if piece == Piece.PGD_STEP else Erm(), attack, precision)
+            progress = Progress(network, recipe)
+            train = partial(train_epoch, progress, network, loader, indices, recipe=recipe, settings=settings)
+            while True:
+                train(mem=None, seed=0, world=THIS_PROCESS)
+        case Piece.FORWARD:  # as the end of a trial does it
+            while True:
+                predicted_probabilities(network, loader, batch_size=batch_size, precision=precision)
+        case Piece.EXACT_FORWARD:  # as Square asks a network
+            with torch.inference_mode():
+                while True:
+                    for images, _, _ in loader.eval_epoch(indices, batch_size=batch_size):
+                        network(images)
+        case Piece.EXACT_STEP:  # as attacks with gradients do
+            attack = partial(pgd, epsilon=spec.epsilon, step_size=spec.step_size, num_steps=EXACT_STEPS)
+            while True:
+                for images, labels, _ in loader.eval_epoch(indices, batch_size=batch_size):
+                    attack(network, images, labels, generator=generator)
         case _:
             raise ValueError(f"there is no way to time a {piece} by itself")
 
 
-def _plain_training(network: nn.Module, subject: Workload, loader: Loader, indices: np.ndarray, size: int) -> None:
-    """As `run_trial` does it."""
-    torch.backends.cudnn.deterministic = True
-    recipe = _endless(subject.trial_recipe, size)
-    how: dict[str, Any] = {"method": Erm(recipe.label_smoothing), "recipe": recipe, "precision": subject.precision}
-    fit(network, loader, indices, **how, generator=torch.Generator().manual_seed(0))
-
-
-def _training(
-    network: nn.Module, subject: Workload, method: Method, loader: Loader, indices: np.ndarray, size: int
-) -> None:
-    """As `run.train` does it."""
-    torch.backends.cudnn.deterministic = True
-    recipe = _endless(subject.recipe, size)
-    attack = TrainingAttack(subject.spec.epsilon, subject.spec.step_size, subject.num_steps, subject.precision)
-    how: dict[str, Any] = {"recipe": recipe, "settings": StepSettings(method, attack, subject.precision)}
-    progress = Progress(network, recipe)
-    while True:
-        train_epoch(progress, network, loader, indices, **how, mem=None, seed=0, world=THIS_PROCESS)
-
-
-def _judging(network: nn.Module, precision: Precision, loader: Loader, _: np.ndarray, size: int) -> None:
-    """As the end of a trial does it."""
-    while True:
-        predicted_probabilities(network, loader, batch_size=size, precision=precision)
-
-
-@torch.inference_mode()
-def _asking(network: nn.Module, loader: Loader, indices: np.ndarray, size: int) -> None:
-    """As Square asks a network."""
-    while True:
-        for images, _, _ in loader.eval_epoch(indices, batch_size=size):
-            network(images)
-
-
-def _attacking(network: nn.Module, spec: DatasetSpec, loader: Loader, indices: np.ndarray, size: int) -> None:
-    """As attacks with gradients do."""
-    how: dict[str, Any] = {"epsilon": spec.epsilon, "step_size": spec.step_size, "num_steps": EXACT_STEPS}
-    how["generator"] = torch.Generator().manual_seed(0)
-    while True:
-        for images, labels, _ in loader.eval_epoch(indices, batch_size=size):
-            pgd(network, images, labels, **how)
-
-
 def _endless(recipe: Recipe, batch_size: int) -> Recipe:
-    """It never ends of itself, and learns so slowly that random labels do not make its loss infinite."""
+    """The recipe without an end, and learning so slowly that random labels do not make the loss infinite."""
     return replace(recipe, epochs=FOREVER, lr=1e-6, batch_size=batch_size)
 
 
@@ -184,7 +171,7 @@ def _rate(run: Run, loader: Loader, num_images: int, batch_size: int, *, seconds
 
 
 def _times(run: Run, loader: Loader, num_images: int, size: int, *, fewest: int, end: float) -> list[float]:
-    """Seconds of each batch: at least `fewest`, then until `end`, at most MOST."""
+    """Seconds of each batch: at least `fewest` batches, then until `end` (of time.perf_counter), at most MOST."""
     indices = np.arange(num_images // size * size)
     watch = _Stopwatch(loader, indices, fewest, end)
     try:
@@ -231,7 +218,7 @@ class _Stopwatch:
 
 
 def _now() -> float:
-    """When all that was asked of the device is done."""
+    """The time in seconds when all that was asked of the device is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -239,12 +226,6 @@ def _now() -> float:
 
 def _network(subject: Workload, dataset: Dataset, device: torch.device) -> nn.Module:
     return seeded_model(subject.arch, dataset, device, key=(0,))
-
-
-def _folded(network: nn.Module, dataset: Dataset, device: torch.device) -> nn.Module:
-    """The form that evaluations attack."""
-    images = torch.from_numpy(dataset.train.images[:2]).to(device).permute(0, 3, 1, 2).float().div_(255)
-    return faster(network.eval(), images.contiguous(memory_format=torch.channels_last))
 
 
 def _random_images(subject: Workload, number: int) -> Dataset:

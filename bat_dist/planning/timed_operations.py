@@ -1,7 +1,7 @@
 """What trials and trainings cost, counted in pieces that can be timed.  Pure arithmetic, no torch.
 
-A piece is what happens to one image: a training step, a forward pass, a step of an attack. Work is how many of each; it
-becomes seconds once a device's `Speed` is known, and its uncertainty is that of the speeds.
+A piece is what happens to one image: a training step, a forward pass, a step of an attack. `Work` is how many of each;
+it becomes seconds once a device's `Speed` is known, and its uncertainty is that of the speeds.
 """
 
 import math
@@ -42,7 +42,10 @@ of batch x width matrices, under a thousandth of a pass.
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds that a piece takes, with their standard error, from `num_batches` batches of `batch_size` images."""
+    """How many seconds one piece takes, and their standard error, in seconds too.
+
+    They come from `num_batches` timed batches of `batch_size` images.
+    """
 
     seconds: float
     standard_error: float
@@ -51,7 +54,7 @@ class Rate:
 
     @classmethod
     def of(cls, seconds_per_batch: Iterable[float], batch_size: int, *, pieces: int = 1) -> "Rate":
-        """From the seconds of single batches, of which there must be two.  pieces: how many an image had in each."""
+        """The rate from the seconds of single batches, at least two.  pieces: how many each image had in a batch."""
         each = [seconds / (batch_size * pieces) for seconds in seconds_per_batch]
         mean = sum(each) / len(each)
         variance = sum((value - mean) ** 2 for value in each) / (len(each) - 1)
@@ -60,18 +63,18 @@ class Rate:
 
 @dataclass(frozen=True)
 class Speed:
-    """What was timed on one device.  num_steps: of the attack in the PGD step."""
+    """What was timed on one device.  num_steps: how many steps the attack has in `Piece.PGD_STEP`."""
 
     device: str
     rates: Mapping[Piece, Rate]
     num_steps: int
 
     def seconds(self, work: Work) -> float:
-        """How long one worker takes."""
+        """How many seconds one worker takes."""
         return sum(count * self.rates[piece].seconds for piece, count in timed(work, self.num_steps).items())
 
     def standard_error(self, work: Work) -> float:
-        """Of `seconds`, from those of the rates: all the work of one piece is wrong by the same factor."""
+        """The standard error of `seconds`, from those of the rates: work in one piece is wrong by one factor."""
         counts = timed(work, self.num_steps)
         return math.hypot(*(count * self.rates[piece].standard_error for piece, count in counts.items()))
 
@@ -85,7 +88,7 @@ def timed(work: Work, num_steps: int) -> dict[Piece, float]:
 
 
 def added(*works: Work) -> dict[Piece, float]:
-    """All of them."""
+    """The sum of several works."""
     total: Counter[Piece] = Counter()
     for work in works:
         total.update(work)  # pyright: ignore[reportArgumentType, reportCallIssue]  # counts need not be whole

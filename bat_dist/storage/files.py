@@ -13,12 +13,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 
 from bat_dist.errors import UserError
-from bat_dist.storage.lease import FolderBusy, only_driver
 from bat_dist.storage.location import OBJECT_STORES, open_location
 from bat_dist.storage.patience import answer_of, patiently
 from bat_dist.storage.provenance import without_passwords
-
-__all__ = ["Folder", "FolderBusy", "aside", "split_location"]
 
 T = TypeVar("T")
 
@@ -100,7 +97,7 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file: beside its place first, then renamed (object stores put whole objects anyway)."""
-        self._patiently(self.fs.pipe_file if self.local_path is None else _replace, name, data)
+        self._patiently(self.fs.pipe_file if self.local_path is None else _write_local, name, data)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Write a file unless there is one; False, and nothing has happened, if there is.
@@ -112,7 +109,7 @@ class Folder:
             if self.local_path is None:
                 self._patiently(self.fs.pipe_file, name, data, mode="create")
             else:
-                self._patiently(_create, name, data)
+                self._patiently(_write_local, name, data, only_new=True)
         except FileExistsError:
             return False
         except OSError as error:
@@ -184,16 +181,6 @@ class Folder:
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise UserError(f"{self}/{name} cannot be read as npz: {error}") from None
 
-    @contextmanager
-    def only_driver(self) -> Iterator[None]:
-        """Hold the folder for this process alone.
-
-        On local disks by a lock that ends with the process, however it ends; elsewhere by a lease (see `lease.Lease`),
-        which a process that was killed leaves behind for half a minute. Raises FolderBusy if another process holds it.
-        """
-        with only_driver(self):
-            yield
-
 
 def split_location(location: str) -> tuple[Folder, str]:
     """The folder that a file lies in, and its name there."""
@@ -218,18 +205,13 @@ def aside(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _replace(path: str, data: bytes) -> None:
-    with aside(Path(path)) as file:
-        file.write(data)
-
-
-def _create(path: str, data: bytes) -> None:
-    with Path(path).open("xb") as file:
+def _write_local(path: str, data: bytes, *, only_new: bool = False) -> None:
+    with Path(path).open("xb") if only_new else aside(Path(path)) as file:
         file.write(data)
 
 
 def _plain(value: Any) -> Any:
-    """`value` with numpy scalars and arrays as Python's own, and NaN as None."""
+    """Give `value` back with numpy scalars and arrays as Python's own, and NaN as None."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

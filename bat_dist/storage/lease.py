@@ -1,6 +1,5 @@
 """One driver at a time: a lock of the operating system on local disks, a lease that is kept alive elsewhere."""
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -12,15 +11,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bat_dist.errors import UserError
+from bat_dist.storage.files import Folder
 from bat_dist.storage.patience import patiently, tried_once
-
-if TYPE_CHECKING:
-    from bat_dist.storage.files import Folder
 
 log = logging.getLogger(__name__)
 
@@ -36,26 +33,36 @@ class FolderBusy(UserError):
 
 
 @contextmanager
-def only_driver(folder: "Folder") -> Iterator[None]:
-    """See `Folder.only_driver`.  A local folder that was made for this and stays empty is removed again."""
+def only_driver(folder: Folder) -> Iterator[None]:
+    """Hold the folder for this process alone.
+
+    On local disks by a lock that ends with the process, however it ends; elsewhere by a `Lease`, which a process that
+    was killed leaves behind for half a minute. A local folder that was made for this and stays empty is removed again.
+    Raises FolderBusy if another process holds it.
+    """
     path = folder.local_path
     if path is None:
         with Lease(folder):
             yield
         return
-    is_new = not path.exists()
+    is_new, handle = not path.exists(), None
     folder.create()
     try:
-        with patiently(str(folder), _flock, folder, path / LOCK, is_new=is_new) or Lease(folder):
+        handle = patiently(str(folder), _lock, folder, path / LOCK)
+        with Lease(folder) if handle is None else nullcontext():
             yield
     finally:
+        if handle is not None:
+            if is_new and [file.name for file in path.iterdir()] == [LOCK]:  # bad input leaves nothing behind
+                (path / LOCK).unlink()
+            os.close(handle)
         if is_new:
-            with contextlib.suppress(OSError):  # not empty
+            with suppress(OSError):  # not empty
                 path.rmdir()
 
 
-def _flock(folder: "Folder", path: Path, *, is_new: bool) -> AbstractContextManager[None] | None:
-    """The file, locked until the context ends or the process does; None if its file system has no locks."""
+def _lock(folder: Folder, path: Path) -> int | None:
+    """Lock the file until its handle, which is returned, is closed; None if its file system has no locks."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -68,22 +75,8 @@ def _flock(folder: "Folder", path: Path, *, is_new: bool) -> AbstractContextMana
                 return None
             raise
         if os.fstat(handle).st_nlink:  # else its last holder has just removed it
-            return _locked(path, handle, is_new=is_new)
+            return handle
         os.close(handle)
-
-
-@contextmanager
-def _locked(path: Path, handle: int, *, is_new: bool) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        if is_new and [file.name for file in path.parent.iterdir()] == [path.name]:  # bad input leaves nothing behind
-            path.unlink()
-        os.close(handle)
-
-
-def _stop_this_process() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Lease:
@@ -98,10 +91,10 @@ class Lease:
 
     def __init__(
         self,
-        folder: "Folder",
+        folder: Folder,
         *,
         seconds: float | None = None,
-        on_loss: Callable[[], None] = _stop_this_process,
+        on_loss: Callable[[], None] = lambda: os.kill(os.getpid(), signal.SIGTERM),
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
@@ -124,7 +117,7 @@ class Lease:
         self.release()
 
     def acquire(self) -> None:
-        """Raises FolderBusy if another holds it."""
+        """Take the lease.  Raises FolderBusy if another holds it."""
         for _ in range(_ATTEMPTS):
             if not (self._folder.write_new(LOCK, self._content()) or self._succeeds()):
                 continue  # given back meanwhile
@@ -192,7 +185,7 @@ class Lease:
                 return
 
     def _renew(self) -> bytes | None:
-        """Show that we live; what another wrote in the place of ours, if one did."""
+        """Show that we live.  If another wrote in the place of ours, nothing is written, and that is returned."""
         found = self._read()
         if found is not None and not self._is_ours(found):
             return found
@@ -225,7 +218,7 @@ def _who(found: bytes) -> str:
 
 
 def _parsed(found: bytes) -> dict[str, Any]:
-    """What a lease says; nothing if it is none, as one that is just being written."""
+    """Read what a lease says; nothing if it is none, such as one that is just being written."""
     try:
         about = json.loads(found)
     except ValueError:

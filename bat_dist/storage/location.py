@@ -1,15 +1,18 @@
-"""The file system of a location, set up so that a lost link is noticed in about a minute."""
+"""The file system of a location, for files and for zarr, set up so that a lost link is noticed in about a minute."""
 
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import fsspec.config
 
 from bat_dist.errors import UserError
 from bat_dist.storage.provenance import without_passwords
+
+if TYPE_CHECKING:  # imported where a store is opened: training, which has none, does without it
+    from zarr.storage import FsspecStore
 
 # They have buckets, which are the user's to make, and no folders.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
@@ -23,14 +26,26 @@ SLOWEST = 1e5  # bytes a second, and so much longer for what is sent
 def open_location(location: str) -> tuple[Any, str]:
     """The file system and the path in it.  Raises UserError for a protocol that is unknown or not installed."""
     try:
-        fs, root = fsspec.core.url_to_fs(location, **client_options(location))
+        fs, root = fsspec.core.url_to_fs(location, **_client_options(location))
     except (ValueError, ImportError) as error:
         way_out = ": pip install 'bat-dist[s3]'" if location.startswith(_S3) else ""
         raise UserError(f"cannot open {without_passwords(location)}: {error}{way_out}") from None
-    return patient(fs), root
+    return _made_patient(fs), root
 
 
-def client_options(location: str) -> dict[str, Any]:
+def open_for_zarr(location: str) -> "FsspecStore":
+    """Zarr's store at a location that is no local path."""
+    from zarr.storage import FsspecStore
+
+    options = _client_options(location)
+    if location.startswith(_S3):  # a chunk is small, and one reader asks for it once, not for its size before
+        options["max_concurrency"] = 1
+    store = FsspecStore.from_url(location, storage_options=options)
+    _made_patient(store.fs)
+    return store
+
+
+def _client_options(location: str) -> dict[str, Any]:
     """What fsspec is told of a location: never to remember listings, and for S3 how long to wait for an answer."""
     options: dict[str, Any] = {"use_listings_cache": False}
     if location.startswith(_S3):
@@ -39,8 +54,8 @@ def client_options(location: str) -> dict[str, Any]:
     return options
 
 
-def patient(fs: Any) -> Any:
-    """The file system; if it is s3fs, without tries of its own, which would multiply time-outs, and with a limit.
+def _made_patient(fs: Any) -> Any:
+    """Return the file system; s3fs loses its own tries, which would multiply time-outs, and gets a limit.
 
     Its client's read time-out begins when all has been sent, and it sends when the server has said that it may: without
     the limit, a write to one that says nothing would wait until the kernel gives the connection up.

@@ -59,7 +59,7 @@ class ServerAnswer(NamedTuple):
 
 
 def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """`call(*args, **kwargs)`, again and again while `place`, named in messages, cannot be reached.
+    """Return `call(*args, **kwargs)`, tried again and again while `place`, named in messages, cannot be reached.
 
     The call must be one that may be made twice. Raises RunError after PATIENCE_SECONDS; at once UserError if access is
     refused or there is no such bucket, and OSError(ENOSPC) if the storage is full; any other error as it is.
@@ -78,7 +78,10 @@ def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
             reason = without_passwords(f"{type(error).__name__}: {error}".removesuffix(": "))
             if _once.get() or _lost or now + pause - began > PATIENCE_SECONDS:
                 _lost = _lost or not _once.get()
-                raise RunError(_given_up(place, since, reason)) from error
+                raise RunError(
+                    f"{place} cannot be reached since {since} ({reason}): finished work is kept; the same command goes "
+                    "on from there"
+                ) from error
             log.warning("%s cannot be reached since %s: trying again in %.0f s (%s)", place, since, pause, reason)
             _sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -91,7 +94,7 @@ def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
 
 @contextmanager
 def tried_once() -> Iterator[None]:
-    """In this block and thread nothing is tried again: for signs of life, and for what is done on the way out."""
+    """Try nothing again in this block and thread: for signs of life, and for what is done on the way out."""
     token = _once.set(True)
     try:
         yield
@@ -100,7 +103,7 @@ def tried_once() -> Iterator[None]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """May the same call succeed later without anybody's doing?"""
+    """Whether the same call may succeed later without anybody's doing."""
     if isinstance(error, RunError | UserError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
         return False
     answer = answer_of(error)
@@ -149,11 +152,6 @@ def _named(error: Exception, place: str) -> Exception:
 def _caused(error: Exception, cause: Exception) -> Exception:
     error.__cause__ = cause
     return error
-
-
-def _given_up(place: str, since: str, reason: str) -> str:
-    what = f"{place} cannot be reached since {since} ({reason})"
-    return f"{what}: finished work is kept; the same command goes on from there"
 
 
 def _classes(error: BaseException) -> set[str]:

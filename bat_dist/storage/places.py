@@ -25,4 +25,4 @@ def check_place(location: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(check_place)]
-"""Of a setting that says where results go."""
+"""The type of a setting that says where results go."""

@@ -10,25 +10,40 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import bat_dist
 
 SOURCE_SUFFIXES = (".py", ".j2")
-_OF_DRIVER: list[str] = []  # the command
+_DRIVERS: list[str] = []  # the commands for which this process, a worker, has worked; the last is the present one
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
 
 
-def provenance() -> dict[str, Any]:
-    """What is needed to run the same again, as plain values."""
+class Provenance(TypedDict):
+    """What is needed to run the same again; files of results hold these entries beside their own."""
+
+    command: str
+    bat_dist: str  # the package's version
+    git_revision: str | None
+    source: str  # see `source_hash`
+    python: str
+    versions: dict[str, str]
+    cpu: str
+    cpus: int  # that this process may use
+    system: str
+
+
+def provenance() -> Provenance:
+    """The provenance of what this process makes."""
+    found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
     return {
         "command": command(),
         "bat_dist": bat_dist.__version__,
         "git_revision": git_revision(),
         "source": source_hash(),
         "python": platform.python_version(),
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
-        "cpu": _cpu_name(),
+        "versions": {name: package.version for name, package in found.items() if package},
+        "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }
@@ -36,12 +51,12 @@ def provenance() -> dict[str, Any]:
 
 def command() -> str:
     """What was typed, without passwords; in a worker what its driver was called with."""
-    return _OF_DRIVER[-1] if _OF_DRIVER else without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    return _DRIVERS[-1] if _DRIVERS else without_passwords(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def work_for(driver: str) -> None:
-    """From now on this process, a worker, does the work of this command."""
-    _OF_DRIVER.append(driver)
+    """Note that this process, a worker, does the work of this command from now on."""
+    _DRIVERS.append(driver)
 
 
 def without_passwords(text: str) -> str:
@@ -75,14 +90,8 @@ def _git(folder: Path, *words: str) -> str:
     ).stdout.strip()
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor as its maker calls it; empty if nobody knows."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

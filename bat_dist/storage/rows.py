@@ -18,12 +18,12 @@ import numpy as np
 from bat_dist.config import differences
 from bat_dist.errors import WAY_OUT, RunError, UserError
 from bat_dist.storage.files import Folder
-from bat_dist.storage.location import client_options, patient
+from bat_dist.storage.location import open_for_zarr
 from bat_dist.storage.patience import patiently
 
 if TYPE_CHECKING:  # imported where a store is opened: training, which has none, does without it
     import zarr
-    from zarr.storage import FsspecStore
+    from zarr.storage import StoreLike
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,9 @@ class RowStore:
             log.info("%s was made for other settings, and not one row is finished: it is replaced", folder)
             store = None
         store = store or cls(patiently(str(folder), _create, folder, fields, identity, about or {}), folder)
-        store._grow(num_rows)
+        if num_rows > store.num_rows:
+            for array in store._arrays.values():  # the digests last: `num_rows` is theirs
+                store._patiently(array.resize, (num_rows, *array.shape[1:]))
         return store
 
     def check(self, fields: Mapping[str, Field], identity: Mapping[str, Any]) -> bool:
@@ -156,8 +158,13 @@ class RowStore:
         return self._arrays[DIGEST].shape[0]
 
     def write(self, row: int, values: Mapping[str, Any]) -> None:
-        """Write one whole row; its digest goes last.  Raises ValueError if a field is missing or of another shape."""
-        arrays = {name: _as_field(values[name], one, name) for name, one in self.fields.items()}
+        """Write one whole row; its digest goes last.  Raises ValueError if a field is of another shape."""
+        arrays = {}
+        for name, one in self.fields.items():
+            array = np.asarray(values[name])
+            if array.shape != one.shape:
+                raise ValueError(f"{name} must have shape {one.shape}, got {array.shape}")
+            arrays[name] = array.astype(one.dtype, casting="same_kind", copy=False)
         arrays[DIGEST] = np.frombuffer(self._digest(row, arrays), np.uint8)
         for name, array in arrays.items():
             self._patiently(self._arrays[name].__setitem__, row, array)
@@ -210,11 +217,6 @@ class RowStore:
             digest.update(name.encode() + b"\0" + np.ascontiguousarray(arrays[name]).tobytes())
         return digest.digest()
 
-    def _grow(self, num_rows: int) -> None:
-        if num_rows > self.num_rows:
-            for array in self._arrays.values():  # the digests last: `num_rows` is theirs
-                self._patiently(array.resize, (num_rows, *array.shape[1:]))
-
     def _patiently(self, call: Callable[..., Any], *args: Any) -> Any:
         return patiently(str(self.folder), call, *args)
 
@@ -251,24 +253,8 @@ def _create(
     return group
 
 
-def _zarr_location(folder: Folder) -> "str | FsspecStore":
-    if folder.local_path is not None:
-        return str(folder.local_path)
-    from zarr.storage import FsspecStore
-
-    options = client_options(folder.location)
-    if "config_kwargs" in options:  # S3: a chunk is small, and one reader asks for it once, not for its size before
-        options["max_concurrency"] = 1
-    store = FsspecStore.from_url(folder.location, storage_options=options)
-    patient(store.fs)
-    return store
-
-
-def _as_field(value: Any, field: Field, name: str) -> np.ndarray:
-    array = np.asarray(value)
-    if array.shape != field.shape:
-        raise ValueError(f"{name} must have shape {field.shape}, got {array.shape}")
-    return array.astype(field.dtype, casting="same_kind", copy=False)
+def _zarr_location(folder: Folder) -> "StoreLike":
+    return str(folder.local_path) if folder.local_path is not None else open_for_zarr(folder.location)
 
 
 def _canonical(value: Mapping[str, Any]) -> bytes:

@@ -1,6 +1,6 @@
 """What a result folder holds, and whether a driver is at work on it, in words, from its files alone.
 
-`describe` is of a folder of `memorize`; `training.status` and `results.status` are of others.
+`describe` tells of a folder of `memorize`; `training.status` and `results.status` tell of others.
 """
 
 import time
@@ -43,22 +43,18 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     status = {what: store.status() for what, store in stores.items()}
     lines = [*describe_driver(folder, status, clock)]
     for what, store in stores.items():
-        lines += _describe_store(folder, store, status[what], what)
+        rows = np.flatnonzero(status[what].complete)
+        lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
+        if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
+            reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
+            lines.append(f"  reliability of memorization: {reliability_in_words(reliability, len(rows))}")
+        if damaged := status[what].damaged:
+            lines.append(f"  damaged, to be run again: {', '.join(map(str, damaged))}")
+        for row, reason in failures(folder, what).items():
+            known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
+            lines.append(f"  {one_of(what)} {row} failed: {reason}{known}")
+        lines.append("  " + ", ".join(f"{key}={value}" for key, value in store.identity.items()))
     return "\n".join(lines)
-
-
-def _describe_store(folder: Folder, store: RowStore, status: RowStatus, what: str) -> Iterable[str]:
-    yield f"{store.folder}: {status.complete.sum()} of {store.num_rows} {what} complete"
-    rows = np.flatnonzero(status.complete)
-    if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
-        reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
-        yield f"  reliability of memorization: {reliability_in_words(reliability, len(rows))}"
-    if status.damaged:
-        yield f"  damaged, to be run again: {', '.join(map(str, status.damaged))}"
-    for row, reason in failures(folder, what).items():
-        known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
-        yield f"  {one_of(what)} {row} failed: {reason}{known}"
-    yield "  " + ", ".join(f"{key}={value}" for key, value in store.identity.items())
 
 
 def describe_driver(
@@ -68,9 +64,9 @@ def describe_driver(
     *,
     is_complete: bool = False,
 ) -> Iterable[str]:
-    """Is one at work there, on what, or how did it end?
+    """Say whether a driver is at work there, on what, or how it ended; nothing if none has ever been.
 
-    status: of the stores that it may have filled. is_complete: all that it was to do is there.
+    status: what became of the rows in the stores that it may have filled. is_complete: all that it was to do is there.
     """
     if not folder.exists(PROGRESS):  # a folder of an older version, or of imported scores
         return ()
@@ -127,7 +123,7 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
 
 
 def ago(seconds: float) -> str:
-    """`4 s ago`, `3 h ago`."""
+    """Seconds as `4 s ago`, `3 h ago`."""
     for size, name in ((86_400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {name} ago"
@@ -135,6 +131,6 @@ def ago(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`0:01:09`."""
+    """Seconds as `0:01:09`, in hours, minutes and seconds."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

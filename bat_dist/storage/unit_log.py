@@ -28,12 +28,12 @@ MAX_TEXT, MAX_MESSAGE = 4000, 1000  # characters
 
 
 def log_name(what: str, row: Any) -> str:
-    """The file in the result folder."""
+    """The name of the unit's log in the result folder."""
     return f"logs/{what}-{row}.jsonl"
 
 
 def append_log(folder: Folder, what: str, row: Any, records: Sequence[Record]) -> None:
-    """Write records after those of earlier runs.  For the one driver of the folder."""
+    """Write records after those of earlier runs.  Only the folder's driver may call it."""
     name = log_name(what, row)
     old = folder.read(name).splitlines() if folder.exists(name) else []
     lines = [*old, *(json.dumps(record).encode() for record in records)][-MAX_RECORDS:]
@@ -47,7 +47,7 @@ def read_log(folder: Folder, what: str, row: Any) -> list[Record]:
 
 
 def record(event: str, *, attempt: int, host: str | None = None, pid: int | None = None, **more: Any) -> Record:
-    """One record of now, without what is None; texts are cut at MAX_TEXT and lose passwords in URIs."""
+    """Make a record of now, without what is None; texts are cut at MAX_TEXT and lose passwords in URIs."""
     known = {"host": host, "pid": pid, **more}
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -58,7 +58,7 @@ def record(event: str, *, attempt: int, host: str | None = None, pid: int | None
 
 
 class AttemptLog:
-    """Keeps the records of one attempt in this process."""
+    """The records of one attempt, kept in this process."""
 
     def __init__(self, attempt: int) -> None:
         self.records: list[Record] = []
@@ -80,13 +80,20 @@ class AttemptLog:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Keep what the package logs (from INFO on) and warns of in this process while the block runs."""
-        logger, handler = logging.getLogger(LOGGER), _Ear(self)
+        logger, handler, show = logging.getLogger(LOGGER), _MessageHandler(self), warnings.showwarning
         level = logger.level
+
+        def keep_and_show(
+            message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+        ) -> None:
+            self.message("WARNING", f"{category.__name__}: {message} ({filename}:{lineno})")
+            show(message, category, filename, lineno, file, line)
+
         logger.setLevel(min(level or logging.INFO, logging.INFO))
         logger.addHandler(handler)
         try:
             with warnings.catch_warnings():  # which also makes a warning of an earlier unit be shown again
-                warnings.showwarning = _also_kept(self, warnings.showwarning)
+                warnings.showwarning = keep_and_show
                 yield
         finally:
             logger.removeHandler(handler)
@@ -95,30 +102,20 @@ class AttemptLog:
                 self.note("message", level="WARNING", text=f"{more} more messages were left out")
 
 
-class _Ear(logging.Handler):
-    def __init__(self, scribe: AttemptLog) -> None:
+class _MessageHandler(logging.Handler):
+    def __init__(self, attempt_log: AttemptLog) -> None:
         super().__init__(logging.INFO)
-        self._scribe = scribe
+        self._attempt_log = attempt_log
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._scribe.message(record.levelname, self.format(record))
+            self._attempt_log.message(record.levelname, self.format(record))
         except Exception:  # as every handler: a bad log line must not end the work
             self.handleError(record)
 
 
-def _also_kept(scribe: AttemptLog, show: Any) -> Any:
-    def showwarning(
-        message: Any, category: type[Warning], filename: str, lineno: int, *more: Any, **named: Any
-    ) -> None:
-        scribe.message("WARNING", f"{category.__name__}: {message} ({filename}:{lineno})")
-        show(message, category, filename, lineno, *more, **named)
-
-    return showwarning
-
-
 def _fit(value: Any, longest: int = MAX_TEXT) -> Any:
-    """Text as it may be kept: of one that is too long the beginning and the end."""
+    """Cut a text that is too long to its beginning and its end, and hide passwords; other values stay."""
     if not isinstance(value, str):
         return value
     value, half = without_passwords(value), longest // 2

@@ -10,7 +10,7 @@ import torch
 from bat_dist.data import ffcv_loader
 from bat_dist.data.beton import ensure_beton, import_ffcv
 from bat_dist.data.ffcv_loader import FfcvLoader
-from bat_dist.data.loaders import KINDS, Batch, LoaderUnavailable, Share, make_loader
+from bat_dist.data.loaders import KINDS, Batch, LoaderUnavailable, Share, dataset_loader
 from bat_dist.data.memory_loader import MemoryLoader, shared_tensor
 
 NUM_SAMPLES = 300
@@ -32,15 +32,9 @@ def self_describing_split(count=NUM_SAMPLES, size=32):
 
 
 def make(kind, split, folder, *, crop_padding=PADDING, flip=True):
-    return make_loader(
-        kind,
-        split,
-        crop_padding=crop_padding,
-        flip=flip,
-        fingerprint="0f",
-        split_name="train",
-        cache_dir=folder,
-    )
+    spec = SimpleNamespace(crop_padding=crop_padding, flip=flip)
+    dataset = SimpleNamespace(train=split, fingerprint="0f", spec=spec)
+    return dataset_loader(kind, dataset, "train", cache_dir=folder)
 
 
 @pytest.fixture(scope="module")

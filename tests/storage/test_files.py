@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bat_dist.errors import UserError
-from bat_dist.storage.files import Folder, FolderBusy, aside
+from bat_dist.storage.files import Folder, aside
+from bat_dist.storage.lease import FolderBusy, only_driver
 
 
 @pytest.mark.parametrize("name", ["", "  "])
@@ -83,18 +84,18 @@ def test_unknown_protocols_and_files_in_the_way_are_bad_input(tmp_path: Path) ->
 
 def test_a_second_driver_is_refused_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from bat_dist.storage.files import Folder\n"
-        "with Folder(sys.argv[1]).only_driver(): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from bat_dist.storage.files import Folder; from bat_dist.storage.lease import only_driver\n"
+        "with only_driver(Folder(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    with pytest.raises(FolderBusy, match="another run is writing"), Folder(tmp_path).only_driver():
+    with pytest.raises(FolderBusy, match="another run is writing"), only_driver(Folder(tmp_path)):
         pass
     holder.kill()
     holder.wait()
     holder.stdout.close()
-    with Folder(tmp_path).only_driver():
+    with only_driver(Folder(tmp_path)):
         pass
 
 

@@ -18,8 +18,8 @@ from waiting import until
 
 from bat_dist.program import run_command
 from bat_dist.storage import lease
-from bat_dist.storage.files import Folder, FolderBusy
-from bat_dist.storage.lease import LOCK, Lease
+from bat_dist.storage.files import Folder
+from bat_dist.storage.lease import LOCK, FolderBusy, Lease, only_driver
 
 STRANGER = {"host": "far-away", "pid": 4711, "nonce": "theirs", "beat": 7}
 
@@ -197,7 +197,7 @@ def test_a_command_that_lost_its_folder_ends_as_by_sigterm(
     slept_on = []
 
     def body(_argv) -> None:
-        with folder.only_driver():
+        with only_driver(folder):
             for _ in range(20):  # as above
                 held_by_stranger(folder)
                 time.sleep(3)
@@ -256,19 +256,19 @@ def test_a_local_file_system_without_locks_gets_a_lease(
     monkeypatch.setattr(fcntl, "flock", flock)
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.8)
     new = Folder(tmp_path / "new")
-    with new.only_driver():
+    with only_driver(new):
         assert json.loads((tmp_path / "new" / LOCK).read_bytes())["pid"] == os.getpid()
-        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), Folder(tmp_path / "new").only_driver():
+        with pytest.raises(FolderBusy, match=f"process {os.getpid()} on"), only_driver(Folder(tmp_path / "new")):
             pass
     assert not (tmp_path / "new").exists()  # bad input leaves nothing behind
 
 
 def test_a_local_file_system_with_locks_gets_no_lease(tmp_path: Path) -> None:
-    with Folder(tmp_path / "new").only_driver():
+    with only_driver(Folder(tmp_path / "new")):
         assert (tmp_path / "new" / LOCK).read_bytes() == b""
-        with pytest.raises(FolderBusy, match="another run is writing"), Folder(tmp_path / "new").only_driver():
+        with pytest.raises(FolderBusy, match="another run is writing"), only_driver(Folder(tmp_path / "new")):
             pass
     assert not (tmp_path / "new").exists()
-    with Folder(tmp_path / "new").only_driver():
+    with only_driver(Folder(tmp_path / "new")):
         (tmp_path / "new" / "result").touch()
     assert (tmp_path / "new" / "result").exists()

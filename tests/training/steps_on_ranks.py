@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from bat_dist.data.datasets import load_dataset
-from bat_dist.data.loaders import Batch, make_loader
+from bat_dist.data.loaders import Batch, dataset_loader
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.parallel import Ranks
 from bat_dist.methods.table import build_method
@@ -79,9 +79,7 @@ def weights_after(case: tuple[str, str, str, dict[str, Any]], world: World) -> n
     """All weights and running statistics, in one row."""
     method, norm, steps, extra = case
     dataset = load_dataset("digits", num_train=100, num_test=10)
-    loader = DoubleLoader(
-        make_loader("memory", dataset.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
-    )
+    loader = DoubleLoader(dataset_loader("memory", dataset, "train"))
     recipe = Recipe(epochs=1, batch_size=16, lr=0.05, schedule="multistep", milestones=(0.5,))
     progress = Progress(network(norm, world), recipe)
     attack = TrainingAttack(epsilon=16 / 255, step_size=4 / 255, num_steps=2)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bat_dist.data.datasets import Dataset, load_dataset
-from bat_dist.data.loaders import Batch, make_loader
+from bat_dist.data.loaders import Batch, dataset_loader
 from bat_dist.methods.erm import Erm
 from bat_dist.training.correctness import predicted_classes, predicted_probabilities
 from bat_dist.training.loop import NonFiniteLoss, fit
@@ -34,17 +34,7 @@ def digits() -> Dataset:
 
 
 def loaders(dataset: Dataset, kind: str = "memory") -> dict:
-    return {
-        f"{name}_loader": make_loader(
-            kind,
-            getattr(dataset, name),
-            crop_padding=dataset.spec.crop_padding,
-            flip=dataset.spec.flip,
-            fingerprint=dataset.fingerprint,
-            split_name=name,
-        )
-        for name in ("train", "test")
-    }
+    return {f"{name}_loader": dataset_loader(kind, dataset, name) for name in ("train", "test")}
 
 
 def trial(dataset: Dataset, number: int, kind: str = "memory", settings: TrialSettings = SETTINGS) -> dict:

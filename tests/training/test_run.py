@@ -17,7 +17,7 @@ from torch import nn
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_tensors
 from bat_dist.data.datasets import Dataset, load_dataset
-from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.errors import UserError
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.table import METHODS, build_method
@@ -52,7 +52,7 @@ def digits() -> Dataset:
 
 @pytest.fixture(scope="module")
 def loader(digits: Dataset) -> Loader:
-    return make_loader("memory", digits.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
+    return dataset_loader("memory", digits, "train")
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +243,7 @@ def test_gairat_is_pgd_at_before_it_begins(tmp_path: Path, material: TrainingDat
 def test_every_method_learns(method: str, tmp_path: Path) -> None:
     """On all of the digits; chance is 10%."""
     digits = load_dataset("digits", num_test=10)
-    loader = make_loader("memory", digits.train, crop_padding=1, flip=False, fingerprint="", split_name="train")
+    loader = dataset_loader("memory", digits, "train")
     mem = np.random.default_rng(0).random(len(digits.train)) * 0.4
     material = TrainingData(digits, loader, hold_out(digits.train.labels, 100, seed=0), mem)
     recipe = Recipe(epochs=12, batch_size=32, lr=0.1, schedule="one_cycle", nesterov=True)

@@ -17,7 +17,7 @@ import yaml
 from waiting import until
 
 from bat_dist.data.datasets import Split
-from bat_dist.data.loaders import make_loader
+from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.workers import metrics
 from bat_dist.workers.metrics import METRICS, CountedLoader, EpochTracker, Metric
 
@@ -215,7 +215,7 @@ def test_outside_a_session_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_counted_loader_hands_out_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     told, rng = Told(monkeypatch), np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (10, 8, 8, 3), np.uint8), np.arange(10), np.arange(10).astype(str))
-    loader = make_loader("memory", split, crop_padding=1, flip=True, fingerprint="", split_name="train")
+    loader = MemoryLoader(split.images, split.labels, crop_padding=1, flip=True)
     counted = CountedLoader(loader, "training")
     epochs = []
     for kind in (loader, counted):
