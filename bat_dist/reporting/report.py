@@ -17,7 +17,8 @@ from bat_dist.reporting.page import EmbeddedImage, embedded_image, page_template
 from bat_dist.reporting.summary import in_words as summary_in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.compare import ComparedResults, Table, TableCell
-from bat_dist.results.find import MEMORIZATION, Found, FoundEvaluation, Memorized, Swept, Training
+from bat_dist.results.evaluation_file import FoundEvaluation
+from bat_dist.results.find import MEMORIZATION, Found, Memorized, Swept, Training
 from bat_dist.results.published import PAPER
 from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, method_name, which_of
 from bat_dist.storage.files import Folder
@@ -267,7 +268,7 @@ class _Sources:
     def __init__(self, found: Found) -> None:
         by_identity = {_run_key(training.identity): training for training in found.trainings if training.identity}
         self._entries = {
-            one.place: _Entry(one, by_identity.get(_run_key(flat(one.facts)))) for one in found.evaluations
+            one.place: _Entry(one, by_identity.get(_run_key(flat(one.document.facts)))) for one in found.evaluations
         }
         self._ids = {place: f"source-{number}" for number, place in enumerate(self._entries, 1)}
 
@@ -278,19 +279,17 @@ class _Sources:
     def entries(self) -> Iterator[dict[str, Any]]:
         """For the template."""
         for place, (evaluation, training) in self._entries.items():
-            facts, document = evaluation.facts, evaluation.document
+            document, facts = evaluation.document, evaluation.document.facts
             method = method_name(str(facts.get("method") or facts.get("model") or facts.get("weights")))
             seed = f", seed {facts['seed']}" if "seed" in facts else ""
             shown = {
                 "evaluation": place,
-                "evaluated by": _typed(document),
-                **_machine(document),
-                "network": document.get("network"),
-                "checkpoint": f"{evaluation.settings.get('checkpoint')} ({which_of(evaluation)})",
-                "attacks": ", ".join(f"{row['attack']} {row['seconds']:.0f} s" for row in document["rows"]),
-                "failed checks": ", ".join(
-                    check["name"] for check in document.get("checks", ()) if not check["passed"]
-                ),
+                "evaluated by": _typed(document.origin),
+                **_machine(document.origin),
+                "network": document.network,
+                "checkpoint": f"{document.settings.get('checkpoint')} ({which_of(evaluation)})",
+                "attacks": ", ".join(f"{row.attack} {row.seconds:.0f} s" for row in document.rows),
+                "failed checks": ", ".join(check.name for check in document.checks if not check.passed),
             }
             if training:
                 run = training.document

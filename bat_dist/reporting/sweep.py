@@ -14,6 +14,7 @@ from bat_dist.figures.style import save
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
 from bat_dist.reporting.page import embedded_png, page_template
+from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
@@ -29,7 +30,7 @@ WORDS = {"val_clean": "clean", "val_pgd": "PGD"}
 def report_sweep(
     folder: Folder,
     results: Results,
-    tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]],
+    tested: Mapping[SweepRun, Sequence[AttackRow]],
     *,
     about: Mapping[str, Any],
 ) -> str:
@@ -85,9 +86,7 @@ def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which
     return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
 
 
-def in_words(
-    results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]], *, num_val: int
-) -> Iterator[str]:
+def in_words(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]], *, num_val: int) -> Iterator[str]:
     """A few lines for the terminal, and the head of the page."""
     states = [outcome.state for outcome in results.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -145,7 +144,7 @@ def _compared(found: PointComparison, many: int) -> str:
     return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
 
 
-def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -> Iterator[str]:
     if not tested:
         if not results.is_complete:
             yield "test set: not looked at before every run has ended"
@@ -161,17 +160,17 @@ def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, A
         yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
 
 
-def _by_point(tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[dict[str, Any]]]:
     """For each point a row per attack, over its seeds.  image_se: standard error of one run over the images."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = dict.fromkeys(run.name.split("/")[1] for run in tested)
     for name in names:
         of_seeds = [rows for run, rows in tested.items() if run.name.split("/")[1] == name]
         for rows in zip(*of_seeds, strict=True):
-            values = [row["accuracy"] for row in rows]
+            n, values = rows[0].overall.n, [row.overall.accuracy for row in rows]
             mean = sum(values) / len(values)
-            about = {"image_se": math.sqrt(mean * (1 - mean) / rows[0]["n"]), "n": rows[0]["n"], "seeds": len(values)}
-            row = {"point": name, "attack": rows[0]["attack"], "mean": mean, "values": values, **about}
+            about = {"image_se": math.sqrt(mean * (1 - mean) / n), "n": n, "seeds": len(values)}
+            row = {"point": name, "attack": rows[0].attack, "mean": mean, "values": values, **about}
             found.setdefault(name, []).append(row)
     return found
 

@@ -257,7 +257,7 @@ def _notes(rows: Sequence[MethodRow]) -> list[str]:
 
 def _warnings(network: Any) -> list[str]:
     """Checks that failed."""
-    return [name for one in network.evaluations for row in one.document["rows"] for name in row.get("warnings", ())]
+    return [name for one in network.evaluations for row in one.document.rows for name in row.warnings]
 
 
 def _missing(found: Found, rows: Sequence[MethodRow]) -> list[str]:

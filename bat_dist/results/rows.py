@@ -13,7 +13,8 @@ from jaxtyping import Bool
 from bat_dist.data.table import check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
-from bat_dist.results.find import FoundEvaluation, LeftOut
+from bat_dist.results.evaluation_file import FoundEvaluation
+from bat_dist.results.find import LeftOut
 
 # Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went.
 TRAINED_BY = (
@@ -142,7 +143,7 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     left_out = []
     for one in evaluations:
         try:
-            key = repr((bed_of(one), which_of(one), _frozen(trained_by(one.facts))))
+            key = repr((bed_of(one), which_of(one), _frozen(trained_by(one.document.facts))))
         except (UserError, KeyError, TypeError, ValueError) as error:
             left_out.append(LeftOut(one.place, f"{type(error).__name__}: {error}"))
             continue
@@ -151,33 +152,33 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     for group in groups.values():
         networks, doubled = _networks(group)
         left_out += doubled
-        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].facts), networks))
+        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].document.facts), networks))
     return _labelled(rows), left_out
 
 
 def bed_of(one: FoundEvaluation) -> Comparability:
     """Raises UserError for a dataset that does not exist, or another split than the test split."""
-    settings, spec = one.settings, check_dataset(one.settings["dataset"])
+    document, settings = one.document, one.document.settings
+    spec = check_dataset(settings["dataset"])
     if (split := settings.get("split", "test")) != "test":
         raise UserError(f"it attacks the {split} split, and tables are of test images")
-    attack = one.document.get("attack") or {}  # not in files of the first releases
     name = spec.name
     if name == "image_folder" and settings.get("data_dir"):
         name = PurePosixPath(str(settings["data_dir"])).name
     return Comparability(
         dataset=name,
-        fingerprint=one.document["fingerprint"],
+        fingerprint=document.fingerprint,
         num_test=len(next(iter(one.flags.values()))),
-        epsilon=attack.get("epsilon") or settings.get("epsilon") or spec.epsilon,
-        step_size=attack.get("step_size") or settings.get("step_size") or spec.step_size,
+        epsilon=document.epsilon or settings.get("epsilon") or spec.epsilon,
+        step_size=document.step_size or settings.get("step_size") or spec.step_size,
         restarts=settings.get("restarts", 1),
-        arch=str(one.facts.get("arch") or "own model"),
+        arch=str(document.facts.get("arch") or "own model"),
     )
 
 
 def which_of(one: FoundEvaluation) -> str:
     """The checkpoint: best or last; `given` for a network from elsewhere."""
-    return str(one.settings.get("which") or "best") if one.facts.get("method") else "given"
+    return str(one.document.settings.get("which") or "best") if one.document.facts.get("method") else "given"
 
 
 def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +223,12 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
     networks: dict[Any, Network] = {}
     left_out = []
     for one in group:
-        digest = str(one.document["network"])
-        seed = (one.facts["seed"], one.facts.get("val_seed", 0)) if "seed" in one.facts else None
+        digest = one.document.network
+        seed = (
+            (one.document.facts["seed"], one.document.facts.get("val_seed", 0))
+            if "seed" in one.document.facts
+            else None
+        )
         known = networks.get(seed)
         if known is None:
             networks[seed] = Network(seed, digest, (one,))

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.evaluation.plan import make_plan
-from bat_dist.results.find import EVALUATION, EXPERIMENT, READERS
+from bat_dist.results.evaluation_file import EVALUATION, read_rows
+from bat_dist.results.find import EXPERIMENT, READERS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
@@ -23,9 +24,10 @@ _MOST = 10  # failures that are shown
 def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     """Some lines on the driver, and one on each attack.  Raises UserError if the folder holds no evaluation."""
     stages = _units(folder)
-    if not stages and not folder.exists(EVALUATION):
+    known = read_rows(folder)
+    if not stages and known is None:
         raise UserError(f"{folder} holds no evaluation: run bat-dist evaluate --out {folder} first")
-    rows = {row["attack"]: row for row in _document(folder, EVALUATION).get("rows", ())}
+    rows = {row.attack: row.overall for row in known or ()}
     asked = _asked(folder) or list(rows)
     is_complete = bool(asked) and rows.keys() >= set(asked)
     lines = list(describe_driver(folder, {}, clock, is_complete=is_complete))
@@ -34,14 +36,10 @@ def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.tim
     lines.append(
         f"{folder}: {done} of {len(asked)} attacks in {EVALUATION}, {state}" if asked else f"{folder}: {state}"
     )
-    lines += [f"  {name}: {_accuracy(row)}" for name, row in rows.items()]
+    lines += [f"  {name}: {row.accuracy:.1%} ± {row.standard_error:.1%}" for name, row in rows.items()]
     if not is_complete:
         lines += [f"  {stage}: {done} of {total} units" for stage, (done, total) in stages.items()]
     return "\n".join([*lines, *_failures(folder)])
-
-
-def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"{row['accuracy']:.1%} ± {row['standard_error']:.1%}"
 
 
 def _asked(folder: Folder) -> list[str]:
@@ -116,7 +114,8 @@ def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
 
 def _evaluation(folder: Folder, run: Mapping[str, Any], which: str, there: str, *, asked: set[str]) -> _Part:
     place, name = folder / there, f"{run['label']} seed {run['seed']} {which}"
-    if place.exists(EVALUATION) and {row["attack"] for row in place.read_json(EVALUATION)["rows"]} >= asked:
+    rows = read_rows(place)
+    if rows is not None and {row.attack for row in rows} >= asked:
         return _Part(name, "done")
     if place.exists(FAILURE):
         return _Part(name, "failed", _reason(place))
