@@ -18,7 +18,7 @@ from bat_dist.reporting.summary import in_words as summary_in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.compare import ComparedResults, Table, TableCell
 from bat_dist.results.evaluation_file import FoundEvaluation
-from bat_dist.results.find import MEMORIZATION, Found, Memorized, Swept, Training
+from bat_dist.results.find import MEMORIZATION, Found, FoundDocument, Training
 from bat_dist.results.published import PAPER
 from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, method_name, which_of
 from bat_dist.storage.files import Folder
@@ -189,7 +189,7 @@ def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
 
 
-def _sweep(swept: Swept) -> dict[str, Any]:
+def _sweep(swept: FoundDocument) -> dict[str, Any]:
     try:
         asked = swept.document.get("asked", {})
         choice = {"metric": tuple(asked.get("metric", ("val_pgd",))), "which": asked.get("which", "best")}
@@ -200,9 +200,9 @@ def _sweep(swept: Swept) -> dict[str, Any]:
     return {"title": f"Sweep {swept.folder}", "words": words, **drawn}
 
 
-def _memorized(run: Memorized, room: int) -> dict[str, Any]:
+def _memorized(run: FoundDocument, room: int) -> dict[str, Any]:
     """room: bytes left for figures on the page."""
-    summary = dict(run.summary)
+    summary = dict(run.document)
     is_ensemble = "score" in summary
     figures, dropped = [], []
     place = run.folder / ("ensemble_figures" if is_ensemble else "figures")

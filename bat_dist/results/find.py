@@ -43,7 +43,7 @@ class Training:
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Its settings, flat."""
+        """The settings that it was trained with, flat."""
         return training_run.identity_of(self.document)
 
     @property
@@ -52,22 +52,8 @@ class Training:
         return bool(self.document.get("finished"))
 
 
-class Memorized(NamedTuple):
-    """A run of `bat-dist memorize`: its summary, and the scores themselves (None: of an ensemble alone)."""
-
-    folder: Folder
-    summary: Mapping[str, Any]
-
-
-class Swept(NamedTuple):
-    """A run of `bat-dist tune`."""
-
-    folder: Folder
-    document: Mapping[str, Any]
-
-
-class PlannedRun(NamedTuple):
-    """A run of `bat-dist reproduce`: what it is to hold in the end."""
+class FoundDocument(NamedTuple):
+    """A run of `memorize`, `tune` or `reproduce`: its summary.json, sweep.json or experiment.json."""
 
     folder: Folder
     document: Mapping[str, Any]
@@ -79,9 +65,9 @@ class Found:
 
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[FoundEvaluation] = field(default_factory=list)
-    memorized: list[Memorized] = field(default_factory=list)
-    swept: list[Swept] = field(default_factory=list)
-    planned: list[PlannedRun] = field(default_factory=list)
+    memorized: list[FoundDocument] = field(default_factory=list)
+    swept: list[FoundDocument] = field(default_factory=list)
+    planned: list[FoundDocument] = field(default_factory=list)
     unfinished: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -103,8 +89,9 @@ def find_results(locations: Sequence[str]) -> Found:
             if not top.exists(""):
                 raise UserError(f"{top} does not exist: name folders that hold results of bat-dist")
             places = [place for place in _walk(top) if not (place.key in seen or seen.add(place.key))]
-            for place, outcome in zip(places, readers.map(_read, places), strict=True):
-                _sort_in(found, place, outcome)
+            for part in readers.map(_read, places):
+                for kind, those in vars(found).items():
+                    those.extend(getattr(part, kind))
     found.evaluations.sort(key=lambda one: one.place)
     found.trainings.sort(key=lambda one: one.place)
     return found
@@ -119,7 +106,7 @@ class _Place(NamedTuple):
 
     @property
     def key(self) -> tuple[str, str]:
-        """Equal for two ways to one folder."""
+        """The same for two ways to one folder."""
         local = self.folder.local_path
         return str(self.folder.fs.protocol), self.folder.root if local is None else str(local.resolve())
 
@@ -138,51 +125,29 @@ def _walk(folder: Folder, depth: int = 0) -> Iterator[_Place]:
             yield from _walk(folder / name, depth + 1)
 
 
-def _read(place: _Place) -> list[Any] | Exception:
-    """All that the folder is."""
-    folder, files = place.folder, place.files
+def _read(place: _Place) -> Found:
+    """All that the folder itself is, without those below it."""
+    folder, files, found = place.folder, place.files, Found()
     try:
-        found: list[Any] = []
         if EXPERIMENT in files:
-            found.append(PlannedRun(folder, read_object(folder, EXPERIMENT)))
+            found.planned.append(FoundDocument(folder, read_object(folder, EXPERIMENT)))
         if SWEEP in files:
-            found.append(Swept(folder, read_object(folder, SWEEP)))
+            found.swept.append(FoundDocument(folder, read_object(folder, SWEEP)))
         if EVALUATION in files:
-            found.append(read_evaluation(folder))
+            found.evaluations.append(read_evaluation(folder))
         elif "units" in place.folders:
-            found.append(LeftOut(str(folder), "the evaluation is not finished: the same command goes on"))
+            found.unfinished.append(LeftOut(str(folder), "the evaluation is not finished: the same command goes on"))
         if training_run.RUN in files or training_run.HISTORY in files or (FAILURE in files and SWEEP not in files):
-            found.append(_training(place))
+            document = read_object(folder, training_run.RUN) if training_run.RUN in files else {}
+            failure = read_object(folder, FAILURE).get("reason", "") if FAILURE in files else ""
+            found.trainings.append(Training(str(folder), document, training_run.read_history(folder), failure))
         if SUMMARY in files and MEMORIZATION in files:
-            found.append(Memorized(folder, read_object(folder, SUMMARY)))
+            found.memorized.append(FoundDocument(folder, read_object(folder, SUMMARY)))
         elif "trials" in place.folders:
-            found.append(LeftOut(str(folder), "memorization is not finished: the same command goes on"))
+            found.unfinished.append(LeftOut(str(folder), "memorization is not finished: the same command goes on"))
         if ENSEMBLE in files:
-            found.append(Memorized(folder, read_object(folder, ENSEMBLE)))
+            found.memorized.append(FoundDocument(folder, read_object(folder, ENSEMBLE)))
         return found
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
-        return error
-
-
-def _sort_in(found: Found, place: _Place, outcome: list[Any] | Exception) -> None:
-    if isinstance(outcome, Exception):
-        what = str(outcome) if isinstance(outcome, UserError) else f"{type(outcome).__name__}: {outcome}"
-        found.left_out.append(LeftOut(str(place.folder), what))
-        return
-    shelves = {
-        Training: found.trainings,
-        FoundEvaluation: found.evaluations,
-        Memorized: found.memorized,
-        Swept: found.swept,
-        PlannedRun: found.planned,
-        LeftOut: found.unfinished,
-    }
-    for one in outcome:
-        shelves[type(one)].append(one)
-
-
-def _training(place: _Place) -> Training:
-    folder = place.folder
-    document = read_object(folder, training_run.RUN) if training_run.RUN in place.files else {}
-    failure = read_object(folder, FAILURE).get("reason", "") if FAILURE in place.files else ""
-    return Training(str(folder), document, training_run.read_history(folder), failure)
+        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return Found(left_out=[LeftOut(str(folder), what)])
