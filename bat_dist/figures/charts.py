@@ -73,8 +73,7 @@ def accuracy_by_trial(
     gap between the upper two is the average memorization.
     """
     rows = [("trained on", train_accuracy_in), ("left out", train_accuracy_out), ("test set", test_accuracy)]
-    rows = [(name, np.asarray(values, dtype=np.float64)) for name, values in rows]
-    rows = [(name, values[np.isfinite(values)]) for name, values in rows]
+    rows = [(name, values[np.isfinite(values)].astype(np.float64)) for name, values in rows]
     title = f"{dataset}: accuracy of {_trials(len(train_accuracy_in))}"
     if not any(len(values) for _, values in rows):
         return message_figure(title, "No trial is complete.")
@@ -82,7 +81,11 @@ def accuracy_by_trial(
     ax = fig.subplots()
     for y, ((_, values), color) in enumerate(zip(rows, (RED, BLUE, GREEN), strict=True)):
         _strip(ax, y, values, color)
-    ax.set_yticks(range(3), [f"{name}\n{_mean_and_spread(values)}" for name, values in rows])
+    means = [_share(values.mean()) if len(values) else "n/a" for _, values in rows]
+    spreads = [f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "" for _, values in rows]
+    ax.set_yticks(
+        range(3), [f"{row[0]}\n{mean}{spread}" for row, mean, spread in zip(rows, means, spreads, strict=True)]
+    )
     ax.set_ylim(2.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
@@ -213,12 +216,6 @@ def _density(fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[n
     bar.ax.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     bar.ax.yaxis.set_minor_formatter(lambda count, _: "")
     bar.outline.set_visible(False)
-
-
-def _mean_and_spread(values: Float[np.ndarray, " trials"]) -> str:
-    if len(values) < 2:
-        return _share(values[0]) if len(values) else "n/a"
-    return f"{_share(values.mean())} ± {100 * values.std(ddof=1):.1f}"
 
 
 def _trials(num: int) -> str:

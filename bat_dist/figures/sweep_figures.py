@@ -134,7 +134,8 @@ def clean_against_robust(results: Results, *, title: str, num_val: int) -> Figur
     for point, mean, on_front in zip(done, means, front, strict=True):
         is_chosen, is_reference = point.name in results.chosen, point.name == results.reference
         if on_front or is_chosen or is_reference:
-            label = fit(_short(point) + (" (PGD-AT)" if is_reference else ""), 2.2, 8)
+            words = ", ".join(f"{n} {v:g}" if _is_number(v) else f"{v}" for n, v in point.point.items())
+            label = fit(words + (" (PGD-AT)" if is_reference else ""), 2.2, 8)
             ax.annotate(label, mean, xytext=(5, 4), textcoords="offset points", size=8, color=RED if is_chosen else INK)
     ax.set_xlabel("clean accuracy")
     ax.set_ylabel("PGD accuracy")
@@ -153,10 +154,6 @@ def _note(results: Results, num_val: int) -> str:
         f"Validation, mean ± standard error over {many} seeds; {num_val:,} images add up to {error:.1f} points, "
         "the same way for all. Red: chosen"
     )
-
-
-def _short(point: PointResult) -> str:
-    return ", ".join(f"{name} {value:g}" if _is_number(value) else f"{value}" for name, value in point.point.items())
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores
 from bat_dist.data.datasets import Dataset
+from bat_dist.figures.galleries import MemorizedSamples
 from bat_dist.figures.style import save
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.reporting import figures
@@ -59,10 +60,17 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
     train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
-    about = (train.images, train.labels, dataset.class_names, mem, scores.memorization.mem_se, train.ids)
+    samples = MemorizedSamples(
+        train.images,
+        train.labels,
+        dataset.class_names,
+        mem,
+        scores.memorization.mem_se,
+        train.ids,
+        scores.memorization.accuracy_out,
+    )
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
     of_atypical = mem[pairs.train_index] > ATYPICAL_THRESHOLD
-    accuracy_out = scores.memorization.accuracy_out
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -70,8 +78,8 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
             dataset=dataset.name,
             thresholds=(TYPICAL_THRESHOLD, ATYPICAL_THRESHOLD),
         ),
-        "memorization_gallery": figures.memorization_gallery(*about, accuracy_out=accuracy_out),
-        "extremes_gallery": figures.extremes_gallery(*about, accuracy_out=accuracy_out),
+        "memorization_gallery": figures.memorization_gallery(samples),
+        "extremes_gallery": figures.extremes_gallery(samples),
         "influence_pairs_gallery": figures.influence_pairs_gallery(
             train.images,
             test.images,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bat_dist.figures.galleries import (
+    MemorizedSamples,
     extremes_gallery,
     influence_pairs_gallery,
     memorization_gallery,
@@ -22,7 +23,7 @@ NASTY = (
 
 
 def gallery(draw, s, **options):
-    return draw(s.images, s.labels, s.class_names, s.mem, s.mem_se, s.ids, **options)
+    return draw(MemorizedSamples(s.images, s.labels, s.class_names, s.mem, s.mem_se, s.ids), **options)
 
 
 def pairs(s, train_index, test_index, influence, **options):
