@@ -13,14 +13,14 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 LARGEST_ROOM = 0.12  # of all lines
 LONGEST_FILE = {  # lines; those named are to be split
-    **{"config.py": 534, "jobs/train.py": 463, "workers/pool.py": 383, "reporting/tables.py": 373},
-    **{"jobs/tune.py": 370, "reporting/report.py": 331, "memorization/influence.py": 303},
+    **{"config.py": 534, "jobs/train.py": 463, "workers/pool.py": 383},
+    **{"jobs/tune.py": 370, "memorization/influence.py": 303},
 }
 LONGEST_OTHER_FILE = 300
 LONGEST_FUNCTION = 64  # lines; the goal is 60
 MEDIAN_FUNCTION, NINE_OF_TEN_FUNCTIONS = 9, 25
 ONE_USE_HELPERS = 16.5  # private functions that their file uses once, by 1,000 lines; the goal is 8
-UNTYPED_DOCUMENTS = 47  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
+UNTYPED_DOCUMENTS = 42  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
 
 
 @cache

@@ -1,8 +1,6 @@
 """What a reader of the page is looking at: title, caption and alternative text of every figure."""
 
-from pathlib import Path
-
-from bat_dist.reporting.page import PageFigure
+from bat_dist.reporting.page import EmbeddedImage, PageFigure
 
 _TEXTS = {
     "memorization_histogram": (
@@ -57,6 +55,6 @@ _TEXTS = {
 }
 
 
-def explained(name: str, png_path: Path | str) -> PageFigure:
+def explained(name: str, image: EmbeddedImage) -> PageFigure:
     """The page's entry for the figure made by the function `name` of `reporting.figures`."""
-    return PageFigure(*_TEXTS[name], png_path)
+    return PageFigure(*_TEXTS[name], image)

@@ -2,25 +2,22 @@
 
 import io
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from bat_dist.figures.style import save
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
-from bat_dist.reporting.page import embedded_png, page_template
+from bat_dist.reporting.page import EmbeddedImage, page_template, save_figures
 from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
 from bat_dist.sweep.record import SweepRun, read_outcome, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
-from bat_dist.sweep.statistics import LEVEL, PointComparison
+from bat_dist.sweep.statistics import LEVEL
 from bat_dist.wording import counted
 
 RUNS_TABLE, POINTS_TABLE, SUMMARY, PAGE = "results", "points", "summary.json", "index.html"
@@ -63,8 +60,12 @@ def report_sweep(
     }
     folder.write_json(SUMMARY, summary)
     title = f"{about['method']}: {about['arch']} on {about['dataset']}, {counted(len(results.points), 'point')}"
-    pngs = _write_figures(folder, results, title, about["num_val"])
-    page = _page(title, results, lines, points, runs, pngs, origin, about)
+    drawn = {
+        "surfaces": surfaces(results, title=title, num_val=about["num_val"]),
+        "clean_against_robust": clean_against_robust(results, title=title, num_val=about["num_val"]),
+    }
+    images = save_figures(folder / "figures", drawn)
+    page = _page(title, results, lines, points, runs, images, origin, about)
     folder.write(PAGE, page.encode())
     return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
 
@@ -133,15 +134,12 @@ def _verdict(results: Results) -> Iterator[str]:
     for metric, comparisons in known.items():
         for name in results.chosen:
             if found := comparisons.get(name):
-                yield f"  {name} against PGD-AT, {WORDS[metric]}: {_compared(found, len(comparisons))}"
-
-
-def _compared(found: PointComparison, many: int) -> str:
-    sure = found.low > 0 or found.high < 0
-    word = "more than seeds make" if sure else "no more than seeds make"
-    difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
-    others = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
-    return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
+                difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
+                word = "more than seeds make" if found.low > 0 or found.high < 0 else "no more than seeds make"
+                many = len(comparisons)
+                test = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
+                said = f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({test})"
+                yield f"  {name} against PGD-AT, {WORDS[metric]}: {said}"
 
 
 def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -> Iterator[str]:
@@ -175,30 +173,13 @@ def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[
     return found
 
 
-def _write_figures(folder: Folder, results: Results, title: str, num_val: int) -> dict[str, str]:
-    """figures/*.png and .svg; returns the PNGs as the page embeds them."""
-    drawn = {
-        "surfaces": surfaces(results, title=title, num_val=num_val),
-        "clean_against_robust": clean_against_robust(results, title=title, num_val=num_val),
-    }
-    embedded = {}
-    place = folder / "figures"
-    place.create()
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, fig in drawn.items():
-            for file in save(fig, Path(scratch) / name):
-                place.write(file.name, file.read_bytes())
-            embedded[name] = embedded_png(Path(scratch) / f"{name}.png")
-    return embedded
-
-
 def _page(
     title: str,
     results: Results,
     lines: Sequence[str],
     points: Sequence[Mapping[str, Any]],
     runs: Sequence[Mapping[str, Any]],
-    pngs: Mapping[str, Any],
+    images: Mapping[str, EmbeddedImage],
     origin: Mapping[str, Any],
     about: Mapping[str, Any],
 ) -> str:
@@ -210,7 +191,7 @@ def _page(
         surfaces=charts.surface_charts(results),
         parallel=charts.parallel_chart(results),
         pareto=charts.pareto_chart(results),
-        png=pngs,
+        png=images,
         points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
         broken=[row for row in runs if row["state"] not in ("done", "stopped")],
         provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
