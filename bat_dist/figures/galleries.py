@@ -145,8 +145,11 @@ def _sheet(title: str, note: str, blocks: Sequence[Block], *, per_row: int, noth
     row_height = LINE + SIDE + len(example.below) * LINE + GAP
     pitch = (WIDTH - 2 * MARGIN - _width(example)) / (per_row - 1) if per_row > 1 else 0
     rows = [-(-len(block.cells) // per_row) for block in blocks]
-    fig, ax = _page(TITLE + len(blocks) * HEADING + sum(rows) * row_height)
-    y = ax.get_ylim()[1]
+    y = round((TITLE + len(blocks) * HEADING + sum(rows) * row_height) * DPI) / DPI
+    fig = Figure(figsize=(WIDTH, y))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, y))  # in inches from the lower left corner
+    ax.set_axis_off()
+    ax.set_autoscale_on(False)
     _text(ax, MARGIN, y - 0.22, title, WIDTH * 0.6, size=11, weight="bold", ha="left")
     _text(ax, WIDTH - MARGIN, y - 0.22, note, WIDTH * 0.36, size=8, ha="right", color=SOFT_INK)
     y -= TITLE
@@ -161,16 +164,6 @@ def _sheet(title: str, note: str, blocks: Sequence[Block], *, per_row: int, noth
                 _text(ax, left + SIDE / 2, top - LINE - SIDE / 2, "none", SIDE, color=SOFT_INK)
         y -= num_rows * row_height
     return fig
-
-
-def _page(height: float) -> tuple[Figure, Axes]:
-    """An empty figure whose coordinates are inches from its lower left corner."""
-    height = round(height * DPI) / DPI
-    fig = Figure(figsize=(WIDTH, height))
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
-    ax.set_axis_off()
-    ax.set_autoscale_on(False)
-    return fig, ax
 
 
 def _width(cell: GalleryCell) -> float:

@@ -1,7 +1,7 @@
 """Tables of methods for LaTeX, with booktabs."""
 
 from bat_dist.reporting.cells import BETTER, LEGEND, NOISE, ONE_SEED, WORSE, heading, mark, percent
-from bat_dist.results.compare import ComparedResults, Table, TableCell
+from bat_dist.results.compare import ComparedResults, Table
 
 _MARKS = {
     BETTER: r"$\blacktriangle$",
@@ -38,8 +38,12 @@ def _table(table: Table) -> str:
     heads = " & ".join(["Method", "Checkpoint", "Seeds", *(_tex(heading(attack)) for attack in table.attacks)])
     lines = []
     for number, row in enumerate(table.rows):
-        cells = map(_cell, table.cells_of(number))
-        lines.append(" & ".join([_tex(row.label), row.which, str(len(row.networks)), *cells]) + r" \\")
+        words = [_tex(row.label), row.which, str(len(row.networks))]
+        for cell in table.cells_of(number):
+            value, found = (_tex(percent(cell)), mark(cell)) if cell else ("--", "")
+            words.append(rf"\textbf{{{value}}}" if found == BETTER else value)
+            words[-1] += f" {_MARKS[found]}" if found else ""
+        lines.append(" & ".join(words) + r" \\")
     reference = f" Reference: {table.reference}." if table.reference else ""
     caption = _tex(f"{table.title}. {table.about}.{reference} {LEGEND}")
     return "\n".join(
@@ -59,14 +63,6 @@ def _table(table: Table) -> str:
             "",
         ]
     )
-
-
-def _cell(cell: TableCell | None) -> str:
-    if cell is None:
-        return "--"
-    words, found = _tex(percent(cell)), mark(cell)
-    bold = rf"\textbf{{{words}}}" if found == BETTER else words
-    return f"{bold} {_MARKS[found]}" if found else bold
 
 
 def _tex(text: str) -> str:

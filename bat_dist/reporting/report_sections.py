@@ -34,7 +34,13 @@ def curves_sections(trainings: Sequence[Training]) -> Iterator[Mapping[str, Any]
         key = tuple(sorted((name, repr(value)) for name, value in _but_seeds(identity).items()))
         groups.setdefault(title, {}).setdefault(key, []).append(training)
     for title, runs in groups.items():
-        labels = _curve_labels([_but_seeds(members[0].identity) for members in runs.values()])
+        identities = [_but_seeds(members[0].identity) for members in runs.values()]
+        labels = []
+        for own in identities:
+            rivals = [other for other in identities if other.get("method") == own.get("method")]
+            labels.append(label_of(str(own.get("method")), own, rivals))
+        # As in the tables; numbered where that does not tell them apart.
+        labels = [name if labels.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(labels, 1)]
         lines = dict(zip(labels, ([one.history for one in members] for members in runs.values()), strict=True))
         note = f" ({MAX_GROUPS} of {len(lines)} settings are drawn)" if len(lines) > MAX_GROUPS else ""
         yield {"title": title + note, "charts": charts.curves_charts(dict(list(lines.items())[:MAX_GROUPS]))}
@@ -42,15 +48,6 @@ def curves_sections(trainings: Sequence[Training]) -> Iterator[Mapping[str, Any]
 
 def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
-
-
-def _curve_labels(identities: Sequence[Mapping[str, Any]]) -> list[str]:
-    """As in the tables; numbered where that does not tell them apart."""
-    labels = []
-    for own in identities:
-        rivals = [other for other in identities if other.get("method") == own.get("method")]
-        labels.append(label_of(str(own.get("method")), own, rivals))
-    return [label if labels.count(label) == 1 else f"{label} #{at + 1}" for at, label in enumerate(labels)]
 
 
 def sweep_section(swept: FoundDocument) -> Mapping[str, Any]:

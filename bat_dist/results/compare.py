@@ -1,11 +1,11 @@
 """Tables: methods against a reference on one test set, with the paper's values, and what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bat_dist.errors import UserError
-from bat_dist.results.find import Found, FoundDocument, LeftOut, Training
+from bat_dist.results.find import Found, LeftOut, Training
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, METHODS, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
@@ -77,9 +77,9 @@ class Table:
             f"data {bed.fingerprint[:12]}"
         )
 
-    def cells_of(self, number: int, subset: str = ALL) -> list[TableCell | None]:
-        """A row's cells in the order of the attacks; None where it was not attacked so."""
-        return [self.cells.get((number, attack, subset)) for attack in self.attacks]
+    def cells_of(self, number: int) -> list[TableCell | None]:
+        """A row's cells for all images in the order of the attacks; None where it was not attacked so."""
+        return [self.cells.get((number, attack, ALL)) for attack in self.attacks]
 
     @property
     def published_in(self) -> str:
@@ -233,15 +233,24 @@ def _notes(rows: Sequence[MethodRow]) -> list[str]:
     return unfair + [f"a hygiene check failed, these numbers may be too good: {name}" for name in warned]
 
 
-def _missing(found: Found) -> list[str]:
+def _missing(found: Found) -> Iterator[str]:
     """What was begun or planned and is not there."""
-    words = [line for plan in found.planned for line in _planned(plan, found)]
-    planned = [plan.folder.location.rstrip("/") for plan in found.planned]
+    trainings = {training.place: training for training in found.trainings}
+    evaluated = {one.place for one in found.evaluations}
+    for plan in found.planned:  # what `bat-dist reproduce` has still to do
+        for run in plan.document["runs"]:
+            places = run["evaluations"].items()
+            lacking = [which for which, place in places if str(plan.folder / place) not in evaluated]
+            if lacking:
+                training = trainings.get(str(plan.folder / run["training"]))
+                state = _unfinished(training) if training else "not trained"
+                state = state or f"trained, not evaluated ({', '.join(lacking)} checkpoint)"
+                yield f"{run['label']}, seed {run['seed']}: {state}"
+    planned = tuple(plan.folder.location.rstrip("/") + "/" for plan in found.planned)
     for training in found.trainings:
-        if not any(training.place.startswith(f"{place}/") for place in planned) and (line := _unfinished(training)):
-            words.append(f"{training.place}: {line}")
-    begun = [one for one in found.unfinished if not any(one.place.startswith(f"{place}/") for place in planned)]
-    return words + [f"{one.place}: {one.reason}" for one in begun]
+        if not training.place.startswith(planned) and (line := _unfinished(training)):
+            yield f"{training.place}: {line}"
+    yield from (f"{one.place}: {one.reason}" for one in found.unfinished if not one.place.startswith(planned))
 
 
 def _unfinished(training: Training) -> str:
@@ -251,19 +260,3 @@ def _unfinished(training: Training) -> str:
         return f"failed: {training.failure}"
     epochs = training.identity.get("epochs")
     return f"trained to epoch {len(training.history)}" + (f" of {epochs}" if epochs else "")
-
-
-def _planned(plan: FoundDocument, found: Found) -> list[str]:
-    """What `bat-dist reproduce` has still to do."""
-    trainings = {training.place: training for training in found.trainings}
-    evaluated = {one.place for one in found.evaluations}
-    words = []
-    for run in plan.document["runs"]:
-        name = f"{run['label']}, seed {run['seed']}"
-        lacking = [which for which, place in run["evaluations"].items() if str(plan.folder / place) not in evaluated]
-        if not lacking:
-            continue
-        training = trainings.get(str(plan.folder / run["training"]))
-        state = _unfinished(training) if training else "not trained"
-        words.append(f"{name}: {state or 'trained, not evaluated (' + ', '.join(lacking) + ' checkpoint)'}")
-    return words

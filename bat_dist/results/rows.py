@@ -231,7 +231,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Mapping[str, Any]:
 
 
 def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], list[LeftOut]]:
-    """One for each seed, the seeds in order; several evaluations of one network are joined."""
+    """One network for each seed, the seeds in order; several evaluations of one network are joined.
+
+    Also the evaluations of which something is in no row: another network of a seed, or flags that contradict others.
+    """
     networks: dict[Any, Network] = {}
     left_out = []
     for one in group:
@@ -246,22 +249,16 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
             networks[seed] = Network(seed, digest, (one,))
         elif known.digest == digest:
             networks[seed] = dataclasses.replace(known, evaluations=(*known.evaluations, one))
-            left_out += _contradictions(known, one)
+            twice = [name for name in one.flags if name in known.flags and is_column(name)]
+            differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
+            if differ:  # batches were cut otherwise, or the machine was another
+                what = f"its {', '.join(differ)}: the same network was attacked in"
+                left_out.append(LeftOut(one.place, f"{what} {known.evaluations[0].place} with other outcome"))
         else:
             other = known.evaluations[0].place
             reason = f"another network of the same settings and seed, that of {other}, is in the table"
             left_out.append(LeftOut(one.place, reason))
     return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
-
-
-def _contradictions(known: Network, one: FoundEvaluation) -> list[LeftOut]:
-    """Attacks that both have, with other flags: batches were cut otherwise, or the machine was another."""
-    twice = [name for name in one.flags if name in known.flags and is_column(name)]
-    differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
-    if not differ:
-        return []
-    where = known.evaluations[0].place
-    return [LeftOut(one.place, f"its {', '.join(differ)}: the same network was attacked in {where} with other outcome")]
 
 
 def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
