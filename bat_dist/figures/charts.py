@@ -22,6 +22,7 @@ from bat_dist.figures.style import (
     fit,
     message_figure,
     style,
+    titled_figure,
 )
 
 BIN = 0.05
@@ -148,9 +149,7 @@ def alignment_scatter(
 
 def _titled(title: str, height: float) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.06)
-    fig = Figure(figsize=(WIDTH, height), layout=layout)
-    fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.012, ha="left")
-    return fig
+    return titled_figure(title, height, layout=layout, x=0.012)
 
 
 def _stacked_shares(

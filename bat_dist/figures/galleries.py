@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bat_dist.data.datasets import Split
 from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
 from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
+from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.wording import counted
-
-Images = UInt8[np.ndarray, "samples height width 3"]
 
 SIDE = 0.8  # of an image: 192 pixels at 240 dpi, a whole multiple of 8, 16, 32, 64 and 96
 MARGIN = 0.1
@@ -46,18 +46,17 @@ class Block(NamedTuple):
 class MemorizedSamples:
     """Training samples and their memorization.  accuracy_out: how often each is right when left out, if known."""
 
-    images: Images
-    labels: Int[np.ndarray, " samples"]
+    split: Split
     class_names: Sequence[str]
     mem: Float[np.ndarray, " samples"]
     mem_se: Float[np.ndarray, " samples"]
-    ids: Shaped[np.ndarray, " samples"]
     accuracy_out: Float[np.ndarray, " samples"] | None = None
 
     def cell(self, i: int) -> GalleryCell:
         """Sample `i`: its id above the image, its class and mem ± standard error below."""
-        below = [(str(self.class_names[self.labels[i]]), INK), (plus_minus(self.mem[i], self.mem_se[i]), INK)]
-        return GalleryCell([self.images[i]], [str(self.ids[i])], below)
+        split, value = self.split, plus_minus(self.mem[i], self.mem_se[i])
+        below = [(str(self.class_names[split.labels[i]]), INK), (value, INK)]
+        return GalleryCell([split.images[i]], [str(split.ids[i])], below)
 
     def sheet(self, title: str, indices: Mapping[str, Iterable[int]], *, per_row: int) -> Figure:
         """A page of samples by heading; -1 is an empty cell."""
@@ -71,7 +70,7 @@ def memorization_gallery(
     samples: MemorizedSamples, *, targets: Sequence[float] = (0.0, 0.5, 1.0), num_columns: int = 8
 ) -> Figure:
     """The paper's Fig. 5: samples whose memorization is nearest to each target; a column holds one class."""
-    grid = near_targets(samples.mem, samples.labels, targets, num_columns, samples.accuracy_out)
+    grid = near_targets(samples.mem, samples.split.labels, targets, num_columns, samples.accuracy_out)
     rows = {f"mem near {target:g}": row for target, row in zip(targets, grid, strict=True)}
     return samples.sheet("Samples of low, middle and high memorization", rows, per_row=num_columns)
 
@@ -79,43 +78,29 @@ def memorization_gallery(
 @style()
 def extremes_gallery(samples: MemorizedSamples, *, k: int = 24) -> Figure:
     """The `k` most and the `k` least memorized samples (nearest to 0), ordered as `selection.extremes` says."""
-    top, bottom = extremes(samples.mem, k, samples.accuracy_out, samples.labels)
+    top, bottom = extremes(samples.mem, k, samples.accuracy_out, samples.split.labels)
     rows = {f"the {len(top)} highest, falling": top, f"the {len(bottom)} nearest to 0": bottom}
     return samples.sheet("The most and the least memorized samples", rows, per_row=8)
 
 
 @style()
-def influence_pairs_gallery(
-    train_images: Images,
-    test_images: UInt8[np.ndarray, "tests test_height test_width 3"],
-    train_index: Int[np.ndarray, " pairs"],
-    test_index: Int[np.ndarray, " pairs"],
-    influence: Float[np.ndarray, " pairs"],
-    influence_se: Float[np.ndarray, " pairs"],
-    *,
-    train_labels: Int[np.ndarray, " samples"],
-    test_labels: Int[np.ndarray, " tests"],
-    class_names: Sequence[str],
-    mem: Float[np.ndarray, " samples"],
-    train_ids: Shaped[np.ndarray, " samples"],
-    test_ids: Shaped[np.ndarray, " tests"],
-    k: int = 8,
-) -> Figure:
+def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: InfluencePairs, *, k: int = 8) -> Figure:
     """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample."""
-    shown = distinct_pairs(train_index, test_index, influence, k)
+    train, class_names = samples.split, samples.class_names
+    shown = distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, k)
     cells = []
     for p in shown:
-        i, j = int(train_index[p]), int(test_index[p])
-        names = [str(class_names[train_labels[i]]), str(class_names[test_labels[j]])]
+        i, j = int(pairs.train_index[p]), int(pairs.test_index[p])
+        names = [str(class_names[train.labels[i]]), str(class_names[test.labels[j]])]
         both = f"{fit(names[0], 0.48, SMALL)} (train), {fit(names[1], 0.48, SMALL)} (test)"
         below = [
             (names[0] if names[0] == names[1] else both, INK),
-            (f"infl {plus_minus(float(influence[p]), float(influence_se[p]))}", INK),
-            (f"train mem {plus_minus(float(mem[i]))}", SOFT_INK),
+            (f"infl {plus_minus(float(pairs.influence[p]), float(pairs.influence_se[p]))}", INK),
+            (f"train mem {plus_minus(float(samples.mem[i]))}", SOFT_INK),
         ]
-        ids = [f"train {train_ids[i]}", f"test {test_ids[j]}"]
-        cells.append(GalleryCell([train_images[i], test_images[j]], ids, below))
-    heading = f"{len(shown)} of {counted(len(influence), 'pair')}; one per train sample"
+        ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
+        cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))
+    heading = f"{len(shown)} of {counted(len(pairs.influence), 'pair')}; one per train sample"
     return _sheet(
         "Train and test samples of high influence",
         "infl ± standard error",

@@ -1,6 +1,7 @@
 """The end of a memorization run: figures, page, `summary.json`, and a few lines for the terminal."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -55,18 +56,12 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
-    train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
-    samples = MemorizedSamples(
-        train.images,
-        train.labels,
-        dataset.class_names,
-        mem,
-        scores.memorization.mem_se,
-        train.ids,
-        scores.memorization.accuracy_out,
-    )
+    found, mem = scores.memorization, scores.memorization.mem
+    samples = MemorizedSamples(dataset.train, dataset.class_names, mem, found.mem_se, found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
-    of_atypical = mem[pairs.train_index] > ATYPICAL_THRESHOLD
+    pairs, of_atypical = scores.pairs, mem[scores.pairs.train_index] > ATYPICAL_THRESHOLD
+    names = ("train_index", "test_index", "influence", "influence_se")
+    pairs = replace(pairs, **{name: getattr(pairs, name)[of_atypical] for name in names})
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -76,20 +71,7 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
         ),
         "memorization_gallery": figures.memorization_gallery(samples),
         "extremes_gallery": figures.extremes_gallery(samples),
-        "influence_pairs_gallery": figures.influence_pairs_gallery(
-            train.images,
-            test.images,
-            pairs.train_index[of_atypical],
-            pairs.test_index[of_atypical],
-            pairs.influence[of_atypical],
-            pairs.influence_se[of_atypical],
-            train_labels=train.labels,
-            test_labels=test.labels,
-            class_names=dataset.class_names,
-            mem=mem,
-            train_ids=train.ids,
-            test_ids=test.ids,
-        ),
+        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs),
     }
     if scores.trials:
         drawn["accuracy_by_trial"] = figures.accuracy_by_trial(

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bat_dist.artifacts.export import Trained, architecture, pixels
 from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.models.cost import count_parameters
+from bat_dist.reporting.page import templates
 from bat_dist.settings.export import one_line
 
 DESCRIPTIONS = {
@@ -42,14 +42,7 @@ def model_card(
     onnx: OnnxFile | None = None,
 ) -> str:
     """The text of README.md.  All texts are plain, may come from strangers, and are escaped here."""
-    environment = Environment(
-        loader=PackageLoader("bat_dist.reporting"),
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(finalize=_escaped, keep_trailing_newline=True)
     spec, facts = trained.spec, trained.facts
     num_more = len(spec.class_names) - MAX_CLASSES_SHOWN
     more = f" and {num_more} more (config.json)" if num_more > 0 else ""
@@ -66,15 +59,7 @@ def model_card(
         method=DESCRIPTIONS.get(str(facts.get("method")), facts.get("method")),
         attacks=_attacks(facts),
         epsilon=None if facts.get("epsilon") is None else pixels(facts["epsilon"]),
-        rows=[
-            {
-                "attack": row.attack,
-                "images": f"{row.n:,} {row.split}",
-                "accuracy": f"{row.accuracy:.2%}",
-                "error": f"{row.standard_error:.2%}",
-            }
-            for row in (*trained.evaluated, *trained.validated)
-        ],
+        rows=(*trained.evaluated, *trained.validated),
         has_autoattack=any(row.attack == "autoattack" for row in trained.evaluated),
         validated=trained.validated,
         is_best=trained.is_best,

@@ -35,16 +35,15 @@ class PageFigure:
     image: EmbeddedImage
 
 
+def templates(**options: Any) -> Environment:
+    """The folder `templates/`, in which an unknown name is an error.  options: of jinja2."""
+    loader = PackageLoader("bat_dist.reporting")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
+
+
 def page_template(name: str) -> Template:
-    """A page of `templates/`, in which all that is filled in is escaped."""
-    environment = Environment(
-        loader=PackageLoader("bat_dist.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+    """A page, in which all that is filled in is escaped."""
+    return templates(autoescape=True).get_template(name)
 
 
 def render_memorization_page(

@@ -8,9 +8,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bat_dist.figures.style import BLUE, GREY, RED, SOFT_INK
-from bat_dist.figures.sweep_figures import NAMES, plane
+from bat_dist.figures.sweep_figures import NAMES, clean_and_robust, plane, standard_errors
 from bat_dist.sweep.results import PointResult, Results
-from bat_dist.sweep.statistics import pareto_front
 
 FONT = {"family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 13}
 
@@ -73,12 +72,10 @@ def parallel_chart(results: Results) -> str:
 
 def pareto_chart(results: Results) -> str:
     """Clean against PGD accuracy of each done point."""
-    done = [point for point in results.points if {"val_clean", "val_pgd"} <= point.values.keys()]
+    done, means, front, line = clean_and_robust(results)
     if not done:
         return ""
-    means = 100 * np.array([[point.mean("val_clean"), point.mean("val_pgd")] for point in done])
-    front = pareto_front(means)
-    line = means[front][np.argsort(means[front][:, 0])]
+    means, line = 100 * means, 100 * line
     fig = go.Figure(
         [
             go.Scatter(x=line[:, 0], y=line[:, 1], mode="lines", line={"color": BLUE, "width": 1}, hoverinfo="skip"),
@@ -111,8 +108,8 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 def _error(results: Results, points: Sequence[PointResult], metric: str) -> dict[str, Any]:
     """Bars of one standard error."""
-    errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
-    return {"type": "data", "array": np.nan_to_num(errors), "thickness": 0.8, "color": SOFT_INK}
+    errors = np.nan_to_num([100 * error for error in standard_errors(results, points, metric)])
+    return {"type": "data", "array": errors, "thickness": 0.8, "color": SOFT_INK}
 
 
 def _color(results: Results, point: PointResult, other: str = "#333333") -> str:
