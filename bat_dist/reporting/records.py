@@ -18,7 +18,6 @@ def records(comparison: ComparedResults) -> list[dict[str, str | float]]:
 
 def _record(table: Table, cell: TableCell) -> dict[str, str | float]:
     row, value, nan = cell.row, cell.value, math.nan
-    settings = row.trained_by.get("method_settings", {})
     found = cell.compared.found if cell.compared else None
     known = row.networks_with(cell.attack)
     places = dict.fromkeys(network.source(cell.attack).place for network in known)
@@ -30,8 +29,8 @@ def _record(table: Table, cell: TableCell) -> dict[str, str | float]:
         "fingerprint": table.bed.fingerprint,
         "method": row.method,
         "label": row.label,
-        "alpha": settings.get("alpha", nan),
-        "beta": settings.get("beta", nan),
+        "alpha": row.method_settings.get("alpha", nan),
+        "beta": row.method_settings.get("beta", nan),
         "which": row.which,
         "attack": cell.attack,
         "subset": cell.subset,

@@ -101,7 +101,7 @@ def stages_chart(rows: Sequence[MethodRow]) -> str:
 
 
 def curves_charts(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> dict[str, str]:
-    """For each validation accuracy a chart by epoch: a line per group of runs, mean over its seeds, with their range.
+    """A chart by epoch for each validation accuracy: a line per group of runs, mean over its seeds, with their range.
 
     histories: by label, the rows of each seed's history.
     """
@@ -183,5 +183,5 @@ def _line(number: int) -> dict[str, Any]:
 
 
 def escape(text: str) -> str:
-    """For plotly, which reads a few tags in its texts."""
+    """The text escaped for plotly, which reads a few tags in its texts."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -159,7 +159,7 @@ def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -
 
 
 def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[dict[str, Any]]]:
-    """For each point a row per attack, over its seeds.  image_se: standard error of one run over the images."""
+    """A row per attack for each point, over its seeds.  image_se: standard error of one run over the images."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = dict.fromkeys(run.name.split("/")[1] for run in tested)
     for name in names:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.results.find import Found, LeftOut, Training
@@ -60,7 +60,7 @@ class Table:
     @property
     def title(self) -> str:
         """`wrn28-10 on cifar100, 50,000 training images`."""
-        trained = sorted({row.trained_by["num_train"] + row.trained_by.get("num_val", 0) for row in self._known})
+        trained = sorted({row.num_train for row in self.rows if row.num_train is not None})
         size = f", {' or '.join(f'{number:,}' for number in trained)} training images" if trained else ""
         return f"{self.bed.arch} on {self.bed.dataset}{size}"
 
@@ -70,7 +70,9 @@ class Table:
         bed = self.bed
         pixels = [f"{255 * value:.4g}/255" for value in (bed.epsilon, bed.step_size)]
         restarts = f", {bed.restarts} restarts" if bed.restarts > 1 else ""
-        held = sorted({row.trained_by["num_val"] for row in self._known if "num_val" in row.trained_by})
+        held = sorted(
+            {row.trained_by["num_val"] for row in self.rows if row.trained_by.keys() >= {"num_train", "num_val"}}
+        )
         split = f"; validation split of {' or '.join(map(str, held))} held out of the training images" if held else ""
         return (
             f"{bed.num_test:,} test images; l_inf, epsilon {pixels[0]}, steps of {pixels[1]}{restarts}{split}; "
@@ -85,11 +87,6 @@ class Table:
     def published_in(self) -> str:
         """The paper's tables that have rows of this one: `Table 1 and Table 2`."""
         return " and ".join(dict.fromkeys(found.tables for found in self.published.values()))
-
-    @property
-    def _known(self) -> list[MethodRow]:
-        """The rows whose training is known."""
-        return [row for row in self.rows if "num_train" in row.trained_by]
 
 
 @dataclass(frozen=True)
@@ -122,15 +119,17 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     bed = rows[0].bed
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
-    judges = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
-    settings = [row.trained_by.get("method_settings", {}) for row in rows]
-    in_paper = [published_row(bed.dataset, bed.arch, row.method, own) for row, own in zip(rows, settings, strict=True)]
+    references = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
+    in_paper = [published_row(bed.dataset, bed.arch, row.method, row.method_settings) for row in rows]
     published = {number: found for number, found in enumerate(in_paper) if found}
-    departs = {number: departures(bed.dataset, _measured(rows[number])) for number in published}
+    departs = {}
+    for number in published:
+        own = {"num_train": rows[number].num_train, "num_test": bed.num_test, "epsilon": bed.epsilon}
+        departs[number] = departures(bed.dataset, {**rows[number].trained_by, **own})
     cells = {}
     for attack in attacks:
         for subset in subsets:
-            compared = _column(rows, judges, attack, subset)
+            compared = _column(rows, references, attack, subset)
             for number, row in enumerate(rows):
                 value = row.value(attack, subset)
                 if value is None:
@@ -139,13 +138,13 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
                 same = paper is not None and not departs[number]
                 away = value.mean - paper if paper is not None and same else None
                 cells[number, attack, subset] = TableCell(row, attack, subset, value, compared.get(number), paper, away)
-    judge = next((row for row in judges.values() if row is not None), None)
+    labels = [row.label for row in references.values() if row is not None]
     return Table(
         bed=bed,
         rows=tuple(rows),
         attacks=tuple(attacks),
         subsets=tuple(subsets),
-        reference=judge.label if judge else None,
+        reference=labels[0] if labels else None,
         cells=cells,
         published=published,
         departures=tuple(dict.fromkeys(words for found in departs.values() for words in found)),
@@ -162,37 +161,30 @@ def _reference(rows: Sequence[MethodRow], which: str, asked: str | None) -> Meth
         if wanted in (row.method.lower(), row.label.lower()):
             return row
     for row in own:
-        settings = row.trained_by.get("method_settings", {})
-        if asked is None and row.method == "bat" and settings.get("alpha") == 0 == settings.get("beta"):
+        is_plain = row.method_settings.get("alpha") == 0 == row.method_settings.get("beta")
+        if asked is None and row.method == "bat" and is_plain:
             return row
     return None
 
 
 def _column(
-    rows: Sequence[MethodRow], judges: Mapping[str, MethodRow | None], attack: str, subset: str
+    rows: Sequence[MethodRow], references: Mapping[str, MethodRow | None], attack: str, subset: str
 ) -> dict[int, Compared]:
     """Each row against the reference of its checkpoint, by number."""
     found = {}
     for number, row in enumerate(rows):
-        judge = judges[row.which]
-        if judge is None or row is judge:
+        other = references[row.which]
+        if other is None or row is other:
             continue
-        theirs = [network.seed for network in judge.networks_with(attack, subset)]
+        theirs = [network.seed for network in other.networks_with(attack, subset)]
         shared = [network.seed for network in row.networks_with(attack, subset) if network.seed in theirs]
         if not shared:
             continue
-        first, second = (one.flags(attack, subset, shared) for one in (row, judge))
+        first, second = (one.flags(attack, subset, shared) for one in (row, other))
         if first.shape == second.shape and (difference := compare_methods(first, second)):
             found[number] = difference
     adjusted = holm([difference.p_value for difference in found.values()])
     return {number: Compared(found[number], p) for number, p in zip(found, adjusted, strict=True)}
-
-
-def _measured(row: MethodRow) -> dict[str, Any]:
-    by = row.trained_by
-    size = by["num_train"] + by.get("num_val", 0) if "num_train" in by else None
-    own = {name: by.get(name) for name in ("epochs", "num_steps")}
-    return {"num_train": size, "num_test": row.bed.num_test, "epsilon": row.bed.epsilon, **own}
 
 
 def _holes(rows: Sequence[MethodRow], attacks: Sequence[str]) -> list[str]:

@@ -67,7 +67,7 @@ class Network:
         return {ALL: np.ones(len(first), bool), **named}
 
     def source(self, attack: str) -> FoundEvaluation:
-        """Where its flags of an attack come from."""
+        """The evaluation that its flags of an attack come from."""
         return next(one for one in self.evaluations if attack in one.flags)
 
 
@@ -98,6 +98,18 @@ class MethodRow:
     def method(self) -> str:
         """`pgd_at`, or what a network from elsewhere is called."""
         return str(self.trained_by.get("method") or self.trained_by.get("model") or self.trained_by.get("weights"))
+
+    @property
+    def method_settings(self) -> Mapping[str, Any]:
+        """The hyper-parameters of its method, such as alpha and beta of BAT."""
+        return self.trained_by.get("method_settings", {})
+
+    @property
+    def num_train(self) -> int | None:
+        """How many training images there were, with those of the validation split; None if that is not known."""
+        return (
+            self.trained_by["num_train"] + self.trained_by.get("num_val", 0) if "num_train" in self.trained_by else None
+        )
 
     @property
     def seeds(self) -> list[tuple[int, int] | None]:
