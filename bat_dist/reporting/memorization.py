@@ -60,8 +60,13 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     samples = MemorizedSamples(dataset.train, dataset.class_names, mem, found.mem_se, found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
     pairs, of_atypical = scores.pairs, mem[scores.pairs.train_index] > ATYPICAL_THRESHOLD
-    names = ("train_index", "test_index", "influence", "influence_se")
-    pairs = replace(pairs, **{name: getattr(pairs, name)[of_atypical] for name in names})
+    pairs = replace(
+        pairs,
+        train_index=pairs.train_index[of_atypical],
+        test_index=pairs.test_index[of_atypical],
+        influence=pairs.influence[of_atypical],
+        influence_se=pairs.influence_se[of_atypical],
+    )
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -92,18 +97,17 @@ def _write(
     *,
     prefix: str = "",
 ) -> str:
-    origin = provenance()
+    origin, words = provenance(), in_words(summary)
     images = save_figures(folder / f"{prefix}figures", drawn)
     page = render_memorization_page(
         title=title,
-        summary=in_words(summary),
+        summary=words,
         figures=[explained(name, image) for name, image in images.items()],
         warnings=summary["warnings"],
         provenance=as_texts({**origin, "data": summary["fingerprint"], "settings": settings}),
     )
     folder.write(f"{prefix}{PAGE}", page.encode())
     folder.write_json(f"{prefix}{SUMMARY}", {**summary, "settings": dict(settings), "provenance": origin})
-    words = in_words(summary)
     width = max(map(len, words)) + 1
     lines = [f"{name:{width}s}{value}" for name, value in words.items()]
     lines += [f"warning: {text}" for text in summary["warnings"]]

@@ -10,7 +10,7 @@ import yaml
 
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
-from bat_dist.reporting.page import EmbeddedImage, page_template, save_figures
+from bat_dist.reporting.page import page_template, save_figures
 from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
@@ -37,23 +37,15 @@ def report_sweep(
     about: `dataset`, `arch`, `method`, `num_val`, `seeds` and the `settings` of the sweep.
     """
     runs, points = table(results), summary_table(results)
-    for name, rows in ((RUNS_TABLE, runs), (POINTS_TABLE, points)):
-        folder.write(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
-    # A column of settings may hold numbers and words.
-    mixed = {name: "string" for name, kind in pd.DataFrame(runs).dtypes.items() if str(kind) == "object"}
-    buffer = io.BytesIO()
-    pd.DataFrame(runs).astype(mixed).to_parquet(buffer, index=False)
-    folder.write(f"{RUNS_TABLE}.parquet", buffer.getvalue())
-    test_rows = [row for found in _by_point(tested).values() for row in found]
+    _write_tables(folder, runs, points)
     origin = provenance()
-    lines = list(in_words(results, tested, num_val=about["num_val"]))
     summary = {
         "metric": results.metric,
         "which": results.which,
         "chosen": results.chosen,
         "reference": results.reference,
         "points": points,
-        "test": test_rows,
+        "test": [row for found in _by_point(tested).values() for row in found],
         "spreads": {name: spread._asdict() for name, spread in results.spreads.items()},
         "about": dict(about),
         **origin,
@@ -64,10 +56,32 @@ def report_sweep(
         "surfaces": surfaces(results, title=title, num_val=about["num_val"]),
         "clean_against_robust": clean_against_robust(results, title=title, num_val=about["num_val"]),
     }
-    images = save_figures(folder / "figures", drawn)
-    page = _page(title, results, lines, points, runs, images, origin, about)
+    lines = list(in_words(results, tested, num_val=about["num_val"]))
+    shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
+    page = page_template("sweep.html.j2").render(
+        title=title,
+        lines=lines,
+        plotly=charts.library(),
+        surfaces=charts.surface_charts(results),
+        parallel=charts.parallel_chart(results),
+        pareto=charts.pareto_chart(results),
+        png=save_figures(folder / "figures", drawn),
+        points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
+        broken=[row for row in runs if row["state"] not in ("done", "stopped")],
+        provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
+    )
     folder.write(PAGE, page.encode())
     return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
+
+
+def _write_tables(folder: Folder, runs: list[dict[str, Any]], points: list[dict[str, Any]]) -> None:
+    for name, rows in ((RUNS_TABLE, runs), (POINTS_TABLE, points)):
+        folder.write(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
+    # A column of settings may hold numbers and words.
+    mixed = {name: "string" for name, kind in pd.DataFrame(runs).dtypes.items() if str(kind) == "object"}
+    buffer = io.BytesIO()
+    pd.DataFrame(runs).astype(mixed).to_parquet(buffer, index=False)
+    folder.write(f"{RUNS_TABLE}.parquet", buffer.getvalue())
 
 
 def describe_sweep(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> str:
@@ -171,31 +185,6 @@ def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[
             row = {"point": name, "attack": rows[0].attack, "mean": mean, "values": values, **about}
             found.setdefault(name, []).append(row)
     return found
-
-
-def _page(
-    title: str,
-    results: Results,
-    lines: Sequence[str],
-    points: Sequence[Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    images: Mapping[str, EmbeddedImage],
-    origin: Mapping[str, Any],
-    about: Mapping[str, Any],
-) -> str:
-    shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
-    return page_template("sweep.html.j2").render(
-        title=title,
-        lines=lines,
-        plotly=charts.library(),
-        surfaces=charts.surface_charts(results),
-        parallel=charts.parallel_chart(results),
-        pareto=charts.pareto_chart(results),
-        png=images,
-        points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
-        broken=[row for row in runs if row["state"] not in ("done", "stopped")],
-        provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
-    )
 
 
 def _cell(name: str, value: Any) -> str:
