@@ -1,7 +1,9 @@
 """Charts: memorization values (the paper's Fig. 6), accuracies of the trials, agreement of cheaper scores."""
 
+from collections.abc import Mapping
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -20,6 +22,7 @@ from bat_dist.figures.style import (
     fit,
     message_figure,
     style,
+    titled_figure,
 )
 
 BIN = 0.05
@@ -46,7 +49,13 @@ def memorization_histogram(
         return message_figure(title, f"No value is defined: {len(mem):,} undefined (NaN).")
     fig = _titled(title, height=3.8)
     left, right = fig.subplots(1, 2, width_ratios=(1.15, 1))
-    _stacked_shares(left, defined, _typicality_groups(defined, thresholds))
+    typical, atypical = defined < thresholds[0], defined > thresholds[1]
+    groups = {
+        f"typical, mem < {thresholds[0]:g}": (BLUE, typical),
+        "between": (GREY, ~typical & ~atypical),
+        f"atypical, mem > {thresholds[1]:g}": (RED, atypical),
+    }
+    _stacked_shares(left, defined, groups)
     _share_above(right, defined, thresholds)
     for ax in (left, right):
         for threshold in thresholds:
@@ -73,16 +82,26 @@ def accuracy_by_trial(
     gap between the upper two is the average memorization.
     """
     rows = [("trained on", train_accuracy_in), ("left out", train_accuracy_out), ("test set", test_accuracy)]
-    rows = [(name, np.asarray(values, dtype=np.float64)) for name, values in rows]
-    rows = [(name, values[np.isfinite(values)]) for name, values in rows]
+    rows = [(name, values[np.isfinite(values)].astype(np.float64)) for name, values in rows]
     title = f"{dataset}: accuracy of {_trials(len(train_accuracy_in))}"
     if not any(len(values) for _, values in rows):
         return message_figure(title, "No trial is complete.")
     fig = _titled(title, height=2.9)
     ax = fig.subplots()
     for y, ((_, values), color) in enumerate(zip(rows, (RED, BLUE, GREEN), strict=True)):
-        _strip(ax, y, values, color)
-    ax.set_yticks(range(3), [f"{name}\n{_mean_and_spread(values)}" for name, values in rows])
+        if not len(values):
+            continue
+        # Spread over a band by the golden ratio: evenly, and the same every time.
+        places = y + (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.5
+        alpha = float(np.clip(60 / len(values), 0.15, 0.8))
+        ax.plot(values, places, "o", color=color, ms=3.5, mew=0, alpha=alpha)
+        mean, deviation = values.mean(), values.std()
+        ax.errorbar(mean, y, xerr=deviation, fmt="D", color=INK, ms=5, mec="white", capsize=4, elinewidth=1.6)
+    means = [_share(values.mean()) if len(values) else "n/a" for _, values in rows]
+    spreads = [f" ± {100 * values.std(ddof=1):.1f}" if len(values) > 1 else "" for _, values in rows]
+    ax.set_yticks(
+        range(3), [f"{row[0]}\n{mean}{spread}" for row, mean, spread in zip(rows, means, spreads, strict=True)]
+    )
     ax.set_ylim(2.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
@@ -130,29 +149,19 @@ def alignment_scatter(
 
 def _titled(title: str, height: float) -> Figure:
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.06)
-    fig = Figure(figsize=(WIDTH, height), layout=layout)
-    fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.012, ha="left")
-    return fig
+    return titled_figure(title, height, layout=layout, x=0.012)
 
 
-def _typicality_groups(defined: Float[np.ndarray, " samples"], thresholds: tuple[float, float]):
-    """(label, colour, bool[samples]) of the typical, those between and the atypical."""
-    low, high = thresholds
-    typical, atypical = defined < low, defined > high
-    names = (f"typical, mem < {low:g}", "between", f"atypical, mem > {high:g}")
-    groups = zip(names, (BLUE, GREY, RED), (typical, ~typical & ~atypical, atypical), strict=True)
-    return [
-        (f"{name}\n{_share(members.mean())} ({members.sum():,})", *rest, members) for name, *rest, members in groups
-    ]
-
-
-def _stacked_shares(ax: Axes, defined: Float[np.ndarray, " samples"], groups) -> None:
-    """Bars of 0.05; a bar that a threshold cuts has a part in each group's colour."""
+def _stacked_shares(
+    ax: Axes, defined: Float[np.ndarray, " samples"], groups: Mapping[str, tuple[str, Bool[np.ndarray, " samples"]]]
+) -> None:
+    """Bars of 0.05; a bar that a threshold cuts has a part in each group's colour.  groups: colour and members."""
     first, last = (int(f(v / BIN)) for f, v in ((np.floor, defined.min()), (np.ceil, defined.max())))
     edges = np.arange(min(first, 0), max(last, round(1 / BIN)) + 1) * BIN
     edges = np.round(edges, 10)  # 0.15, not 0.15000000000000002
     base = np.zeros(len(edges) - 1)
-    for label, color, members in groups:
+    for name, (color, members) in groups.items():
+        label = f"{name}\n{_share(members.mean())} ({members.sum():,})"
         share = np.histogram(defined[members], edges)[0] / len(defined)
         ax.bar(edges[:-1], share, BIN, base, align="edge", color=color, label=label, ec="white", linewidth=0.5)
         base += share
@@ -189,16 +198,6 @@ def _share_axis(ax: Axes, top: float) -> None:
     ax.yaxis.set_major_formatter(_percent)
 
 
-def _strip(ax: Axes, y: int, values: Float[np.ndarray, " trials"], color: str) -> None:
-    """Points spread over a band around `y` by the golden ratio: even, and the same every time."""
-    if len(values) == 0:
-        return
-    spread = (np.arange(len(values)) * 0.6180339887 % 1 - 0.5) * 0.5
-    alpha = float(np.clip(60 / len(values), 0.15, 0.8))
-    ax.plot(values, y + spread, "o", color=color, ms=3.5, mew=0, alpha=alpha)
-    ax.errorbar(values.mean(), y, xerr=values.std(), fmt="D", color=INK, ms=5, mec="white", capsize=4, elinewidth=1.6)
-
-
 def _density(fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[np.ndarray, " samples"]) -> None:
     """Points while they can be told apart, else counts in hexagonal cells on a logarithmic scale."""
     if len(x) < FEW:
@@ -213,12 +212,6 @@ def _density(fig: Figure, ax: Axes, x: Float[np.ndarray, " samples"], y: Float[n
     bar.ax.yaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
     bar.ax.yaxis.set_minor_formatter(lambda count, _: "")
     bar.outline.set_visible(False)
-
-
-def _mean_and_spread(values: Float[np.ndarray, " trials"]) -> str:
-    if len(values) < 2:
-        return _share(values[0]) if len(values) else "n/a"
-    return f"{_share(values.mean())} ± {100 * values.std(ddof=1):.1f}"
 
 
 def _trials(num: int) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bat_dist.figures.style import BLUE, GREEN, INK, RED, SOFT_INK, WIDTH, fit, message_figure, style
+from bat_dist.figures.style import BLUE, GREEN, INK, RED, SOFT_INK, message_figure, style, titled_figure
 
 History = Sequence[Mapping[str, Any]]
 
@@ -33,8 +33,7 @@ def training_curves(histories: Mapping[str, History], *, title: str, num_val: in
     if not panels:
         return message_figure(title, "No epoch is finished.")
     rows = (len(panels) + 1) // 2
-    fig = Figure(figsize=(WIDTH, 0.9 + 2.6 * rows), layout="constrained")
-    fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.01, ha="left")
+    fig = titled_figure(title, 0.9 + 2.6 * rows)
     axes = fig.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
     for ax, key in zip(axes, panels, strict=False):
         _panel(ax, key, drawn)

@@ -4,27 +4,27 @@ Images are enlarged without smoothing, so that a pixel of the data is seen as a 
 inches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bat_dist.data.datasets import Split
 from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
 from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
+from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.wording import counted
-
-Images = UInt8[np.ndarray, "samples height width 3"]
 
 SIDE = 0.8  # of an image: 192 pixels at 240 dpi, a whole multiple of 8, 16, 32, 64 and 96
 MARGIN = 0.1
 INNER = 0.04  # between the images of a pair
 TITLE, HEADING, LINE, GAP = 0.34, 0.25, 0.135, 0.15  # heights, and the gap below a cell
 SMALL = 7.5  # points
-NOTE = "id, class, mem ± standard error"
 
 
 class GalleryCell(NamedTuple):
@@ -42,99 +42,72 @@ class Block(NamedTuple):
     cells: list[GalleryCell | None]
 
 
+@dataclass(frozen=True)
+class MemorizedSamples:
+    """Training samples and their memorization.  accuracy_out: how often each is right when left out, if known."""
+
+    split: Split
+    class_names: Sequence[str]
+    mem: Float[np.ndarray, " samples"]
+    mem_se: Float[np.ndarray, " samples"]
+    accuracy_out: Float[np.ndarray, " samples"] | None = None
+
+    def cell(self, i: int) -> GalleryCell:
+        """Sample `i`: its id above the image, its class and mem ± standard error below."""
+        split, value = self.split, plus_minus(self.mem[i], self.mem_se[i])
+        below = [(str(self.class_names[split.labels[i]]), INK), (value, INK)]
+        return GalleryCell([split.images[i]], [str(split.ids[i])], below)
+
+    def sheet(self, title: str, indices: Mapping[str, Iterable[int]], *, per_row: int) -> Figure:
+        """A page of samples by heading; -1 is an empty cell."""
+        blocks = [Block(name, [self.cell(i) if i >= 0 else None for i in row]) for name, row in indices.items()]
+        nothing = "No sample has a defined memorization value."
+        return _sheet(title, "id, class, mem ± standard error", blocks, per_row=per_row, nothing=nothing)
+
+
 @style()
 def memorization_gallery(
-    images: Images,
-    labels: Int[np.ndarray, " samples"],
-    class_names: Sequence[str],
-    mem: Float[np.ndarray, " samples"],
-    mem_se: Float[np.ndarray, " samples"],
-    ids: Shaped[np.ndarray, " samples"],
-    *,
-    accuracy_out: Float[np.ndarray, " samples"] | None = None,
-    targets: Sequence[float] = (0.0, 0.5, 1.0),
-    num_columns: int = 8,
+    samples: MemorizedSamples, *, targets: Sequence[float] = (0.0, 0.5, 1.0), num_columns: int = 8
 ) -> Figure:
     """The paper's Fig. 5: samples whose memorization is nearest to each target; a column holds one class."""
-    title = "Samples of low, middle and high memorization"
-    grid = near_targets(mem, labels, targets, num_columns, accuracy_out)
-    if grid.size == 0:
-        return message_figure(title, "No sample has a defined memorization value.")
-    caption = _captioner(images, labels, class_names, mem, mem_se, ids)
-    blocks = [
-        Block(f"mem near {target:g}", [caption(i) if i >= 0 else None for i in row])
-        for target, row in zip(targets, grid, strict=True)
-    ]
-    return _sheet(title, NOTE, blocks, per_row=num_columns)
+    grid = near_targets(samples.mem, samples.split.labels, targets, num_columns, samples.accuracy_out)
+    rows = {f"mem near {target:g}": row for target, row in zip(targets, grid, strict=True)}
+    return samples.sheet("Samples of low, middle and high memorization", rows, per_row=num_columns)
 
 
 @style()
-def extremes_gallery(
-    images: Images,
-    labels: Int[np.ndarray, " samples"],
-    class_names: Sequence[str],
-    mem: Float[np.ndarray, " samples"],
-    mem_se: Float[np.ndarray, " samples"],
-    ids: Shaped[np.ndarray, " samples"],
-    *,
-    accuracy_out: Float[np.ndarray, " samples"] | None = None,
-    k: int = 24,
-) -> Figure:
+def extremes_gallery(samples: MemorizedSamples, *, k: int = 24) -> Figure:
     """The `k` most and the `k` least memorized samples (nearest to 0), ordered as `selection.extremes` says."""
-    top, bottom = extremes(mem, k, accuracy_out, labels)
-    title = "The most and the least memorized samples"
-    if len(top) == 0:
-        return message_figure(title, "No sample has a defined memorization value.")
-    caption = _captioner(images, labels, class_names, mem, mem_se, ids)
-    blocks = [
-        Block(f"the {len(top)} highest, falling", [caption(i) for i in top]),
-        Block(f"the {len(bottom)} nearest to 0", [caption(i) for i in bottom]),
-    ]
-    return _sheet(title, NOTE, [block for block in blocks if block.cells], per_row=8)
+    top, bottom = extremes(samples.mem, k, samples.accuracy_out, samples.split.labels)
+    rows = {f"the {len(top)} highest, falling": top, f"the {len(bottom)} nearest to 0": bottom}
+    return samples.sheet("The most and the least memorized samples", rows, per_row=8)
 
 
 @style()
-def influence_pairs_gallery(
-    train_images: Images,
-    test_images: UInt8[np.ndarray, "tests test_height test_width 3"],
-    train_index: Int[np.ndarray, " pairs"],
-    test_index: Int[np.ndarray, " pairs"],
-    influence: Float[np.ndarray, " pairs"],
-    influence_se: Float[np.ndarray, " pairs"],
-    *,
-    train_labels: Int[np.ndarray, " samples"],
-    test_labels: Int[np.ndarray, " tests"],
-    class_names: Sequence[str],
-    mem: Float[np.ndarray, " samples"],
-    train_ids: Shaped[np.ndarray, " samples"],
-    test_ids: Shaped[np.ndarray, " tests"],
-    k: int = 8,
-) -> Figure:
-    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample.
-
-    Without any pair the figure says so.
-    """
-    title = "Train and test samples of high influence"
-    shown = distinct_pairs(train_index, test_index, influence, k)
-    if len(shown) == 0:
-        return message_figure(title, "No pair of a train and a test sample has an influence above the threshold.")
-
-    def cell(p: int) -> GalleryCell:
-        i, j = int(train_index[p]), int(test_index[p])
-        names = (str(class_names[train_labels[i]]), str(class_names[test_labels[j]]))
-        return GalleryCell(
-            [train_images[i], test_images[j]],
-            [f"train {train_ids[i]}", f"test {test_ids[j]}"],
-            [
-                (_one_or_two(*names), INK),
-                (f"infl {plus_minus(float(influence[p]), float(influence_se[p]))}", INK),
-                (f"train mem {plus_minus(float(mem[i]))}", SOFT_INK),
-            ],
-        )
-
-    heading = f"{len(shown)} of {counted(len(influence), 'pair')}; one per train sample"
-    note = "infl ± standard error"
-    return _sheet(title, note, [Block(heading, [cell(p) for p in shown])], per_row=4)
+def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: InfluencePairs, *, k: int = 8) -> Figure:
+    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample."""
+    train, class_names = samples.split, samples.class_names
+    shown = distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, k)
+    cells = []
+    for p in shown:
+        i, j = int(pairs.train_index[p]), int(pairs.test_index[p])
+        names = [str(class_names[train.labels[i]]), str(class_names[test.labels[j]])]
+        both = f"{fit(names[0], 0.48, SMALL)} (train), {fit(names[1], 0.48, SMALL)} (test)"
+        below = [
+            (names[0] if names[0] == names[1] else both, INK),
+            (f"infl {plus_minus(float(pairs.influence[p]), float(pairs.influence_se[p]))}", INK),
+            (f"train mem {plus_minus(float(samples.mem[i]))}", SOFT_INK),
+        ]
+        ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
+        cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))
+    heading = f"{len(shown)} of {counted(len(pairs.influence), 'pair')}; one per train sample"
+    return _sheet(
+        "Train and test samples of high influence",
+        "infl ± standard error",
+        [Block(heading, cells)],
+        per_row=4,
+        nothing="No pair of a train and a test sample has an influence above the threshold.",
+    )
 
 
 def plus_minus(value: float, error: float = np.nan) -> str:
@@ -145,30 +118,23 @@ def plus_minus(value: float, error: float = np.nan) -> str:
     return f"{shown} ± {error:.2f}" if np.isfinite(error) else shown
 
 
-def _one_or_two(train_name: str, test_name: str) -> str:
-    if train_name == test_name:
-        return train_name
-    return f"{fit(train_name, 0.48, SMALL)} (train), {fit(test_name, 0.48, SMALL)} (test)"
+def _sheet(title: str, note: str, blocks: Sequence[Block], *, per_row: int, nothing: str) -> Figure:
+    """Lay the blocks out below each other, `per_row` cells in a row, on a page as high as they need.
 
-
-def _captioner(images, labels, class_names, mem, mem_se, ids):
-    """A function from a sample's index to its cell: the id above; the class and mem ± se below."""
-
-    def caption(i: int) -> GalleryCell:
-        below = [(str(class_names[labels[i]]), INK), (plus_minus(mem[i], mem_se[i]), INK)]
-        return GalleryCell([images[i]], [str(ids[i])], below)
-
-    return caption
-
-
-def _sheet(title: str, note: str, blocks: list[Block], *, per_row: int) -> Figure:
-    """Lay the blocks out below each other, `per_row` cells in a row, on a page as high as they need."""
+    nothing: what the figure says if there is no cell; a block without cells is left out.
+    """
+    blocks = [block for block in blocks if block.cells]
+    if not blocks:
+        return message_figure(title, nothing)
     example = next(cell for block in blocks for cell in block.cells if cell)
     row_height = LINE + SIDE + len(example.below) * LINE + GAP
     pitch = (WIDTH - 2 * MARGIN - _width(example)) / (per_row - 1) if per_row > 1 else 0
     rows = [-(-len(block.cells) // per_row) for block in blocks]
-    fig, ax = _page(TITLE + len(blocks) * HEADING + sum(rows) * row_height)
-    y = ax.get_ylim()[1]
+    y = round((TITLE + len(blocks) * HEADING + sum(rows) * row_height) * DPI) / DPI
+    fig = Figure(figsize=(WIDTH, y))
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, y))  # in inches from the lower left corner
+    ax.set_axis_off()
+    ax.set_autoscale_on(False)
     _text(ax, MARGIN, y - 0.22, title, WIDTH * 0.6, size=11, weight="bold", ha="left")
     _text(ax, WIDTH - MARGIN, y - 0.22, note, WIDTH * 0.36, size=8, ha="right", color=SOFT_INK)
     y -= TITLE
@@ -183,16 +149,6 @@ def _sheet(title: str, note: str, blocks: list[Block], *, per_row: int) -> Figur
                 _text(ax, left + SIDE / 2, top - LINE - SIDE / 2, "none", SIDE, color=SOFT_INK)
         y -= num_rows * row_height
     return fig
-
-
-def _page(height: float) -> tuple[Figure, Axes]:
-    """An empty figure whose coordinates are inches from its lower left corner."""
-    height = round(height * DPI) / DPI
-    fig = Figure(figsize=(WIDTH, height))
-    ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, height))
-    ax.set_axis_off()
-    ax.set_autoscale_on(False)
-    return fig, ax
 
 
 def _width(cell: GalleryCell) -> float:

@@ -149,6 +149,13 @@ def fit(text: object, width: float, size: float, *, weight: str = "normal", keep
     return cut(max(bisect_left(range(len(line)), True, key=too_wide) - 1, 0))
 
 
+def titled_figure(title: str, height: float, *, layout: Any = "constrained", x: float = 0.01) -> Figure:
+    """A figure of the common width, its title on one line at `x`, as a fraction of the width."""
+    fig = Figure(figsize=(WIDTH, height), layout=layout)
+    fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=x, ha="left")
+    return fig
+
+
 @style()
 def message_figure(title: str, message: str) -> Figure:
     """A figure that says why there is nothing to draw, so that a run always leaves the same set of files."""

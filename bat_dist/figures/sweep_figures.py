@@ -6,15 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
-from bat_dist.figures.style import BLUE, GREY, INK, RED, SOFT_INK, WIDTH, fit, message_figure, style
+from bat_dist.figures.style import BLUE, GREY, INK, RED, SOFT_INK, WIDTH, fit, message_figure, style, titled_figure
 from bat_dist.sweep.results import PointResult, Results
 from bat_dist.sweep.statistics import pareto_front
 
+Means = Float[np.ndarray, "points 2"]
 NAMES = {"val_clean": "clean accuracy", "val_pgd": "PGD accuracy"}
 
 
@@ -66,9 +68,8 @@ def surfaces(results: Results, *, title: str, num_val: int) -> Figure:
     if found is None:
         return message_figure(title, "Fewer than two numeric settings vary among the points that are done.")
     metrics = [metric for metric in NAMES if metric in results.metrics]
-    fig = Figure(figsize=(WIDTH, 1.6 + 0.42 * min(max(len(found.ys), 4), 12)), layout="constrained")
     fixed = "".join(f", {name} {value}" for name, value in found.fixed.items())
-    fig.suptitle(fit(title + fixed, WIDTH * 0.96, 11, weight="bold"), x=0.01, ha="left")
+    fig = titled_figure(title + fixed, 1.6 + 0.42 * min(max(len(found.ys), 4), 12))
     for ax, metric in zip(fig.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True):
         draw = _cells if found.is_grid else _cloud
         draw(ax, found, results, metric)
@@ -111,30 +112,36 @@ def _cloud(ax: Axes, found: Slice, results: Results, metric: str) -> None:
     ax.figure.colorbar(image, ax=ax, format=PercentFormatter(1, decimals=1), pad=0.02)
 
 
+def clean_and_robust(results: Results) -> tuple[list[PointResult], Means, Bool[np.ndarray, " points"], Means]:
+    """Done points, their mean clean and PGD accuracies, which are on the Pareto front, and the front as a line."""
+    done = [point for point in results.points if {"val_clean", "val_pgd"} <= point.values.keys()]
+    means = np.array([[point.mean("val_clean"), point.mean("val_pgd")] for point in done]).reshape(-1, 2)
+    front = pareto_front(means)
+    return done, means, front, means[front][np.argsort(means[front][:, 0])]
+
+
+def standard_errors(results: Results, points: Sequence[PointResult], metric: str) -> list[float]:
+    """The standard error over seeds of each point's mean."""
+    return [results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
+
+
 @style()
 def clean_against_robust(results: Results, *, title: str, num_val: int) -> Figure:
     """Each done point's clean and PGD accuracy with standard errors; the Pareto front joined by a line."""
-    done = [point for point in results.points if {"val_clean", "val_pgd"} <= point.values.keys()]
+    done, means, front, line = clean_and_robust(results)
     if not done:
         return message_figure(title, "No point has both accuracies yet.")
-    means = np.array([[point.mean("val_clean"), point.mean("val_pgd")] for point in done])
-    front = pareto_front(means)
-    fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    fig.suptitle(fit(title, WIDTH * 0.96, 11, weight="bold"), x=0.01, ha="left")
+    fig = titled_figure(title, 4.2)
     ax = fig.subplots()
-    errors = [
-        [results.spreads[metric].standard_error(len(point.outcomes)) for point in done]
-        for metric in ("val_clean", "val_pgd")
-    ]
-    colors = np.where(front, BLUE, GREY)
-    ax.errorbar(*means.T, xerr=errors[0], yerr=errors[1], fmt="none", ecolor=GREY, elinewidth=0.8)
-    ax.scatter(*means.T, c=colors, s=22, zorder=3)
-    line = means[front][np.argsort(means[front][:, 0])]
+    x_error, y_error = (standard_errors(results, done, metric) for metric in ("val_clean", "val_pgd"))
+    ax.errorbar(*means.T, xerr=x_error, yerr=y_error, fmt="none", ecolor=GREY, elinewidth=0.8)
+    ax.scatter(*means.T, c=np.where(front, BLUE, GREY), s=22, zorder=3)
     ax.plot(*line.T, color=BLUE, linewidth=1)
     for point, mean, on_front in zip(done, means, front, strict=True):
         is_chosen, is_reference = point.name in results.chosen, point.name == results.reference
         if on_front or is_chosen or is_reference:
-            label = fit(_short(point) + (" (PGD-AT)" if is_reference else ""), 2.2, 8)
+            words = ", ".join(f"{n} {v:g}" if _is_number(v) else f"{v}" for n, v in point.point.items())
+            label = fit(words + (" (PGD-AT)" if is_reference else ""), 2.2, 8)
             ax.annotate(label, mean, xytext=(5, 4), textcoords="offset points", size=8, color=RED if is_chosen else INK)
     ax.set_xlabel("clean accuracy")
     ax.set_ylabel("PGD accuracy")
@@ -153,10 +160,6 @@ def _note(results: Results, num_val: int) -> str:
         f"Validation, mean ± standard error over {many} seeds; {num_val:,} images add up to {error:.1f} points, "
         "the same way for all. Red: chosen"
     )
-
-
-def _short(point: PointResult) -> str:
-    return ", ".join(f"{name} {value:g}" if _is_number(value) else f"{value}" for name, value in point.point.items())
 
 
 def _is_number(value: Any) -> bool:

@@ -20,7 +20,7 @@ from bat_dist.evaluation.work import build_work
 from bat_dist.jobs.attacked_network import AttackedNetwork
 from bat_dist.jobs.fill_rows import note_failure
 from bat_dist.jobs.fresh import remove_evaluation
-from bat_dist.results.find import EVALUATION
+from bat_dist.results.evaluation_file import EVALUATION
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings

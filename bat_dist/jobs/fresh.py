@@ -8,7 +8,8 @@ from typing import Any
 
 from bat_dist.artifacts.scores import MEMORIZATION_TABLE
 from bat_dist.errors import UserError
-from bat_dist.results.find import EVALUATION, EXPERIMENT, FLAGS, MEMORIZATION
+from bat_dist.results.evaluation_file import EVALUATION, FLAGS
+from bat_dist.results.find import EXPERIMENT, MEMORIZATION
 from bat_dist.settings.reproduce import REPORT, SCORES
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings

@@ -1,6 +1,6 @@
 """The one look at the test set that a sweep takes: for the chosen points, and for PGD-AT beside them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bat_dist.config import to_dict
@@ -8,7 +8,7 @@ from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate, with_earlier
 from bat_dist.jobs.fresh import TEST
 from bat_dist.jobs.tune import Sweep
-from bat_dist.results.find import EVALUATION as RESULT
+from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings
 from bat_dist.storage.files import Folder
@@ -16,10 +16,8 @@ from bat_dist.sweep.record import RUNS, SweepRun
 from bat_dist.sweep.results import Results
 from bat_dist.workers.nodes import job_session
 
-Rows = list[dict[str, Any]]  # of that file
 
-
-def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[SweepRun, Rows]:
+def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[SweepRun, Sequence[AttackRow]]:
     """Attack the chosen points' checkpoints and PGD-AT's; their rows by run; none before every run has ended.
 
     A checkpoint that has been judged by these attacks is not asked again. report: `reporting.evaluation`'s.
@@ -40,18 +38,18 @@ def _place(sweep: Sweep, run: SweepRun) -> Folder:
     return sweep.folder / run.name.replace(RUNS, TEST, 1)
 
 
-def _judged(sweep: Sweep, run: SweepRun) -> Rows | None:
+def _judged(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow] | None:
     """What is known already."""
-    place = _place(sweep, run)
-    if not place.exists(RESULT):
+    place, asked = _place(sweep, run), sweep.settings
+    rows = read_rows(place)
+    if rows is None:
         return None
-    found = place.read_json(RESULT)
-    settings, asked = found["settings"], sweep.settings
+    settings = place.read_json(EVALUATION)["settings"]
     is_enough = settings["which"] == asked.which and set(asked.test_attacks or ()) <= set(settings["attacks"])
-    return found["rows"] if is_enough else None
+    return rows if is_enough else None
 
 
-def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Rows:
+def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Sequence[AttackRow]:
     place, example = _place(sweep, run), sweep.example
     data = {name: value for name, value in to_dict(example).items() if name in DataSettings.__dataclass_fields__}
     settings = EvaluateSettings(
@@ -69,4 +67,4 @@ def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Rows:
     evaluation = evaluate(place, sweep.dataset, settings, subject)
     of_network = {"facts": subject.facts, "digest": subject.digest}
     report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, **of_network)
-    return place.read_json(RESULT)["rows"]
+    return read_rows(place) or ()

@@ -1,20 +1,18 @@
 """The end of a memorization run: figures, page, `summary.json`, and a few lines for the terminal."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
 
 from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores
 from bat_dist.data.datasets import Dataset
-from bat_dist.figures.style import save
+from bat_dist.figures.galleries import MemorizedSamples
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
-from bat_dist.reporting.page import render_memorization_page
+from bat_dist.reporting.page import as_texts, render_memorization_page, save_figures
 from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
@@ -39,7 +37,7 @@ def report_leave_out(
 
 
 def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores) -> str:
-    """The same for the cheaper scores, into files of their own, named ensemble_*."""
+    """Write the same of the cheaper scores, into files of their own, named ensemble_*; returns the lines to print."""
     chosen = settings["score"]
     summary = ensemble_summary(dataset, chosen, found)
     drawn = {}
@@ -58,11 +56,17 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
-    train, test, pairs, mem = dataset.train, dataset.test, scores.pairs, scores.memorization.mem
-    about = (train.images, train.labels, dataset.class_names, mem, scores.memorization.mem_se, train.ids)
+    found, mem = scores.memorization, scores.memorization.mem
+    samples = MemorizedSamples(dataset.train, dataset.class_names, mem, found.mem_se, found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
-    of_atypical = mem[pairs.train_index] > ATYPICAL_THRESHOLD
-    accuracy_out = scores.memorization.accuracy_out
+    pairs, of_atypical = scores.pairs, mem[scores.pairs.train_index] > ATYPICAL_THRESHOLD
+    pairs = replace(
+        pairs,
+        train_index=pairs.train_index[of_atypical],
+        test_index=pairs.test_index[of_atypical],
+        influence=pairs.influence[of_atypical],
+        influence_se=pairs.influence_se[of_atypical],
+    )
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -70,22 +74,9 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
             dataset=dataset.name,
             thresholds=(TYPICAL_THRESHOLD, ATYPICAL_THRESHOLD),
         ),
-        "memorization_gallery": figures.memorization_gallery(*about, accuracy_out=accuracy_out),
-        "extremes_gallery": figures.extremes_gallery(*about, accuracy_out=accuracy_out),
-        "influence_pairs_gallery": figures.influence_pairs_gallery(
-            train.images,
-            test.images,
-            pairs.train_index[of_atypical],
-            pairs.test_index[of_atypical],
-            pairs.influence[of_atypical],
-            pairs.influence_se[of_atypical],
-            train_labels=train.labels,
-            test_labels=test.labels,
-            class_names=dataset.class_names,
-            mem=mem,
-            train_ids=train.ids,
-            test_ids=test.ids,
-        ),
+        "memorization_gallery": figures.memorization_gallery(samples),
+        "extremes_gallery": figures.extremes_gallery(samples),
+        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs),
     }
     if scores.trials:
         drawn["accuracy_by_trial"] = figures.accuracy_by_trial(
@@ -100,50 +91,24 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
 def _write(
     folder: Folder,
     title: str,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     settings: Mapping[str, Any],
     drawn: Mapping[str, Figure],
     *,
     prefix: str = "",
 ) -> str:
-    origin = provenance()
-    with _local(folder / f"{prefix}figures") as place:
-        shown = [explained(name, save(figure, place / name)[0]) for name, figure in drawn.items()]
-        page = render_memorization_page(
-            title=title,
-            summary=in_words(summary),
-            figures=shown,
-            warnings=summary["warnings"],
-            provenance=_as_text({**origin, "data": summary["fingerprint"], "settings": settings}),
-        )
+    origin, words = provenance(), in_words(summary)
+    images = save_figures(folder / f"{prefix}figures", drawn)
+    page = render_memorization_page(
+        title=title,
+        summary=words,
+        figures=[explained(name, image) for name, image in images.items()],
+        warnings=summary["warnings"],
+        provenance=as_texts({**origin, "data": summary["fingerprint"], "settings": settings}),
+    )
     folder.write(f"{prefix}{PAGE}", page.encode())
     folder.write_json(f"{prefix}{SUMMARY}", {**summary, "settings": dict(settings), "provenance": origin})
-    words = in_words(summary)
     width = max(map(len, words)) + 1
     lines = [f"{name:{width}s}{value}" for name, value in words.items()]
     lines += [f"warning: {text}" for text in summary["warnings"]]
     return "\n".join([title, *lines, f"page: {folder}/{prefix}{PAGE}"])
-
-
-@contextmanager
-def _local(folder: Folder) -> Iterator[Path]:
-    """A local folder whose files end up in `folder`."""
-    if folder.local_path is not None:
-        folder.create()
-        yield folder.local_path
-        return
-    with tempfile.TemporaryDirectory() as place:
-        yield Path(place)
-        for file in Path(place).iterdir():
-            folder.write(file.name, file.read_bytes())
-
-
-def _as_text(values: Mapping[str, Any]) -> dict[str, str]:
-    """Flat texts for a table; nested mappings as `a=1, b=2`."""
-    return {name: _text(value) for name, value in values.items() if value is not None}
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(item)}" for key, item in value.items() if item is not None)
-    return str(value)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from bat_dist.artifacts.export import AccuracyRow, Trained, architecture, pixels
+from bat_dist.artifacts.export import Trained, architecture, pixels
 from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.models.cost import count_parameters
+from bat_dist.reporting.page import templates
 from bat_dist.settings.export import one_line
 
 DESCRIPTIONS = {
@@ -21,19 +21,8 @@ DESCRIPTIONS = {
     "bat": "Benign Adversarial Training (Towards the Memorization Effect of Neural Networks in Adversarial Training)",
 }
 FURTHER = (
-    *(
-        "crop_padding",
-        "flip",
-        "attack_mode",
-        "random_start",
-        "ema",
-        "awp",
-        "clip_norm",
-        "sync_bn",
-        "scores",
-        "val_seed",
-    ),
-    "best_by",
+    *("crop_padding", "flip", "attack_mode", "random_start", "ema", "awp", "clip_norm", "sync_bn", "scores"),
+    *("val_seed", "best_by"),
 )
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 MAX_CLASSES_SHOWN = 100
@@ -53,15 +42,10 @@ def model_card(
     onnx: OnnxFile | None = None,
 ) -> str:
     """The text of README.md.  All texts are plain, may come from strangers, and are escaped here."""
-    environment = Environment(
-        loader=PackageLoader("bat_dist.reporting"),
-        finalize=_escaped,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates(finalize=_escaped, keep_trailing_newline=True)
     spec, facts = trained.spec, trained.facts
+    num_more = len(spec.class_names) - MAX_CLASSES_SHOWN
+    more = f" and {num_more} more (config.json)" if num_more > 0 else ""
     return environment.get_template("model_card.md.j2").render(
         front_matter=_Raw(_front_matter(trained, name, license)),
         name=name,
@@ -71,11 +55,11 @@ def model_card(
         facts=facts,
         architecture=architecture(spec.arch),
         num_parameters=count_parameters(trained.model),
-        classes=_classes(spec.class_names),
+        classes=", ".join(spec.class_names[:MAX_CLASSES_SHOWN]) + more,
         method=DESCRIPTIONS.get(str(facts.get("method")), facts.get("method")),
         attacks=_attacks(facts),
         epsilon=None if facts.get("epsilon") is None else pixels(facts["epsilon"]),
-        rows=[_shown(row) for row in (*trained.evaluated, *trained.validated)],
+        rows=(*trained.evaluated, *trained.validated),
         has_autoattack=any(row.attack == "autoattack" for row in trained.evaluated),
         validated=trained.validated,
         is_best=trained.is_best,
@@ -121,13 +105,8 @@ def _front_matter(trained: Trained, name: str, license: str | None) -> str:
     return yaml.safe_dump({k: v for k, v in about.items() if v is not None}, sort_keys=False, width=10**6)
 
 
-def _classes(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - MAX_CLASSES_SHOWN} more (config.json)" if len(names) > MAX_CLASSES_SHOWN else ""
-    return ", ".join(names[:MAX_CLASSES_SHOWN]) + more
-
-
 def _attacks(facts: Mapping[str, Any]) -> dict[str, str]:
-    """In training and in validation: `PGD, l_inf, epsilon 8/255, 10 steps of 2/255`."""
+    """The attacks in training and in validation: `PGD, l_inf, epsilon 8/255, 10 steps of 2/255`."""
     taken = {"training": facts.get("num_steps"), "validation": facts.get("val_steps", facts.get("num_steps"))}
     if facts.get("method") == "erm":
         taken["training"] = None
@@ -137,15 +116,6 @@ def _attacks(facts: Mapping[str, Any]) -> dict[str, str]:
     return {
         when: f"PGD, l_inf, epsilon {epsilon}, {steps} steps of {size}" if steps else "none"
         for when, steps in taken.items()
-    }
-
-
-def _shown(row: AccuracyRow) -> dict[str, str]:
-    return {
-        "attack": row.attack,
-        "images": f"{row.n:,} {row.split}",
-        "accuracy": f"{row.accuracy:.2%}",
-        "error": f"{row.standard_error:.2%}",
     }
 
 

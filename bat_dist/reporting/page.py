@@ -1,27 +1,19 @@
-"""The report as one HTML file that works offline: figures are embedded, nothing is fetched."""
+"""Pages of HTML that work offline: figures are embedded, nothing is fetched."""
 
 import base64
 import struct
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from matplotlib.figure import Figure
 
-
-@dataclass(frozen=True)
-class PageFigure:
-    """A figure of the page; all texts are plain, and escaped by the page."""
-
-    title: str
-    caption: str  # what one is looking at, in a sentence or two
-    alt: str  # what the figure shows, for those who do not see it
-    png_path: Path | str
-
-    @property
-    def png(self) -> "EmbeddedImage":
-        """The file as the page embeds it."""
-        return embedded_png(Path(self.png_path))
+from bat_dist.figures.style import save
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import without_passwords
 
 
 @dataclass(frozen=True)
@@ -31,6 +23,27 @@ class EmbeddedImage:
     uri: str
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page; all texts are plain, and escaped by the page."""
+
+    title: str
+    caption: str  # what one is looking at, in a sentence or two
+    alt: str  # what the figure shows, for those who do not see it
+    image: EmbeddedImage
+
+
+def templates(**options: Any) -> Environment:
+    """The folder `templates/`, in which an unknown name is an error.  options: of jinja2."""
+    loader = PackageLoader("bat_dist.reporting")
+    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
+
+
+def page_template(name: str) -> Template:
+    """A page, in which all that is filled in is escaped."""
+    return templates(autoescape=True).get_template(name)
 
 
 def render_memorization_page(
@@ -50,16 +63,17 @@ def render_memorization_page(
     )
 
 
-def page_template(name: str) -> Template:
-    """A page of `templates/`, in which all that is filled in is escaped."""
-    environment = Environment(
-        loader=PackageLoader("bat_dist.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(name)
+def save_figures(folder: Folder, figures: Mapping[str, Figure]) -> dict[str, EmbeddedImage]:
+    """Write each figure into the folder as PNG and SVG, named as it is; returns the PNGs as a page embeds them."""
+    embedded = {}
+    folder.create()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, figure in figures.items():
+            png, svg = save(figure, Path(scratch) / name)
+            for file in (png, svg):
+                folder.write(file.name, file.read_bytes())
+            embedded[name] = embedded_png(png)
+    return embedded
 
 
 def embedded_png(path: Path) -> EmbeddedImage:
@@ -74,3 +88,17 @@ def embedded_png(path: Path) -> EmbeddedImage:
 def embedded_image(data: bytes, kind: str, width: int, height: int) -> EmbeddedImage:
     """The bytes of an image for embedding.  kind: its MIME type."""
     return EmbeddedImage(f"data:{kind};base64," + base64.b64encode(data).decode("ascii"), width, height)
+
+
+def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """What is known, as text without passwords for a table of a page; mappings as `a=1, b=2`."""
+    return {
+        name: without_passwords(plain_text(value)) for name, value in values.items() if value not in (None, "", {}, [])
+    }
+
+
+def plain_text(value: Any) -> str:
+    """A value as text; mappings as `a=1, b=2`, without what is None."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={plain_text(item)}" for key, item in value.items() if item is not None)
+    return str(value)

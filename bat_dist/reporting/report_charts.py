@@ -11,8 +11,8 @@ from jaxtyping import Float
 from bat_dist.figures.curves import COLORS, PANELS
 from bat_dist.figures.style import BLUE, GREY, RED, RULE, SOFT_INK
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.reporting.cells import BETTER, WORSE, difference, heading, mark
 from bat_dist.reporting.sweep_charts import as_html
-from bat_dist.reporting.tables import BETTER, WORSE, difference, heading, mark
 from bat_dist.results.compare import Table, TableCell
 from bat_dist.results.rows import ALL, MethodRow
 
@@ -22,16 +22,13 @@ ROW_HEIGHT = 14  # pixels, of an interval
 
 def differences_chart(table: Table, which: str) -> str:
     """Each method's difference to the reference for each attack, with 95% intervals; empty without any."""
-    columns = {
-        attack: [
-            cell
-            for (_, name, subset), cell in table.cells.items()
-            if (name, subset, cell.row.which) == (attack, ALL, which) and cell.compared
-        ]
-        for attack in table.attacks
-    }
-    columns = {attack: cells for attack, cells in columns.items() if cells}
-    labels = list(dict.fromkeys(row.label for row in table.rows if any(_has(cells, row) for cells in columns.values())))
+    columns: dict[str, list[TableCell]] = {}
+    numbers = set()
+    for (number, attack, subset), cell in table.cells.items():
+        if (subset, cell.row.which) == (ALL, which) and cell.compared:
+            columns.setdefault(attack, []).append(cell)
+            numbers.add(number)
+    labels = list(dict.fromkeys(table.rows[number].label for number in sorted(numbers)))
     if not labels:
         return ""
     fig = go.Figure()
@@ -47,7 +44,8 @@ def differences_chart(table: Table, which: str) -> str:
         yaxis={
             "range": [len(labels) - 0.5, -0.5],
             "tickvals": list(range(len(labels))),
-            "ticktext": [_breakable(label) for label in labels],
+            # In two lines, so that a phone has room for the chart.
+            "ticktext": [escape(label).replace(" (", "<br>(", 1) for label in labels],
             "showgrid": False,
             "zeroline": False,
         },
@@ -55,10 +53,6 @@ def differences_chart(table: Table, which: str) -> str:
     )
     height = 140 + len(labels) * max(40, ROW_HEIGHT * len(columns))
     return as_html(fig, height=height, margin={"l": 10, "r": 10, "t": 50, "b": 50})
-
-
-def _has(cells: Sequence[TableCell], row: MethodRow) -> bool:
-    return any(cell.row is row for cell in cells)
 
 
 def _intervals(cells: Sequence[TableCell], places: Sequence[float], name: str, color: str) -> go.Scatter:
@@ -107,7 +101,7 @@ def stages_chart(rows: Sequence[MethodRow]) -> str:
 
 
 def curves_charts(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> dict[str, str]:
-    """For each validation accuracy a chart by epoch: a line per group of runs, mean over its seeds, with their range.
+    """A chart by epoch for each validation accuracy: a line per group of runs, mean over its seeds, with their range.
 
     histories: by label, the rows of each seed's history.
     """
@@ -188,11 +182,6 @@ def _line(number: int) -> dict[str, Any]:
     return {"color": COLORS[number % len(COLORS)], "width": 2, "dash": dash}
 
 
-def _breakable(label: str) -> str:
-    """In two lines, so that a phone has room for the chart."""
-    return escape(label).replace(" (", "<br>(", 1)
-
-
 def escape(text: str) -> str:
-    """For plotly, which reads a few tags in its texts."""
+    """The text escaped for plotly, which reads a few tags in its texts."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -20,8 +20,8 @@ FEW_ERRORS = 0.01  # of which no share is told
 
 def leave_out_summary(
     dataset: Dataset, scores: LeaveOutScores, *, influence_threshold: float, failed: Mapping[int, str]
-) -> dict[str, Any]:
-    """Accuracies and shares are fractions; undefined values are NaN (null in JSON)."""
+) -> Mapping[str, Any]:
+    """The numbers of leave-out trials: accuracies and shares are fractions; undefined ones are NaN (null in JSON)."""
     memorization, sets = scores.memorization, scores.sets
     mem = memorization.mem[~np.isnan(memorization.mem)]
     about = _about_trials(scores.trials, failed) if scores.trials else {}
@@ -48,7 +48,7 @@ def leave_out_summary(
     }
 
 
-def ensemble_summary(dataset: Dataset, score: str, found: EnsembleScores) -> dict[str, Any]:
+def ensemble_summary(dataset: Dataset, score: str, found: EnsembleScores) -> Mapping[str, Any]:
     """The chosen score's mean, and the agreement of every score with memorization, where that is known."""
     unknown = ["no memorization.npz in this folder: nothing to compare with"] if found.mem is None else []
     return {
@@ -73,7 +73,9 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
     if "num_trials" in s:
         rows["trials"] = f"{s['num_trials']:,} complete, {s['num_failed']} failed, {s['trial_seconds']:.1f} s each"
         for name, label in (("in", "trained on"), ("out", "left out"), ("test", "of the test set")):
-            rows[f"accuracy on samples {label}"] = f"{_percent(s, f'accuracy_{name}')} (sd over trials)"
+            deviation = s[f"accuracy_{name}_sd"]
+            spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}%"
+            rows[f"accuracy on samples {label}"] = f"{s[f'accuracy_{name}']:.1%}{spread} (sd over trials)"
     if "mean_mem" in s:
         error = "" if np.isnan(s["mean_mem_se"]) else f", mean standard error {s['mean_mem_se']:.3f}"
         rows["mean memorization"] = f"{s['mean_mem']:.3f}, median {s['median_mem']:.3f}{error}"
@@ -123,22 +125,15 @@ def _about_trials(trials: Trials, failed: Mapping[int, str]) -> dict[str, Any]:
         "num_failed": len(failed),
         "failed": {str(trial): reason for trial, reason in failed.items()},
         **{f"accuracy_{name}": _mean(values) for name, values in accuracies.items()},
-        **{f"accuracy_{name}_sd": _deviation(values) for name, values in accuracies.items()},
+        **{
+            f"accuracy_{name}_sd": float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+            for name, values in accuracies.items()
+        },
         "trial_seconds": _mean(trials.metrics[:, 1]),
         "mean_final_loss": _mean(trials.metrics[:, 0]),
     }
 
 
-def _percent(summary: Mapping[str, Any], name: str) -> str:
-    deviation = summary[f"{name}_sd"]
-    spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}%"
-    return f"{summary[name]:.1%}{spread}"
-
-
 def _mean(values: Float[np.ndarray, " values"]) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
-
-
-def _deviation(values: Float[np.ndarray, " values"]) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")

@@ -2,24 +2,22 @@
 
 import io
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
 
-from bat_dist.figures.style import save
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
-from bat_dist.reporting.page import embedded_png, page_template
+from bat_dist.reporting.page import page_template, save_figures
+from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
 from bat_dist.sweep.record import SweepRun, read_outcome, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
-from bat_dist.sweep.statistics import LEVEL, PointComparison
+from bat_dist.sweep.statistics import LEVEL
 from bat_dist.wording import counted
 
 RUNS_TABLE, POINTS_TABLE, SUMMARY, PAGE = "results", "points", "summary.json", "index.html"
@@ -29,7 +27,7 @@ WORDS = {"val_clean": "clean", "val_pgd": "PGD"}
 def report_sweep(
     folder: Folder,
     results: Results,
-    tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]],
+    tested: Mapping[SweepRun, Sequence[AttackRow]],
     *,
     about: Mapping[str, Any],
 ) -> str:
@@ -39,6 +37,44 @@ def report_sweep(
     about: `dataset`, `arch`, `method`, `num_val`, `seeds` and the `settings` of the sweep.
     """
     runs, points = table(results), summary_table(results)
+    _write_tables(folder, runs, points)
+    origin = provenance()
+    summary = {
+        "metric": results.metric,
+        "which": results.which,
+        "chosen": results.chosen,
+        "reference": results.reference,
+        "points": points,
+        "test": [row for found in _by_point(tested).values() for row in found],
+        "spreads": {name: spread._asdict() for name, spread in results.spreads.items()},
+        "about": dict(about),
+        **origin,
+    }
+    folder.write_json(SUMMARY, summary)
+    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {counted(len(results.points), 'point')}"
+    drawn = {
+        "surfaces": surfaces(results, title=title, num_val=about["num_val"]),
+        "clean_against_robust": clean_against_robust(results, title=title, num_val=about["num_val"]),
+    }
+    lines = list(in_words(results, tested, num_val=about["num_val"]))
+    shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
+    page = page_template("sweep.html.j2").render(
+        title=title,
+        lines=lines,
+        plotly=charts.library(),
+        surfaces=charts.surface_charts(results),
+        parallel=charts.parallel_chart(results),
+        pareto=charts.pareto_chart(results),
+        png=save_figures(folder / "figures", drawn),
+        points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
+        broken=[row for row in runs if row["state"] not in ("done", "stopped")],
+        provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
+    )
+    folder.write(PAGE, page.encode())
+    return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
+
+
+def _write_tables(folder: Folder, runs: list[dict[str, Any]], points: list[dict[str, Any]]) -> None:
     for name, rows in ((RUNS_TABLE, runs), (POINTS_TABLE, points)):
         folder.write(f"{name}.csv", pd.DataFrame(rows).to_csv(index=False).encode())
     # A column of settings may hold numbers and words.
@@ -46,26 +82,6 @@ def report_sweep(
     buffer = io.BytesIO()
     pd.DataFrame(runs).astype(mixed).to_parquet(buffer, index=False)
     folder.write(f"{RUNS_TABLE}.parquet", buffer.getvalue())
-    test_rows = [row for found in _by_point(tested).values() for row in found]
-    origin = provenance()
-    lines = list(in_words(results, tested, num_val=about["num_val"]))
-    summary = {
-        "metric": results.metric,
-        "which": results.which,
-        "chosen": results.chosen,
-        "reference": results.reference,
-        "points": points,
-        "test": test_rows,
-        "spreads": {name: spread._asdict() for name, spread in results.spreads.items()},
-        "about": dict(about),
-        **origin,
-    }
-    folder.write_json(SUMMARY, summary)
-    title = f"{about['method']}: {about['arch']} on {about['dataset']}, {counted(len(results.points), 'point')}"
-    pngs = _write_figures(folder, results, title, about["num_val"])
-    page = _page(title, results, lines, points, runs, pngs, origin, about)
-    folder.write(PAGE, page.encode())
-    return "\n".join([*lines, f"tables: {folder}/{RUNS_TABLE}.csv, {folder}/{POINTS_TABLE}.csv; page: {folder}/{PAGE}"])
 
 
 def describe_sweep(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> str:
@@ -85,9 +101,7 @@ def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which
     return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
 
 
-def in_words(
-    results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]], *, num_val: int
-) -> Iterator[str]:
+def in_words(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]], *, num_val: int) -> Iterator[str]:
     """A few lines for the terminal, and the head of the page."""
     states = [outcome.state for outcome in results.outcomes]
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -134,18 +148,15 @@ def _verdict(results: Results) -> Iterator[str]:
     for metric, comparisons in known.items():
         for name in results.chosen:
             if found := comparisons.get(name):
-                yield f"  {name} against PGD-AT, {WORDS[metric]}: {_compared(found, len(comparisons))}"
+                difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
+                word = "more than seeds make" if found.low > 0 or found.high < 0 else "no more than seeds make"
+                many = len(comparisons)
+                test = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
+                said = f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({test})"
+                yield f"  {name} against PGD-AT, {WORDS[metric]}: {said}"
 
 
-def _compared(found: PointComparison, many: int) -> str:
-    sure = found.low > 0 or found.high < 0
-    word = "more than seeds make" if sure else "no more than seeds make"
-    difference, low, high = (f"{100 * value:+.1f}" for value in (found.difference, found.low, found.high))
-    others = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
-    return f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({others})"
-
-
-def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> Iterator[str]:
+def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -> Iterator[str]:
     if not tested:
         if not results.is_complete:
             yield "test set: not looked at before every run has ended"
@@ -161,61 +172,19 @@ def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[Mapping[str, A
         yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
 
 
-def _by_point(tested: Mapping[SweepRun, Sequence[Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
-    """For each point a row per attack, over its seeds.  image_se: standard error of one run over the images."""
+def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[dict[str, Any]]]:
+    """A row per attack for each point, over its seeds.  image_se: standard error of one run over the images."""
     found: dict[str, list[dict[str, Any]]] = {}
     names = dict.fromkeys(run.name.split("/")[1] for run in tested)
     for name in names:
         of_seeds = [rows for run, rows in tested.items() if run.name.split("/")[1] == name]
         for rows in zip(*of_seeds, strict=True):
-            values = [row["accuracy"] for row in rows]
+            n, values = rows[0].overall.n, [row.overall.accuracy for row in rows]
             mean = sum(values) / len(values)
-            about = {"image_se": math.sqrt(mean * (1 - mean) / rows[0]["n"]), "n": rows[0]["n"], "seeds": len(values)}
-            row = {"point": name, "attack": rows[0]["attack"], "mean": mean, "values": values, **about}
+            about = {"image_se": math.sqrt(mean * (1 - mean) / n), "n": n, "seeds": len(values)}
+            row = {"point": name, "attack": rows[0].attack, "mean": mean, "values": values, **about}
             found.setdefault(name, []).append(row)
     return found
-
-
-def _write_figures(folder: Folder, results: Results, title: str, num_val: int) -> dict[str, str]:
-    """figures/*.png and .svg; returns the PNGs as the page embeds them."""
-    drawn = {
-        "surfaces": surfaces(results, title=title, num_val=num_val),
-        "clean_against_robust": clean_against_robust(results, title=title, num_val=num_val),
-    }
-    embedded = {}
-    place = folder / "figures"
-    place.create()
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, fig in drawn.items():
-            for file in save(fig, Path(scratch) / name):
-                place.write(file.name, file.read_bytes())
-            embedded[name] = embedded_png(Path(scratch) / f"{name}.png")
-    return embedded
-
-
-def _page(
-    title: str,
-    results: Results,
-    lines: Sequence[str],
-    points: Sequence[Mapping[str, Any]],
-    runs: Sequence[Mapping[str, Any]],
-    pngs: Mapping[str, Any],
-    origin: Mapping[str, Any],
-    about: Mapping[str, Any],
-) -> str:
-    shown = {key: value for key, value in origin.items() if key != "versions"} | dict(origin["versions"])
-    return page_template("sweep.html.j2").render(
-        title=title,
-        lines=lines,
-        plotly=charts.library(),
-        surfaces=charts.surface_charts(results),
-        parallel=charts.parallel_chart(results),
-        pareto=charts.pareto_chart(results),
-        png=pngs,
-        points=[{name: _cell(name, value) for name, value in row.items()} for row in points],
-        broken=[row for row in runs if row["state"] not in ("done", "stopped")],
-        provenance={**shown, "settings": yaml.safe_dump(about["settings"], sort_keys=False)},
-    )
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,9 +8,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from bat_dist.figures.style import BLUE, GREY, RED, SOFT_INK
-from bat_dist.figures.sweep_figures import NAMES, Slice, plane
+from bat_dist.figures.sweep_figures import NAMES, clean_and_robust, plane, standard_errors
 from bat_dist.sweep.results import PointResult, Results
-from bat_dist.sweep.statistics import pareto_front
 
 FONT = {"family": "system-ui, Segoe UI, Roboto, DejaVu Sans, sans-serif", "size": 13}
 
@@ -33,33 +32,28 @@ def surface_charts(results: Results) -> dict[str, str]:
         surface = go.Surface(
             x=found.xs, y=found.ys, z=values, colorscale="Viridis", opacity=0.85, showscale=False, hoverinfo="skip"
         )
-        points = [point for point in found.points if metric in point.values]
-        colors = dict.fromkeys(_color(results, point) for point in points)  # a trace each: plotly.js warns otherwise
         fig = go.Figure([surface])
-        for color in colors:
-            own = [point for point in points if _color(results, point) == color]
-            fig.add_trace(_dots(results, own, found, metric, color))
+        points: dict[str, list[PointResult]] = {}  # by color, a trace each: plotly.js warns otherwise
+        for point in (point for point in found.points if metric in point.values):
+            points.setdefault(_color(results, point), []).append(point)
+        for color, own in points.items():
+            dots = go.Scatter3d(
+                x=[point.point[found.x] for point in own],
+                y=[point.point[found.y] for point in own],
+                z=[100 * point.mean(metric) for point in own],
+                error_z={**_error(results, own, metric), "thickness": 2},
+                mode="markers",
+                marker={"size": 4, "color": color},
+                text=[_words(results, point) for point in own],
+                hovertemplate="%{text}<extra></extra>",
+            )
+            fig.add_trace(dots)
         axes = {"xaxis_title": found.x, "yaxis_title": found.y, "zaxis_title": "%"}
         fig.update_layout(
             scene={**axes, "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 0.9}}}, height=460, showlegend=False
         )
         charts[words] = as_html(fig)
     return charts
-
-
-def _dots(results: Results, points: Sequence[PointResult], found: Slice, metric: str, color: str) -> go.Scatter3d:
-    """Points above the plane of two settings, with their standard errors."""
-    errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
-    return go.Scatter3d(
-        x=[point.point[found.x] for point in points],
-        y=[point.point[found.y] for point in points],
-        z=[100 * point.mean(metric) for point in points],
-        error_z={"type": "data", "array": np.nan_to_num(errors), "thickness": 2, "color": SOFT_INK},
-        mode="markers",
-        marker={"size": 4, "color": color},
-        text=[_words(results, point) for point in points],
-        hovertemplate="%{text}<extra></extra>",
-    )
 
 
 def parallel_chart(results: Results) -> str:
@@ -78,12 +72,10 @@ def parallel_chart(results: Results) -> str:
 
 def pareto_chart(results: Results) -> str:
     """Clean against PGD accuracy of each done point."""
-    done = [point for point in results.points if {"val_clean", "val_pgd"} <= point.values.keys()]
+    done, means, front, line = clean_and_robust(results)
     if not done:
         return ""
-    means = 100 * np.array([[point.mean("val_clean"), point.mean("val_pgd")] for point in done])
-    front = pareto_front(means)
-    line = means[front][np.argsort(means[front][:, 0])]
+    means, line = 100 * means, 100 * line
     fig = go.Figure(
         [
             go.Scatter(x=line[:, 0], y=line[:, 1], mode="lines", line={"color": BLUE, "width": 1}, hoverinfo="skip"),
@@ -115,8 +107,9 @@ def _axis(name: str, values: Sequence[Any]) -> dict[str, Any]:
 
 
 def _error(results: Results, points: Sequence[PointResult], metric: str) -> dict[str, Any]:
-    errors = [100 * results.spreads[metric].standard_error(len(point.outcomes)) for point in points]
-    return {"type": "data", "array": np.nan_to_num(errors), "thickness": 0.8, "color": SOFT_INK}
+    """Bars of one standard error."""
+    errors = np.nan_to_num([100 * error for error in standard_errors(results, points, metric)])
+    return {"type": "data", "array": errors, "thickness": 0.8, "color": SOFT_INK}
 
 
 def _color(results: Results, point: PointResult, other: str = "#333333") -> str:

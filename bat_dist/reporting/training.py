@@ -1,13 +1,11 @@
 """The end of a training run: a figure of its curves, and a few lines for the terminal."""
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from bat_dist.artifacts.checkpoints import SUFFIX
 from bat_dist.figures.curves import training_curves
-from bat_dist.figures.style import save
+from bat_dist.reporting.page import save_figures
 from bat_dist.storage.files import Folder
 
 
@@ -16,9 +14,7 @@ def report_training(folder: Folder, summary: Mapping[str, Any], history: Sequenc
     identity = summary["identity"]
     title = f"{identity['method']}: {identity['arch']} on {identity['dataset']}"
     fig = training_curves({identity["method"]: history}, title=title, num_val=identity["num_val"])
-    with tempfile.TemporaryDirectory() as scratch:
-        for file in save(fig, Path(scratch) / "curves"):
-            folder.write(file.name, file.read_bytes())
+    save_figures(folder, {"curves": fig})
     return in_words(str(folder), summary)
 
 

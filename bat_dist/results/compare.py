@@ -1,15 +1,14 @@
 """Tables: methods against a reference on one test set, with the paper's values, and what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bat_dist.errors import UserError
-from bat_dist.results.find import Found, LeftOut, PlannedRun, Training
+from bat_dist.results.find import Found, LeftOut, Training
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, METHODS, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
-from bat_dist.storage.files import Folder
 from bat_dist.wording import nearest
 
 REFERENCE = "pgd_at"  # unless another is asked for
@@ -26,7 +25,7 @@ class Compared(NamedTuple):
 
     @property
     def is_significant(self) -> bool:
-        """At 5%, over all rows of the column, for other seeds and images."""
+        """Is it significant at 5%, over all rows of the column, for other seeds and images?"""
         return self.found.num_seeds > 1 and self.adjusted < 1 - LEVEL
 
 
@@ -61,7 +60,7 @@ class Table:
     @property
     def title(self) -> str:
         """`wrn28-10 on cifar100, 50,000 training images`."""
-        trained = sorted({row.trained_by["num_train"] + row.trained_by.get("num_val", 0) for row in self._known})
+        trained = sorted({row.num_train for row in self.rows if row.num_train is not None})
         size = f", {' or '.join(f'{number:,}' for number in trained)} training images" if trained else ""
         return f"{self.bed.arch} on {self.bed.dataset}{size}"
 
@@ -71,26 +70,23 @@ class Table:
         bed = self.bed
         pixels = [f"{255 * value:.4g}/255" for value in (bed.epsilon, bed.step_size)]
         restarts = f", {bed.restarts} restarts" if bed.restarts > 1 else ""
-        held = sorted({row.trained_by["num_val"] for row in self._known if "num_val" in row.trained_by})
+        held = sorted(
+            {row.trained_by["num_val"] for row in self.rows if row.trained_by.keys() >= {"num_train", "num_val"}}
+        )
         split = f"; validation split of {' or '.join(map(str, held))} held out of the training images" if held else ""
         return (
             f"{bed.num_test:,} test images; l_inf, epsilon {pixels[0]}, steps of {pixels[1]}{restarts}{split}; "
             f"data {bed.fingerprint[:12]}"
         )
 
-    def cells_of(self, number: int, subset: str = ALL) -> list[TableCell | None]:
-        """A row's cells in the order of the attacks; None where it was not attacked so."""
-        return [self.cells.get((number, attack, subset)) for attack in self.attacks]
+    def cells_of(self, number: int) -> list[TableCell | None]:
+        """A row's cells for all images in the order of the attacks; None where it was not attacked so."""
+        return [self.cells.get((number, attack, ALL)) for attack in self.attacks]
 
     @property
     def published_in(self) -> str:
         """The paper's tables that have rows of this one: `Table 1 and Table 2`."""
         return " and ".join(dict.fromkeys(found.tables for found in self.published.values()))
-
-    @property
-    def _known(self) -> list[MethodRow]:
-        """Rows whose training is known."""
-        return [row for row in self.rows if "num_train" in row.trained_by]
 
 
 @dataclass(frozen=True)
@@ -112,28 +108,28 @@ def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
     tables = [_table([row for row in rows if row.bed == bed], reference) for bed in beds]
     if reference and tables and not any(table.reference for table in tables):
         names = {name for row in rows for name in (row.method, row.label)}
-        raise UserError(
-            f"no table has the reference {reference}{nearest(reference, names)} (there are: {_listed(names)})"
-        )
-    return ComparedResults(tuple(tables), (*found.left_out, *doubled), tuple(_missing(found, rows)))
-
-
-def _listed(names: set[str]) -> str:
-    return ", ".join(sorted(names))
+        there_are = ", ".join(sorted(names))
+        raise UserError(f"no table has the reference {reference}{nearest(reference, names)} (there are: {there_are})")
+    return ComparedResults(tuple(tables), (*found.left_out, *doubled), tuple(_missing(found)))
 
 
 def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
-    rows = sorted(rows, key=_order)
+    # As in the paper's tables: baselines first, BAT last; the best checkpoint before the last.
+    rows = sorted(rows, key=lambda row: (row.which, [*METHODS, row.method].index(row.method), row.label))
     bed = rows[0].bed
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
-    judges = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
-    published = {number: found for number, row in enumerate(rows) if (found := _published(row))}
-    departs = {number: departures(bed.dataset, _measured(rows[number])) for number in published}
+    references = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
+    in_paper = [published_row(bed.dataset, bed.arch, row.method, row.method_settings) for row in rows]
+    published = {number: found for number, found in enumerate(in_paper) if found}
+    departs = {}
+    for number in published:
+        own = {"num_train": rows[number].num_train, "num_test": bed.num_test, "epsilon": bed.epsilon}
+        departs[number] = departures(bed.dataset, {**rows[number].trained_by, **own})
     cells = {}
     for attack in attacks:
         for subset in subsets:
-            compared = _column(rows, judges, attack, subset)
+            compared = _column(rows, references, attack, subset)
             for number, row in enumerate(rows):
                 value = row.value(attack, subset)
                 if value is None:
@@ -142,13 +138,13 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
                 same = paper is not None and not departs[number]
                 away = value.mean - paper if paper is not None and same else None
                 cells[number, attack, subset] = TableCell(row, attack, subset, value, compared.get(number), paper, away)
-    judge = next((row for row in judges.values() if row is not None), None)
+    labels = [row.label for row in references.values() if row is not None]
     return Table(
         bed=bed,
         rows=tuple(rows),
         attacks=tuple(attacks),
         subsets=tuple(subsets),
-        reference=judge.label if judge else None,
+        reference=labels[0] if labels else None,
         cells=cells,
         published=published,
         departures=tuple(dict.fromkeys(words for found in departs.values() for words in found)),
@@ -157,62 +153,38 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     )
 
 
-def _order(row: MethodRow) -> tuple[Any, ...]:
-    """As in the paper's tables: baselines first, BAT last; best checkpoint before last."""
-    methods = list(METHODS)
-    place = methods.index(row.method) if row.method in methods else len(methods)
-    return row.which, place, row.label
-
-
 def _reference(rows: Sequence[MethodRow], which: str, asked: str | None) -> MethodRow | None:
     """The row of a checkpoint that others are compared with; BAT with alpha = beta = 0 is PGD-AT, bit for bit."""
     own = [row for row in rows if row.which == which]
     wanted = (asked or REFERENCE).lower()
-    named = [row for row in own if wanted in (row.method.lower(), row.label.lower())]
-    plain = [row for row in own if row.method == "bat" and asked is None and _is_plain(row)]
-    return next(iter([*named, *plain]), None)
-
-
-def _is_plain(row: MethodRow) -> bool:
-    settings = row.trained_by.get("method_settings", {})
-    return settings.get("alpha") == 0 == settings.get("beta")
+    for row in own:
+        if wanted in (row.method.lower(), row.label.lower()):
+            return row
+    for row in own:
+        is_plain = row.method_settings.get("alpha") == 0 == row.method_settings.get("beta")
+        if asked is None and row.method == "bat" and is_plain:
+            return row
+    return None
 
 
 def _column(
-    rows: Sequence[MethodRow], judges: Mapping[str, MethodRow | None], attack: str, subset: str
+    rows: Sequence[MethodRow], references: Mapping[str, MethodRow | None], attack: str, subset: str
 ) -> dict[int, Compared]:
     """Each row against the reference of its checkpoint, by number."""
     found = {}
     for number, row in enumerate(rows):
-        judge = judges[row.which]
-        if judge is None or row is judge:
+        other = references[row.which]
+        if other is None or row is other:
             continue
-        shared = [seed for seed in row.seeds if _has(row, seed, attack, subset) and _has(judge, seed, attack, subset)]
-        if shared and (difference := _difference(row, judge, attack, subset, shared)):
+        theirs = [network.seed for network in other.networks_with(attack, subset)]
+        shared = [network.seed for network in row.networks_with(attack, subset) if network.seed in theirs]
+        if not shared:
+            continue
+        first, second = (one.flags(attack, subset, shared) for one in (row, other))
+        if first.shape == second.shape and (difference := compare_methods(first, second)):
             found[number] = difference
     adjusted = holm([difference.p_value for difference in found.values()])
     return {number: Compared(found[number], p) for number, p in zip(found, adjusted, strict=True)}
-
-
-def _difference(row: MethodRow, judge: MethodRow, attack: str, subset: str, seeds: Sequence[Any]) -> Difference | None:
-    first, second = row.flags(attack, subset, seeds), judge.flags(attack, subset, seeds)
-    return compare_methods(first, second) if first.shape == second.shape else None
-
-
-def _has(row: MethodRow, seed: Any, attack: str, subset: str) -> bool:
-    return any(n.seed == seed and attack in n.flags and subset in n.subsets for n in row.networks)
-
-
-def _published(row: MethodRow) -> Published | None:
-    settings = row.trained_by.get("method_settings", {})
-    return published_row(row.bed.dataset, row.bed.arch, row.method, settings)
-
-
-def _measured(row: MethodRow) -> dict[str, Any]:
-    by = row.trained_by
-    size = by["num_train"] + by.get("num_val", 0) if "num_train" in by else None
-    own = {name: by.get(name) for name in ("epochs", "num_steps")}
-    return {"num_train": size, "num_test": row.bed.num_test, "epsilon": row.bed.epsilon, **own}
 
 
 def _holes(rows: Sequence[MethodRow], attacks: Sequence[str]) -> list[str]:
@@ -223,16 +195,13 @@ def _holes(rows: Sequence[MethodRow], attacks: Sequence[str]) -> list[str]:
         lacking = [str(seed[0]) for seed in seeds if seed not in row.seeds] if row.which != "given" else []
         found = [f"seed {', '.join(lacking)}"] if lacking else []
         for attack in attacks:
-            without = [network for network in row.networks if attack not in network.flags]
+            without = [network.seed for network in row.networks if attack not in network.flags]
             if without:
-                found.append(attack + ("" if len(without) == len(row.networks) else f" for seed {_seeds(without)}"))
+                numbers = ", ".join(str(seed[0]) for seed in without if seed)
+                found.append(attack + ("" if len(without) == len(row.networks) else f" for seed {numbers}"))
         if found:
             words.append(f"{row.label}, {row.which} checkpoint: {'; '.join(found)}")
     return words
-
-
-def _seeds(networks: Sequence[Any]) -> str:
-    return ", ".join(str(network.seed[0]) for network in networks if network.seed)
 
 
 def _notes(rows: Sequence[MethodRow]) -> list[str]:
@@ -251,24 +220,29 @@ def _notes(rows: Sequence[MethodRow]) -> list[str]:
         if len(values) > 1:
             words = "; ".join(f"{value}: {', '.join(dict.fromkeys(labels))}" for value, labels in values.items())
             unfair.append(f"trained with different {name} ({words})")
-    warned = dict.fromkeys(name for row in rows for n in row.networks for name in _warnings(n))
+    evaluated = [one.document for row in rows for network in row.networks for one in network.evaluations]
+    warned = dict.fromkeys(name for document in evaluated for row in document.rows for name in row.warnings)
     return unfair + [f"a hygiene check failed, these numbers may be too good: {name}" for name in warned]
 
 
-def _warnings(network: Any) -> list[str]:
-    """Checks that failed."""
-    return [name for one in network.evaluations for row in one.document["rows"] for name in row.get("warnings", ())]
-
-
-def _missing(found: Found, rows: Sequence[MethodRow]) -> list[str]:
+def _missing(found: Found) -> Iterator[str]:
     """What was begun or planned and is not there."""
-    words = [line for plan in found.planned for line in _planned(plan, found)]
-    planned = [plan.folder.location.rstrip("/") for plan in found.planned]
+    trainings = {training.place: training for training in found.trainings}
+    evaluated = {one.place for one in found.evaluations}
+    for plan in found.planned:  # what `bat-dist reproduce` has still to do
+        for run in plan.document["runs"]:
+            places = run["evaluations"].items()
+            lacking = [which for which, place in places if str(plan.folder / place) not in evaluated]
+            if lacking:
+                training = trainings.get(str(plan.folder / run["training"]))
+                state = _unfinished(training) if training else "not trained"
+                state = state or f"trained, not evaluated ({', '.join(lacking)} checkpoint)"
+                yield f"{run['label']}, seed {run['seed']}: {state}"
+    planned = tuple(plan.folder.location.rstrip("/") + "/" for plan in found.planned)
     for training in found.trainings:
-        if not any(training.place.startswith(f"{place}/") for place in planned) and (line := _unfinished(training)):
-            words.append(f"{training.place}: {line}")
-    begun = [one for one in found.unfinished if not any(one.place.startswith(f"{place}/") for place in planned)]
-    return words + [f"{one.place}: {one.reason}" for one in begun]
+        if not training.place.startswith(planned) and (line := _unfinished(training)):
+            yield f"{training.place}: {line}"
+    yield from (f"{one.place}: {one.reason}" for one in found.unfinished if not one.place.startswith(planned))
 
 
 def _unfinished(training: Training) -> str:
@@ -278,20 +252,3 @@ def _unfinished(training: Training) -> str:
         return f"failed: {training.failure}"
     epochs = training.identity.get("epochs")
     return f"trained to epoch {len(training.history)}" + (f" of {epochs}" if epochs else "")
-
-
-def _planned(plan: PlannedRun, found: Found) -> list[str]:
-    """What `bat-dist reproduce` has still to do."""
-    folder: Folder = plan.folder
-    trainings = {training.place: training for training in found.trainings}
-    evaluated = {one.place for one in found.evaluations}
-    words = []
-    for run in plan.document["runs"]:
-        name = f"{run['label']}, seed {run['seed']}"
-        lacking = [which for which, place in run["evaluations"].items() if str(folder / place) not in evaluated]
-        if not lacking:
-            continue
-        training = trainings.get(str(folder / run["training"]))
-        state = _unfinished(training) if training else "not trained"
-        words.append(f"{name}: {state or 'trained, not evaluated (' + ', '.join(lacking) + ' checkpoint)'}")
-    return words

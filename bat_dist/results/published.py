@@ -48,7 +48,7 @@ def published_row(dataset: str, arch: str, method: str, settings: Mapping[str, A
 
 
 def departures(dataset: str, measured: Mapping[str, Any]) -> list[str]:
-    """In what a setting differs from the paper's: `epochs 10 instead of 160`.
+    """What differs in a setting from the paper's: `epochs 10 instead of 160`.
 
     measured: num_train (validation included), num_test, epsilon, epochs, num_steps; what it lacks is not compared.
     """

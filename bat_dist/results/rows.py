@@ -13,7 +13,8 @@ from jaxtyping import Bool
 from bat_dist.data.table import check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
-from bat_dist.results.find import FoundEvaluation, LeftOut
+from bat_dist.results.evaluation_file import FoundEvaluation
+from bat_dist.results.find import LeftOut
 
 # Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went.
 TRAINED_BY = (
@@ -24,7 +25,6 @@ TRAINED_BY = (
 )
 METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
 _GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
-_OF_BAT = ("method_settings.alpha", "method_settings.beta")
 ALL = "all"  # the subset of all images
 
 
@@ -56,18 +56,18 @@ class Network:
 
     @property
     def flags(self) -> dict[str, Bool[np.ndarray, " images"]]:
-        """By attack."""
+        """Which test images stay right, by attack."""
         return {name: flags for one in reversed(self.evaluations) for name, flags in one.flags.items()}
 
     @property
     def subsets(self) -> dict[str, Bool[np.ndarray, " images"]]:
-        """By name, the whole among them."""
+        """Which test images belong to each subset, by its name; the whole is among them."""
         first = next(iter(self.flags.values()))
         named = {name: members for one in self.evaluations for name, members in one.subsets.items()}
         return {ALL: np.ones(len(first), bool), **named}
 
     def source(self, attack: str) -> FoundEvaluation:
-        """Where its flags of an attack come from."""
+        """The evaluation that its flags of an attack come from."""
         return next(one for one in self.evaluations if attack in one.flags)
 
 
@@ -100,8 +100,20 @@ class MethodRow:
         return str(self.trained_by.get("method") or self.trained_by.get("model") or self.trained_by.get("weights"))
 
     @property
+    def method_settings(self) -> Mapping[str, Any]:
+        """The hyper-parameters of its method, such as alpha and beta of BAT."""
+        return self.trained_by.get("method_settings", {})
+
+    @property
+    def num_train(self) -> int | None:
+        """How many training images there were, with those of the validation split; None if that is not known."""
+        return (
+            self.trained_by["num_train"] + self.trained_by.get("num_val", 0) if "num_train" in self.trained_by else None
+        )
+
+    @property
     def seeds(self) -> list[tuple[int, int] | None]:
-        """Of its networks."""
+        """The seeds of its networks."""
         return [network.seed for network in self.networks]
 
     @property
@@ -114,17 +126,24 @@ class MethodRow:
         """Those that one of its networks went through."""
         return in_order(name for network in self.networks for name in network.flags)
 
+    def networks_with(self, attack: str, subset: str = ALL) -> list[Network]:
+        """Those that went through the attack and whose test images have the subset."""
+        return [network for network in self.networks if attack in network.flags and subset in network.subsets]
+
     def flags(
         self, attack: str, subset: str = ALL, seeds: Sequence[tuple[int, int] | None] | None = None
     ) -> Bool[np.ndarray, "seeds images"]:
-        """Of its networks (or those of some seeds, in their order); KeyError if one lacks the attack or the subset."""
+        """The flags of its networks, or of those of some seeds, in their order.
+
+        Raises KeyError if one lacks the attack or the subset.
+        """
         of = {network.seed: network for network in self.networks}
         chosen = [of[seed] for seed in (self.seeds if seeds is None else seeds)]
         return np.array([network.flags[attack][network.subsets[subset]] for network in chosen])
 
     def value(self, attack: str, subset: str = ALL) -> Value | None:
-        """Over the networks that went through the attack; None if none did."""
-        known = [n for n in self.networks if attack in n.flags and subset in n.subsets]
+        """The accuracy over the networks that went through the attack; None if none did."""
+        known = self.networks_with(attack, subset)
         if not known:
             return None
         per_seed = tuple(float(np.mean(n.flags[attack][n.subsets[subset]])) for n in known if n.subsets[subset].any())
@@ -142,7 +161,8 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     left_out = []
     for one in evaluations:
         try:
-            key = repr((bed_of(one), which_of(one), _frozen(trained_by(one.facts))))
+            how = sorted((name, repr(value)) for name, value in flat(trained_by(one.document.facts)).items())
+            key = repr((bed_of(one), which_of(one), how))
         except (UserError, KeyError, TypeError, ValueError) as error:
             left_out.append(LeftOut(one.place, f"{type(error).__name__}: {error}"))
             continue
@@ -151,36 +171,45 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     for group in groups.values():
         networks, doubled = _networks(group)
         left_out += doubled
-        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].facts), networks))
-    return _labelled(rows), left_out
+        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].document.facts), networks))
+    settings = [flat(row.trained_by) for row in rows]
+    kinds = [(row.bed, row.which, row.method) for row in rows]
+    labelled = []
+    for row, own, kind in zip(rows, settings, kinds, strict=True):
+        rivals = [other for other, its in zip(settings, kinds, strict=True) if its == kind]
+        labelled.append(dataclasses.replace(row, label=label_of(row.method, own, rivals)))
+    return labelled, left_out
 
 
 def bed_of(one: FoundEvaluation) -> Comparability:
-    """Raises UserError for a dataset that does not exist, or another split than the test split."""
-    settings, spec = one.settings, check_dataset(one.settings["dataset"])
+    """What the evaluation shares with those it may stand beside.
+
+    Raises UserError for a dataset that does not exist, or another split than the test split.
+    """
+    document, settings = one.document, one.document.settings
+    spec = check_dataset(settings["dataset"])
     if (split := settings.get("split", "test")) != "test":
         raise UserError(f"it attacks the {split} split, and tables are of test images")
-    attack = one.document.get("attack") or {}  # not in files of the first releases
     name = spec.name
     if name == "image_folder" and settings.get("data_dir"):
         name = PurePosixPath(str(settings["data_dir"])).name
     return Comparability(
         dataset=name,
-        fingerprint=one.document["fingerprint"],
+        fingerprint=document.fingerprint,
         num_test=len(next(iter(one.flags.values()))),
-        epsilon=attack.get("epsilon") or settings.get("epsilon") or spec.epsilon,
-        step_size=attack.get("step_size") or settings.get("step_size") or spec.step_size,
+        epsilon=document.epsilon or settings.get("epsilon") or spec.epsilon,
+        step_size=document.step_size or settings.get("step_size") or spec.step_size,
         restarts=settings.get("restarts", 1),
-        arch=str(one.facts.get("arch") or "own model"),
+        arch=str(document.facts.get("arch") or "own model"),
     )
 
 
 def which_of(one: FoundEvaluation) -> str:
     """The checkpoint: best or last; `given` for a network from elsewhere."""
-    return str(one.settings.get("which") or "best") if one.facts.get("method") else "given"
+    return str(one.document.settings.get("which") or "best") if one.document.facts.get("method") else "given"
 
 
-def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
+def trained_by(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """How a network was trained, but for its seeds."""
     return {name: facts[name] for name in TRAINED_BY if facts.get(name) is not None}
 
@@ -205,7 +234,7 @@ def is_column(attack: str) -> bool:
     return ":" not in attack and attack != "worst_case" and not ("@" in attack and not attack.endswith("@worst"))
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Mapping[str, Any]:
     """Nested mappings as one: `recipe.epochs`."""
     found: dict[str, Any] = {}
     for name, value in values.items():
@@ -213,23 +242,30 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _frozen(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return sorted((name, repr(value)) for name, value in flat(values).items())
-
-
 def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], list[LeftOut]]:
-    """One for each seed, the seeds in order; several evaluations of one network are joined."""
+    """One network for each seed, the seeds in order; several evaluations of one network are joined.
+
+    Also the evaluations of which something is in no row: another network of a seed, or flags that contradict others.
+    """
     networks: dict[Any, Network] = {}
     left_out = []
     for one in group:
-        digest = str(one.document["network"])
-        seed = (one.facts["seed"], one.facts.get("val_seed", 0)) if "seed" in one.facts else None
+        digest = one.document.network
+        seed = (
+            (one.document.facts["seed"], one.document.facts.get("val_seed", 0))
+            if "seed" in one.document.facts
+            else None
+        )
         known = networks.get(seed)
         if known is None:
             networks[seed] = Network(seed, digest, (one,))
         elif known.digest == digest:
             networks[seed] = dataclasses.replace(known, evaluations=(*known.evaluations, one))
-            left_out += _contradictions(known, one)
+            twice = [name for name in one.flags if name in known.flags and is_column(name)]
+            differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
+            if differ:  # batches were cut otherwise, or the machine was another
+                what = f"its {', '.join(differ)}: the same network was attacked in"
+                left_out.append(LeftOut(one.place, f"{what} {known.evaluations[0].place} with other outcome"))
         else:
             other = known.evaluations[0].place
             reason = f"another network of the same settings and seed, that of {other}, is in the table"
@@ -237,51 +273,26 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
     return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
 
 
-def _contradictions(known: Network, one: FoundEvaluation) -> list[LeftOut]:
-    """Attacks that both have, with other flags: batches were cut otherwise, or the machine was another."""
-    twice = [name for name in one.flags if name in known.flags and is_column(name)]
-    differ = [name for name in twice if not np.array_equal(known.flags[name], one.flags[name])]
-    if not differ:
-        return []
-    where = known.evaluations[0].place
-    return [LeftOut(one.place, f"its {', '.join(differ)}: the same network was attacked in {where} with other outcome")]
-
-
-def _labelled(rows: Sequence[MethodRow]) -> list[MethodRow]:
-    """Names that tell the rows of a table apart: the method, and what differs among rows of the same method."""
-    how = [flat(row.trained_by) for row in rows]
-    kinds = [(row.bed, row.which, row.method) for row in rows]
-    labels = []
-    for row, own, kind in zip(rows, how, kinds, strict=True):
-        rivals = [other for other, its in zip(how, kinds, strict=True) if its == kind]
-        labels.append(label_of(row.method, own, rivals))
-    return [dataclasses.replace(row, label=label) for row, label in zip(rows, labels, strict=True)]
-
-
 def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
     """`BAT (α = 1, β = 0.2)`: the method, and each setting in which it and others of the same method differ.
 
     own, rivals: how they were trained, but for the seeds, by flat names; own is among the rivals.
     """
-    always = [name for name in _OF_BAT if name in own] if method == "bat" else []
+    always = [name for name in ("method_settings.alpha", "method_settings.beta") if method == "bat" and name in own]
     keys = dict.fromkeys(name for rival in rivals for name in rival)
     names = always + [key for key in keys if key not in always and len({repr(rival.get(key)) for rival in rivals}) > 1]
     if "recipe.epochs" in names and "epochs" in names:
         names.remove("recipe.epochs")
-    words = ", ".join(setting(name, own.get(name)) for name in names)
+    words = ", ".join(_setting(name, own.get(name)) for name in names)
     return f"{method_name(method)} ({words})" if words else method_name(method)
 
 
 def method_name(method: str) -> str:
-    """As papers write it."""
+    """The method's name as papers write it."""
     return METHODS.get(method, method)
 
 
-def short(name: str) -> str:
-    """`alpha` of `method_settings.alpha`."""
-    return name.rpartition(".")[2]
-
-
-def setting(name: str, value: Any) -> str:
-    """`α = 1`, of `method_settings.alpha`."""
-    return f"{_GREEK.get(short(name), short(name))} = {f'{value:.4g}' if isinstance(value, float) else value}"
+def _setting(name: str, value: Any) -> str:
+    """`α = 1` for `method_settings.alpha`."""
+    short = name.rpartition(".")[2]
+    return f"{_GREEK.get(short, short)} = {f'{value:.4g}' if isinstance(value, float) else value}"

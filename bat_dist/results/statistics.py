@@ -45,7 +45,10 @@ def compare_methods(
     if not num_seeds or not num_images:
         return None
     if num_seeds == 1 or num_images == 1:
-        return _of_networks(first.ravel(), second.ravel(), num_seeds)
+        found = mcnemar(first.ravel(), second.ravel())
+        reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * found.standard_error
+        mean = found.difference
+        return Difference(mean, mean - reach, mean + reach, found.p_value, num_seeds)
     d = first.astype(float) - second.astype(float)
     mean, of_seed, of_image = d.mean(), d.mean(axis=1), d.mean(axis=0)
     seeds = num_images * float(np.var(of_seed, ddof=1))
@@ -60,12 +63,6 @@ def compare_methods(
     reach = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
     p_value = float(2 * stats.t.sf(abs(mean) / error, freedom))
     return Difference(float(mean), float(mean - reach), float(mean + reach), p_value, num_seeds)
-
-
-def _of_networks(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"], num_seeds: int) -> Difference:
-    found = mcnemar(first, second)
-    reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * found.standard_error
-    return Difference(found.difference, found.difference - reach, found.difference + reach, found.p_value, num_seeds)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,13 +1,15 @@
 """What folders of `bat-dist evaluate` and `bat-dist reproduce` hold, in words, from their files alone.  No torch."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.evaluation.plan import make_plan
-from bat_dist.results.find import EVALUATION, EXPERIMENT, READERS
+from bat_dist.results.evaluation_file import EVALUATION, read_rows
+from bat_dist.results.find import EXPERIMENT, READERS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
@@ -22,10 +24,13 @@ _MOST = 10  # failures that are shown
 
 def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     """Some lines on the driver, and one on each attack.  Raises UserError if the folder holds no evaluation."""
-    stages = _units(folder)
-    if not stages and not folder.exists(EVALUATION):
+    units = folder / UNITS
+    stores = {name: store for name in units.entries()[0] if (store := RowStore.existing(units / name))}
+    stages = {name: (int(store.status().complete.sum()), store.num_rows) for name, store in stores.items()}
+    known = read_rows(folder)
+    if not stages and known is None:
         raise UserError(f"{folder} holds no evaluation: run bat-dist evaluate --out {folder} first")
-    rows = {row["attack"]: row for row in _document(folder, EVALUATION).get("rows", ())}
+    rows = {row.attack: row.overall for row in known or ()}
     asked = _asked(folder) or list(rows)
     is_complete = bool(asked) and rows.keys() >= set(asked)
     lines = list(describe_driver(folder, {}, clock, is_complete=is_complete))
@@ -34,14 +39,13 @@ def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.tim
     lines.append(
         f"{folder}: {done} of {len(asked)} attacks in {EVALUATION}, {state}" if asked else f"{folder}: {state}"
     )
-    lines += [f"  {name}: {_accuracy(row)}" for name, row in rows.items()]
+    lines += [f"  {name}: {row.accuracy:.1%} ± {row.standard_error:.1%}" for name, row in rows.items()]
     if not is_complete:
         lines += [f"  {stage}: {done} of {total} units" for stage, (done, total) in stages.items()]
-    return "\n".join([*lines, *_failures(folder)])
-
-
-def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"{row['accuracy']:.1%} ± {row['standard_error']:.1%}"
+    failed = [
+        (name.removesuffix(".json"), folder.read_json(f"failed/{name}")) for name in folder.names("failed/*.json")
+    ]
+    return "\n".join([*lines, *(f"  failed: {name}: {note.get('reason')}" for name, note in failed)])
 
 
 def _asked(folder: Folder) -> list[str]:
@@ -50,19 +54,6 @@ def _asked(folder: Folder) -> list[str]:
     if "attacks" not in known or "seeds" not in known:
         return []
     return [name for name in make_plan(known["attacks"].value, known["seeds"].value, checks=()).rows]
-
-
-def _units(folder: Folder) -> dict[str, tuple[int, int]]:
-    """By stage: how many units are done, and how many there are."""
-    place = folder / UNITS
-    stores = {name: store for name in place.entries()[0] if (store := RowStore.existing(place / name))}
-    return {name: (int(store.status().complete.sum()), store.num_rows) for name, store in stores.items()}
-
-
-def _failures(folder: Folder) -> Iterator[str]:
-    for name in folder.names("failed/*.json"):
-        note = folder.read_json(f"failed/{name}")
-        yield f"  failed: {name.removesuffix('.json')}: {note.get('reason')}"
 
 
 class _Part(NamedTuple):
@@ -86,7 +77,10 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
         evaluations = list(readers.map(lambda one: _evaluation(folder, *one, asked=asked), places))
     parts = [*trainings, *evaluations]
     is_complete = all(part.state == "done" for part in parts)
-    lines = [*_scores(folder, clock), *describe_driver(folder, {}, clock, is_complete=is_complete)]
+    lines = []
+    with suppress(UserError):  # no leave-out trials were begun: the scores are from elsewhere, or no row needs any
+        lines += describe_memorization(folder / _SCORES, clock=clock).splitlines()
+    lines += describe_driver(folder, {}, clock, is_complete=is_complete)
     lines.append(f"{folder}: table {document.get('table')}, {'complete' if is_complete else f'not finished: {GO_ON}'}")
     lines += [f"  trainings: {_counts(trainings)}", f"  evaluations: {_counts(evaluations)}"]
     lines += [f"  at epoch {part.reason}: {part.name}" for part in trainings if part.state == "begun"]
@@ -94,14 +88,6 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     lines += [f"  failed: {part.name}: {part.reason}" for part in failed[:_MOST]]
     lines += [f"  ... and {len(failed) - _MOST} more failed"] * (len(failed) > _MOST)
     return "\n".join(lines)
-
-
-def _scores(folder: Folder, clock: Callable[[], float]) -> Iterable[str]:
-    """On the leave-out trials, if the experiment has its own."""
-    try:
-        return describe_memorization(folder / _SCORES, clock=clock).splitlines()
-    except UserError:  # none were begun
-        return ()
 
 
 def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
@@ -116,7 +102,8 @@ def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
 
 def _evaluation(folder: Folder, run: Mapping[str, Any], which: str, there: str, *, asked: set[str]) -> _Part:
     place, name = folder / there, f"{run['label']} seed {run['seed']} {which}"
-    if place.exists(EVALUATION) and {row["attack"] for row in place.read_json(EVALUATION)["rows"]} >= asked:
+    rows = read_rows(place)
+    if rows is not None and {row.attack for row in rows} >= asked:
         return _Part(name, "done")
     if place.exists(FAILURE):
         return _Part(name, "failed", _reason(place))
@@ -135,5 +122,5 @@ def _counts(parts: list[_Part]) -> str:
 
 
 def _document(folder: Folder, name: str) -> dict[str, Any]:
-    document = folder.read_json(name) if folder.exists(name) else {}
+    document = folder.read_json(name)
     return document if isinstance(document, dict) else {}

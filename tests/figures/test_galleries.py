@@ -3,13 +3,16 @@ import re
 import numpy as np
 import pytest
 
+from bat_dist.data.datasets import Split
 from bat_dist.figures.galleries import (
+    MemorizedSamples,
     extremes_gallery,
     influence_pairs_gallery,
     memorization_gallery,
     plus_minus,
 )
 from bat_dist.figures.style import DPI, save
+from bat_dist.memorization.influence import InfluencePairs
 
 NAN = np.nan
 NASTY = (
@@ -21,26 +24,23 @@ NASTY = (
 )
 
 
+def memorized(s):
+    return MemorizedSamples(Split(s.images, s.labels, s.ids), s.class_names, s.mem, s.mem_se)
+
+
 def gallery(draw, s, **options):
-    return draw(s.images, s.labels, s.class_names, s.mem, s.mem_se, s.ids, **options)
+    return draw(memorized(s), **options)
 
 
 def pairs(s, train_index, test_index, influence, **options):
-    return influence_pairs_gallery(
-        s.images,
-        s.images[::-1],
+    found = InfluencePairs(
         np.asarray(train_index, dtype=np.int64),
         np.asarray(test_index, dtype=np.int64),
         np.asarray(influence, dtype=np.float64),
         np.full(len(influence), 0.05),
-        train_labels=s.labels,
-        test_labels=s.labels,
-        class_names=s.class_names,
-        mem=s.mem,
-        train_ids=s.ids,
-        test_ids=s.ids,
-        **options,
+        len(influence),
     )
+    return influence_pairs_gallery(memorized(s), Split(s.images[::-1], s.labels, s.ids), found, **options)
 
 
 def drawn_images(fig):

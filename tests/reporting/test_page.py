@@ -6,7 +6,7 @@ import pytest
 from bat_dist.figures.style import message_figure, save
 from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
-from bat_dist.reporting.page import PageFigure, render_memorization_page
+from bat_dist.reporting.page import PageFigure, embedded_png, render_memorization_page
 
 EVIL = """<script>alert("1")</script> & 'x' {{ 7 * 7 }}"""
 VOID = {"meta", "link", "img", "br", "hr"}
@@ -38,7 +38,7 @@ class Outline(HTMLParser):
 
 @pytest.fixture
 def png(tmp_path):
-    return save(message_figure("Title", "why"), tmp_path / "figure")[0]
+    return embedded_png(save(message_figure("Title", "why"), tmp_path / "figure")[0])
 
 
 def rendered(png, **changes):
@@ -125,7 +125,7 @@ def test_the_same_page_is_the_same_bytes(tmp_path, png):
 def test_a_file_that_is_no_png_is_refused(tmp_path, png):
     (tmp_path / "not.png").write_text("<svg/>")
     with pytest.raises(ValueError, match=r"not\.png is not a PNG file"):
-        rendered(png, figures=[PageFigure("t", "c", "a", tmp_path / "not.png")])
+        rendered(png, figures=[PageFigure("t", "c", "a", embedded_png(tmp_path / "not.png"))])
 
 
 @pytest.mark.parametrize("name", figures.__all__)

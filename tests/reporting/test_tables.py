@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from made_results import random_flags, study, write_evaluation
 
-from bat_dist.reporting import tables
+from bat_dist.reporting import cells, latex, records, tables
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 
@@ -33,8 +33,8 @@ def nasty(tmp_path: Path) -> ComparedResults:
 
 def test_the_csv_reads_back_equal(comparison: ComparedResults) -> None:
     """To the last bit, with nothing but the standard library."""
-    written = tables.records(comparison)
-    read = list(csv.DictReader(io.StringIO(tables.csv_text(comparison))))
+    written = records.records(comparison)
+    read = list(csv.DictReader(io.StringIO(records.csv_text(comparison))))
     assert len(read) == len(written) == 3 * 2 * 3
     for record, row in zip(written, read, strict=True):
         assert list(row) == list(record)
@@ -76,7 +76,7 @@ def test_rows_of_markdown_have_as_many_cells_as_their_head(tmp_path: Path) -> No
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed (make page-tools)")
 def test_latex_compiles_whatever_the_names(tmp_path: Path) -> None:
-    text = tables.latex(nasty(tmp_path))
+    text = latex.latex(nasty(tmp_path))
     document = "\n".join(
         [
             r"\documentclass{article}",
@@ -100,7 +100,7 @@ def test_latex_compiles_whatever_the_names(tmp_path: Path) -> None:
 
 
 def test_latex_has_a_line_for_each_row_between_booktabs_rules(comparison: ComparedResults) -> None:
-    text = tables.latex(comparison)
+    text = latex.latex(comparison)
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
     assert len(body) == 3
     assert all(line.count("&") == 4 and line.endswith(r"\\") for line in body)
@@ -113,7 +113,7 @@ def test_robustbench_has_autoattack_only_where_it_was_run(tmp_path: Path) -> Non
     write_evaluation(tmp_path / "a", {"clean": random_flags(rng, 0.5), "autoattack": random_flags(rng, 0.25)})
     fast = {"clean": random_flags(rng, 0.6), "autoattack_fast": random_flags(rng, 0.3)}
     write_evaluation(tmp_path / "b", fast, method="bat")
-    first, second = tables.robustbench(compare(find_results([str(tmp_path)])))
+    first, second = records.robustbench(compare(find_results([str(tmp_path)])))
     assert (first["clean_acc"], first["autoattack_acc"], first["eps"]) == ("50.00", "25.00", "16/255")
     assert second["autoattack_acc"] is None
     assert second["all_accuracies"]["autoattack_fast"] == "30.00"
@@ -128,7 +128,7 @@ def test_passwords_do_not_reach_tables(tmp_path: Path) -> None:
     )
     found.left_out.append(type("L", (), {"place": "s3://key:secret@host/y", "reason": "damaged"})())  # type: ignore[arg-type]
     comparison = compare(found)
-    for text in (tables.markdown(comparison), tables.csv_text(comparison), "\n".join(tables.terminal(comparison))):
+    for text in (tables.markdown(comparison), records.csv_text(comparison), "\n".join(tables.terminal(comparison))):
         assert "secret" not in text
 
 
@@ -144,7 +144,7 @@ def test_passwords_do_not_reach_tables(tmp_path: Path) -> None:
     ],
 )
 def test_headings(attack: str, words: str) -> None:
-    assert tables.heading(attack) == words
+    assert cells.heading(attack) == words
 
 
 def test_without_evaluations_it_says_so(tmp_path: Path) -> None:

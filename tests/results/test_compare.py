@@ -44,7 +44,7 @@ def test_differences_are_the_paired_test_of_the_flags(tmp_path: Path) -> None:
     (table,) = compare(found).tables
     number = next(at for at, row in enumerate(table.rows) if row.method == "bat")
     flags = {
-        method: np.array([one.flags["pgd20"] for one in found.evaluations if one.facts["method"] == method])
+        method: np.array([one.flags["pgd20"] for one in found.evaluations if one.document.facts["method"] == method])
         for method in ("bat", "pgd_at")
     }
     cell = table.cells[number, "pgd20", "all"]
@@ -72,7 +72,7 @@ def test_a_null_difference_is_seldom_marked_in_a_whole_column(tmp_path: Path) ->
         ability = {m: [rng.normal(0, 0.1) for _ in range(3)] for m in methods}
         evaluations = []
         for one in found.evaluations:
-            luck = ability[one.facts["method"]][one.facts["seed"]]
+            luck = ability[one.document.facts["method"]][one.document.facts["seed"]]
             evaluations.append(replace(one, flags={"clean": luck + rng.normal(0, 0.6, 150) > difficulty}))
         (table,) = compare(replace(found, evaluations=evaluations)).tables
         wrong += any(cell.compared.is_significant for cell in table.cells.values() if cell.compared)

@@ -1,0 +1,111 @@
+"""The report's sections below its tables: training curves, sweeps, memorization."""
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from bat_dist.errors import UserError
+from bat_dist.reporting import report_charts as charts
+from bat_dist.reporting import sweep_charts
+from bat_dist.reporting.explanations import explained
+from bat_dist.reporting.page import EmbeddedImage, embedded_image
+from bat_dist.reporting.summary import in_words
+from bat_dist.reporting.sweep import describe_sweep, read_results
+from bat_dist.results.find import MEMORIZATION, FoundDocument, Training
+from bat_dist.results.rows import label_of
+from bat_dist.storage.files import Folder
+
+WIDEST = 1500  # pixels of an embedded figure
+FIGURES = ("memorization_gallery", "extremes_gallery", "influence_pairs_gallery", "alignment_scatter")
+MAX_GROUPS = 24  # of training curves in one chart: more cannot be told apart
+
+
+def curves_sections(trainings: Sequence[Training]) -> Iterator[Mapping[str, Any]]:
+    """A group of charts for each dataset and architecture; a line for runs that differ in their seeds alone."""
+    groups: dict[str, dict[tuple[Any, ...], list[Training]]] = {}
+    for training in (one for one in trainings if one.history):
+        identity = training.identity
+        title = f"{identity.get('arch', 'unknown')} on {identity.get('dataset', 'unknown data')}"
+        title += f", data {identity['fingerprint'][:12]}" if identity.get("fingerprint") else ""
+        key = tuple(sorted((name, repr(value)) for name, value in _but_seeds(identity).items()))
+        groups.setdefault(title, {}).setdefault(key, []).append(training)
+    for title, runs in groups.items():
+        identities = [_but_seeds(members[0].identity) for members in runs.values()]
+        labels = []
+        for own in identities:
+            rivals = [other for other in identities if other.get("method") == own.get("method")]
+            labels.append(label_of(str(own.get("method")), own, rivals))
+        # As in the tables; numbered where that does not tell them apart.
+        labels = [name if labels.count(name) == 1 else f"{name} #{number}" for number, name in enumerate(labels, 1)]
+        lines = dict(zip(labels, ([one.history for one in members] for members in runs.values()), strict=True))
+        note = f" ({MAX_GROUPS} of {len(lines)} settings are drawn)" if len(lines) > MAX_GROUPS else ""
+        yield {"title": title + note, "charts": charts.curves_charts(dict(list(lines.items())[:MAX_GROUPS]))}
+
+
+def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
+
+
+def sweep_section(swept: FoundDocument) -> Mapping[str, Any]:
+    """A sweep in words, and its charts; one that cannot be read says why."""
+    asked = swept.document.get("asked", {})
+    try:
+        metric, which = tuple(asked.get("metric", ("val_pgd",))), asked.get("which", "best")
+        results = read_results(swept.folder, metric=metric, which=which)
+        words = describe_sweep(swept.folder, metric=metric, which=which)
+        drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
+    except (UserError, KeyError, ValueError) as error:
+        words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}
+    return {"title": f"Sweep {swept.folder}", "words": words, **drawn}
+
+
+def memorization_section(run: FoundDocument, room: int) -> Mapping[str, Any]:
+    """A memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
+    summary = run.document
+    is_ensemble = "score" in summary
+    figures, dropped = [], []
+    place = run.folder / ("ensemble_figures" if is_ensemble else "figures")
+    for name in FIGURES:
+        if not place.exists(f"{name}.png"):
+            continue
+        figure = explained(name, _small(place.read(f"{name}.png")))
+        if len(figure.image.uri) > room:
+            dropped.append(figure.title)
+            continue
+        room -= len(figure.image.uri)
+        figures.append(figure)
+    try:  # JSON has null for NaN
+        words = in_words({key: math.nan if value is None else value for key, value in summary.items()})
+    except (KeyError, TypeError, ValueError) as error:
+        words = {"summary": f"cannot be read: {type(error).__name__}: {error}"}
+    return {
+        "title": f"{'Ensemble scores' if is_ensemble else 'Memorization'} of {summary.get('dataset', 'unknown data')}",
+        "summary": {**words, "folder": str(run.folder)},
+        "warnings": summary.get("warnings", []),
+        "histogram": "" if is_ensemble else _histogram(run.folder),
+        "figures": figures,
+        "dropped": ", ".join(dropped),
+        "place": str(place),
+    }
+
+
+def _histogram(folder: Folder) -> str:
+    """The chart of the folder's scores; none if there are none that can be read."""
+    try:
+        mem = folder.read_npz(MEMORIZATION)["mem"]
+    except (UserError, KeyError):
+        return ""
+    return charts.histogram_chart(mem, int(np.isnan(mem).sum()))
+
+
+def _small(png: bytes) -> EmbeddedImage:
+    """A figure at the width of a screen, in few colours where that is the smaller file."""
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image.thumbnail((WIDEST, 4 * WIDEST), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, format="WEBP", quality=88, method=4)
+    return embedded_image(buffer.getvalue(), "image/webp", *image.size)
