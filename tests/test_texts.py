@@ -91,8 +91,7 @@ def test_who_waits_for_a_worker_says_for_what(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pool, "describe_resources", lambda: "1 node, 2 CPUs, no GPU")
-    job = pool._Job(lambda: lambda unit: {}, (), Resources(1), "trials", None, (), None, None)
-    waiting = pool._Pool(job)
+    waiting = pool._Pool((), Resources(1), "trials", None, None)
     waiting.waiting_since -= pool.WAITING_INTERVAL + 1
     with caplog.at_level(logging.WARNING, "bat_dist"):
         waiting._say_if_waiting()

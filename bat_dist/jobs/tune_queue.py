@@ -14,8 +14,8 @@ from ray.tune.search import Searcher
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import Recipe
-from bat_dist.workers.pool import MAX_ATTEMPTS, MAX_LOSSES, Running
-from bat_dist.workers.worker import UNKNOWN_PLACE, WorkerPlace
+from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
+from bat_dist.workers.running import UNKNOWN_PLACE, Running, WorkerPlace
 
 log = logging.getLogger(__name__)
 

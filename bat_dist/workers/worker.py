@@ -16,21 +16,10 @@ from bat_dist.errors import UserError
 from bat_dist.storage.provenance import source_hash, work_for
 from bat_dist.storage.unit_log import AttemptLog, Record
 from bat_dist.workers import metrics
+from bat_dist.workers.running import WorkerPlace
 
 Row = dict[str, Any]
 Work = Callable[[Any], Row]
-
-
-class WorkerPlace(NamedTuple):
-    """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
-
-    node_id: str
-    host: str
-    pid: int
-    gpus: str = ""
-
-
-UNKNOWN_PLACE = WorkerPlace("", "", 0)
 
 
 class AttemptResult(NamedTuple):

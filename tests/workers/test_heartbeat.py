@@ -12,7 +12,7 @@ from waiting import until
 from bat_dist.storage.files import Folder
 from bat_dist.storage.status import PROGRESS, SILENT
 from bat_dist.workers.heartbeat import INTERVAL, Heartbeat
-from bat_dist.workers.pool import Running
+from bat_dist.workers.running import Running
 
 
 def progress(folder: Path) -> dict[str, Any]:
