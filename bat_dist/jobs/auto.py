@@ -19,26 +19,21 @@ Chosen = dict[str, str]  # by setting what was chosen and why: `tinynet (for 8x8
 log = logging.getLogger(__name__)
 
 
-def as_begun(settings: S, begun: Mapping[str, Any]) -> tuple[S, Chosen]:
-    """The settings, but where they say auto, what the folder's results were begun with, on whatever machine.
+def without_auto(settings: S, begun: Mapping[str, Any], image_size: int, usual: str) -> tuple[S, Chosen]:
+    """The settings without auto, but for a precision that the workers are to decide; and what was chosen.
 
-    begun: the identity of these results, empty if there are none.
+    What the folder's results were begun with goes on, on whatever machine; else the network suits images of this side.
+    begun: the identity of these results, empty if there are none. usual: the network for all images that are not small.
+    Raises UserError for a network that the images do not fit.
     """
     found = {name: begun[name] for name in ("arch", "precision") if getattr(settings, name) == AUTO and name in begun}
-    why = {name: f"{value} (as {without_passwords(settings.out)} has it)" for name, value in found.items()}
-    return dataclasses.replace(settings, **found), why
-
-
-def with_arch(settings: S, image_size: int, usual: str) -> tuple[S, Chosen]:
-    """The settings with the network that suits images of this side; usual: for all that are not small.
-
-    Raises UserError for a network that they do not fit.
-    """
-    arch = suited_arch(image_size, usual) if settings.arch == AUTO else settings.arch
+    chosen = {name: f"{value} (as {without_passwords(settings.out)} has it)" for name, value in found.items()}
+    arch = found.get("arch", settings.arch)
+    if arch == AUTO:
+        arch = found["arch"] = suited_arch(image_size, usual)
+        chosen["arch"] = f"{arch} (for {image_size}x{image_size} images)"
     check_fits(arch, image_size)
-    if settings.arch != AUTO:
-        return settings, {}
-    return dataclasses.replace(settings, arch=arch), {"arch": f"{arch} (for {image_size}x{image_size} images)"}
+    return dataclasses.replace(settings, **found), chosen
 
 
 def decide_precision(asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[Hardware]]) -> tuple[Precision, Chosen]:

@@ -15,7 +15,8 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate_here, with_earlier
-from bat_dist.jobs.train import carry_out, make_plan
+from bat_dist.jobs.train import carry_out
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.find import EVALUATION
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.train import TrainSettings

@@ -10,7 +10,7 @@ import ray
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
-from bat_dist.jobs.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
+from bat_dist.jobs.auto import Chosen, decide_precision, identity_in, say, without_auto
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.memorization.subsets import subset_size
@@ -101,9 +101,8 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
 def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
     """The settings without auto, as far as the rows in `place` and the data tell; and what was chosen."""
     wanted = AUTO in (settings.arch, settings.precision) and not settings.fresh
-    settings, as_before = as_begun(settings, identity_in(RowStore.existing(place)) if wanted else {})
-    settings, suited = with_arch(settings, dataset.train.images.shape[1], ARCH_OF_TRIALS)
-    return settings, as_before | suited
+    begun = identity_in(RowStore.existing(place)) if wanted else {}
+    return without_auto(settings, begun, dataset.train.images.shape[1], ARCH_OF_TRIALS)
 
 
 def as_carried_out(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> MemorizeSettings:

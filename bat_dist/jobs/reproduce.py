@@ -9,13 +9,13 @@ from typing import Any
 
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.jobs.auto import Chosen, S, as_begun, decide_precision, say, with_arch
+from bat_dist.jobs.auto import Chosen, S, decide_precision, say, without_auto
 from bat_dist.jobs.experiment_record import begun_identity, note_plan
 from bat_dist.jobs.experiment_tasks import Experiment, Reports, train_and_evaluate
 from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import remove_experiment
 from bat_dist.jobs.scores import leave_out_scores
-from bat_dist.jobs.train import make_plan
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.find import MEMORIZATION, SUMMARY
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
@@ -80,10 +80,9 @@ def _without_auto(
     def found(part: str, asked: S, usual: str) -> dict[str, Any]:
         nonlocal chosen
         known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
-        asked, as_before = as_begun(asked, known)
-        asked, suited = with_arch(asked, size, usual)
+        asked, settled = without_auto(asked, known, size, usual)
         precision, why = decide_precision(asked.precision, workers)
-        chosen |= {f"{part}'s {name}": words for name, words in (as_before | suited | why).items()}
+        chosen |= {f"{part}'s {name}": words for name, words in (settled | why).items()}
         return {"arch": asked.arch, "precision": precision}
 
     train = found("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)

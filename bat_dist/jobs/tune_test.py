@@ -7,7 +7,7 @@ from bat_dist.config import to_dict
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate, with_earlier
 from bat_dist.jobs.fresh import TEST
-from bat_dist.jobs.tune import Sweep
+from bat_dist.jobs.tune_plan import Sweep
 from bat_dist.results.find import EVALUATION as RESULT
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -19,6 +20,7 @@ import bat_dist
 from bat_dist.errors import UserError
 from bat_dist.program import end_on_signals
 from bat_dist.settings.ray_address import host_and_port
+from bat_dist.storage.files import Folder
 from bat_dist.wording import counted
 from bat_dist.workers.private_ray import (
     current_cluster,
@@ -156,3 +158,23 @@ def describe_resources() -> str:
     totals = {name: sum(node["Resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     gpus = f", {counted(totals['GPU'], 'GPU')}" if totals["GPU"] else ", no GPU"
     return f"{counted(len(nodes), 'node')}, {counted(totals['CPU'], 'CPU')}{gpus}"
+
+
+@contextmanager
+def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
+    """Where Ray Train and Tune may keep their own notes: below the folder, which all machines see; removed at the end.
+
+    A new name each time: a run that Ray has seen end it would not start again, and the resume state is ours.
+    """
+    import pyarrow.fs
+
+    name = f".ray-{secrets.token_hex(4)}"
+    if folder.local_path is not None:
+        place = {"storage_path": str(folder.local_path.absolute())}
+    else:
+        handler = pyarrow.fs.FSSpecHandler(folder.fs)
+        place = {"storage_path": folder.root, "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+    try:
+        yield {"name": name, **place}
+    finally:
+        folder.remove_folder(name)
