@@ -67,7 +67,7 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
             text = "going on with %d threads, as the run was begun, not with the %d of cpus_per_worker"
             log.info(text, threads, wanted)
         note_settings(folder, TRAIN, plan.asked)
-        told = _told(plan, heart, on_epoch)
+        told = _with_heartbeat(plan, heart, on_epoch)
         try:
             if each:
                 from bat_dist.jobs.train_on_ray import train_on_ray
@@ -98,8 +98,8 @@ def _decided(plan: TrainingPlan, each: "Resources | None") -> TrainingPlan:
     return dataclasses.replace(decided, chosen=plan.chosen | chosen)
 
 
-def _told(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
-    """The function for the end of each epoch, which tells the driver's sign of life too."""
+def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
+    """The function for the end of each epoch; it tells the driver's sign of life too, which begins here."""
     done = len(files.read_history(plan.record.folder))
     now, since = done + 1, time.monotonic()
     workers = plan.asked.num_workers
@@ -108,11 +108,11 @@ def _told(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
     def told(row: Mapping[str, Any]) -> None:
         nonlocal now, since
         now, since = row["epoch"] + 1, time.monotonic()
-        heart.step(failed=0)
+        pace.step(failed=0)
         on_epoch(row)
 
-    heart.begin(done=done)
-    heart.watch(lambda: [Running(now, place, os.getpid(), time.monotonic() - since)])
+    pace = heart.begin(done=done)
+    pace.watch(lambda: [Running(now, place, os.getpid(), time.monotonic() - since)])
     return told
 
 

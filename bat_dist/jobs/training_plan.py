@@ -94,9 +94,8 @@ def make_plan(
 
     Raises UserError for hyper-parameters, scores or a validation split that do not fit.
     """
-    wanted = AUTO in (asked.arch, asked.precision) and not asked.fresh
-    begun = files.begun_identity(Folder(asked.out)) if wanted else {}
-    asked, chosen = without_auto(asked, begun, dataset.train.images.shape[1], ARCH_OF_TRAINING)
+    place = Folder(asked.out)
+    asked, chosen = without_auto(asked, lambda: files.begun_identity(place), dataset, ARCH_OF_TRAINING)
     dataset = dataset.augmented(asked.crop_padding, asked.flip)
     precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)

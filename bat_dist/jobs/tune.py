@@ -22,8 +22,6 @@ from bat_dist.jobs.tune_plan import VERB, Sweep, plan_sweep, with_base
 from bat_dist.jobs.tune_proposer import PointProposer
 from bat_dist.jobs.tune_queue import EVERYTHING, Asha, RunCallbacks, RunQueue
 from bat_dist.jobs.tune_run import SharedByRuns, train_run
-from bat_dist.settings.tune import TuneSettings
-from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import command
 from bat_dist.storage.recorded import note_settings
 from bat_dist.sweep.record import ENDED, RunOutcome, SweepRun, read_outcome
@@ -47,12 +45,11 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
     """
     settings, folder = sweep.settings, sweep.folder
     known, missing = ({}, []) if settings.fresh else _left(sweep)
-    if not (settings.fresh or missing or (settings.search == "tpe" and sweep.num_wanted() > 0)):
+    if not (settings.fresh or missing or sweep.num_wanted() > 0):
         note_settings(folder, VERB, settings)
         log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
         return sweep, sweep.outcomes()
-    total = sweep.num_points() * len(settings.seeds)
-    heart = Heartbeat(folder, WHAT, total=total)
+    heart = Heartbeat(folder, WHAT, total=sweep.num_points() * len(settings.seeds))
     with heart, job_session(settings, folder, all_write=True) as terms:
         if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
             remove_sweep(folder)
@@ -77,8 +74,8 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
         queue = RunQueue(missing, proposer.more if proposer else list)
         asha = _asha(sweep, known)
         ended = [run for run, outcome in known.items() if outcome.state in ENDED]
-        heart.begin(done=len(set(ended).difference(missing)))  # those that failed are tried again
-        with Display(settings, total=total, known=[o for run, o in known.items() if run not in missing]) as display:
+        pace = heart.begin(done=len(set(ended).difference(missing)))  # those that failed are tried again
+        with Display(settings, pace, [o for run, o in known.items() if run not in missing]) as display:
             failed = 0
 
             def on_end(outcome: RunOutcome) -> None:
@@ -87,16 +84,19 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
                 if proposer:
                     proposer.ended(outcome)
                 if outcome.state in ENDED:
-                    heart.step(failed=failed)
+                    pace.step(failed=failed)
                 display.ended(outcome)
 
             callbacks = RunCallbacks(queue, folder, asha.stopped if asha else set(), display.epoch, on_end)
-            heart.watch(callbacks.running)
-            display.watch(callbacks.running)
+            pace.watch(callbacks.running)
             _tune(sweep, shared, queue, asha, callbacks, resources.bundle)
     outcomes = sweep.outcomes()
     if all(outcome.state == "waiting" for outcome in outcomes):
-        raise RunError(_why_none_began(settings, folder))
+        limit = f" within {settings.max_hours:g} hours (max_hours)" if settings.max_hours else ""
+        raise RunError(
+            f"no run has finished an epoch{limit}; the same command tries again: "
+            f"see the logs of Ray, and `bat-dist tune --status --out {folder}`"
+        )
     return sweep, outcomes
 
 
@@ -117,14 +117,6 @@ def _left(sweep: Sweep) -> tuple[dict[SweepRun, RunOutcome], list[SweepRun]]:
     go_on = ["waiting", "unfinished", "failed", "diverged"]
     go_on += ["stopped"] if sweep.settings.scheduler == "none" else []
     return known, [run for run, outcome in known.items() if outcome.state in go_on]
-
-
-def _why_none_began(settings: TuneSettings, folder: Folder) -> str:
-    limit = f" within {settings.max_hours:g} hours (max_hours)" if settings.max_hours else ""
-    return (
-        f"no run has finished an epoch{limit}; the same command tries again: "
-        f"see the logs of Ray, and `bat-dist tune --status --out {folder}`"
-    )
 
 
 def _tune(

@@ -62,12 +62,12 @@ class Sweep:
         return [SweepRun(point, seed) for seed in self.settings.seeds for point in self.points()]
 
     def points(self) -> list[Point]:
-        """Those of the settings; with TPE those that were proposed so far."""
+        """The points of the settings; with TPE those that were proposed so far."""
         known = self.settings.known_points
         return without_repetition([*known, *self.record.points]) if self.settings.search == "tpe" else known
 
     def outcomes(self) -> list[RunOutcome]:
-        """Of every run that the folder knows of, earlier points' too."""
+        """The outcome of every run that the folder knows of, earlier points' too."""
         runs = dict.fromkeys([*self.runs(), *(SweepRun(p, s) for s in self.settings.seeds for p in self.record.points)])
         return [read_outcome(self.folder, run) for run in runs]
 
@@ -87,7 +87,12 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
 
     Raises UserError for a point that cannot be trained on these data, or a folder that holds another sweep.
     """
-    settings, chosen = _settled(folder, dataset, settings)
+    example = settings.example
+    left_to_us = [n for n in ("arch", "precision") if n not in settings.space and getattr(example, n) == AUTO]
+    begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
+    begun = {name: begun[name] for name in left_to_us if name in begun}
+    example, chosen = without_auto(example, lambda: begun, dataset, ARCH_OF_TRAINING)
+    settings = with_base(settings, **{name: getattr(example, name) for name in left_to_us})
     scores: dict[Any, TrainingScores | None] = {}
 
     def find(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
@@ -107,16 +112,6 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
         check_alone(folder, VERB)
     record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)
     return Sweep(settings, dataset, record, scores, num_val, chosen)
-
-
-def _settled(folder: Folder, dataset: Dataset, settings: TuneSettings) -> tuple[TuneSettings, Chosen]:
-    """The settings without auto in what all runs share, as far as the folder and the data tell; and what was chosen."""
-    example = settings.example
-    left_to_us = [n for n in ("arch", "precision") if n not in settings.space and getattr(example, n) == AUTO]
-    begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
-    begun = {name: begun[name] for name in left_to_us if name in begun}
-    example, chosen = without_auto(example, begun, dataset.train.images.shape[1], ARCH_OF_TRAINING)
-    return with_base(settings, **{name: getattr(example, name) for name in left_to_us}), chosen
 
 
 def with_base(settings: TuneSettings, **found: Any) -> TuneSettings:

@@ -29,7 +29,13 @@ def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) 
         return {}
     names = [results.reference, *results.chosen]
     runs = list(dict.fromkeys(o.run for point in results.points if point.name in names for o in point.outcomes))
-    known = {run: rows for run in runs if (rows := _judged(sweep, run))}
+    known: dict[SweepRun, Rows] = {}
+    for run in runs:
+        if (place := _place(sweep, run)).exists(RESULT):
+            found = place.read_json(RESULT)
+            before, asked = found["settings"], sweep.settings
+            if before["which"] == asked.which and set(asked.test_attacks or ()) <= set(before["attacks"]):
+                known[run] = found["rows"]
     if len(known) == len(runs):
         return known
     with job_session(sweep.settings, sweep.folder, all_write=False):
@@ -38,17 +44,6 @@ def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) 
 
 def _place(sweep: Sweep, run: SweepRun) -> Folder:
     return sweep.folder / run.name.replace(RUNS, TEST, 1)
-
-
-def _judged(sweep: Sweep, run: SweepRun) -> Rows | None:
-    """What is known already."""
-    place = _place(sweep, run)
-    if not place.exists(RESULT):
-        return None
-    found = place.read_json(RESULT)
-    settings, asked = found["settings"], sweep.settings
-    is_enough = settings["which"] == asked.which and set(asked.test_attacks or ()) <= set(settings["attacks"])
-    return found["rows"] if is_enough else None
 
 
 def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Rows:
@@ -67,6 +62,13 @@ def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Rows:
     settings = with_earlier(place, settings)
     subject = load_subject(sweep.dataset, settings)
     evaluation = evaluate(place, sweep.dataset, settings, subject)
-    of_network = {"facts": subject.facts, "digest": subject.digest}
-    report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, **of_network)
+    report(
+        place,
+        sweep.dataset,
+        to_dict(settings),
+        evaluation,
+        subsets={},
+        facts=subject.facts,
+        digest=subject.digest,
+    )
     return place.read_json(RESULT)["rows"]

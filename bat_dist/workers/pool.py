@@ -89,7 +89,7 @@ def run_units(
     and there are units that were not tried yet; those that were are yielded as failed before.
     """
     setup = (resources.cpus, what, expected_source, command(), give_up_on, build, *args)
-    pool = _Pool(setup, resources, what, num_workers, smaller)
+    pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller))
     if watch:
         watch(pool.running)
     try:
@@ -105,17 +105,12 @@ class _Pool:
     """
 
     def __init__(
-        self,
-        setup: Sequence[Any],
-        resources: Resources,
-        what: str,
-        num_workers: int | None,
-        smaller: Callable[[Any], Any] | None,
+        self, setup: Sequence[Any], resources: Resources, what: str, num_workers: int | None, retries: RetryPolicy
     ):
         self.setup, self.resources, self.what, self.num_workers = setup, resources, what, num_workers
         self.slots: dict[Any, WorkerSlot] = {}  # by the reference we wait for
         self.idle: list[WorkerSlot] = []
-        self.retries, self.quarantine = RetryPolicy(smaller), GpuQuarantine()
+        self.retries, self.quarantine = retries, GpuQuarantine()
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
@@ -161,7 +156,7 @@ class _Pool:
         return sum(slot.assignment is not None for slot in self.slots.values())
 
     def _start_workers(self) -> None:
-        """As many as there is work and room for."""
+        """Start as many workers as there is work and room for."""
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
             if self.quarantine.held:
@@ -234,7 +229,11 @@ class _Pool:
     def _lost(self, slot: WorkerSlot, error: rx.RayError) -> Failed | None:
         ray.kill(slot.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        machine_lost = _machine_lost(error, slot.place)
+        machine_lost = isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error)
+        if (
+            not machine_lost and slot.place is not UNKNOWN_PLACE
+        ):  # Ray may not yet say of the worker that its node is dead
+            machine_lost = all(node["NodeID"] != slot.place.node_id for node in alive_nodes())
         if (current := slot.assignment) is None:
             if not machine_lost:
                 self._failed_start(reason)
@@ -283,10 +282,3 @@ class _Pool:
             self.waiting_since = now
             wish = self.resources.in_words
             log.warning("waiting for a worker with %s; the cluster has %s", wish, describe_resources())
-
-
-def _machine_lost(error: rx.RayError, place: WorkerPlace) -> bool:
-    """Whether a worker went with its machine, as far as is known: Ray may find out only later that a node is dead."""
-    if isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error):
-        return True
-    return place is not UNKNOWN_PLACE and not any(node["NodeID"] == place.node_id for node in alive_nodes())

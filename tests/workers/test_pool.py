@@ -35,7 +35,7 @@ from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import Pace
 from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
-from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS
+from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
 from bat_dist.workers.worker import AttemptResult, check_source
 
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 def pool_of(num_workers: int | None = None) -> pool._Pool:
     setup = (ONE_CPU.cpus, "units", None, "a command", (), squares)
-    return pool._Pool(setup, ONE_CPU, "units", num_workers, None)
+    return pool._Pool(setup, ONE_CPU, "units", num_workers, RetryPolicy())
 
 
 def squares(offset):
@@ -609,8 +609,8 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
 def test_pace_counts_only_what_was_done_now() -> None:
     now = 0.0
     pace = Pace("trials", total=100, done=40, clock=lambda: now)
-    assert pace.describe(0) == "0 trials/h, 0:00:00 left"
+    assert pace.describe() == "starting workers"
     for _ in range(10):
-        pace.step()
+        pace.step(failed=2)
     now = 360.0
-    assert pace.describe(2) == "100 trials/h, 0:30:00 left, 2 failed"
+    assert pace.describe() == "100 trials/h, 0:30:00 left, 2 failed"
