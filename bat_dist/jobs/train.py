@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from bat_dist.data.loaders import check_cache, dataset_loader
 from bat_dist.errors import RunError
 from bat_dist.jobs.auto import decide_precision, say
 from bat_dist.jobs.fresh import remove_training
-from bat_dist.jobs.training_plan import TrainingPlan, make_plan
+from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan, make_plan
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
@@ -31,10 +31,6 @@ if TYPE_CHECKING:
     from bat_dist.workers.resources import Resources  # imports ray, which one process can do without
 
 log = logging.getLogger(__name__)
-
-EPOCHS = "epochs"  # the units are called, in the driver's sign of life
-
-OnEpoch = Callable[[Mapping[str, Any]], None]
 
 
 def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
@@ -54,7 +50,7 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
     if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
         check_cache(plan.asked.loader, plan.dataset, ("train",))
-    heart = Heartbeat(folder, EPOCHS, total=plan.settings.recipe.epochs)
+    heart = Heartbeat(folder, "epochs", total=plan.settings.recipe.epochs)
     with heart, _room(plan.asked, folder) as each:
         if plan.asked.fresh:
             remove_training(folder)

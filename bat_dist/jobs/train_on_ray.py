@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer, get_device
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError
-from bat_dist.jobs.training_plan import TrainingPlan
+from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.world import World
@@ -27,8 +27,6 @@ from bat_dist.workers.session import ray_storage
 log = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 1.0
-
-OnEpoch = Callable[[Mapping[str, Any]], None]
 
 
 def train_on_ray(

@@ -31,6 +31,8 @@ from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
+OnEpoch = Callable[[Mapping[str, Any]], None]  # is given each epoch's row of the history
+
 
 @dataclass(frozen=True)
 class TrainingPlan:

@@ -35,8 +35,6 @@ from bat_dist.workers.session import ray_storage
 
 log = logging.getLogger(__name__)
 
-WHAT = "runs"  # the units are called, in the driver's sign of life
-
 
 def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
     """Train what is missing, and try again what failed; returns the sweep without auto, and the outcome of every run.
@@ -49,7 +47,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
         note_settings(folder, VERB, settings)
         log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
         return sweep, sweep.outcomes()
-    heart = Heartbeat(folder, WHAT, total=sweep.num_points() * len(settings.seeds))
+    heart = Heartbeat(folder, "runs", total=sweep.num_points() * len(settings.seeds))
     with heart, job_session(settings, folder, all_write=True) as terms:
         if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
             remove_sweep(folder)
