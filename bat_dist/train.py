@@ -40,7 +40,8 @@ def _train(argv: Sequence[str]) -> int:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.jobs.train import carry_out, make_plan
+    from bat_dist.jobs.train import carry_out
+    from bat_dist.jobs.training_plan import make_plan
     from bat_dist.reporting.training import report_training
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver

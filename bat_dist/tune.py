@@ -40,7 +40,8 @@ def _tune(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.jobs.tune import carry_out_sweep, plan_sweep
+    from bat_dist.jobs.tune import carry_out_sweep
+    from bat_dist.jobs.tune_plan import plan_sweep
     from bat_dist.jobs.tune_test import judge_chosen
     from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.sweep import report_sweep

@@ -22,7 +22,7 @@ from bat_dist import evaluate, memorize, train
 from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs import experiment_record
-from bat_dist.jobs import tune as sweep
+from bat_dist.jobs import tune_plan as sweep
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings

@@ -291,7 +291,8 @@ import sys
 import ray
 from bat_dist.config import parse
 from bat_dist.data.datasets import load_dataset
-from bat_dist.jobs.tune import carry_out_sweep, plan_sweep
+from bat_dist.jobs.tune import carry_out_sweep
+from bat_dist.jobs.tune_plan import plan_sweep
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 

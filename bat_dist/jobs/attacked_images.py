@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 
 from bat_dist.artifacts.scores import read_subsets
 from bat_dist.data.datasets import Dataset, Split, fingerprint
@@ -24,7 +24,19 @@ def attacked(
     """
     base = "test" if settings.split == "test" else "train"
     split = dataset.test if base == "test" else dataset.train
-    positions = _held_out(dataset, facts) if settings.split == "validation" else np.arange(len(split))
+    positions = np.arange(len(split))
+    if settings.split == "validation":
+        num_val, seed = facts.get("num_val"), facts.get("val_seed")
+        if num_val is None or seed is None:
+            raise UserError(
+                "split validation is what the training of a checkpoint of ours held out: take test or train"
+            )
+        if facts.get("fingerprint") != dataset.fingerprint:
+            raise UserError(
+                "split validation needs the data that the checkpoint was trained on, these are others: "
+                "leave num_train, num_test and num_classes out, or give those of the training"
+            )
+        positions = hold_out(dataset.train.labels, num_val, seed=seed).validation
     if settings.first is not None:
         if settings.first > len(positions):
             raise UserError(
@@ -37,15 +49,3 @@ def attacked(
         return dataset, subsets
     part = Split(split.images[positions], split.labels[positions], split.ids[positions])
     return replace(dataset, test=part, fingerprint=fingerprint(dataset.train, part)), subsets
-
-
-def _held_out(dataset: Dataset, facts: Mapping[str, Any]) -> Int64[np.ndarray, " validation"]:
-    num_val, seed = facts.get("num_val"), facts.get("val_seed")
-    if num_val is None or seed is None:
-        raise UserError("split validation is what the training of a checkpoint of ours held out: take test or train")
-    if facts.get("fingerprint") != dataset.fingerprint:
-        raise UserError(
-            "split validation needs the data that the checkpoint was trained on, these are others: "
-            "leave num_train, num_test and num_classes out, or give those of the training"
-        )
-    return hold_out(dataset.train.labels, num_val, seed=seed).validation

@@ -37,20 +37,25 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     Raises UserError if it is missing, damaged, unsafe to read, for other classes than the data's, or if an attack needs
     what it has not: a gradient, or more classes.
     """
-    subject = _foreign(dataset, settings) if is_foreign(settings) else _ours(dataset, settings)
-    _check_classes(settings.attacks, len(dataset.class_names))
+    checkpoint, num_classes = str(settings.checkpoint), len(dataset.class_names)
+    is_file = Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
+    is_foreign = settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES) or is_file
+    subject = _foreign(dataset, settings) if is_foreign else _ours(dataset, settings)
+    if small := [name for name in settings.attacks if num_classes < fewest_classes(name)]:
+        raise UserError(
+            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
+            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
+        )
     _check_answers(subject.network, dataset, settings.attacks)
-    if is_foreign(settings):  # ours do
-        _check_travels(subject.network)
+    if is_foreign:  # can it be sent to workers, as ours can?
+        try:
+            ray.cloudpickle.dumps(subject.network)  # pyright: ignore[reportAttributeAccessIssue]
+        except Exception as error:
+            raise UserError(
+                f"the network cannot be sent to workers ({type(error).__name__}: {error}): keep locks, files, "
+                "generators and TorchScript out of its attributes, or make them when they are first asked for"
+            ) from None
     return subject
-
-
-def is_foreign(settings: EvaluateSettings) -> bool:
-    """Is the network another's?"""
-    checkpoint = str(settings.checkpoint)
-    if settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES):
-        return True
-    return Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
 
 
 def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
@@ -88,22 +93,13 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
 
 
 def _digest(network: nn.Module, code: str = "") -> str:
-    """Of what decides a network's answers; ours are known by their weights.  code: what names another's code."""
+    """The digest of what decides a network's answers: the weights, and if it is not ours its code, named by `code`."""
     digest = sha256(code.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     if code:
         digest.update(anatomy(network))
     return digest.hexdigest()[:16]
-
-
-def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
-    small = [name for name in attacks if num_classes < fewest_classes(name)]
-    if small:
-        raise UserError(
-            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
-        )
 
 
 def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...]) -> None:
@@ -129,17 +125,6 @@ def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...
                 f"the network cannot be differentiated with respect to its images, which {', '.join(wanting)} "
                 "must do: attack it with square alone"
             )
-
-
-def _check_travels(network: nn.Module) -> None:
-    """Workers get it pickled."""
-    try:
-        ray.cloudpickle.dumps(network)  # pyright: ignore[reportAttributeAccessIssue]
-    except Exception as error:
-        raise UserError(
-            f"the network cannot be sent to workers ({type(error).__name__}: {error}): keep locks, files, generators "
-            "and TorchScript out of its attributes, or make them when they are first asked for"
-        ) from None
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from bat_dist.data.datasets import Dataset
 from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
@@ -19,26 +20,24 @@ Chosen = dict[str, str]  # by setting what was chosen and why: `tinynet (for 8x8
 log = logging.getLogger(__name__)
 
 
-def as_begun(settings: S, begun: Mapping[str, Any]) -> tuple[S, Chosen]:
-    """The settings, but where they say auto, what the folder's results were begun with, on whatever machine.
+def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: Dataset, usual: str) -> tuple[S, Chosen]:
+    """The settings without auto, but for a precision that the workers are to decide; and what was chosen.
 
-    begun: the identity of these results, empty if there are none.
+    What the folder's results were begun with goes on, on whatever machine; else the network suits the images' size.
+    begun: reads the identity of these results, empty if there are none. usual: the network for all but small images.
+    Raises UserError for a network that the images do not fit.
     """
-    found = {name: begun[name] for name in ("arch", "precision") if getattr(settings, name) == AUTO and name in begun}
-    why = {name: f"{value} (as {without_passwords(settings.out)} has it)" for name, value in found.items()}
-    return dataclasses.replace(settings, **found), why
-
-
-def with_arch(settings: S, image_size: int, usual: str) -> tuple[S, Chosen]:
-    """The settings with the network that suits images of this side; usual: for all that are not small.
-
-    Raises UserError for a network that they do not fit.
-    """
-    arch = suited_arch(image_size, usual) if settings.arch == AUTO else settings.arch
-    check_fits(arch, image_size)
-    if settings.arch != AUTO:
-        return settings, {}
-    return dataclasses.replace(settings, arch=arch), {"arch": f"{arch} (for {image_size}x{image_size} images)"}
+    wanted = [name for name in ("arch", "precision") if getattr(settings, name) == AUTO]
+    before = begun() if wanted and not settings.fresh else {}
+    found = {name: before[name] for name in wanted if name in before}
+    chosen = {name: f"{value} (as {without_passwords(settings.out)} has it)" for name, value in found.items()}
+    size = dataset.train.images.shape[1]
+    arch = found.get("arch", settings.arch)
+    if arch == AUTO:
+        arch = found["arch"] = suited_arch(size, usual)
+        chosen["arch"] = f"{arch} (for {size}x{size} images)"
+    check_fits(arch, size)
+    return dataclasses.replace(settings, **found), chosen
 
 
 def decide_precision(asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[Hardware]]) -> tuple[Precision, Chosen]:
@@ -53,13 +52,13 @@ def decide_precision(asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[
 
 
 def say(chosen: Chosen) -> None:
-    """In one line of the log; nothing where nothing was chosen."""
+    """Log in one line what was chosen, if anything was."""
     if chosen:
         log.info("%s", ", ".join(f"{name} {value}" for name, value in chosen.items()))
 
 
 def identity_in(store: RowStore | None) -> Mapping[str, Any]:
-    """What the rows of a store were begun with: nothing if it holds none.  Of an ensemble the first of its networks."""
+    """What the rows of a store were begun with, `arch` being an ensemble's first; empty if the store holds no rows."""
     if store is None or not store.is_begun():
         return {}
     archs = store.identity.get("archs")

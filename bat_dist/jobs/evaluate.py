@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -18,20 +18,18 @@ from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
 from bat_dist.jobs.attacked_network import AttackedNetwork
-from bat_dist.jobs.fill_rows import note_failure
+from bat_dist.jobs.fill_rows import note_outcome
 from bat_dist.jobs.fresh import remove_evaluation
 from bat_dist.results.evaluation_file import EVALUATION
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
-from bat_dist.storage.status import failure_name
-from bat_dist.storage.unit_log import append_log
 from bat_dist.training.precision import default_device
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
-from bat_dist.workers.nodes import job_session
+from bat_dist.workers.nodes import ClusterTerms, job_session
 from bat_dist.workers.pace import progress
-from bat_dist.workers.pool import Failed, Work, run_units
+from bat_dist.workers.pool import Failed, Row, Work, run_units
 from bat_dist.workers.resources import worker_resources
 
 _THOUSAND = 1000
@@ -89,15 +87,12 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
                 remove_evaluation(folder)
                 units = begin()
             args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
-            asked = settings.cpus_per_worker, settings.gpus_per_worker
-            resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
-            how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
-            _work_off(ledger, units, args, how, heart)
+            _work_off(ledger, units, args, settings, terms, heart)
     return ledger.evaluation()
 
 
 def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
-    """The same in this process, unit after unit; many networks are evaluated beside each other so."""
+    """Do as `evaluate`, but in this process, unit after unit: many networks are evaluated beside each other so."""
     ledger, attack = _open_ledger(folder, dataset, settings, subject)
     queue = deque(ledger.begin())
     note_settings(folder, VERB, settings)
@@ -132,55 +127,66 @@ def _open_ledger(
     return Ledger(folder, plan, frame), attack
 
 
-def _work_off(ledger: Ledger, units: list[Unit], args: list, how: dict[str, Any], heart: Heartbeat) -> None:
+def _work_off(
+    ledger: Ledger,
+    units: list[Unit],
+    args: Sequence[Any],
+    settings: EvaluateSettings,
+    terms: ClusterTerms,
+    heart: Heartbeat,
+) -> None:
     """Have all units done, and those that come up on the way."""
+    asked = settings.cpus_per_worker, settings.gpus_per_worker
+    resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
     weights = {stage: ledger.plan.weight(stage) for stage in ledger.plan.stages}
     queue: deque[Unit] = deque()
 
     def add(units: list[Unit]) -> None:
-        """First what others wait for, and what takes long."""
+        """Put first what others wait for, and what takes long."""
         units = sorted([*queue, *units], key=lambda unit: -weights[unit.stage])
         queue.clear()
         queue.extend(units)
 
     def left() -> int:
-        """At most: as if every image stood to the end."""
+        """At most so many passes: as if every image stood to the end."""
         return sum(weights[unit.stage] * len(unit.images) for unit in queue)
 
     add(units)
     done, failed = 0, 0
-    total = left() // _THOUSAND
-    heart.begin(done=0, total=total)
-    with progress(PASSES, total=total, done=0, heart=heart) as shown:
-        how = {**how, "what": _WHAT, "give_up_on": (ValueError,), "smaller": _halved, "watch": shown.watch}
-        for outcome in run_units(queue, build, args, **how):
+    pace = heart.begin(done=0, total=left() // _THOUSAND)
+    with progress(pace):
+        outcomes = run_units(
+            queue,
+            build,
+            args,
+            resources=resources,
+            what=_WHAT,
+            num_workers=settings.num_workers,
+            give_up_on=(ValueError,),
+            smaller=lambda unit: unit._replace(batch_size=max(1, unit.batch_size // 2)),
+            expected_source=terms.source,
+            watch=pace.watch,
+        )
+        for outcome in outcomes:
             unit: Unit = outcome.unit
-            name = str(unit.stage)
             if isinstance(outcome, Failed):
                 failed += 1
                 ledger.give_up(unit, outcome.reason)
-                note_failure(ledger.folder, name, unit.number, outcome)
             else:
                 add(ledger.record(unit, outcome.row))
-                ledger.folder.remove(failure_name(name, unit.number))
-            append_log(ledger.folder, name, unit.number, outcome.records)
+            note_outcome(ledger.folder, str(unit.stage), unit.number, outcome)
             before, done = done, done + unit.passes
             by = done // _THOUSAND - before // _THOUSAND
-            shown.step(failed=failed, by=by, total=(done + left()) // _THOUSAND)
+            pace.step(failed=failed, by=by, total=(done + left()) // _THOUSAND)
 
 
 def build(dataset: Dataset, network: nn.Module, settings: Settings, keep_adversarial: bool) -> Work:
-    """Runs once in each worker."""
+    """The function of a unit; called once in each worker."""
     work = build_work(dataset, network, settings, keep_adversarial=keep_adversarial, device=default_device())
 
-    def counted(unit: Unit) -> dict[str, Any]:
+    def counted(unit: Unit) -> Row:
         row = work(unit)
         IMAGES.tell(len(unit.images), what=_WHAT)
         return row
 
     return counted
-
-
-def _halved(unit: Unit) -> Unit:
-    """Tried after a worker died in it."""
-    return unit._replace(batch_size=max(1, unit.batch_size // 2))

@@ -15,7 +15,8 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate_here, with_earlier
-from bat_dist.jobs.train import carry_out, make_plan
+from bat_dist.jobs.train import carry_out
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.evaluation_file import EVALUATION
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.train import TrainSettings
@@ -24,8 +25,8 @@ from bat_dist.sweep.record import FAILURE, note_failure
 from bat_dist.training.files import finished, read_history
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.nodes import ClusterTerms
-from bat_dist.workers.pace import ProgressDisplay, progress
-from bat_dist.workers.pool import Failed, Work, run_units
+from bat_dist.workers.pace import Pace, progress
+from bat_dist.workers.pool import Failed, Row, Work, run_units
 from bat_dist.workers.resources import worker_resources
 
 log = logging.getLogger(__name__)
@@ -81,14 +82,13 @@ class Experiment:
 
     def evaluations(self, run: TableRun) -> list[Task]:
         """Evaluations of a trained run that are not there, or lack an attack."""
-        return [Task(run, which) for which in self.settings.which if not self._is_evaluated(run, which)]
-
-    def _is_evaluated(self, run: TableRun, which: str) -> bool:
-        place = self.folder / run.evaluation(which)
-        if not place.exists(EVALUATION):
-            return False
-        known = {row["attack"] for row in place.read_json(EVALUATION)["rows"]}
-        return known.issuperset(self.settings.all_attacks)
+        tasks = []
+        for which in self.settings.which:
+            place = self.folder / run.evaluation(which)
+            rows = place.read_json(EVALUATION)["rows"] if place.exists(EVALUATION) else []
+            if not rows or not {row["attack"] for row in rows}.issuperset(self.settings.all_attacks):
+                tasks.append(Task(run, which))
+        return tasks
 
     def train(self, asked: TrainSettings) -> None:
         """Train one run, or go on with it, and report it."""
@@ -103,15 +103,13 @@ class Experiment:
         asked, subject = with_earlier(folder, asked), load_subject(self.dataset, asked)
         folder.create()
         found = evaluate_here(folder, self.dataset, asked, subject)
-        of_network = {"facts": subject.facts, "digest": subject.digest}
-        self.reports.evaluation(folder, self.dataset, to_dict(asked), found, subsets=self._subsets(), **of_network)
-
-    def _subsets(self) -> Mapping[str, Any]:
-        """Typical and atypical test images, where the scores tell."""
         place, _ = split_location(self.settings.score_file)
-        if not self.settings.needs_scores or not place.exists(TYPICALITY):
-            return {}
-        return read_subsets((place / TYPICALITY).location, self.dataset.fingerprint, "test")
+        subsets: Mapping[str, Any] = {}  # typical and atypical test images, where the scores tell
+        if self.settings.needs_scores and place.exists(TYPICALITY):
+            subsets = read_subsets((place / TYPICALITY).location, self.dataset.fingerprint, "test")
+        self.reports.evaluation(
+            folder, self.dataset, to_dict(asked), found, subsets=subsets, facts=subject.facts, digest=subject.digest
+        )
 
 
 def train_and_evaluate(experiment: Experiment, terms: ClusterTerms) -> dict[str, str]:
@@ -123,27 +121,33 @@ def train_and_evaluate(experiment: Experiment, terms: ClusterTerms) -> dict[str,
     if not tasks:
         return {}
     with Heartbeat(experiment.folder, RUNS_AND_EVALUATIONS, total=total) as heart:
-        heart.begin(done=done)
-        with progress(RUNS_AND_EVALUATIONS, total=total, done=done, heart=heart) as shown:
-            return _work_off(experiment, tasks, terms, shown)
+        pace = heart.begin(done=done)
+        with progress(pace):
+            return _work_off(experiment, tasks, terms, pace)
 
 
-def _work_off(
-    experiment: Experiment, tasks: Sequence[Task], terms: ClusterTerms, shown: ProgressDisplay
-) -> dict[str, str]:
+def _work_off(experiment: Experiment, tasks: Sequence[Task], terms: ClusterTerms, pace: Pace) -> dict[str, str]:
     """Have the tasks done, and the evaluations that come up on the way; what failed, by task."""
     settings = experiment.settings
     failed: dict[str, str] = {}
     if settings.training(tasks[0].run).num_workers:  # data-parallel: a run at a time takes all the room
-        tasks = _train_one_by_one(experiment, tasks, failed, shown)
+        tasks = _train_one_by_one(experiment, tasks, failed, pace)
     queue = deque(tasks)
     resources = worker_resources(
         settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
     )
-    how = {"resources": resources, "num_workers": settings.num_workers, "expected_source": terms.source}
-    how |= {"what": _WHAT, "give_up_on": (UserError, RunError, ValueError)}
-    shared = [ray.put(experiment.dataset), settings, experiment.reports]
-    with closing(run_units(queue, build, shared, **how, watch=shown.watch)) as outcomes:
+    units = run_units(
+        queue,
+        build,
+        [ray.put(experiment.dataset), settings, experiment.reports],
+        resources=resources,
+        what=_WHAT,
+        num_workers=settings.num_workers,
+        give_up_on=(UserError, RunError, ValueError),
+        expected_source=terms.source,
+        watch=pace.watch,
+    )
+    with closing(units) as outcomes:
         for outcome in outcomes:
             task: Task = outcome.unit
             if isinstance(outcome, Failed):
@@ -152,13 +156,11 @@ def _work_off(
                 (experiment.folder / task.place).remove(FAILURE)
                 if task.what == TRAIN:
                     queue.extend(experiment.evaluations(task.run))
-            shown.step(failed=len(failed))
+            pace.step(failed=len(failed))
     return failed
 
 
-def _train_one_by_one(
-    experiment: Experiment, tasks: Sequence[Task], failed: dict[str, str], shown: ProgressDisplay
-) -> list[Task]:
+def _train_one_by_one(experiment: Experiment, tasks: Sequence[Task], failed: dict[str, str], pace: Pace) -> list[Task]:
     """Data-parallel trainings, by this process; returns what is left to do."""
     left = [task for task in tasks if task.what != TRAIN]
     for task in tasks:
@@ -168,7 +170,7 @@ def _train_one_by_one(
                 left += experiment.evaluations(task.run)
             except (RunError, UserError) as error:
                 _note(experiment.folder, task, str(error), failed)
-            shown.step(failed=len(failed))
+            pace.step(failed=len(failed))
     return left
 
 
@@ -184,10 +186,10 @@ def _note(folder: Folder, task: Task, reason: str, failed: dict[str, str]) -> No
 
 
 def build(dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Work:
-    """Runs once in each worker."""
+    """The function of a task; called once in each worker."""
     experiment = Experiment(dataset, settings, reports)
 
-    def work(task: Task) -> dict[str, Any]:
+    def work(task: Task) -> Row:
         if task.what == TRAIN:
             experiment.train(settings.training(task.run))
         else:

@@ -14,7 +14,7 @@ from bat_dist.storage.unit_log import append_log, log_name
 from bat_dist.wording import counted, one_of
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import progress
-from bat_dist.workers.pool import Failed, Work, run_units
+from bat_dist.workers.pool import Done, Failed, Work, run_units
 from bat_dist.workers.resources import Resources
 
 log = logging.getLogger(__name__)
@@ -57,21 +57,27 @@ def fill_rows(
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
     start, failed = time.monotonic(), {}
     kept = num_rows - len(missing)
-    heart.begin(done=kept)
-    how = {"resources": resources, "num_workers": num_workers, "give_up_on": give_up_on}
-    with progress(what, total=num_rows, done=kept, heart=heart) as shown:
-        for outcome in run_units(
-            missing, build, args, **how, what=what, expected_source=expected_source, watch=shown.watch
-        ):
+    pace = heart.begin(done=kept)
+    with progress(pace):
+        outcomes = run_units(
+            missing,
+            build,
+            args,
+            resources=resources,
+            what=what,
+            num_workers=num_workers,
+            give_up_on=give_up_on,
+            expected_source=expected_source,
+            watch=pace.watch,
+        )
+        for outcome in outcomes:
             row = outcome.unit
             if isinstance(outcome, Failed):
                 failed[row] = outcome.reason
-                note_failure(folder, what, row, outcome)
             else:
                 store.write(row, outcome.row)
-                folder.remove(failure_name(what, row))
-            append_log(folder, what, row, outcome.records)
-            shown.step(failed=len(failed))
+            note_outcome(folder, what, row, outcome)
+            pace.step(failed=len(failed))
     return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
 
 
@@ -86,8 +92,12 @@ def conclude(filled: Filled, what: str) -> int:
     return 1
 
 
-def note_failure(folder: Folder, what: str, row: int, outcome: Failed) -> None:
-    """Write down in the result folder's `failed/` why a row was given up."""
-    note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
-    folder.write_json(failure_name(what, row), note)
-    log.error("%s %d failed after %s: %s", one_of(what), row, counted(outcome.attempts, "attempt"), outcome.reason)
+def note_outcome(folder: Folder, what: str, row: int, outcome: Done | Failed) -> None:
+    """Write down in the result folder's `failed/` why a row was given up, if so, and in `logs/` what happened to it."""
+    if isinstance(outcome, Failed):
+        note = {"row": row, "reason": outcome.reason, "attempts": outcome.attempts}
+        folder.write_json(failure_name(what, row), note)
+        log.error("%s %d failed after %s: %s", one_of(what), row, counted(outcome.attempts, "attempt"), outcome.reason)
+    else:
+        folder.remove(failure_name(what, row))
+    append_log(folder, what, row, outcome.records)

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import ray
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
-from bat_dist.jobs.auto import Chosen, as_begun, decide_precision, identity_in, say, with_arch
+from bat_dist.jobs.auto import Chosen, decide_precision, identity_in, say, without_auto
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.memorization.subsets import subset_size
@@ -28,25 +27,12 @@ from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import CountedLoader
 from bat_dist.workers.nodes import job_session
-from bat_dist.workers.pool import Work
+from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
 
 VERB = "memorize"
 TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """Rows to be filled: `function(number, settings=..., ...)` for each number below `num_rows`, in folder `name`."""
-
-    name: str
-    what: str  # its rows are called
-    function: Callable[..., dict[str, Any]]
-    settings: Callable[..., TrialSettings | EnsembleSettings]  # of the precision, which the workers decide
-    num_rows: int
-    fields: dict[str, Field]
-    chosen: Chosen
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -64,7 +50,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         "metrics": Field("float64", (2,)),
     }
     settings, chosen = settled(folder / TRIALS, dataset, settings)
-    trial_settings = partial(
+    settings_of_trials = partial(
         TrialSettings,
         arch=settings.arch,
         recipe=settings.training,
@@ -72,8 +58,18 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         mask_plan=settings.mask_plan,
         seed=settings.seed,
     )
-    job = TrialJob(TRIALS, "trials", run_trial, trial_settings, settings.num_trials, fields, chosen)
-    return _fill(job, folder, dataset, settings)
+    return _fill(
+        folder,
+        dataset,
+        settings,
+        chosen,
+        name=TRIALS,
+        what="trials",
+        function=run_trial,
+        settings_of_rows=settings_of_trials,
+        num_rows=settings.num_trials,
+        fields=fields,
+    )
 
 
 def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -85,25 +81,28 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         "metrics": Field("float64", (2,)),
     }
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
-    archs = settings.ensemble_archs or default_ensemble(settings.arch)
+    # Different architectures are asked for, by default of about the same cost.
+    others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
+    archs = settings.ensemble_archs or tuple(dict.fromkeys([settings.arch, *others]))
     for arch in archs:
         check_fits(arch, dataset.train.images.shape[1])
-    member_settings = partial(
-        EnsembleSettings,
-        archs=archs,
-        recipe=settings.training,
-        seed=settings.seed,
+    return _fill(
+        folder,
+        dataset,
+        settings,
+        chosen,
+        name=ENSEMBLE,
+        what="members",
+        function=run_member,
+        settings_of_rows=partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed),
+        num_rows=settings.num_members,
+        fields=fields,
     )
-    job = TrialJob(ENSEMBLE, "members", run_member, member_settings, settings.num_members, fields, chosen)
-    return _fill(job, folder, dataset, settings)
 
 
 def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
     """The settings without auto, as far as the rows in `place` and the data tell; and what was chosen."""
-    wanted = AUTO in (settings.arch, settings.precision) and not settings.fresh
-    settings, as_before = as_begun(settings, identity_in(RowStore.existing(place)) if wanted else {})
-    settings, suited = with_arch(settings, dataset.train.images.shape[1], ARCH_OF_TRIALS)
-    return settings, as_before | suited
+    return without_auto(settings, lambda: identity_in(RowStore.existing(place)), dataset, ARCH_OF_TRIALS)
 
 
 def as_carried_out(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> MemorizeSettings:
@@ -112,29 +111,20 @@ def as_carried_out(folder: Folder, dataset: Dataset, settings: MemorizeSettings)
     return settled(folder / name, dataset, dataclasses.replace(settings, fresh=False))[0]
 
 
-def default_ensemble(arch: str) -> tuple[str, ...]:
-    """Three architectures around `arch`: different ones are asked for, and of about the same cost."""
-    return tuple(
-        dict.fromkeys(
-            [arch, "resnet9-w16", "resnet20"] if arch != "tinynet" else ["tinynet", "resnet9-w8", "resnet9-w4"]
-        )
-    )
-
-
 def build_work(
     dataset: Dataset,
     loader: str,
-    function: Callable[..., dict[str, Any]],
+    function: Callable[..., Row],
     settings: TrialSettings | EnsembleSettings,
     what: str,
 ) -> Work:
-    """Runs once in each worker: the loaders, and a function of the unit's number alone."""
+    """The function of a unit's number; called once in each worker, which then has its loaders."""
     device = default_device()
     train_loader, test_loader = (
         CountedLoader(dataset_loader(loader, dataset, name, device=device), what) for name in ("train", "test")
     )
 
-    def work(unit: int) -> dict[str, Any]:
+    def work(unit: int) -> Row:
         return function(
             unit,
             settings=settings,
@@ -147,41 +137,56 @@ def build_work(
     return work
 
 
-def _fill(job: TrialJob, folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
-    place = folder / job.name
+def _fill(
+    folder: Folder,
+    dataset: Dataset,
+    settings: MemorizeSettings,
+    chosen: Chosen,
+    *,
+    name: str,
+    what: str,
+    function: Callable[..., Row],
+    settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
+    num_rows: int,
+    fields: dict[str, Field],
+) -> tuple[RowStore, Filled]:
+    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each number below `num_rows`.
+
+    what: the rows are called.  settings_of_rows: makes their settings of the precision, which the workers decide.
+    """
+    place = folder / name
 
     def opened(precision: Precision, chosen: Chosen) -> RowStore:
-        identity = _identity(job.settings(precision=precision), dataset)
-        about = {"chosen": chosen}
-        return RowStore.open(place, fields=job.fields, identity=identity, num_rows=job.num_rows, about=about)
+        identity = _identity(settings_of_rows(precision=precision), dataset)
+        return RowStore.open(place, fields=fields, identity=identity, num_rows=num_rows, about={"chosen": chosen})
 
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
-        store = opened(settings.precision, job.chosen)
-        if store.status().complete[: job.num_rows].all():
+        store = opened(settings.precision, chosen)
+        if store.status().complete[:num_rows].all():
             note_settings(folder, VERB, settings)
-            return store, Filled(job.num_rows, 0, (), {}, 0.0)
+            return store, Filled(num_rows, 0, (), {}, 0.0)
     if wants_private(settings.ray_address):
         check_cache(settings.loader, dataset, ("train", "test"))
-    heart = Heartbeat(folder, job.what, total=job.num_rows)
+    heart = Heartbeat(folder, what, total=num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
         precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
-        chosen = job.chosen | why
+        chosen = chosen | why
         say(chosen)
         if settings.fresh:
             remove_memorization(folder)
         store = opened(precision, chosen)
         if not store.is_begun():
-            folder.remove_files([f"failed/{job.what}-*.json"])  # of another store that it has replaced
+            folder.remove_files([f"failed/{what}-*.json"])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,
             folder,
-            job.num_rows,
+            num_rows,
             build_work,
-            [ray.put(dataset), settings.loader, job.function, job.settings(precision=precision), job.what],
-            what=job.what,
+            [ray.put(dataset), settings.loader, function, settings_of_rows(precision=precision), what],
+            what=what,
             resources=resources,
             num_workers=settings.num_workers,
             give_up_on=(NonFiniteLoss,),

@@ -9,13 +9,13 @@ from typing import Any
 
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.jobs.auto import Chosen, S, as_begun, decide_precision, say, with_arch
+from bat_dist.jobs.auto import Chosen, S, decide_precision, say, without_auto
 from bat_dist.jobs.experiment_record import begun_identity, note_plan
 from bat_dist.jobs.experiment_tasks import Experiment, Reports, train_and_evaluate
 from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import remove_experiment
 from bat_dist.jobs.scores import leave_out_scores
-from bat_dist.jobs.train import make_plan
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.find import MEMORIZATION, SUMMARY
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Ended:
-    """failed: by task, why; lost_trials: leave-out trials that failed."""
+    """How an experiment ended.  failed: by task, why; lost_trials: how many leave-out trials failed."""
 
     failed: Mapping[str, str]
     lost_trials: int
@@ -41,24 +41,20 @@ def carry_out_experiment(folder: Folder, dataset: Dataset, settings: ReproduceSe
 
     Raises UserError if the folder holds another experiment, or for settings that do not fit the data.
     """
-    settings = _settled(settings)
-    _check(dataset, settings)
+    places = {name: Folder(place) for name in ("out", "scores", "data_dir") if (place := getattr(settings, name))}
+    # All machines get names of places that mean the same everywhere.
+    settings = dataclasses.replace(settings, **{name: place.absolute_location for name, place in places.items()})
+    for run in settings.runs():
+        if settings.scores or not run.row.startswith(
+            "bat"
+        ):  # whatever can be known to fail fails before the first trial
+            make_plan(dataset, settings.training(run))
     with job_session(settings, folder, all_write=True) as terms:
         settings, chosen = _without_auto(folder, dataset, settings, terms)
         note_plan(folder, dataset, settings, chosen)
         filled = _memorize(folder, dataset, settings, reports)
         failed = train_and_evaluate(Experiment(dataset, settings, reports), terms)
     return Ended(failed, len(filled.failed) if filled else 0)
-
-
-def _check(dataset: Dataset, settings: ReproduceSettings) -> None:
-    """Whatever can be known to fail fails before the first trial."""
-    if settings.scores:
-        runs = list(settings.runs())
-    else:
-        runs = [run for run in settings.runs() if not run.row.startswith("bat")]  # scores are yet to come
-    for run in runs:
-        make_plan(dataset, settings.training(run))
 
 
 def _without_auto(
@@ -69,7 +65,6 @@ def _without_auto(
         remove_experiment(folder)
         settings = dataclasses.replace(settings, fresh=False)
     begun = begun_identity(folder)
-    size = dataset.train.images.shape[1]
     chosen: Chosen = {}
 
     @functools.cache
@@ -80,10 +75,9 @@ def _without_auto(
     def found(part: str, asked: S, usual: str) -> dict[str, Any]:
         nonlocal chosen
         known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
-        asked, as_before = as_begun(asked, known)
-        asked, suited = with_arch(asked, size, usual)
+        asked, settled = without_auto(asked, lambda: known, dataset, usual)
         precision, why = decide_precision(asked.precision, workers)
-        chosen |= {f"{part}'s {name}": words for name, words in (as_before | suited | why).items()}
+        chosen |= {f"{part}'s {name}": words for name, words in (settled | why).items()}
         return {"arch": asked.arch, "precision": precision}
 
     train = found("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)
@@ -109,9 +103,3 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     scores, filled = leave_out_scores(place, dataset, asked)
     reports.memorization(place, dataset, to_dict(asked), scores, failed=filled.failed)
     return filled
-
-
-def _settled(settings: ReproduceSettings) -> ReproduceSettings:
-    """With places as all machines name them."""
-    names = [name for name in ("out", "scores", "data_dir") if getattr(settings, name)]
-    return dataclasses.replace(settings, **{name: Folder(getattr(settings, name)).absolute_location for name in names})

@@ -59,13 +59,12 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
     labels = (dataset.train.labels, dataset.test.labels)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
-    same_class = settings.influence_pairs == "same_class"
     pairs = influential_pairs(
         trials.mask,
         trials.test_correct,
         *labels,
         threshold=settings.influence_threshold,
-        same_class=same_class,
+        same_class=settings.influence_pairs == "same_class",
         max_pairs=MAX_PAIRS,
     )
     sets = typical_sets(
@@ -144,7 +143,7 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
 
 
 def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
-    """Scores are never replaced by those of fewer."""
+    """Say so if there is more than was asked for: scores are never replaced by those of fewer."""
     if found > asked:
         log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
 

@@ -1,7 +1,7 @@
 """How a person at the terminal sees a sweep go on: a table in a terminal, otherwise a line for each run that ends."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -11,10 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bat_dist.settings.tune import TuneSettings
-from bat_dist.sweep.record import ENDED, RunOutcome, SweepRun
+from bat_dist.sweep.record import RunOutcome, SweepRun
 from bat_dist.sweep.results import summarize
 from bat_dist.sweep.space import point_name
-from bat_dist.workers.pace import Ask, Pace, at_work
+from bat_dist.workers.pace import Pace
 
 MOST_ROWS = 30  # points in the table; more would run off the screen
 _STATES = {
@@ -30,20 +30,18 @@ _STATES = {
 class Display:
     """A context: `epoch` and `ended` tell it what happens.  known: runs that are not run now."""
 
-    def __init__(self, settings: TuneSettings, *, total: int, known: Iterable[RunOutcome]) -> None:
+    def __init__(self, settings: TuneSettings, pace: Pace, known: Iterable[RunOutcome]) -> None:
         self._settings = settings
         self._outcomes = {outcome.run: outcome for outcome in known}
         self._at_work: dict[SweepRun, Mapping[str, Any]] = {}
-        done = sum(outcome.state in ENDED for outcome in self._outcomes.values())
-        self._pace = Pace("runs", total=total, done=done)
+        self._pace = pace
         self._console = Console(stderr=True)
         self._live = Live(console=self._console, refresh_per_second=1) if sys.stderr.isatty() else None
-        self._running: Ask = tuple
 
     def __enter__(self) -> "Display":
         if self._live:
             self._live.start()
-            self._live.update(_Picture(self._shown))
+            self._live.update(self)
         return self
 
     def __exit__(
@@ -51,10 +49,6 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
-
-    def watch(self, running: Ask) -> None:
-        """From now on ask this for what is running."""
-        self._running = running
 
     def epoch(self, run: SweepRun, row: Mapping[str, Any]) -> None:
         """A run has finished an epoch."""
@@ -64,22 +58,18 @@ class Display:
         """A run has come to an end, or was stopped on its way."""
         self._at_work.pop(outcome.run, None)
         self._outcomes[outcome.run] = outcome
-        if outcome.state in ENDED:
-            self._pace.step()
         if self._live:
             return
         row = outcome.best or outcome.last or {}
         numbers = ", ".join(f"{name} {row[name]:.1%}" for name in ("val_clean", "val_pgd") if row.get(name) is not None)
         said = outcome.reason or numbers
-        line = f"{self._pace.finished}/{self._pace.total} {outcome.run}: {outcome.state}, {said}; {self._describe()}"
+        line = (
+            f"{self._pace.finished}/{self._pace.total} {outcome.run}: {outcome.state}, {said}; {self._pace.describe()}"
+        )
         self._console.print(Text(line), soft_wrap=True)
 
-    def _describe(self) -> str:
-        failed = sum(outcome.state in ("failed", "diverged") for outcome in self._outcomes.values())
-        return self._pace.describe(failed) if self._pace.has_begun else at_work(self._running())
-
-    def _shown(self) -> Group:
-        """The points at work and the best that have ended."""
+    def __rich__(self) -> Group:
+        """The points at work and the best that have ended, drawn anew each second: time goes on while no run ends."""
         metric = self._settings.metric[0]
         results = summarize(list(self._outcomes.values()), metric=self._settings.metric, which=self._settings.which)
         ranked = sorted(results.points, key=lambda p: -p.mean(metric) if p.values else 0.0)
@@ -93,18 +83,8 @@ class Display:
             table.add_row(Text(point.name), str(len(point.outcomes)), *_cells(means), Text(", ".join(states) + mark))
         hidden = len(ranked) - MOST_ROWS
         more = [Text(f"... and {hidden} more")] if hidden > 0 else []
-        head = Text(f"runs {self._pace.finished}/{self._pace.total}, {self._describe()}")
+        head = Text(f"runs {self._pace.finished}/{self._pace.total}, {self._pace.describe()}")
         return Group(table, *more, head)
-
-
-class _Picture:
-    """Drawn anew each second, so that time goes on while no run ends."""
-
-    def __init__(self, draw: Callable[[], Group]) -> None:
-        self._draw = draw
-
-    def __rich__(self) -> Group:
-        return self._draw()
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 from ray import tune
@@ -14,8 +15,8 @@ from ray.tune.search import Searcher
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import Recipe
-from bat_dist.workers.pool import MAX_ATTEMPTS, MAX_LOSSES, Running
-from bat_dist.workers.worker import UNKNOWN_PLACE, WorkerPlace
+from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
+from bat_dist.workers.running import UNKNOWN_PLACE, Running, WorkerPlace
 
 log = logging.getLogger(__name__)
 
@@ -175,17 +176,10 @@ class Asha(ASHAScheduler):
 
     def replay(self, name: str, history: Iterable[dict[str, Any]]) -> None:
         """What a run of an earlier session had reached."""
-        trial: Any = _Past(name)
+        trial: Any = SimpleNamespace(trial_id=name)  # as much of a Tune trial as ASHA looks at
         super().on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]
         for row in history:
             self.on_trial_result(None, trial, row)
-
-
-class _Past:
-    """As much of a Tune trial as ASHA looks at."""
-
-    def __init__(self, name: str) -> None:
-        self.trial_id = name
 
 
 def first_drop(recipe: Recipe) -> int:

@@ -10,7 +10,8 @@ from ray import tune
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
-from bat_dist.jobs.train import carry_out, make_plan
+from bat_dist.jobs.train import carry_out
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder

@@ -7,7 +7,7 @@ from bat_dist.config import to_dict
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate, with_earlier
 from bat_dist.jobs.fresh import TEST
-from bat_dist.jobs.tune import Sweep
+from bat_dist.jobs.tune_plan import Sweep
 from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings
@@ -65,6 +65,5 @@ def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Sequence[
     settings = with_earlier(place, settings)
     subject = load_subject(sweep.dataset, settings)
     evaluation = evaluate(place, sweep.dataset, settings, subject)
-    of_network = {"facts": subject.facts, "digest": subject.digest}
-    report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, **of_network)
+    report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, facts=subject.facts, digest=subject.digest)
     return read_rows(place) or ()

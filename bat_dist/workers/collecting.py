@@ -54,7 +54,7 @@ def remember_run(folder: Folder) -> None:
 
 
 def remember_on_head(folder: Folder) -> None:
-    """The same, for programs without Ray; nothing happens on a machine that is no cluster's head."""
+    """As `remember_run`, for programs without Ray; nothing happens on a machine that is no cluster's head."""
     if Path(LAUNCHER_CONFIG).expanduser().exists():
         remember_run(folder)
 
@@ -69,11 +69,17 @@ def collect(settings: CollectSettings) -> Iterator[Fetched]:
     out = Path(settings.out)
     if out.is_file():
         raise UserError(f"{out} is a file, and a folder is wanted: name another --out")
+    name, address = cluster.get("cluster_name", "?"), cluster["provider"].get("head_ip")
+    head = f"{name} ({address})" if address else name
     with tempfile.TemporaryDirectory() as scratch:
-        runs = [_plain(run) for run in settings.runs or _remembered(cluster, Path(scratch))]
+        runs = settings.runs or _remembered(cluster, Path(scratch))
+        if strange := [run for run in runs if not _PLAIN.fullmatch(run)]:
+            raise UserError(
+                f"runs: {strange[0]!r} has characters that a shell on the head would read; letters, digits and ./_-~ go"
+            )
         for run, name in zip(runs, local_names(runs), strict=True):
             place = out / name
-            _claim(place, run if "://" in run else f"{run} on {_head(cluster)}")
+            _claim(place, run if "://" in run else f"{run} on {head}")
             unwanted = SCRAP if settings.checkpoints else (*SCRAP, *CHECKPOINTS)
             if "://" in run:
                 _copy(Folder(run), place, unwanted)
@@ -94,12 +100,6 @@ def local_names(runs: Sequence[str]) -> list[str]:
     return [name if last.count(name) == 1 else full for name, full in zip(last, whole, strict=True)]
 
 
-def _head(cluster: dict[str, Any]) -> str:
-    """Which cluster it is, in words."""
-    name, address = cluster.get("cluster_name", "?"), cluster["provider"].get("head_ip")
-    return f"{name} ({address})" if address else str(name)
-
-
 def _claim(place: Path, source: str) -> None:
     """Make the folder for what comes from there.  Raises UserError if it holds what came from elsewhere."""
     note = place / _SOURCE
@@ -109,14 +109,6 @@ def _claim(place: Path, source: str) -> None:
         )
     place.mkdir(parents=True, exist_ok=True)
     note.write_text(f"{source}\n")
-
-
-def _plain(path: str) -> str:
-    if not _PLAIN.fullmatch(path):
-        raise UserError(
-            f"runs: {path!r} has characters that a shell on the head would read; letters, digits and ./_-~ go"
-        )
-    return path
 
 
 def _cluster_file(name: str) -> dict[str, Any]:

@@ -18,29 +18,20 @@ ANSWER_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the
 def hardware_of_workers(each: Resources) -> list[Hardware]:
     """What each node that could host such a worker gives it; a node that does not answer in time is left out."""
     nodes = [node["NodeID"] for node in alive_nodes() if each.fit_into(node["Resources"])]
-    asked = [_ask(node, each) for node in nodes]
+    # No CPU is asked for, since the answer takes no time; the GPUs are, since a task sees none otherwise.
+    ask = ray.remote(num_cpus=0, num_gpus=each.gpus, max_retries=3)(this_hardware)
+    asked = [
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+    ]
     answered, silent = ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
     if silent:
         log.warning("%d nodes did not say which hardware they have: the others decide", len(silent))
         for ref in silent:
             ray.cancel(ref, force=True)
-    return [answer for ref in answered if (answer := _answer(ref))]
-
-
-def _ask(node: str, each: Resources) -> "ray.ObjectRef[Hardware]":
-    # Of its CPUs none, since the answer takes no time; of its GPUs its share, since it sees none otherwise.
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return _hardware.options(scheduling_strategy=there, num_gpus=each.gpus).remote()
-
-
-def _answer(ref: "ray.ObjectRef[Hardware]") -> Hardware | None:
-    try:
-        return ray.get(ref)
-    except rx.RayError as error:
-        log.warning("a node did not say which hardware it has: %s", str(error).strip().splitlines()[-1])
-        return None
-
-
-@ray.remote(num_cpus=0, max_retries=3)
-def _hardware() -> Hardware:
-    return this_hardware()
+    found = []
+    for ref in answered:
+        try:
+            found.append(ray.get(ref))
+        except rx.RayError as error:
+            log.warning("a node did not say which hardware it has: %s", str(error).strip().splitlines()[-1])
+    return found

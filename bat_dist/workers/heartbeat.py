@@ -4,7 +4,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +13,6 @@ from bat_dist.storage.patience import tried_once
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.status import PROGRESS
 from bat_dist.workers.pace import Pace
-from bat_dist.workers.running import Running
 
 log = logging.getLogger(__name__)
 
@@ -34,55 +32,42 @@ class Heartbeat:
         self._started = _now()
         self._pace: Pace | None = None
         self._is_new = True
-        self._failed = self._lost = 0
-        self._running: Callable[[], Iterable[Running]] = tuple
         self._stop, self._lock = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._repeat, name="heartbeat", daemon=True)
         self._fails = False
 
     def __enter__(self) -> "Heartbeat":
         with suppress(Exception), tried_once():
             self._is_new = not self._folder.exists(PROGRESS)
         self._write("running")
+
+        def repeat() -> None:
+            while not self._stop.wait(self._interval):
+                self._write("running")
+
+        self._thread = threading.Thread(target=repeat, name="heartbeat", daemon=True)
         self._thread.start()
         return self
 
-    def begin(self, done: int, total: int | None = None) -> None:
-        """Work begins; so many units are there from earlier runs, which say nothing of the pace.
+    def begin(self, done: int, total: int | None = None) -> Pace:
+        """Work begins; so many units are there from earlier runs.  Returns what is to be told of each outcome.
 
         total: of what is to be done, if that was not known before.
         """
-        self._total = self._total if total is None else total
-        self._pace, self._is_new = Pace(self._what, total=self._total, done=done), False
+        self._pace = Pace(self._what, total=self._total if total is None else total, done=done)
+        self._is_new = False
         self._write("running")
-
-    def watch(self, running: Callable[[], Iterable[Running]]) -> None:
-        """From now on ask this for what is running."""
-        self._running = running
-
-    def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
-        """One more unit (or what counts `by`) is done, or was given up; so many were given up so far.
-
-        total: of what is to be done, where that has changed.
-        """
-        assert self._pace is not None
-        if failed > self._failed:
-            self._lost += by
-        self._failed, self._total = failed, self._total if total is None else total
-        self._pace.step(by, total)
+        return self._pace
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _traceback: Any) -> None:
         self._stop.set()
         self._thread.join(timeout=self._interval)
-        self._running = tuple
+        if self._pace:
+            self._pace.watch(tuple)
         if error is not None:
-            self._write("stopped", reason=_reason(error))
+            reason = "by a signal" if isinstance(error, KeyboardInterrupt) else f"{type(error).__name__}: {error}"
+            self._write("stopped", reason=without_passwords(reason)[:MAX_REASON])
         else:
-            self._write("incomplete" if self._failed else "done")
-
-    def _repeat(self) -> None:
-        while not self._stop.wait(self._interval):
-            self._write("running")
+            self._write("incomplete" if self._pace and self._pace.failed else "done")
 
     def _write(self, state: str, **more: Any) -> None:
         if self._is_new:
@@ -107,26 +92,21 @@ class Heartbeat:
             "started": self._started,
             "written": _now(),
             "what": self._what,
-            "done": pace and pace.finished - self._lost,
-            "total": self._total,
-            "failed": self._failed,
+            "done": pace and pace.finished - pace.lost,
+            "total": pace.total if pace else self._total,
+            "failed": pace.failed if pace else 0,
             "per_hour": pace and round(pace.per_hour, 2),
             "seconds_left": pace and pace.seconds_left,
             "running": [
-                {"unit": _plain(now.unit), "host": now.host, "pid": now.pid, "seconds": round(now.seconds, 1)}
-                for now in self._running()
+                {
+                    "unit": now.unit if isinstance(now.unit, int) else str(now.unit),
+                    "host": now.host,
+                    "pid": now.pid,
+                    "seconds": round(now.seconds, 1),
+                }
+                for now in (pace.running() if pace else ())
             ],
         }
-
-
-def _plain(unit: Any) -> int | str:
-    return unit if isinstance(unit, int) else str(unit)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "by a signal"
-    return without_passwords(f"{type(error).__name__}: {error}")[:MAX_REASON]
 
 
 def _now() -> str:

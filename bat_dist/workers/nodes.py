@@ -120,25 +120,27 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
     Raises UserError, naming the nodes, if one runs other code than the driver, or does not see what the driver wrote
     and `all_write`; otherwise a folder of the driver's machine alone is only warned about.
     """
-    nodes = alive_nodes()
+    nodes, asked = alive_nodes(), {}
     name, content = f".visible-{secrets.token_hex(8)}", secrets.token_bytes(16)
     folder.create()
     folder.write(name, content)
     try:
-        asked = {node["NodeID"]: _ask(node, folder.location, name, content) for node in nodes}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            asked[node["NodeID"]] = _report.options(scheduling_strategy=there).remote(folder.location, name, content)
         reports = [report for node_id, ref in asked.items() if (report := _answer(node_id, ref))]
     finally:
         folder.remove(name)
         for left in folder.names(f"{name}-*"):
             folder.remove(left)
-    _check_code(reports)
+    if strange := [report for report in reports if report.source != source_hash()]:
+        theirs = ", ".join(f"{report.host} (bat_dist {report.version}, {report.source})" for report in strange)
+        raise UserError(
+            f"other code than the driver's ({bat_dist.__version__}, {source_hash()}) runs on {theirs}: bring the "
+            "package there (`ray up --no-restart` does)"
+        )
     _check_folder(reports, folder, all_write=all_write)
     log.info("%s: bat_dist %s (%s) on all", counted(len(reports), "node"), bat_dist.__version__, source_hash())
-
-
-def _ask(node: dict[str, Any], location: str, name: str, content: bytes) -> Any:
-    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return _report.options(scheduling_strategy=there).remote(location, name, content)
 
 
 def _answer(node_id: str, ref: Any) -> NodeReport | None:
@@ -166,16 +168,6 @@ def _report(location: str, name: str, content: bytes) -> NodeReport:
     except Exception as error:  # of any file system
         sees, problem = False, f" ({type(error).__name__}: {error})"
     return NodeReport(host, bat_dist.__version__, source_hash(), sees, problem)
-
-
-def _check_code(reports: list[NodeReport]) -> None:
-    strange = [report for report in reports if report.source != source_hash()]
-    if strange:
-        theirs = ", ".join(f"{report.host} (bat_dist {report.version}, {report.source})" for report in strange)
-        raise UserError(
-            f"other code than the driver's ({bat_dist.__version__}, {source_hash()}) runs on {theirs}: bring the "
-            "package there (`ray up --no-restart` does)"
-        )
 
 
 def _check_folder(reports: list[NodeReport], folder: Folder, *, all_write: bool) -> None:

@@ -1,11 +1,10 @@
-"""How fast a job goes, and how a person at the terminal sees it."""
+"""How far a job is, how fast it goes, and how a person at the terminal sees it."""
 
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
@@ -16,93 +15,74 @@ from bat_dist.workers.running import Running
 
 LOG_INTERVAL = 30.0  # seconds between progress lines where there is no terminal
 
-Ask = Callable[[], Iterable[Running]]
 
+class Pace:
+    """How far a job is, how fast outcomes arrive, and what is at work.
 
-class Listener(Protocol):
-    """Who is told of a job's progress."""
-
-    def watch(self, running: Ask, /) -> None:
-        """From now on ask this for what is running."""
-
-    def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
-        """One more outcome (or `by` more), of a `total` that may have changed; so many failed so far."""
-
-
-class ProgressDisplay:
-    """What a person sees of a job: how far it is, and what is at work before the first outcome has come.
-
-    heart: is told the same.
+    what: the units are called.  done: those that were there at the start, which say nothing of the speed.
     """
 
-    def __init__(self, what: str, *, total: int, done: int, heart: Listener | None = None):
-        self.pace, self._heart = Pace(what, total=total, done=done), heart
-        self._failed = 0
-        self._running: Ask = tuple
-        self._on_step: Callable[[], None] = lambda: None
+    def __init__(self, what: str, *, total: int, done: int, clock: Callable[[], float] = time.monotonic):
+        self.what, self.total, self.finished = what, total, done
+        self.failed, self.lost = 0, 0  # outcomes that are failures, and for how much of `finished` they stand
+        self.running: Callable[[], Iterable[Running]] = tuple
+        self.on_step: Callable[[], None] = lambda: None
+        self._clock = clock
+        self._start, self._at_start = clock(), done
 
-    def watch(self, running: Ask) -> None:
-        """From now on ask this for what is running."""
-        self._running = running
-        if self._heart:
-            self._heart.watch(running)
+    def watch(self, running: Callable[[], Iterable[Running]]) -> None:
+        """From now on this is asked for what is running."""
+        self.running = running
 
     def step(self, *, failed: int, by: int = 1, total: int | None = None) -> None:
         """One more outcome (or `by` more), of a `total` that may have changed; so many failed so far."""
-        self._failed = failed
-        self.pace.step(by, total)
-        if self._heart:
-            self._heart.step(failed=failed, by=by, total=total)
-        self._on_step()
+        if failed > self.failed:
+            self.lost += by
+        self.failed = failed
+        self.finished += by
+        self.total = self.total if total is None else total
+        self.on_step()
+
+    @property
+    def has_begun(self) -> bool:
+        """Has an outcome come?"""
+        return self.finished > self._at_start
+
+    @property
+    def per_hour(self) -> float:
+        """Outcomes per hour since the start."""
+        elapsed = max(self._clock() - self._start, 1e-9)
+        return 3600 * (self.finished - self._at_start) / elapsed
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long it takes until all are finished, at this pace; None before the first."""
+        rate = self.per_hour
+        return 3600 * (self.total - self.finished) / rate if rate else None
 
     def describe(self) -> str:
-        """The pace once an outcome has come; until then `2 running, the first for 0:01:10`."""
-        return self.pace.describe(self._failed) if self.pace.has_begun else at_work(self._running())
-
-
-def at_work(running: Iterable[Running]) -> str:
-    """How many are at work, and how long the first has been."""
-    seconds = [now.seconds for now in running]
-    return f"{len(seconds)} running, the first for {duration(max(seconds))}" if seconds else "starting workers"
-
-
-@contextmanager
-def progress(what: str, *, total: int, done: int, heart: Listener | None = None) -> Iterator[ProgressDisplay]:
-    """Progress with units per hour and the time left: a bar in a terminal, otherwise a line now and then."""
-    shown = ProgressDisplay(what, total=total, done=done, heart=heart)
-    with _bar(shown) if sys.stderr.isatty() else _lines(shown):
-        yield shown
+        """`142 trials/h, 0:26:35 left, 2 failed`; before the first outcome `2 running, the first for 0:01:10`."""
+        if self.has_begun:
+            failed = f", {self.failed} failed" if self.failed else ""
+            return f"{self.per_hour:,.0f} {self.what}/h, {duration(self.seconds_left or 0)} left{failed}"
+        seconds = [now.seconds for now in self.running()]
+        return f"{len(seconds)} running, the first for {duration(max(seconds))}" if seconds else "starting workers"
 
 
 @contextmanager
-def _bar(shown: ProgressDisplay) -> Iterator[None]:
-    pace = shown.pace
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Description(shown))
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(pace.what, total=pace.total, completed=pace.finished)
-        shown._on_step = lambda: bar.update(task, completed=pace.finished, total=pace.total)
-        yield
-
-
-class _Description(ProgressColumn):
-    """Asked anew with every picture, so that time goes on while no outcome comes."""
-
-    max_refresh = 0.5
-
-    def __init__(self, shown: ProgressDisplay):
-        super().__init__()
-        self._shown = shown
-
-    def render(self, task: Task) -> Text:
-        return Text(self._shown.describe())
-
-
-@contextmanager
-def _lines(shown: ProgressDisplay) -> Iterator[None]:
-    console, pace, ended = Console(stderr=True), shown.pace, threading.Event()
+def progress(pace: Pace) -> Iterator[None]:
+    """Show units per hour and the time left while the block runs: a bar in a terminal, else a line now and then."""
+    console, ended = Console(stderr=True), threading.Event()
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Description(pace))
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(pace.what, total=pace.total, completed=pace.finished)
+            pace.on_step = lambda: bar.update(task, completed=pace.finished, total=pace.total)
+            yield
+        return
 
     def say() -> None:
-        console.print(f"{pace.what} {pace.finished:,}/{pace.total:,}, {shown.describe()}", highlight=False)
+        console.print(f"{pace.what} {pace.finished:,}/{pace.total:,}, {pace.describe()}", highlight=False)
 
     def repeat() -> None:
         while not ended.wait(LOG_INTERVAL):
@@ -119,37 +99,14 @@ def _lines(shown: ProgressDisplay) -> Iterator[None]:
         thread.join()
 
 
-class Pace:
-    """How fast outcomes arrive.  Those that were there at the start do not count."""
+class _Description(ProgressColumn):
+    """Asked anew with every picture, so that time goes on while no outcome comes."""
 
-    def __init__(self, what: str, *, total: int, done: int, clock: Callable[[], float] = time.monotonic):
-        self.what, self.total, self.finished = what, total, done
-        self._clock = clock
-        self._start, self._at_start = clock(), done
+    max_refresh = 0.5
 
-    def step(self, by: int = 1, total: int | None = None) -> None:
-        """One more is finished, or `by` more."""
-        self.finished += by
-        self.total = self.total if total is None else total
+    def __init__(self, pace: Pace):
+        super().__init__()
+        self._pace = pace
 
-    @property
-    def has_begun(self) -> bool:
-        """Has an outcome come?"""
-        return self.finished > self._at_start
-
-    @property
-    def per_hour(self) -> float:
-        """Outcomes per hour since the start."""
-        elapsed = max(self._clock() - self._start, 1e-9)
-        return 3600 * (self.finished - self._at_start) / elapsed
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Until all are finished, at this pace; None before the first."""
-        rate = self.per_hour
-        return 3600 * (self.total - self.finished) / rate if rate else None
-
-    def describe(self, num_failed: int) -> str:
-        """E.g. `142 trials/h, 0:26:35 left, 2 failed`."""
-        failed = f", {num_failed} failed" if num_failed else ""
-        return f"{self.per_hour:,.0f} {self.what}/h, {duration(self.seconds_left or 0)} left{failed}"
+    def render(self, task: Task) -> Text:
+        return Text(self._pace.describe())

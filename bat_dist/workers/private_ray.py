@@ -36,7 +36,7 @@ def wants_private(address: str | None) -> bool:
 
 
 def prepare_environment(address: str | None) -> None:
-    """Let idle threads sleep, and make a private Ray listen on loopback alone and ask for a token that only its own know.
+    """Let idle threads sleep; make a private Ray listen on loopback alone and ask for a token that only its own know.
 
     Threads of torch that have nothing to do would spin by default.  Where the cores are shared with other programs, two
     threads that wait for each other made a training of small images 15 times as slow.

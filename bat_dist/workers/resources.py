@@ -55,7 +55,7 @@ class Resources:
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As Ray wants it."""
+        """What Ray is asked for: the resources of one worker by their names."""
         return {"CPU": float(self.cpus)} | ({"GPU": self.gpus} if self.gpus else {})
 
 
@@ -94,22 +94,19 @@ def promised_nodes() -> list[dict[str, float]]:
     It is known where KubeRay made the cluster, and to a driver on the head where `ray up` did.
     """
     try:
-        return _from_operator() or _from_launcher(Path(LAUNCHER_CONFIG).expanduser())
+        from ray._private.state import state
+
+        config = state.get_cluster_config()
+        groups = config.node_group_configs if config else []
+        nodes = [dict(group.resources) for group in groups for _ in range(max(0, group.max_count))]
+        return nodes or _from_launcher(Path(LAUNCHER_CONFIG).expanduser())
     except Exception as error:  # neither is a public promise of Ray's: without them, what is there counts
         log.debug("no word from an autoscaler: %s", error)
         return []
 
 
-def _from_operator() -> list[dict[str, float]]:
-    from ray._private.state import state
-
-    config = state.get_cluster_config()
-    groups = config.node_group_configs if config else []
-    return [dict(group.resources) for group in groups for _ in range(max(0, group.max_count))]
-
-
 def _from_launcher(path: Path) -> list[dict[str, float]]:
-    """From the cluster's file, as `ray up` has filled it in."""
+    """The resources of the nodes in the cluster's file, as `ray up` has filled it in."""
     if not path.exists():
         return []
     config: dict[str, Any] = yaml.safe_load(path.read_text())

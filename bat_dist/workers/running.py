@@ -1,6 +1,41 @@
-"""What is at work now.  Imports no ray, so that a training without workers can tell it too."""
+"""Workers and the units that they have at work.  Imports no ray, so that a training without workers can tell it too."""
 
+import time
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+from bat_dist.storage.unit_log import Record
+
+
+class WorkerPlace(NamedTuple):
+    """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
+
+    node_id: str
+    host: str
+    pid: int
+    gpus: str = ""
+
+
+UNKNOWN_PLACE = WorkerPlace("", "", 0)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A unit in a worker's hands.  started: the record of it, for the case that the worker never answers."""
+
+    unit: Any
+    attempt: int
+    started: Record
+    since: float = field(default_factory=time.perf_counter)
+
+
+@dataclass
+class WorkerSlot:
+    """The driver's view of one worker: `assignment` is None while it is being set up, or idle."""
+
+    actor: Any
+    assignment: Assignment | None = None
+    place: WorkerPlace = UNKNOWN_PLACE
 
 
 class Running(NamedTuple):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import shutil
 import socket
 import sys
@@ -19,6 +20,7 @@ import bat_dist
 from bat_dist.errors import UserError
 from bat_dist.program import end_on_signals
 from bat_dist.settings.ray_address import host_and_port
+from bat_dist.storage.files import Folder
 from bat_dist.wording import counted
 from bat_dist.workers.private_ray import (
     current_cluster,
@@ -52,7 +54,17 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
         if is_cluster:
             _connect(address or "auto")
         else:
-            _start_private(num_cpus, place)
+            # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or joblib.cpu_count(),  # which heeds affinity and quotas; Ray counts the machine's
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **place,
+            )
+            log.info("started a private Ray on this machine: %s", describe_resources())
         end_on_signals()  # Ray has put its own handler in the place of ours
         try:
             yield is_cluster
@@ -82,25 +94,11 @@ def _place_of_private_ray() -> Iterator[dict[str, Any]]:
         shutil.rmtree(short, ignore_errors=True)
 
 
-def _start_private(num_cpus: int | None, place: dict[str, Any]) -> None:
-    # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-    ray.init(
-        address="local",
-        num_cpus=num_cpus or joblib.cpu_count(),  # which heeds affinity and quotas; Ray counts what the machine has
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        **place,
-    )
-    log.info("started a private Ray on this machine: %s", describe_resources())
-
-
 def _connect(address: str) -> None:
     if address == "auto" and not on_a_cluster():
         # Ray itself would take any Ray it finds running here, another driver's private one too.
         raise UserError(_no_cluster(address, "this machine belongs to none"))
-    _knock(*_found(address))
+    _knock(address)
     # The driver's own code travels to all nodes: what they have installed may be older.
     package = str(Path(bat_dist.__file__).parent)
     try:
@@ -112,23 +110,22 @@ def _connect(address: str) -> None:
     log.info("connected to the Ray cluster at %s", ray.get_runtime_context().gcs_address)
 
 
-def _found(address: str) -> tuple[str, str]:
-    """The address that Ray will take for this one, and where it stands."""
-    if address != "auto":
-        return address, "ray_address"
-    if (named := os.environ.get("RAY_ADDRESS") or "auto") != "auto":
-        return named, "RAY_ADDRESS"
-    file = current_cluster()
-    try:
-        return file.read_text().strip(), str(file)
-    except OSError as error:  # another user's
-        raise UserError(_no_cluster(address, f"{file} cannot be read: {error.strerror}")) from None
+def _knock(address: str) -> None:
+    """Raise UserError if nobody listens at the address that Ray will take for this one.
 
-
-def _knock(address: str, where: str) -> None:
-    """Raise UserError if nobody listens there: Ray itself would try for minutes, and not say whose address it is."""
+    Ray itself would try for minutes, and not say whose address it is.
+    """
+    taken, where = address, "ray_address"
+    if address == "auto":
+        taken, where = os.environ.get("RAY_ADDRESS") or "auto", "RAY_ADDRESS"
+    if taken == "auto":
+        where = current_cluster()
+        try:
+            taken = where.read_text().strip()
+        except OSError as error:  # another user's
+            raise UserError(_no_cluster(address, f"{where} cannot be read: {error.strerror}")) from None
     try:
-        host, port = host_and_port(address)
+        host, port = host_and_port(taken)
     except ValueError as error:
         raise UserError(f"{where} {error}") from None
     end = time.monotonic() + KNOCK_SECONDS
@@ -139,7 +136,7 @@ def _knock(address: str, where: str) -> None:
         except OSError as error:
             if time.monotonic() > end or isinstance(error, socket.gaierror):
                 why = f"{error.strerror or error}; the address is that of {where}"
-                raise UserError(_no_cluster(address, why)) from None
+                raise UserError(_no_cluster(taken, why)) from None
             time.sleep(0.5)
 
 
@@ -156,3 +153,23 @@ def describe_resources() -> str:
     totals = {name: sum(node["Resources"].get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     gpus = f", {counted(totals['GPU'], 'GPU')}" if totals["GPU"] else ", no GPU"
     return f"{counted(len(nodes), 'node')}, {counted(totals['CPU'], 'CPU')}{gpus}"
+
+
+@contextmanager
+def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
+    """Where Ray Train and Tune may keep their own notes: below the folder, which all machines see; removed at the end.
+
+    A new name each time: a run that Ray has seen end it would not start again, and the resume state is ours.
+    """
+    import pyarrow.fs
+
+    name = f".ray-{secrets.token_hex(4)}"
+    if folder.local_path is not None:
+        place = {"storage_path": str(folder.local_path.absolute())}
+    else:
+        handler = pyarrow.fs.FSSpecHandler(folder.fs)
+        place = {"storage_path": folder.root, "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+    try:
+        yield {"name": name, **place}
+    finally:
+        folder.remove_folder(name)

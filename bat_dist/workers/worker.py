@@ -16,21 +16,10 @@ from bat_dist.errors import UserError
 from bat_dist.storage.provenance import source_hash, work_for
 from bat_dist.storage.unit_log import AttemptLog, Record
 from bat_dist.workers import metrics
+from bat_dist.workers.running import WorkerPlace
 
 Row = dict[str, Any]
 Work = Callable[[Any], Row]
-
-
-class WorkerPlace(NamedTuple):
-    """Where a worker is.  gpus: those it was given, as Ray names them; empty without."""
-
-    node_id: str
-    host: str
-    pid: int
-    gpus: str = ""
-
-
-UNKNOWN_PLACE = WorkerPlace("", "", 0)
 
 
 class AttemptResult(NamedTuple):
@@ -67,7 +56,9 @@ class Worker:
         check_source(expected_source)
         work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
-        _compute_with(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch if the work imports it later
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(threads)
         self._give_up_on, self._work = give_up_on, build(*args)
         context = ray.get_runtime_context()
         gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
@@ -90,13 +81,6 @@ class Worker:
         return AttemptResult(row, scribe.records)
 
 
-def _compute_with(threads: int) -> None:
-    """So many threads, in torch too: here if the work has imported it, else whenever it does."""
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads(threads)
-
-
 def _broke_accelerator(error: BaseException | None) -> bool:
     """Whether an error or one that led to it left the GPU without a usable context, as an illegal access does."""
     torch = sys.modules.get("torch")  # not imported here: work without torch need not wait for it
@@ -117,5 +101,5 @@ def check_source(expected: str | None) -> None:
 
 
 def seconds_since(start: float) -> float:
-    """Since a time of `time.perf_counter`, to the millisecond."""
+    """The seconds since a time of `time.perf_counter`, to the millisecond."""
     return round(time.perf_counter() - start, 3)

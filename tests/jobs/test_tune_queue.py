@@ -11,7 +11,7 @@ from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, first_drop
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
-from bat_dist.workers.pool import MAX_ATTEMPTS, MAX_LOSSES
+from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 
 PAPER = RECIPES["paper"]
 

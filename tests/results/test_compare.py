@@ -11,7 +11,7 @@ from made_results import facts_of, random_flags, study, write_evaluation, write_
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
-from bat_dist.jobs.train import make_plan
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row

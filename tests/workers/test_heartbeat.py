@@ -12,7 +12,7 @@ from waiting import until
 from bat_dist.storage.files import Folder
 from bat_dist.storage.status import PROGRESS, SILENT
 from bat_dist.workers.heartbeat import INTERVAL, Heartbeat
-from bat_dist.workers.pool import Running
+from bat_dist.workers.running import Running
 
 
 def progress(folder: Path) -> dict[str, Any]:
@@ -26,10 +26,10 @@ def test_it_beats_often_enough_for_its_reader() -> None:
 def test_the_start_and_a_good_end(tmp_path: Path) -> None:
     with Heartbeat(Folder(tmp_path), "trials", total=10) as heart:
         assert not (tmp_path / PROGRESS).exists()  # not before all is checked
-        heart.begin(done=4)
+        pace = heart.begin(done=4)
         began = progress(tmp_path)
-        heart.watch(lambda: [Running(8, "w1", 77, 1.26)])
-        heart.step(failed=0)
+        pace.watch(lambda: [Running(8, "w1", 77, 1.26)])
+        pace.step(failed=0)
     assert (began["state"], began["done"], began["total"], began["seconds_left"]) == ("running", 4, 10, None)
     assert (began["host"], began["pid"], began["per_hour"]) == (socket.gethostname(), os.getpid(), 0)
     ended = progress(tmp_path)
@@ -38,9 +38,9 @@ def test_the_start_and_a_good_end(tmp_path: Path) -> None:
 
 def test_it_goes_on_while_no_outcome_comes(tmp_path: Path) -> None:
     with Heartbeat(Folder(tmp_path), "trials", total=10, interval=0.05) as heart:
-        heart.begin(done=0)
-        heart.watch(lambda: [Running(8, "w1", 77, 1.26), Running(("a", 1), "w2", 78, 0.0)])
-        heart.step(failed=1)
+        pace = heart.begin(done=0)
+        pace.watch(lambda: [Running(8, "w1", 77, 1.26), Running(("a", 1), "w2", 78, 0.0)])
+        pace.step(failed=1)
         until(lambda: progress(tmp_path)["failed"])
         now = progress(tmp_path)
     assert now["running"] == [
@@ -53,21 +53,20 @@ def test_it_goes_on_while_no_outcome_comes(tmp_path: Path) -> None:
 
 def test_outcomes_do_not_write_more_often(tmp_path: Path) -> None:
     with Heartbeat(Folder(tmp_path), "trials", total=1000) as heart:
-        heart.begin(done=0)
+        pace = heart.begin(done=0)
         for _ in range(500):
-            heart.step(failed=0)
+            pace.step(failed=0)
         assert progress(tmp_path)["done"] == 0
 
 
 def test_the_rate_is_of_this_run_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heart = Heartbeat(Folder(tmp_path), "trials", total=100)
     with heart:
-        heart.begin(done=60)
-        assert heart._pace is not None
-        monkeypatch.setattr(heart._pace, "_start", 40.0)
-        monkeypatch.setattr(heart._pace, "_clock", lambda: 400.0)
+        pace = heart.begin(done=60)
+        monkeypatch.setattr(pace, "_start", 40.0)
+        monkeypatch.setattr(pace, "_clock", lambda: 400.0)
         for _ in range(10):
-            heart.step(failed=0)
+            pace.step(failed=0)
     ended = progress(tmp_path)
     assert (ended["done"], ended["per_hour"], ended["seconds_left"]) == (70, 100, 1080)
 

@@ -33,21 +33,20 @@ from bat_dist.storage.unit_log import read_log
 from bat_dist.workers import pool
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import Pace
-from bat_dist.workers.pool import (
-    FAIL_ALIKE,
-    MAX_ATTEMPTS,
-    Done,
-    Failed,
-    UnitsFailAlike,
-    WorkersCannotStart,
-    run_units,
-)
+from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
-from bat_dist.workers.worker import UNKNOWN_PLACE, AttemptResult, check_source
+from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
+from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
+from bat_dist.workers.worker import AttemptResult, check_source
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def pool_of(num_workers: int | None = None) -> pool._Pool:
+    setup = (ONE_CPU.cpus, "units", None, "a command", (), squares)
+    return pool._Pool(setup, ONE_CPU, "units", num_workers, RetryPolicy())
 
 
 def squares(offset):
@@ -196,20 +195,6 @@ def test_it_goes_on_if_more_can_be_hoped_for(
     assert {o.attempts for o in outcomes if isinstance(o, Failed)} == {MAX_ATTEMPTS}
 
 
-def test_one_machine_on_which_all_fails_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
-    crowd.queue, crowd.may_grow = deque(range(50)), False
-    turn = pool._Assignment(0, 1, {})
-    good, bad = (pool._WorkerSlot(None, turn, UNKNOWN_PLACE._replace(host=host)) for host in ("good", "bad"))
-    crowd.seats = {1: good, 2: bad}
-    for _ in range(FAIL_ALIKE):
-        assert not crowd._fail_alike()
-        crowd._count_failure(bad.place, "OSError: no such library")
-    assert not crowd._fail_alike()  # the other one is still at its first unit
-    crowd._count_failure(good.place, "OSError: neither here")
-    assert crowd._fail_alike()
-
-
 def cannot_start():
     raise OSError("no such GPU")
 
@@ -348,7 +333,7 @@ class FakeRay:
     def kill(self, actor: Any) -> None:
         self.killed += 1
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def alive_nodes(self) -> list[dict[str, Any]]:
         self.nodes_calls += 1
         return [{"NodeID": "alive", "Alive": True, "Resources": {"CPU": 8}}]
 
@@ -356,9 +341,10 @@ class FakeRay:
 def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     fake, settled = FakeRay(), bytearray(2000)
     monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
     monkeypatch.setattr(pool.log, "disabled", True)
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd = pool_of()
     outcomes = crowd.outcomes(range(2000))
     tracemalloc.start()
     for outcome in itertools.islice(outcomes, 100):
@@ -373,7 +359,7 @@ def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatc
     assert settled == bytearray([1]) * 2000
     assert 200 < fake.nodes_calls < 500  # a call for each loss, none for each unit
     assert grown < 20_000  # the records of 2000 units are two megabytes
-    assert (crowd.seats, crowd.idle, crowd.tallies, len(crowd.queue)) == ({}, [], {}, 0)
+    assert (crowd.slots, crowd.idle, crowd.retries.histories, len(crowd.queue)) == ({}, [], {}, 0)
 
 
 def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,8 +374,9 @@ def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypat
 
     monkeypatch.setattr(fake, "get", get)
     monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    crowd = pool_of(num_workers=1)
     assert [type(outcome) for outcome in crowd.outcomes([7])] == [Done]
 
 
@@ -405,8 +392,9 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
     get = fake.get
     monkeypatch.setattr(fake, "get", lambda ref: _raise(lost) if (lost := next(gone, None)) else get(ref))
     monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
+    crowd = pool_of()
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
     gone = iter([rx.RayError("the process was killed")] * 3)
     with pytest.raises(WorkersCannotStart):
@@ -470,13 +458,13 @@ def test_a_gpu_that_fails_process_after_process_gets_no_more_work(tmp_path: Path
 def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay()
     monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", None, (), None, None))
-    crowd.held = 8 * [
-        pool._WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="gone"))
-    ]  # as many as the node that is there has
+    crowd = pool_of()
+    gone = WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="gone"))
+    crowd.quarantine.held = 8 * [gone]  # as many as the node that is there has
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
-    crowd.held = 8 * [pool._WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="alive"))]
+    crowd.quarantine.held = 8 * [WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="alive"))]
     crowd.looked_at = -pool.CAPACITY_INTERVAL
     with pytest.raises(WorkersCannotStart, match="no GPU that works"):
         list(crowd.outcomes(range(4)))
@@ -494,10 +482,11 @@ def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(fake, "get", get)
     monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool._Pool(pool._Job(squares, [], ONE_CPU, "units", 1, (), None, None))
+    crowd = pool_of(num_workers=1)
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
-    assert (crowd.held, crowd.breaks) == ([], {})
+    assert crowd.quarantine.held == []
 
 
 def _raise(error: Exception) -> Any:
@@ -620,8 +609,8 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
 def test_pace_counts_only_what_was_done_now() -> None:
     now = 0.0
     pace = Pace("trials", total=100, done=40, clock=lambda: now)
-    assert pace.describe(0) == "0 trials/h, 0:00:00 left"
+    assert pace.describe() == "starting workers"
     for _ in range(10):
-        pace.step()
+        pace.step(failed=2)
     now = 360.0
-    assert pace.describe(2) == "100 trials/h, 0:30:00 left, 2 failed"
+    assert pace.describe() == "100 trials/h, 0:30:00 left, 2 failed"

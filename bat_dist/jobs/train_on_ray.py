@@ -1,0 +1,113 @@
+"""A data-parallel training on Ray Train.  Imported only where there are workers: one process can do without ray."""
+
+import dataclasses
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import ray
+import ray.train
+import torch
+from ray.train.torch import TorchTrainer, get_device
+
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import dataset_loader
+from bat_dist.errors import RunError
+from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
+from bat_dist.training import files, run
+from bat_dist.training.epoch import NonFiniteBatch
+from bat_dist.training.world import World
+from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
+from bat_dist.workers.resources import Resources
+from bat_dist.workers.session import ray_storage
+
+log = logging.getLogger(__name__)
+
+FOLLOW_SECONDS = 1.0
+
+
+def train_on_ray(
+    plan: TrainingPlan, each: Resources, threads: int, on_epoch: OnEpoch, dataset_ref: Any
+) -> list[dict[str, Any]]:
+    """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
+    config = {
+        "dataset": dataset_ref or ray.put(plan.dataset),
+        "plan": ray.put(dataclasses.replace(plan, dataset=None)),
+        "threads": threads,
+    }
+    with ray_storage(plan.record.folder) as storage, _followed(plan, on_epoch):
+        trainer = TorchTrainer(
+            _train_rank,
+            train_loop_config=config,
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=plan.asked.num_workers, use_gpu=bool(each.gpus), resources_per_worker=each.bundle
+            ),
+            run_config=ray.train.RunConfig(
+                **storage, failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures)
+            ),
+        )
+        try:
+            outcome = trainer.fit().return_value or {}
+        except ray.train.TrainingFailedError as error:
+            raise RunError(f"{error}\nfinished epochs are kept; the same command goes on from there") from None
+    if "non_finite" in outcome:
+        raise NonFiniteBatch(outcome["non_finite"], [])
+    return outcome["history"]
+
+
+def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
+    """What each rank does; rank 0's answer reaches the driver."""
+    logging.getLogger("bat_dist").setLevel(logging.INFO)
+    torch.set_num_threads(config["threads"])
+    bare: Any = ray.get(config["plan"])
+    dataset: Dataset = ray.get(config["dataset"])
+    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
+    device = get_device()
+    loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device), "training")
+    if device.type == "cuda":
+        keep_telling(partial(tell_gpu_memory, "training"))
+    try:
+        history = run.train(
+            plan.settings,
+            plan.material(loader),
+            plan.record,
+            device=device,
+            world=World.current(),
+            open_trackers=lambda first: [*plan.open_trackers(first), EpochTracker(first)],
+        )
+    except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
+        return {"non_finite": str(error)}
+    return {"history": history}
+
+
+@contextmanager
+def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
+    """Log and tell the epochs that appear in the folder's history while the block runs."""
+    folder = plan.record.folder
+    done, stop = len(files.read_history(folder)), threading.Event()
+
+    def follow() -> None:
+        seen = done
+        ending = False
+        while not ending:
+            ending = stop.wait(FOLLOW_SECONDS)  # and one last look
+            try:
+                rows = files.read_history(folder)
+            except Exception as error:  # of any file system; the training has its own word on it
+                log.warning("%s cannot be read: %s", folder, error)
+                continue
+            for row in rows[seen:]:
+                log.info(files.epoch_line(row, plan.settings.recipe.epochs))
+                on_epoch(row)
+            seen = max(seen, len(rows))
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

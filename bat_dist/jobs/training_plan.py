@@ -1,0 +1,206 @@
+"""What a training run will be, worked out and checked before anything is written."""
+
+import dataclasses
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bat_dist.config import to_dict
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import Loader
+from bat_dist.errors import UserError
+from bat_dist.jobs.auto import Chosen, without_auto
+from bat_dist.methods.mini_batch import TrainingAttack
+from bat_dist.methods.table import build_method
+from bat_dist.models.names import AUTO
+from bat_dist.results.rows import flat
+from bat_dist.settings.fields import ARCH_OF_TRAINING
+from bat_dist.settings.train import TrainSettings
+from bat_dist.storage.files import Folder
+from bat_dist.training import files
+from bat_dist.training.epoch import StepSettings, batch_sizes
+from bat_dist.training.run import Record, TrainingData, TrainingSettings
+from bat_dist.training.score_file import TrainingScores, read_scores
+from bat_dist.training.splits import Held, default_num_val, hold_out
+from bat_dist.training.trackers import Tracker, open_trackers
+from bat_dist.wording import counted
+
+log = logging.getLogger(__name__)
+
+OnEpoch = Callable[[Mapping[str, Any]], None]  # is given each epoch's row of the history
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """A run, worked out from what the user asked for; plain enough to travel to workers.
+
+    asked: what the user set, without auto, but for a precision that its workers are yet to decide; till then the rest
+    has fp32. chosen: what auto stands for, and why.
+    """
+
+    asked: TrainSettings
+    settings: TrainingSettings
+    dataset: Dataset
+    held: Held
+    scores: TrainingScores | None
+    identity: dict[str, Any]
+    facts: dict[str, Any]
+    chosen: Chosen
+
+    @property
+    def record(self) -> Record:
+        """Where the run is kept, and as what."""
+        return Record(Folder(self.asked.out), self.identity, self.facts)
+
+    def material(self, loader: Loader) -> TrainingData:
+        """What the network is trained on; loader: of the training split."""
+        mem, subsets = (self.scores.values, self.scores.subsets) if self.scores else (None, {})
+        return TrainingData(self.dataset, loader, self.held, mem, subsets)
+
+    def open_trackers(self, first_epoch: int) -> list[Tracker]:
+        """The trackers that were asked for; first_epoch: the first that they will hear of, counted from 1."""
+        name = f"{self.facts['method']}-{self.settings.arch}-{self.dataset.name}-seed{self.settings.seed}"
+        asked = self.asked
+        return open_trackers(
+            asked.track, out=asked.out, settings=to_dict(asked), run_name=name, first_epoch=first_epoch
+        )
+
+
+def scores_of(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
+    """The scores that the settings name, read from their file, if they name one.  Raises UserError as `read_scores`."""
+    if asked.scores:
+        return read_scores(
+            asked.scores,
+            dataset,
+            score=asked.score,
+            sigma=asked.sigma,
+            atypical_share=asked.atypical_share,
+            undefined=asked.undefined,
+        )
+    if asked.sigma is not None or asked.atypical_share is not None:
+        raise UserError("sigma and atypical_share say which scores are atypical: give --scores too")
+    return None
+
+
+def make_plan(
+    dataset: Dataset,
+    asked: TrainSettings,
+    *,
+    find_scores: Callable[[Dataset, TrainSettings], TrainingScores | None] = scores_of,
+) -> TrainingPlan:
+    """Check everything that can be checked before anything is written.
+
+    Raises UserError for hyper-parameters, scores or a validation split that do not fit.
+    """
+    place = Folder(asked.out)
+    asked, chosen = without_auto(asked, lambda: files.begun_identity(place), dataset, ARCH_OF_TRAINING)
+    dataset = dataset.augmented(asked.crop_padding, asked.flip)
+    precision = "fp32" if asked.precision == AUTO else asked.precision
+    scores = find_scores(dataset, asked)
+    try:
+        given = asked.hyper_parameters
+        if asked.method == "bat" and scores is not None:
+            given = {"sigma": scores.sigma, **given}
+        method = build_method(asked.method, given)
+        method.check_attack(asked.num_steps)
+        held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
+        _check_batches(asked, dataset, held, scores)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    attack = TrainingAttack(
+        epsilon=asked.epsilon or dataset.spec.epsilon,
+        step_size=asked.step_size or dataset.spec.step_size,
+        num_steps=asked.num_steps,
+        precision=asked.attack_precision or precision,
+        mode=asked.attack_mode,
+        random_start=asked.random_start,
+    )
+    val_steps = asked.num_steps if asked.val_steps is None else asked.val_steps
+    judge = dataclasses.replace(attack, num_steps=val_steps, mode="eval", random_start=True) if val_steps else None
+    step = StepSettings(method, attack, precision, asked.awp, asked.awp_from - 1, asked.clip_norm)
+    settings = TrainingSettings(
+        arch=asked.arch,
+        recipe=asked.training,
+        step=step,
+        validation_attack=judge,
+        best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
+        seed=asked.seed,
+        ema=asked.ema,
+        sync_bn=asked.sync_bn,
+    )
+    facts = _facts(asked, dataset, settings, held, scores)
+    identity = {**flat(facts), "num_workers": asked.separate_batch_norms}
+    return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen)
+
+
+def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: TrainingScores | None) -> None:
+    """Raise ValueError if a batch can never hold what the method needs; warn if it will seldom."""
+    size, workers = asked.training.batch_size, max(1, asked.num_workers)
+    if not batch_sizes(len(held.train), size, workers):
+        raise ValueError(
+            f"{counted(len(held.train), 'training sample')} are too few for {counted(workers, 'worker')}: "
+            "each needs two at least; lower num_workers"
+        )
+    if asked.method != "bat" or scores is None or asked.beta == 0:
+        return
+    if size < 3:
+        raise ValueError(f"batch_size must be at least 3 for the discrimination loss, got {size}: or set beta 0")
+    typical = np.bincount(dataset.train.labels[held.train][scores.values[held.train] < scores.sigma])
+    share = typical / max(1, len(held.train))  # of a batch, by class
+    partners = 1 - (1 - share) ** (size - 1)  # chance that a sample of the class has another one beside it
+    paired = float((share * partners).sum() / share.sum()) if share.sum() else 0.0
+    if paired < 0.5:
+        log.warning(
+            "batch_size %d: only %.0f%% of the typical samples will find another of their class in their batch, "
+            "which the discrimination loss needs; a larger batch_size would help",
+            size,
+            100 * paired,
+        )
+
+
+def _facts(
+    asked: TrainSettings,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    held: Held,
+    scores: TrainingScores | None,
+) -> dict[str, Any]:
+    """What a checkpoint says of its making: plain values that, with the data, decide it."""
+    step = settings.step
+    return {
+        "method": asked.method,
+        "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
+        "dataset": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        **dataset.spec.own_augmentation,
+        "num_train": len(held.train),
+        "num_val": len(held.validation),
+        "val_seed": asked.val_seed,
+        "scores": f"{scores.name} {scores.digest}" if scores else None,
+        "arch": settings.arch,
+        "recipe": dataclasses.asdict(settings.recipe) | {"milestones": list(settings.recipe.milestones)},
+        "epochs": settings.recipe.epochs,
+        **{name: getattr(step.attack, name) for name in ("epsilon", "step_size", "num_steps", "random_start")},
+        "attack_mode": step.attack.mode,
+        "attack_precision": step.attack.precision,
+        "val_steps": settings.validation_attack.num_steps if settings.validation_attack else 0,
+        "best_by": settings.best_by,
+        "precision": step.precision,
+        "ema": settings.ema,
+        **({"ema_warm_up": True} if settings.ema else {}),
+        "awp": step.awp,
+        "awp_from": step.awp_from + 1,
+        "clip_norm": step.clip_norm,
+        "sync_bn": settings.sync_bn,
+        **({"num_workers": asked.separate_batch_norms} if asked.separate_batch_norms > 1 else {}),
+        "seed": settings.seed,
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {name: str(v) if isinstance(v, float) and math.isinf(v) else v for name, v in values.items()}

@@ -1,0 +1,131 @@
+"""What a sweep will be, checked before anything is written: its points, its scores, and its folder."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bat_dist.config import to_dict
+from bat_dist.data.datasets import Dataset
+from bat_dist.jobs.auto import Chosen, without_auto
+from bat_dist.jobs.fresh import check_alone
+from bat_dist.jobs.training_plan import make_plan, scores_of
+from bat_dist.jobs.tune_run import run_settings, score_key
+from bat_dist.models.names import AUTO
+from bat_dist.settings.fields import ARCH_OF_TRAINING
+from bat_dist.settings.sections import without_later_defaults
+from bat_dist.settings.train import TrainSettings
+from bat_dist.settings.tune import TuneSettings
+from bat_dist.storage.files import Folder
+from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcome
+from bat_dist.sweep.space import Point, without_repetition
+from bat_dist.training.score_file import TrainingScores
+
+VERB = "tune"
+NOT_IDENTITY = (  # settings of `train` that decide nothing of a run's result, or are known otherwise
+    *("out", "fresh", "seed", "scores", "data_dir", "download", "loader", "track", "status"),
+    *("ray_address", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
+)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep, checked: its settings and data, its record, and the scores that its runs take."""
+
+    settings: TuneSettings
+    dataset: Dataset
+    record: SweepRecord
+    scores: Mapping[Any, TrainingScores | None]
+    num_val: int  # samples of the validation split
+    chosen: Chosen
+
+    @property
+    def example(self) -> TrainSettings:
+        """The settings of one run, for what is the same in all."""
+        return self.settings.example
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a report says of it."""
+        names = ("dataset", "arch", "method")
+        shared = {name: getattr(self.example, name) for name in names if name not in self.settings.space}
+        many = dict.fromkeys((name for name in names if name in self.settings.space), "several")
+        return {**shared, **many, "num_val": self.num_val, "settings": to_dict(self.settings)}
+
+    @property
+    def folder(self) -> Folder:
+        """Where it is kept."""
+        return self.record.folder
+
+    def runs(self) -> list[SweepRun]:
+        """All that the settings ask for, as far as points are known; seed by seed, so that all points come early."""
+        return [SweepRun(point, seed) for seed in self.settings.seeds for point in self.points()]
+
+    def points(self) -> list[Point]:
+        """The points of the settings; with TPE those that were proposed so far."""
+        known = self.settings.known_points
+        return without_repetition([*known, *self.record.points]) if self.settings.search == "tpe" else known
+
+    def outcomes(self) -> list[RunOutcome]:
+        """The outcome of every run that the folder knows of, earlier points' too."""
+        runs = dict.fromkeys([*self.runs(), *(SweepRun(p, s) for s in self.settings.seeds for p in self.record.points)])
+        return [read_outcome(self.folder, run) for run in runs]
+
+    def num_points(self) -> int:
+        """How many points there will be in the end."""
+        if self.settings.search != "tpe":
+            return len(self.points())
+        return len(self.settings.known_points) + (self.settings.num_points or 0)
+
+    def num_wanted(self) -> int:
+        """How many points TPE has yet to propose."""
+        return self.num_points() - len(self.points())
+
+
+def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Sweep:
+    """Check every point before anything is written.
+
+    Raises UserError for a point that cannot be trained on these data, or a folder that holds another sweep.
+    """
+    example = settings.example
+    left_to_us = [n for n in ("arch", "precision") if n not in settings.space and getattr(example, n) == AUTO]
+    begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
+    begun = {name: begun[name] for name in left_to_us if name in begun}
+    example, chosen = without_auto(example, lambda: begun, dataset, ARCH_OF_TRAINING)
+    settings = with_base(settings, **{name: getattr(example, name) for name in left_to_us})
+    scores: dict[Any, TrainingScores | None] = {}
+
+    def find(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
+        key = score_key(asked)
+        if key not in scores:
+            scores[key] = scores_of(dataset, asked)
+        return scores[key]
+
+    num_val = len(make_plan(dataset, settings.example, find_scores=find).held.validation)
+    for point in settings.known_points:
+        make_plan(dataset, run_settings(settings, str(folder), SweepRun(point, settings.seeds[0])), find_scores=find)
+    # Runs that together take all scores that any run can take; TPE's points are not known yet.
+    first = {d.name: d.examples[0] for d in settings.dimensions}
+    for point in [first, *({**first, d.name: value} for d in settings.dimensions for value in d.values)]:
+        find(dataset, settings.of_run(point, seed=0, out="x"))
+    if settings.fresh:
+        check_alone(folder, VERB)
+    record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)
+    return Sweep(settings, dataset, record, scores, num_val, chosen)
+
+
+def with_base(settings: TuneSettings, **found: Any) -> TuneSettings:
+    """The settings with other values of what all runs share."""
+    return dataclasses.replace(settings, base={**settings.base, **found})
+
+
+def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, TrainingScores | None]) -> dict[str, Any]:
+    varies = {*settings.space, *(("alpha", "beta") if settings.is_bat else ())}
+    shared = {
+        name: value
+        for name, value in without_later_defaults(to_dict(settings.example)).items()
+        if name not in varies and name not in NOT_IDENTITY
+    }
+    digests = sorted({found.digest for found in scores.values() if found})
+    names = ",".join(sorted(varies))
+    return {"varies": names, **shared, "data_fingerprint": dataset.fingerprint, "scores": " ".join(digests)}
