@@ -5,29 +5,27 @@ only when it is asked, so that `--help` answers at once.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bat_dist.config import COMMAND_LINE, Given, Known, names_of_group, required_names
+from bat_dist.config import COMMAND_LINE, Given, Known, required_names
 from bat_dist.data.table import DATASETS
 from bat_dist.errors import UserError
-
-_HOW = frozenset({"out", "status", "download", "fresh", "concurrency", "max_hours"})  # beside the group Ray
+from bat_dist.settings.decides import Decides, deciding
 
 
 def _no_data(given: Mapping[str, Given]) -> Mapping[str, Given]:
     return {}
 
 
-def resumed(verb: str, settings_class: Callable[..., Any], data: Known = _no_data) -> Known:
+def resumed(verb: str, settings_class: type, data: Known = _no_data) -> Known:
     """What `data` knows, and if that leaves a required setting open, all settings of an earlier call, from `out`.
 
     So a call that is complete means the same whatever its folder holds. A block of YAML (`base`) that a file gives is
     given as a whole; on the command line it is key by key.
     """
     required = required_names(settings_class)
-    how = _HOW | names_of_group(settings_class, "Ray")
 
     def known(given: Mapping[str, Given]) -> dict[str, Given]:
         found = dict(data(given))
@@ -38,7 +36,8 @@ def resumed(verb: str, settings_class: Callable[..., Any], data: Known = _no_dat
 
         earlier = settings_of(Folder(given["out"].value), verb)
         filed = {name for name, one in given.items() if one.where != COMMAND_LINE}
-        earlier = _at_hand({name: one for name, one in earlier.items() if name not in how | filed}, given)
+        not_taken = filed.union(deciding(settings_class, Decides.CALL))
+        earlier = _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
         return {**data(_over(earlier, given)), **earlier}
 
     return known

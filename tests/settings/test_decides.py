@@ -5,7 +5,7 @@ The lists are written out here as they stood before they were derived: folders t
 
 import dataclasses
 import uuid
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 
@@ -14,16 +14,18 @@ from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.jobs import tune as sweep
 from bat_dist.jobs.experiment_record import identity_of_settings
 from bat_dist.jobs.train import make_plan
-from bat_dist.results.rows import TRAINED_BY
+from bat_dist.results.rows import TRAINED_BY, telling_apart
 from bat_dist.settings import reproduce
+from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, deciding
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import resumed
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.plan import TablePlanSettings
 from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.train import TrainSettings
-from bat_dist.settings.tune import NOT_OF_A_POINT, NOT_OF_THE_SPACE, TuneSettings
+from bat_dist.settings.tune import NOT_OF_A_POINT, NOT_OF_THE_SPACE, TuneSettings, not_of_the_space
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import DATA
 
 ASKED: dict[str, Any] = {"dataset": "digits", "num_train": 100, "num_test": 40, "method": "pgd_at", "num_val": 20}
 RAY = {"fresh", "ray_address", "min_nodes", "wait_minutes"}
@@ -146,3 +148,63 @@ def test_what_a_checkpoint_says_of_its_making(dataset: Dataset) -> None:
     facts = make_plan(dataset, asked).facts
     more = {"fingerprint": ["crop_padding"], "ema": ["ema_warm_up"], "sync_bn": ["num_workers"]}
     assert list(facts) == [name for one in of_all for name in (one, *more.get(one, ()))]
+
+
+def test_the_data_that_are_taken_from_a_training_or_from_scores() -> None:
+    assert {*DATA} == {*deciding(TrainSettings, Decides.DATA), "data_dir"}
+
+
+# --- a setting that is planted is found by all
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Planted(TrainSettings):
+    plain: int = 1
+    threat: Annotated[int, SameInSweep("threat")] = 1
+    told: Annotated[int, SaidIn("recipe")] = 1
+    later: Annotated[int, Later()] = 1
+    file: Annotated[str, Decides.CONTENT] = "f"
+    way: Annotated[int, Decides.WORKING] = 1
+    call: Annotated[int, Decides.CALL] = 1
+
+
+NEW = names(Planted) - names(TrainSettings)
+
+
+def test_a_planted_setting_is_in_the_identity_and_the_facts_of_a_training(dataset: Dataset) -> None:
+    plan = make_plan(dataset, Planted(**ASKED, out="x", plain=3, file="g"))
+    assert {name: plan.identity[name] for name in NEW & plan.identity.keys()} == {"plain": 3, "threat": 1}
+    assert {name: plan.facts[name] for name in NEW & plan.facts.keys()} == {"plain": 3, "threat": 1}
+    assert make_plan(dataset, Planted(**ASKED, out="x", later=2)).facts["later"] == 2
+
+
+def test_a_planted_setting_tells_rows_apart() -> None:
+    assert telling_apart(Planted) - TRAINED_BY == {"plain", "threat", "later"}
+
+
+def test_a_planted_setting_is_in_the_lists_of_a_sweep(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = not_of_the_space(Planted)
+    assert {name: shared[name] for name in NEW & shared.keys()} == {
+        "threat": "threat",
+        "way": "way of working",
+        "call": "way of working",
+    }
+    monkeypatch.setattr("bat_dist.settings.tune.TrainSettings", Planted)
+    base = {**ASKED, "plain": 3, "later": 2, "file": "g", "way": 2, "call": 2}
+    identity = sweep._identity(TuneSettings(out="x", base=base, space={"lr": [0.1]}), dataset, {})
+    assert {name: identity[name] for name in NEW & identity.keys()} == {"plain": 3, "threat": 1, "told": 1, "later": 2}
+
+
+def test_a_planted_setting_is_in_the_lists_of_an_experiment(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bat_dist.settings.reproduce.TrainSettings", Planted)
+    train = {"plain": 3, "file": "g", "way": 2, "call": 2}
+    identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x", train=train))
+    new = {name: identity[f"train.{name}"] for name in NEW if f"train.{name}" in identity}
+    assert new == {"plain": 3, "threat": 1, "told": 1}
+
+
+def test_a_planted_setting_is_taken_by_the_next_call_unless_it_is_of_the_call() -> None:
+    folder = Folder(f"memory://{uuid.uuid4().hex}")
+    folder.write("config.yaml", "".join(["# settings of bat-dist train\n", *(f"{name}: 2\n" for name in NEW)]).encode())
+    taken = resumed("train", Planted)({"out": Given(str(folder), "command line")})
+    assert taken.keys() == NEW - {"call"}
