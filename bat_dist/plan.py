@@ -34,10 +34,13 @@ def is_of_a_table(argv: Sequence[str]) -> bool:
 
 def _help() -> str:
     """Of both forms."""
-    from bat_dist.config import help_text, names_of_group
+    from bat_dist.config import Group, help_text
+    from bat_dist.settings.decides import marks
+    from bat_dist.settings.fields import RAY
     from bat_dist.settings.plan import PlanSettings, TablePlanSettings
 
-    same: set[str] = {*DATA, *OF_WORKERS, "robust_share", "status", *names_of_group(TablePlanSettings, "Ray")}
+    of_ray = [name for name, group in marks(TablePlanSettings, Group).items() if group == RAY]
+    same = {*DATA, *OF_WORKERS, "robust_share", "status", *of_ray}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
     return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}".rstrip()
 
