@@ -7,6 +7,8 @@ Nothing is trained, and the data need not be at hand: random images of the same 
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 PROG = "bat-dist plan"
 DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share")
 OF_WORKERS = ("workers", "cpus_per_worker", "price", "currency", "seconds")
@@ -18,13 +20,6 @@ DESCRIPTION = (
     "Say what leave-out trials, trainings and evaluations will take (worker-hours, wall-clock, disk, money), from one "
     "measurement of this machine. It says nothing about another machine. --table N is another form, see below."
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; the exit code is 0 (done) or 2 (bad input)."""
-    from bat_dist.program import run_command
-
-    return run_command(_plan, argv)
 
 
 def is_of_a_table(argv: Sequence[str]) -> bool:
@@ -45,7 +40,9 @@ def _help() -> str:
     return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}".rstrip()
 
 
-def _plan(argv: Sequence[str]) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
+    """Run the program; the exit code is 0 (done) or 2 (bad input)."""
     from bat_dist.config import parse
     from bat_dist.settings.known import resumed
     from bat_dist.settings.plan import PlanSettings, TablePlanSettings
@@ -67,7 +64,4 @@ def _plan(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.plan import main as installed_main
-    from bat_dist.program import exit_with
-
-    exit_with(installed_main())
+    run_installed("plan")

@@ -3,6 +3,8 @@
 import atexit
 import codecs
 import errno
+import functools
+import importlib
 import io
 import logging
 import os
@@ -10,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from bat_dist.errors import RunError, UserError
 
@@ -58,6 +60,31 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class Main(Protocol):
+    """A program: takes the words of a command line, those of this process unless given, and returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...  # noqa: D102
+
+
+def command(body: Callable[[Sequence[str]], int | None]) -> Main:
+    """Make a program of what it does, for `run_command`."""
+
+    @functools.wraps(body)
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run_command(body, argv)
+
+    return main
+
+
+def run_installed(verb: str) -> NoReturn:
+    """End this process with the exit code of the installed program, for its file that is run as a script.
+
+    The file's own `main` would not do: of a script that is copied alone to a cluster's head node, nothing that Ray
+    pickles is found elsewhere.
+    """
+    exit_with(importlib.import_module(f"bat_dist.{verb}").main())
 
 
 def exit_with(code: int) -> NoReturn:

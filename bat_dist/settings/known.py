@@ -15,11 +15,12 @@ from bat_dist.errors import UserError
 from bat_dist.settings.decides import Decides, deciding
 
 
-def _no_data(given: Mapping[str, Given]) -> Mapping[str, Given]:
+def nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
+    """What a program knows of its data that starts from no other folder."""
     return {}
 
 
-def resumed(verb: str, settings_class: type, data: Known = _no_data) -> Known:
+def resumed(verb: str, settings_class: Any, data: Known = nothing) -> Known:
     """What `data` knows, and if that leaves a required setting open, all settings of an earlier call, from `out`.
 
     So a call that is complete means the same whatever its folder holds. A block of YAML (`base`) that a file gives is
