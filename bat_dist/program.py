@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from bat_dist.errors import RunError, UserError
 
@@ -62,14 +62,8 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
                 signal.signal(number, handler)
 
 
-class Main(Protocol):
-    """A program: takes the words of a command line, those of this process unless given, and returns the exit code."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...  # noqa: D102
-
-
-def command(body: Callable[[Sequence[str]], int | None]) -> Main:
-    """Make a program of what it does, for `run_command`."""
+def command(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Make `main(argv=None)` of what a program does: it returns the exit code, as `run_command` does."""
 
     @functools.wraps(body)
     def main(argv: Sequence[str] | None = None) -> int:

@@ -34,9 +34,10 @@ class Help:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The heading under which `--help` lists a field."""
+    """The heading under which `--help` lists a field.  marks: those of all fields under it that have no other."""
 
     title: str
+    marks: tuple[Any, ...] = ()
 
 
 class Setting:

@@ -103,9 +103,15 @@ def _read(settings: "dict[str, Setting]", argv: Sequence[str], prog: str, descri
     except ConfigError as error:
         lines, unreadable = [], error.errors
     filed, strange = _known(settings, lines)
+    return _Read(*_values(settings, typed, filed), unknown + unreadable + strange, not unreadable)
+
+
+def _values(
+    settings: "dict[str, Setting]", typed: Mapping[str, list[str]], filed: Mapping[str, tuple[Any, str]]
+) -> tuple[dict[str, Given], dict[str, str]]:
+    """What is given for each setting, and of what cannot be read: why."""
     given, unfit = dict[str, Given](), dict[str, str]()
-    for setting in settings.values():
-        name = setting.name
+    for name, setting in settings.items():
         if name not in typed and name not in filed:
             continue
         raw, where = (typed[name], COMMAND_LINE) if name in typed else filed[name]
@@ -117,7 +123,7 @@ def _read(settings: "dict[str, Setting]", argv: Sequence[str], prog: str, descri
             given[name] = Given(value, where)
         except UserError as error:
             unfit[name] = f"{error} ({where})"
-    return _Read(given, unfit, unknown + unreadable + strange, not unreadable)
+    return given, unfit
 
 
 def _of_each(settings: "dict[str, Setting]", unfit: Mapping[str, str], *, known: Container[str]) -> list[str]:
@@ -168,17 +174,11 @@ def from_dict(settings_class: Callable[..., S], given: Mapping[str, Any], where:
     Raises ConfigError with all errors.
     """
     settings = declared(settings_class)
-    _, errors = _known(settings, [(name, value, where) for name, value in given.items()])
-    values = {}
-    for setting in settings.values():
-        if setting.name in given:
-            try:
-                values[setting.name] = setting.read(given[setting.name], is_words=False)
-            except UserError as error:
-                errors.append(f"{error} ({where})")
-        elif setting.required:
-            errors.append(f"{setting.name} is required ({where})")
-    return _made(settings_class, values, errors)
+    filed, errors = _known(settings, [(name, value, where) for name, value in given.items()])
+    values, unfit = _values(settings, {}, filed)
+    wanted = [name for name, setting in settings.items() if name in unfit or (setting.required and name not in given)]
+    errors += [unfit.get(name) or f"{name} is required ({where})" for name in wanted]
+    return _made(settings_class, {name: one.value for name, one in values.items()}, errors)
 
 
 def _made(settings_class: Callable[..., S], values: dict[str, Any], errors: list[str]) -> S:

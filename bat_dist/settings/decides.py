@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
-from bat_dist.config import to_dict
+from bat_dist.config import Group, to_dict
 
 M = TypeVar("M")
 
@@ -48,10 +48,14 @@ def names_of(settings_class: Any) -> tuple[str, ...]:
 
 @functools.cache
 def marks(settings_class: Any, kind: type[M]) -> Mapping[str, M]:
-    """By setting, its mark of a kind (`Decides`, `SaidIn`, ...), for those that have one."""
-    hints = typing.get_type_hints(settings_class, include_extras=True)
-    metadata = {name: getattr(hints[name], "__metadata__", ()) for name in names_of(settings_class)}
-    return {name: mark for name, of_one in metadata.items() for mark in of_one if isinstance(mark, kind)}
+    """By setting, its mark of a kind (`Decides`, `SaidIn`, ...) or that of its group, for those that have one."""
+    found = {}
+    for name, hint in typing.get_type_hints(settings_class, include_extras=True).items():
+        own = getattr(hint, "__metadata__", ())
+        of_group = [mark for group in own if isinstance(group, Group) for mark in group.marks]
+        if fit := [mark for mark in (*own, *of_group) if isinstance(mark, kind)]:
+            found[name] = fit[0]
+    return found
 
 
 def deciding(settings_class: Any, *kinds: Decides) -> tuple[str, ...]:

@@ -74,11 +74,11 @@ class EvaluateSettings(RaySettings, DataSettings):
     keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), EVALUATED] = False
 
     batch_size: Annotated[int, Ge(1), Help("images attacked at once"), ATTACKED] = BATCH_SIZE
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY, Decides.CALL] = None
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY] = None
     cpus_per_worker: CpusPerWorker = 1
-    num_workers: Annotated[
-        int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY, Decides.CALL
-    ] = None
+    num_workers: Annotated[int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY] = (
+        None
+    )
 
     status: Status = False
 

@@ -18,7 +18,7 @@ from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.ray_address import host_and_port
 from bat_dist.training.recipe import PrecisionOrAuto, Recipe
 
-DATA, TRAINING, RAY = Group("data"), Group("training"), Group("Ray")
+DATA, TRAINING, RAY = Group("data", (Decides.DATA,)), Group("training"), Group("Ray", (Decides.CALL,))
 ON_A_MACHINE = SameInSweep("place on a machine")
 ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
 
@@ -63,15 +63,14 @@ DataDir = Annotated[
 Download = Annotated[
     bool, Help("fetch CIFAR into data_dir if it is not there"), DATA, Decides.CALL, SameInSweep("data")
 ]
-NumTest = Annotated[int | None, Ge(1), Help("the same for test samples"), DATA, Decides.DATA]
-ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), DATA, Decides.DATA]
+NumTest = Annotated[int | None, Ge(1), Help("the same for test samples"), DATA]
+ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), DATA]
 TestShare = Annotated[
     float | None,
     Gt(0),
     Lt(1),
     Help("this share of each class becomes the test split (image_folder without one)"),
     DATA,
-    Decides.DATA,
     Later(),
 ]
 
@@ -123,7 +122,7 @@ Attacks = Annotated[
 
 Status = Annotated[bool, Help("say what DIR holds, and run nothing"), Decides.CALL]
 RayAddress = Annotated[str, AfterValidator(_ray_address)]
-CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, Decides.CALL, ON_A_MACHINE]
+CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, ON_A_MACHINE]
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:

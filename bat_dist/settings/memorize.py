@@ -7,7 +7,6 @@ from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -84,16 +83,12 @@ class MemorizeSettings(RaySettings, DataSettings):
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), TRAINING] = 0
 
     gpus_per_trial: Annotated[
-        float | None,
-        Ge(0),
-        Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"),
-        RAY,
-        Decides.CALL,
+        float | None, Ge(0), Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"), RAY
     ] = None
-    cpus_per_trial: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, Decides.CALL] = 1
-    num_workers: Annotated[
-        int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), RAY, Decides.CALL
-    ] = None
+    cpus_per_trial: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY] = 1
+    num_workers: Annotated[int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), RAY] = (
+        None
+    )
 
     status: Status = False
 

@@ -49,20 +49,11 @@ class TablePlanSettings(ReproduceSettings):
                 "trial_epochs": memorize.epochs,
                 "trial_batch_size": memorize.batch_size,
             }
-        own = (
-            "data_dir",
-            "num_train",
-            "num_test",
-            "image_size",
-            "test_share",
-            "cpus_per_worker",
-            "robust_share",
-            "workers",
-        )
+        own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "cpus_per_worker", "robust_share")
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
-            **{name: getattr(self, name) for name in (*own, "price", "currency", "seconds")},
+            **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
             **trials,
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),

@@ -99,10 +99,10 @@ class ReproduceSettings(RaySettings):
         Help("the paper's setting; or minutes on two cores: digits and tinynet, unless said otherwise"),
     ] = "full"
 
-    dataset: Annotated[str | None, Help("instead of the table's", "NAME"), DATA, Decides.DATA] = None
+    dataset: Annotated[str | None, Help("instead of the table's", "NAME"), DATA] = None
     data_dir: DataDir = None
     download: Download = False
-    num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), DATA, Decides.DATA] = None
+    num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), DATA] = None
     num_test: NumTest = None
     image_size: ImageSize = None
     test_share: TestShare = None
@@ -140,15 +140,9 @@ class ReproduceSettings(RaySettings):
 
     cpus_per_worker: CpusPerWorker = 1
     gpus_per_worker: Annotated[
-        float | None,
-        Ge(0),
-        Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"),
-        RAY,
-        Decides.CALL,
+        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
     ] = None
-    num_workers: Annotated[
-        int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY, Decides.CALL
-    ] = None
+    num_workers: Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY] = None
 
     status: Status = False
 

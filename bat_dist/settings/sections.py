@@ -29,21 +29,17 @@ from bat_dist.storage.places import Place
 class DataSettings:
     """Which data, and where the results go: the same for every program."""
 
-    dataset: Annotated[
-        DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"), DATA, Decides.DATA
-    ]
+    dataset: Annotated[DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"), DATA]
     out: Annotated[
         Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR"), Decides.CALL
     ]
     data_dir: DataDir = None
     download: Download = False
-    num_train: Annotated[
-        int | None, Ge(1), Help("take the first N/classes training samples of each class"), DATA, Decides.DATA
-    ] = None
+    num_train: Annotated[int | None, Ge(1), Help("take the first N/classes training samples of each class"), DATA] = (
+        None
+    )
     num_test: NumTest = None
-    num_classes: Annotated[
-        int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), DATA, Decides.DATA
-    ] = None
+    num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), DATA] = None
     image_size: ImageSize = None
     test_share: TestShare = None
     loader: Annotated[
@@ -69,15 +65,12 @@ class RaySettings:
     ] = False
 
     ray_address: Annotated[
-        RayAddress | None,
-        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
-        RAY,
-        Decides.CALL,
+        RayAddress | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), RAY
     ] = None
     min_nodes: Annotated[
-        int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), RAY, Decides.CALL
+        int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), RAY
     ] = 1
-    wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), RAY, Decides.CALL] = 15.0
+    wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), RAY] = 15.0
 
 
 def check_fresh(settings: RaySettings) -> None:

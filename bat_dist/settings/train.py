@@ -144,13 +144,13 @@ class TrainSettings(RaySettings, DataSettings):
     num_workers: Annotated[
         int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), TRAINING, ON_A_MACHINE
     ] = 0
-    gpus_per_worker: Annotated[
-        float | None, Ge(0), Help("default: 1 where the cluster has any"), RAY, Decides.CALL, ON_A_MACHINE
-    ] = None
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), RAY, ON_A_MACHINE] = (
+        None
+    )
     cpus_per_worker: CpusPerWorker = 1
     sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), TRAINING] = False
     max_failures: Annotated[
-        int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), RAY, Decides.CALL
+        int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), RAY
     ] = 3
 
     status: Status = False
