@@ -28,7 +28,7 @@ def is_of_a_table(argv: Sequence[str]) -> bool:
 
 
 def _help() -> str:
-    """Of both forms."""
+    """What `--help` says of both forms."""
     from bat_dist.config import Group, help_text
     from bat_dist.settings.decides import marks
     from bat_dist.settings.fields import RAY

@@ -138,7 +138,7 @@ def _of_each(settings: "dict[str, Setting]", unfit: Mapping[str, str], *, known:
 def _taken(
     settings: "dict[str, Setting]", found: Mapping[str, Given], given: Mapping[str, Given]
 ) -> tuple[dict[str, Given], dict[str, str]]:
-    """Of what folders know what was not given (of a mapping: the keys that were not), and what of it cannot be."""
+    """What folders know and nobody gave (in a mapping: the keys that nobody gave), and what of it cannot be read."""
     taken, unfit = dict[str, Given](), dict[str, str]()
     for name, (raw, where) in found.items():
         if name not in settings:

@@ -48,7 +48,7 @@ def names_of(settings_class: Any) -> tuple[str, ...]:
 
 @functools.cache
 def marks(settings_class: Any, kind: type[M]) -> Mapping[str, M]:
-    """By setting, its mark of a kind (`Decides`, `SaidIn`, ...) or that of its group, for those that have one."""
+    """Each setting's mark of a kind (`Decides`, `SaidIn`, ...), or that of its group; nothing for one without."""
     found = {}
     for name, hint in typing.get_type_hints(settings_class, include_extras=True).items():
         own = getattr(hint, "__metadata__", ())
@@ -73,7 +73,7 @@ def identity_values(settings: Any) -> Mapping[str, Any]:
 
 
 def facts_of(settings_class: Any) -> Mapping[str, str]:
-    """By setting that decides a result, beside the data: the fact of a checkpoint that tells its value."""
+    """For each setting that decides a result, but not the data: the fact of a checkpoint that tells its value."""
     said = marks(settings_class, SaidIn)
     return {name: said[name].fact if name in said else name for name in deciding(settings_class, Decides.RESULT)}
 

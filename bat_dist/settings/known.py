@@ -118,7 +118,7 @@ def _check_place(place: Given, option: str) -> None:
 
 
 def _with_own_epsilon(found: dict[str, Given]) -> dict[str, Given]:
-    """Without an epsilon that is the dataset's: nobody chose that."""
+    """What was found, without an epsilon that is the dataset's: nobody chose that."""
     spec = DATASETS.get(str(_value(found, "dataset")))
     epsilon = _value(found, "epsilon")
     if spec and isinstance(epsilon, float) and math.isclose(epsilon, spec.epsilon):

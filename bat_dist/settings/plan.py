@@ -1,6 +1,5 @@
 """Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -13,7 +12,17 @@ from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides
-from bat_dist.settings.fields import DATA, ArchOrAuto, Attacks, BatchSize, DatasetName, Epochs, SubsetRatio, TestShare
+from bat_dist.settings.fields import (
+    DATA,
+    ArchOrAuto,
+    Attacks,
+    BatchSize,
+    DatasetName,
+    Epochs,
+    SubsetRatio,
+    TestShare,
+    changed,
+)
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
@@ -145,21 +154,15 @@ class PlanSettings:
     @property
     def data(self) -> Mapping[str, Any]:
         """The keyword arguments of `load_dataset`."""
-        return {
-            name: getattr(self, name)
-            for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
-        }
+        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def trial_training(self) -> Recipe:
         """The trials' recipe with what the user changed."""
-        return _changed(RECIPES[self.trial_recipe], self.trial_epochs, self.trial_batch_size)
+        return changed(RECIPES[self.trial_recipe], epochs=self.trial_epochs, batch_size=self.trial_batch_size)
 
     @property
     def training(self) -> Recipe:
         """The trainings' recipe with what the user changed."""
-        return _changed(RECIPES[self.recipe], self.epochs, self.batch_size)
-
-
-def _changed(recipe: Recipe, epochs: int | None, batch_size: int | None) -> Recipe:
-    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)
+        return changed(RECIPES[self.recipe], epochs=self.epochs, batch_size=self.batch_size)

@@ -165,7 +165,7 @@ class ReproduceSettings(RaySettings):
 
     @cached_property
     def all_attacks(self) -> tuple[str, ...]:
-        """As asked for, or the scale's."""
+        """The attacks that were asked for, else those of the scale."""
         return self.attacks or (_SMALL_ATTACKS if self.scale == "small" else _ATTACKS)
 
     @property
@@ -190,7 +190,7 @@ class ReproduceSettings(RaySettings):
 
     @property
     def score_file(self) -> str:
-        """Given, or the experiment's own."""
+        """The scores that were given, else the experiment's own."""
         return self.scores or self._place(f"{SCORES}/memorization.npz")
 
     def runs(self) -> Iterator[TableRun]:
@@ -199,14 +199,14 @@ class ReproduceSettings(RaySettings):
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
-        """Of the leave-out trials.  Raises ConfigError for what is no setting of bat-dist memorize."""
+        """The settings of the leave-out trials.  Raises ConfigError for what is no setting of bat-dist memorize."""
         own = {"cpus_per_trial": self.cpus_per_worker, "gpus_per_trial": self.gpus_per_worker}
         arch = {"arch": self.network} if self.scale == "small" else {}
         given = {**arch, **own, "num_workers": self.num_workers, **self._preset("memorize"), **self.memorize}
         return from_dict(MemorizeSettings, {**self._data, **given, "out": self._place(SCORES)}, "memorize")
 
     def training(self, run: TableRun) -> TrainSettings:
-        """Of one run.  Raises ConfigError for what is no setting of bat-dist train."""
+        """The settings of one training.  Raises ConfigError for what is no setting of bat-dist train."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {**own, **self._preset("train"), **self.train, **self._method(run.row), "arch": self.network}
         return from_dict(
@@ -214,7 +214,7 @@ class ReproduceSettings(RaySettings):
         )
 
     def evaluation(self, run: TableRun, which: str) -> EvaluateSettings:
-        """Of one run's checkpoint.  Raises ConfigError for what is no setting of bat-dist evaluate."""
+        """The settings of one evaluation.  Raises ConfigError for what is no setting of bat-dist evaluate."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {"which": which, "attacks": list(self.all_attacks), "checkpoint": self._place(run.training)}
         epsilon = {"epsilon": self.train["epsilon"]} if "epsilon" in self.train else {}

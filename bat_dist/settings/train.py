@@ -181,7 +181,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
-        """Of the method, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
+        """The method's, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
         given = {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) is not None}
         for words in self.hyper:
             name, equals, value = words.partition("=")

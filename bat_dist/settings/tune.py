@@ -196,7 +196,7 @@ NOT_OF_A_POINT = {  # settings of `train` that the sweep has itself
 
 
 def not_of_the_space(settings_class: type) -> dict[str, str]:
-    """By setting of `train` that all runs of a sweep share: what it is part of."""
+    """The settings of `train` that all runs of a sweep share, each with what it is part of."""
     how = dict.fromkeys(deciding(settings_class, Decides.WORKING, Decides.CALL), "way of working")
     data = dict.fromkeys(deciding(settings_class, Decides.DATA), "data")
     part_of = how | data | {name: mark.what for name, mark in marks(settings_class, SameInSweep).items()}
