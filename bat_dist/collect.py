@@ -8,17 +8,12 @@ The head remembers the result folders of the programs that ran on it; `--runs` n
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Fetch what programs wrote on a cluster: from the head node by rsync, from s3:// and the like directly. "
     "The cluster file may stand first: bat-dist collect CLUSTER.yaml --out DIR"
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (something could not be fetched)."""
-    from bat_dist.program import run_command
-
-    return run_command(_collect, argv)
 
 
 def options(argv: Sequence[str]) -> list[str]:
@@ -27,7 +22,9 @@ def options(argv: Sequence[str]) -> list[str]:
     return [*first, *argv]
 
 
-def _collect(argv: Sequence[str]) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
+    """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (something could not be fetched)."""
     from bat_dist.config import parse
     from bat_dist.settings.collect import CollectSettings
 
@@ -40,6 +37,4 @@ def _collect(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.program import exit_with
-
-    exit_with(main())
+    run_installed("collect")

@@ -8,20 +8,17 @@ The card speaks of validation accuracies, and says so; nothing is uploaded.
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Write a trained network as a folder that others can load: weights (safetensors), model card, RobustBench's "
     "model_info.json and, if asked for, ONNX. Nothing is uploaded."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (anything else)."""
-    from bat_dist.program import run_command
-
-    return run_command(_export, argv)
-
-
-def _export(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.export import ExportSettings
 
@@ -47,7 +44,4 @@ def _export(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.export import main as installed_main
-    from bat_dist.program import exit_with
-
-    exit_with(installed_main())
+    run_installed("export")

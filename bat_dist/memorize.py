@@ -9,33 +9,23 @@ The same command resumes: finished trials are kept, missing, failed and damaged 
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Estimate how much each training sample is memorized (Feldman & Zhang 2020): train many networks on random "
     "subsets with Ray, and compare their accuracy on each sample with it in and left out."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.program import run_command
-
-    return run_command(_memorize, argv)
-
-
-def _memorize(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, status_asked, to_dict
-    from bat_dist.settings.known import resumed
+    from bat_dist.config import to_dict
+    from bat_dist.jobs.call import settings_of_call
     from bat_dist.settings.memorize import MemorizeSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    about = {"prog": "bat-dist memorize", "description": DESCRIPTION}
-    if asked := status_asked(MemorizeSettings, argv, **about):
-        from bat_dist.storage.files import Folder
-        from bat_dist.storage.status import describe
-
-        print(describe(Folder(asked["out"])))
-        return 0
-    settings, _ = parse(MemorizeSettings, argv, **about, known=resumed("memorize", MemorizeSettings))
+    settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
@@ -65,8 +55,4 @@ def _memorize(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.memorize import main as installed_main
-    from bat_dist.program import exit_with
-
-    exit_with(installed_main())
+    run_installed("memorize")

@@ -7,6 +7,8 @@ Nothing is trained, and the data need not be at hand: random images of the same 
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 PROG = "bat-dist plan"
 DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share")
 OF_WORKERS = ("workers", "cpus_per_worker", "price", "currency", "seconds")
@@ -20,29 +22,27 @@ DESCRIPTION = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; the exit code is 0 (done) or 2 (bad input)."""
-    from bat_dist.program import run_command
-
-    return run_command(_plan, argv)
-
-
 def is_of_a_table(argv: Sequence[str]) -> bool:
     """Is the plan of `bat-dist reproduce` asked for?  It alone has a folder, which may know the rest."""
     return any(word.partition("=")[0] in ("--table", "--out") for word in argv)
 
 
 def _help() -> str:
-    """Of both forms."""
-    from bat_dist.config import help_text, names_of_group
+    """What `--help` says of both forms."""
+    from bat_dist.config import Group, help_text
+    from bat_dist.settings.decides import marks
+    from bat_dist.settings.fields import RAY
     from bat_dist.settings.plan import PlanSettings, TablePlanSettings
 
-    same: set[str] = {*DATA, *OF_WORKERS, "robust_share", "status", *names_of_group(TablePlanSettings, "Ray")}
+    of_ray = [name for name, group in marks(TablePlanSettings, Group).items() if group == RAY]
+    same = {*DATA, *OF_WORKERS, "robust_share", "status", *of_ray}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
     return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}".rstrip()
 
 
-def _plan(argv: Sequence[str]) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
+    """Run the program; the exit code is 0 (done) or 2 (bad input)."""
     from bat_dist.config import parse
     from bat_dist.settings.known import resumed
     from bat_dist.settings.plan import PlanSettings, TablePlanSettings
@@ -64,7 +64,4 @@ def _plan(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    from bat_dist.plan import main as installed_main
-    from bat_dist.program import exit_with
-
-    exit_with(installed_main())
+    run_installed("plan")

@@ -3,6 +3,8 @@
 import atexit
 import codecs
 import errno
+import functools
+import importlib
 import io
 import logging
 import os
@@ -58,6 +60,25 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def command(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
+    """Make `main(argv=None)` of what a program does: it returns the exit code, as `run_command` does."""
+
+    @functools.wraps(body)
+    def main(argv: Sequence[str] | None = None) -> int:
+        return run_command(body, argv)
+
+    return main
+
+
+def run_installed(verb: str) -> NoReturn:
+    """End this process with the exit code of the installed program, for its file that is run as a script.
+
+    The file's own `main` would not do: of a script that is copied alone to a cluster's head node, nothing that Ray
+    pickles is found elsewhere.
+    """
+    exit_with(importlib.import_module(f"bat_dist.{verb}").main())
 
 
 def exit_with(code: int) -> NoReturn:

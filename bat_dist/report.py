@@ -10,20 +10,17 @@ It runs nothing, and writes nothing but the report.
 import time
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Find every result below the folders, put those together that belong together, and write tables (Markdown, CSV, "
     "LaTeX, RobustBench's JSON) and report.html, one file that needs no network."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done) or 2 (bad input, or nothing to report)."""
-    from bat_dist.program import run_command
-
-    return run_command(_report, argv)
-
-
-def _report(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.report import ReportSettings
 
@@ -58,8 +55,4 @@ def _report(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.program import exit_with
-    from bat_dist.report import main as installed_main
-
-    exit_with(installed_main())
+    run_installed("report")

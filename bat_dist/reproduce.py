@@ -9,33 +9,22 @@ The same command resumes: what is there is kept; seeds, rows, checkpoints and at
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "All runs of a table of the paper: leave-out trials for the scores that BAT needs, trainings of every method with "
     "every seed, attacks on their checkpoints, and the report with error bars beside the paper's numbers."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.program import run_command
-
-    return run_command(_reproduce, argv)
-
-
-def _reproduce(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, status_asked
-    from bat_dist.settings.known import resumed
+    from bat_dist.jobs.call import settings_of_call
     from bat_dist.settings.reproduce import REPORT, ReproduceSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    about = {"prog": "bat-dist reproduce", "description": DESCRIPTION}
-    if asked := status_asked(ReproduceSettings, argv, **about):
-        from bat_dist.results.status import describe_experiment
-        from bat_dist.storage.files import Folder
-
-        print(describe_experiment(Folder(asked["out"])))
-        return 0
-    settings, _ = parse(ReproduceSettings, argv, **about, known=resumed("reproduce", ReproduceSettings))
+    settings, _ = settings_of_call("reproduce", ReproduceSettings, argv, DESCRIPTION)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
@@ -63,8 +52,4 @@ def _reproduce(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.program import exit_with
-    from bat_dist.reproduce import main as installed_main
-
-    exit_with(installed_main())
+    run_installed("reproduce")

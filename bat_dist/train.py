@@ -9,33 +9,23 @@ The same command resumes, from the last epoch that was finished.
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Train a network on clean images (erm) or adversarially (pgd_at, trades, mart, gairat, bat), with validation, "
     "checkpoints and a history of every epoch."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.program import run_command
-
-    return run_command(_train, argv)
-
-
-def _train(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, status_asked
-    from bat_dist.settings.known import of_scores, resumed
+    from bat_dist.jobs.call import settings_of_call
+    from bat_dist.settings.known import of_scores
     from bat_dist.settings.train import TrainSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    about = {"prog": "bat-dist train", "description": DESCRIPTION}
-    if asked := status_asked(TrainSettings, argv, **about):
-        from bat_dist.storage.files import Folder
-        from bat_dist.training.status import describe
-
-        print(describe(Folder(asked["out"])))
-        return 0
-    settings, _ = parse(TrainSettings, argv, **about, known=resumed("train", TrainSettings, of_scores))
+    settings, _ = settings_of_call("train", TrainSettings, argv, DESCRIPTION, data=of_scores)
     if settings.num_workers:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
@@ -57,8 +47,4 @@ def _train(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.program import exit_with
-    from bat_dist.train import main as installed_main
-
-    exit_with(installed_main())
+    run_installed("train")

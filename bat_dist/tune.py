@@ -9,33 +9,24 @@ The same command resumes; points and seeds may be added.
 
 from collections.abc import Sequence
 
+from bat_dist.program import command, run_installed
+
 DESCRIPTION = (
     "Train every point of a space with several seeds, choose on the validation split, and look at the test set once, "
     "for the chosen point and PGD-AT. alpha = beta = 0, which is PGD-AT, is always among the points."
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+@command
+def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.program import run_command
-
-    return run_command(_tune, argv)
-
-
-def _tune(argv: Sequence[str]) -> int:
-    from bat_dist.config import parse, status_asked
-    from bat_dist.settings.known import of_scores_in_base, resumed
+    from bat_dist.jobs.call import settings_of_call
+    from bat_dist.settings.known import of_scores_in_base
     from bat_dist.settings.tune import TuneSettings, find_config, scores_beside
     from bat_dist.workers.private_ray import prepare_environment
 
-    words, about = find_config(argv), {"prog": "bat-dist tune", "description": DESCRIPTION}
-    if asked := status_asked(TuneSettings, words, **about):
-        from bat_dist.reporting.sweep import describe_sweep
-        from bat_dist.storage.files import Folder
-
-        print(describe_sweep(Folder(asked["out"]), **{k: asked[k] for k in ("metric", "which") if k in asked}))
-        return 0
-    settings, sources = parse(TuneSettings, words, **about, known=resumed("tune", TuneSettings, of_scores_in_base))
+    words = find_config(argv)
+    settings, sources = settings_of_call("tune", TuneSettings, words, DESCRIPTION, data=of_scores_in_base)
     settings = scores_beside(settings, sources)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
@@ -61,8 +52,4 @@ def _tune(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    # Not this file's own main: a script that is copied alone to a cluster's head node must not pickle its own classes.
-    from bat_dist.program import exit_with
-    from bat_dist.tune import main as installed_main
-
-    exit_with(installed_main())
+    run_installed("tune")

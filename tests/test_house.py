@@ -13,7 +13,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 LARGEST_ROOM = 0.12  # of all lines
 LONGEST_FILE = {  # lines; those named are to be split
-    **{"config.py": 534, "memorization/influence.py": 303},
+    **{"memorization/influence.py": 303},
 }
 LONGEST_OTHER_FILE = 300
 LONGEST_FUNCTION = 64  # lines; the goal is 60

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from bat_dist import config
 from bat_dist.config import parse
+from bat_dist.config.declared import declared
 from bat_dist.errors import ConfigError
 from bat_dist.settings.collect import CollectSettings
 from bat_dist.settings.evaluate import EvaluateSettings
@@ -34,7 +34,7 @@ ODD = ("-1", "0", "1e-300", "9" * 30, "[1, 2]", "{a: 1}", "true", "no such thing
 
 
 def settings_of(cls: Callable[..., Any]) -> dict[str, Any]:
-    return config._settings(cls)
+    return declared(cls)
 
 
 def words(cls: Callable[..., Any], *own: str) -> list[str]:

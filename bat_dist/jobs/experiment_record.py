@@ -12,8 +12,8 @@ from bat_dist.jobs.fresh import experiment_runs, remove_experiment
 from bat_dist.jobs.memorize import TRIALS
 from bat_dist.results.find import EXPERIMENT
 from bat_dist.results.rows import flat
-from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
-from bat_dist.settings.sections import without_later_defaults
+from bat_dist.settings.decides import identity_values
+from bat_dist.settings.reproduce import OF_A_ROW, SCORES, ReproduceSettings, TableRun
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.recorded import note_settings
@@ -22,11 +22,8 @@ from bat_dist.training.files import is_begun
 
 log = logging.getLogger(__name__)
 
-_HOW = (  # settings of `train` and `memorize` that decide no result, or are of the table's rows
-    *("out", "fresh", "seed", "method", "alpha", "beta", "scores", "data_dir", "download", "loader", "status", "track"),
-    *("ray_address", "min_nodes", "wait_minutes", "max_failures", "num_workers", "num_trials", "attacks", "checkpoint"),
-    *("cpus_per_worker", "gpus_per_worker", "cpus_per_trial", "gpus_per_trial"),
-)
+# Rows and seeds, trials and attacks can be added; the number of workers is counted as far as it decides a result.
+_NOT_OF_ALL = (*OF_A_ROW, "num_trials", "attacks", "num_workers")
 
 
 def begun_identity(folder: Folder) -> dict[str, Any]:
@@ -67,13 +64,13 @@ def note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, cho
 
 def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
     """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
-    training = settings.training(TableRun("pgd_at", 0))
-    parts: dict[str, Any] = {"train": to_dict(training)}
-    parts["evaluate"] = to_dict(settings.evaluation(TableRun("pgd_at", 0), "best"))
+    run = TableRun("pgd_at", 0)
+    training = settings.training(run)
+    parts: dict[str, Any] = {"train": training, "evaluate": settings.evaluation(run, "best")}
     if settings.needs_scores and not settings.scores:
-        parts["memorize"] = to_dict(settings.memorize_settings)
+        parts["memorize"] = settings.memorize_settings
     kept = {
-        name: {key: value for key, value in without_later_defaults(part).items() if key not in _HOW}
+        name: {key: value for key, value in identity_values(part).items() if key not in _NOT_OF_ALL}
         for name, part in parts.items()
     }
     kept["train"]["num_workers"] = training.separate_batch_norms

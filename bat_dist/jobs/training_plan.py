@@ -18,6 +18,7 @@ from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.table import build_method
 from bat_dist.models.names import AUTO
 from bat_dist.results.rows import flat
+from bat_dist.settings.decides import facts_as_asked
 from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
@@ -163,15 +164,11 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
 
 
 def _facts(
-    asked: TrainSettings,
-    dataset: Dataset,
-    settings: TrainingSettings,
-    held: Held,
-    scores: TrainingScores | None,
+    asked: TrainSettings, dataset: Dataset, settings: TrainingSettings, held: Held, scores: TrainingScores | None
 ) -> dict[str, Any]:
     """What a checkpoint says of its making: plain values that, with the data, decide it."""
     step = settings.step
-    return {
+    facts = {
         "method": asked.method,
         "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
         "dataset": dataset.name,
@@ -199,6 +196,8 @@ def _facts(
         **({"num_workers": asked.separate_batch_norms} if asked.separate_batch_norms > 1 else {}),
         "seed": settings.seed,
     }
+    unsaid_as_usual = ("crop_padding", "flip", "num_workers")
+    return {**facts, **facts_as_asked(asked, without={*facts, *unsaid_as_usual})}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

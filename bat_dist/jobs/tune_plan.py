@@ -12,8 +12,8 @@ from bat_dist.jobs.fresh import check_alone
 from bat_dist.jobs.training_plan import make_plan, scores_of
 from bat_dist.jobs.tune_run import run_settings, score_key
 from bat_dist.models.names import AUTO
+from bat_dist.settings.decides import identity_values
 from bat_dist.settings.fields import ARCH_OF_TRAINING
-from bat_dist.settings.sections import without_later_defaults
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
@@ -22,10 +22,6 @@ from bat_dist.sweep.space import Point, without_repetition
 from bat_dist.training.score_file import TrainingScores
 
 VERB = "tune"
-NOT_IDENTITY = (  # settings of `train` that decide nothing of a run's result, or are known otherwise
-    *("out", "fresh", "seed", "scores", "data_dir", "download", "loader", "track", "status"),
-    *("ray_address", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
-)
 
 
 @dataclass(frozen=True)
@@ -121,11 +117,8 @@ def with_base(settings: TuneSettings, **found: Any) -> TuneSettings:
 
 def _identity(settings: TuneSettings, dataset: Dataset, scores: Mapping[Any, TrainingScores | None]) -> dict[str, Any]:
     varies = {*settings.space, *(("alpha", "beta") if settings.is_bat else ())}
-    shared = {
-        name: value
-        for name, value in without_later_defaults(to_dict(settings.example)).items()
-        if name not in varies and name not in NOT_IDENTITY
-    }
+    of_runs = identity_values(settings.example)
+    shared = {name: value for name, value in of_runs.items() if name not in varies | {"seed"}}
     digests = sorted({found.digest for found in scores.values() if found})
     names = ",".join(sorted(varies))
     return {"varies": names, **shared, "data_fingerprint": dataset.fingerprint, "scores": " ".join(digests)}

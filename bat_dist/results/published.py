@@ -7,15 +7,6 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 PAPER = "Xu et al., Towards the Memorization Effect of Neural Networks in Adversarial Training"
-# Which dataset and architecture each table is about; Tables 1 and 4, and 2 and 6, are the same.
-TABLES = {
-    1: ("cifar100", "wrn28-10"),
-    2: ("tiny_imagenet", "wrn28-10"),
-    3: ("cifar100", "resnet18"),
-    4: ("cifar100", "wrn28-10"),
-    5: ("tiny_imagenet", "resnet32"),
-    6: ("tiny_imagenet", "wrn28-10"),
-}
 # What the paper trains and tests with (Sec. 5); num_steps is the field's, for it does not say.
 _SETTING: dict[str, Mapping[str, Any]] = {
     "cifar100": {"num_train": 50_000, "num_test": 10_000, "epsilon": 8 / 255, "epochs": 160, "num_steps": 10},

@@ -15,14 +15,13 @@ from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
 from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import LeftOut
+from bat_dist.settings.decides import facts_of
+from bat_dist.settings.train import TrainSettings
 
-# Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went.
-TRAINED_BY = (
-    *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
-    *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
-    *("ema_warm_up", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers", "crop_padding", "flip", "model"),
-    "weights",
-)
+# Those of no setting: samples left to train on, how averages begin, and what networks from elsewhere are called.
+_OTHER_FACTS = frozenset({"num_train", "ema_warm_up", "model", "weights"})
+_NOT_OF_A_ROW = frozenset({"seed", "val_seed", "arch"})  # its networks differ in their seeds, its table is of one arch
+_PLACE_IN_NAMES = {"method": -3, "method_settings": -2, "scores": -1, "crop_padding": 1, "flip": 1}  # else 0
 METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
 _GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
 ALL = "all"  # the subset of all images
@@ -209,9 +208,18 @@ def which_of(one: FoundEvaluation) -> str:
     return str(one.document.settings.get("which") or "best") if one.document.facts.get("method") else "given"
 
 
-def trained_by(facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """How a network was trained, but for its seeds."""
-    return {name: facts[name] for name in TRAINED_BY if facts.get(name) is not None}
+def telling_apart(settings_class: type) -> frozenset[str]:
+    """Facts of a checkpoint that tell how it was trained, but for its seeds; the others tell how the training went."""
+    return _OTHER_FACTS.union(facts_of(settings_class).values()) - _NOT_OF_A_ROW
+
+
+TRAINED_BY = telling_apart(TrainSettings)
+
+
+def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """How a network was trained, but for its seeds; in the order in which names of rows say it."""
+    known = [name for name, value in facts.items() if name in TRAINED_BY and value is not None]
+    return {name: facts[name] for name in sorted(known, key=lambda name: _PLACE_IN_NAMES.get(name, 0))}
 
 
 def in_order(attacks: Iterable[str]) -> list[str]:

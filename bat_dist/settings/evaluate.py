@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Len
-from pydantic import AfterValidator
+from annotated_types import Ge
 
 from bat_dist.config import Group, Help
-from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES, check_attacks
-from bat_dist.settings.fields import ATTACKS_HELP, Pixels
+from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES
+from bat_dist.settings.decides import Decides, Later
+from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, Pixels, Seeds, Status
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
+
+EVALUATED, ATTACKED = Group("what is evaluated"), Group("attacks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,84 +21,66 @@ class EvaluateSettings(RaySettings, DataSettings):
     checkpoint: Annotated[
         str | None,
         Help("folder of bat-dist train or export, or a file of weights (.safetensors, .pt)", "DIR"),
-        Group("what is evaluated"),
+        EVALUATED,
+        Decides.CONTENT,
     ] = None
-    which: Annotated[
-        Literal["best", "last"] | None, Help("of a run's folder; default: best"), Group("what is evaluated")
-    ] = None
+    which: Annotated[Literal["best", "last"] | None, Help("of a run's folder; default: best"), EVALUATED] = None
     model: Annotated[
         str | None,
         Help("a network of your own: NAME() gives it; checkpoint then names its weights", "FILE.py:NAME"),
-        Group("what is evaluated"),
+        EVALUATED,
     ] = None
     mean: Annotated[
         tuple[float, float, float] | None,
         Help("of a network of your own that wants normalized images; its input is (x - mean) / std", "R G B"),
-        Group("what is evaluated"),
+        EVALUATED,
     ] = None
-    std: Annotated[tuple[float, float, float] | None, Help("the same", "R G B"), Group("what is evaluated")] = None
+    std: Annotated[tuple[float, float, float] | None, Help("the same", "R G B"), EVALUATED] = None
     weights_key: Annotated[
         str | None,
         Help("which of the sets of weights in a torch file, such as model_ema; default: the first that fits", "KEY"),
-        Group("what is evaluated"),
+        EVALUATED,
     ] = None
-    allow_pickle: Annotated[
-        bool, Help("read a checkpoint that can run any code while it is read"), Group("what is evaluated")
-    ] = False
-    attacks: Annotated[
-        tuple[str, ...],
-        AfterValidator(check_attacks),
-        Help(ATTACKS_HELP, "NAME"),
-        Group("attacks"),
-    ] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
-    epsilon: Annotated[
-        Pixels | None,
-        Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
-        Group("attacks"),
-    ] = None
-    step_size: Annotated[
-        Pixels | None,
-        Help("of pgd and cw; default: the dataset's"),
-        Group("attacks"),
-    ] = None
-    restarts: Annotated[int, Ge(1), Help("of pgd and cw; the worst counts"), Group("attacks")] = 1
+    allow_pickle: Annotated[bool, Help("read a checkpoint that can run any code while it is read"), EVALUATED] = False
+    attacks: Annotated[Attacks, ATTACKED] = ("clean", "fgsm", "pgd20", "cw", "autoattack")
+    epsilon: Annotated[Epsilon, ATTACKED] = None
+    step_size: Annotated[Pixels | None, Help("of pgd and cw; default: the dataset's"), ATTACKED] = None
+    restarts: Annotated[int, Ge(1), Help("of pgd and cw; the worst counts"), ATTACKED] = 1
     seeds: Annotated[
-        tuple[Annotated[int, Ge(0)], ...],
-        Len(1),
-        Help("of the attacks' random numbers; with several, a row for each and one for the worst"),
-        Group("attacks"),
+        Seeds, Help("of the attacks' random numbers; with several, a row for each and one for the worst"), ATTACKED
     ] = (0,)
     check_images: Annotated[
-        int, Ge(0), Help("rightly classified images for the hygiene checks; 0 leaves them out"), Group("attacks")
+        int, Ge(0), Help("rightly classified images for the hygiene checks; 0 leaves them out"), ATTACKED
     ] = CHECK_IMAGES
     split: Annotated[
         Literal["test", "train", "validation"],
         Help("which images; validation: those that the checkpoint's training held out"),
-        Group("what is evaluated"),
+        EVALUATED,
+        Later(),
     ] = "test"
     first: Annotated[
         int | None,
         Ge(1),
         Help("only the first N images of the split, as they come (num_test takes equally many of each class)"),
-        Group("what is evaluated"),
+        EVALUATED,
+        Later(),
     ] = None
     scores: Annotated[
         str | None,
         Help("typicality.npz of these data: accuracies of typical and atypical images too", "FILE"),
-        Group("what is evaluated"),
+        EVALUATED,
+        Decides.CONTENT,
     ] = None
-    keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), Group("what is evaluated")] = (
-        False
+    keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), EVALUATED] = False
+
+    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), ATTACKED] = BATCH_SIZE
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY] = None
+    cpus_per_worker: CpusPerWorker = 1
+    num_workers: Annotated[int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY] = (
+        None
     )
 
-    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), Group("attacks")] = BATCH_SIZE
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), Group("Ray")] = None
-    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
-    num_workers: Annotated[
-        int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), Group("Ray")
-    ] = None
-
-    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+    status: Status = False
 
     def __post_init__(self) -> None:
         """What only makes sense together."""

@@ -11,7 +11,7 @@ from bat_dist.storage.places import Place
 
 
 def one_line(text: str) -> str:
-    """Without line breaks, control characters and what turns the direction of writing."""
+    """The text without line breaks, control characters and what turns the direction of writing."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

@@ -1,24 +1,26 @@
-"""Types and texts of settings that several programs share, checked without torch and ray."""
+"""Settings that several programs have, with their texts and what they decide; checked without torch and ray.
+
+One that stands under another heading in each program is declared here without one.
+"""
 
 import dataclasses
 import re
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 from pydantic import AfterValidator, BeforeValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
+from bat_dist.evaluation.names import check_attacks
 from bat_dist.models.names import check_arch, check_arch_or_auto
+from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.ray_address import host_and_port
-from bat_dist.training.recipe import Recipe
+from bat_dist.training.recipe import PrecisionOrAuto, Recipe
 
-
-def _dataset_name(name: str) -> str:
-    return check_dataset(name).name
-
-
-DatasetName = Annotated[str, AfterValidator(_dataset_name)]
+DATA, TRAINING, RAY = Group("data", (Decides.DATA,)), Group("training"), Group("Ray", (Decides.CALL,))
+ON_A_MACHINE = SameInSweep("place on a machine")
+ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
 
 
 def _pixels(value: Any) -> Any:
@@ -35,42 +37,92 @@ def _pixels(value: Any) -> Any:
     return value
 
 
-Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
-
-
 def _ray_address(address: str) -> str:
     if address not in ("auto", "local"):
         host_and_port(address)
     return address
 
 
-RayAddress = Annotated[str, AfterValidator(_ray_address)]
+# --- what values may be
+
+DatasetName = Annotated[str, AfterValidator(lambda name: check_dataset(name).name)]
 Arch = Annotated[str, AfterValidator(check_arch)]
 ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto)]
-CropPadding = Annotated[
-    int | None,
-    Ge(0),
-    Help("random crops of images with so many zeros around them; default: the dataset's, in proportion to the size"),
-    Group("training"),
+Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
+Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
+
+# --- which data
+
+DataDir = Annotated[
+    str | None,
+    Help("where the data lies: a folder, or a zip of one", "DIR"),
+    DATA,
+    Decides.CONTENT,
+    SameInSweep("data"),
 ]
-Flip = Annotated[
-    bool | None,
-    Help("mirror half of the images; default: the dataset's, and not if an image_folder shows characters"),
-    Group("training"),
+Download = Annotated[
+    bool, Help("fetch CIFAR into data_dir if it is not there"), DATA, Decides.CALL, SameInSweep("data")
 ]
+NumTest = Annotated[int | None, Ge(1), Help("the same for test samples"), DATA]
+ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), DATA]
 TestShare = Annotated[
     float | None,
     Gt(0),
     Lt(1),
     Help("this share of each class becomes the test split (image_folder without one)"),
-    Group("data"),
+    DATA,
+    Later(),
 ]
-ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
-ATTACKS_HELP = (
-    "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
-    "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks"
-)
-PRECISION_HELP = "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"
+
+# --- how networks are trained
+
+SubsetRatio = Annotated[float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps")]
+Epochs = Annotated[int | None, Ge(1), Help("instead of the recipe's")]
+BatchSize = Annotated[int | None, Ge(2), Help("instead of the recipe's")]
+PeakRate = Annotated[
+    float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), TRAINING, SaidIn("recipe")
+]
+CropPadding = Annotated[
+    int | None,
+    Ge(0),
+    Help("random crops of images with so many zeros around them; default: the dataset's, in proportion to the size"),
+    TRAINING,
+    Later(),
+]
+Flip = Annotated[
+    bool | None,
+    Help("mirror half of the images; default: the dataset's, and not if an image_folder shows characters"),
+    TRAINING,
+    Later(),
+]
+SomePrecision = Annotated[
+    PrecisionOrAuto,
+    Help("of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"),
+    TRAINING,
+]
+
+# --- how they are attacked
+
+Epsilon = Annotated[
+    Pixels | None,
+    Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
+    SameInSweep("threat"),
+]
+Attacks = Annotated[
+    tuple[str, ...],
+    AfterValidator(check_attacks),
+    Help(
+        "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
+        "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks",
+        "NAME",
+    ),
+]
+
+# --- where and how a call works
+
+Status = Annotated[bool, Help("say what DIR holds, and run nothing"), Decides.CALL]
+RayAddress = Annotated[str, AfterValidator(_ray_address)]
+CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, ON_A_MACHINE]
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:

@@ -5,29 +5,28 @@ only when it is asked, so that `--help` answers at once.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bat_dist.config import COMMAND_LINE, Given, Known, names_of_group, required_names
+from bat_dist.config import COMMAND_LINE, Given, Known, required_names
 from bat_dist.data.table import DATASETS
 from bat_dist.errors import UserError
+from bat_dist.settings.decides import Decides, deciding
 
-_HOW = frozenset({"out", "status", "download", "fresh", "concurrency", "max_hours"})  # beside the group Ray
 
-
-def _no_data(given: Mapping[str, Given]) -> Mapping[str, Given]:
+def nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
+    """What a program knows of its data that starts from no other folder."""
     return {}
 
 
-def resumed(verb: str, settings_class: Callable[..., Any], data: Known = _no_data) -> Known:
+def resumed(verb: str, settings_class: Any, data: Known = nothing) -> Known:
     """What `data` knows, and if that leaves a required setting open, all settings of an earlier call, from `out`.
 
     So a call that is complete means the same whatever its folder holds. A block of YAML (`base`) that a file gives is
     given as a whole; on the command line it is key by key.
     """
     required = required_names(settings_class)
-    how = _HOW | names_of_group(settings_class, "Ray")
 
     def known(given: Mapping[str, Given]) -> dict[str, Given]:
         found = dict(data(given))
@@ -38,7 +37,8 @@ def resumed(verb: str, settings_class: Callable[..., Any], data: Known = _no_dat
 
         earlier = settings_of(Folder(given["out"].value), verb)
         filed = {name for name, one in given.items() if one.where != COMMAND_LINE}
-        earlier = _at_hand({name: one for name, one in earlier.items() if name not in how | filed}, given)
+        not_taken = filed.union(deciding(settings_class, Decides.CALL))
+        earlier = _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
         return {**data(_over(earlier, given)), **earlier}
 
     return known
@@ -118,7 +118,7 @@ def _check_place(place: Given, option: str) -> None:
 
 
 def _with_own_epsilon(found: dict[str, Given]) -> dict[str, Given]:
-    """Without an epsilon that is the dataset's: nobody chose that."""
+    """What was found, without an epsilon that is the dataset's: nobody chose that."""
     spec = DATASETS.get(str(_value(found, "dataset")))
     epsilon = _value(found, "epsilon")
     if spec and isinstance(epsilon, float) and math.isclose(epsilon, spec.epsilon):

@@ -1,31 +1,47 @@
 """Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
-import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len, Lt
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.evaluation.names import CHECK_IMAGES, check_attacks
+from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.fields import ATTACKS_HELP, ArchOrAuto, DatasetName, TestShare
+from bat_dist.settings.decides import Decides
+from bat_dist.settings.fields import (
+    DATA,
+    ArchOrAuto,
+    Attacks,
+    BatchSize,
+    DatasetName,
+    Epochs,
+    SubsetRatio,
+    TestShare,
+    changed,
+)
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
+
+TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
+Price = Annotated[float | None, Ge(0), Help("money for an hour of a worker"), WORKERS]
+Currency = Annotated[str, Help("of the price"), WORKERS]
+Seconds = Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), WORKERS]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TablePlanSettings(ReproduceSettings):
     """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
 
-    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR")] = "."
-    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), Group("evaluations")] = 0.5
-    workers: Annotated[int | None, Ge(1), Help("runs at a time"), Group("workers")] = None
-    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
-    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
-    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR"), Decides.CALL] = "."
+    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), EVALUATIONS] = 0.5
+    workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
+    price: Price = None
+    currency: Currency = "USD"
+    seconds: Seconds = 20.0
 
     @property
     def plan(self) -> "PlanSettings":
@@ -42,20 +58,11 @@ class TablePlanSettings(ReproduceSettings):
                 "trial_epochs": memorize.epochs,
                 "trial_batch_size": memorize.batch_size,
             }
-        own = (
-            "data_dir",
-            "num_train",
-            "num_test",
-            "image_size",
-            "test_share",
-            "cpus_per_worker",
-            "robust_share",
-            "workers",
-        )
+        own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "cpus_per_worker", "robust_share")
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
-            **{name: getattr(self, name) for name in (*own, "price", "currency", "seconds")},
+            **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
             **trials,
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),
@@ -76,84 +83,60 @@ class PlanSettings:
     """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
 
     dataset: Annotated[
-        DatasetName,
-        Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"),
-        Group("data"),
+        DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"), DATA
     ]
     arch: Annotated[
         ArchOrAuto,
         Help("architecture of trials and trainings; auto: as train has it, or memorize if num_seeds is 0", "NAME"),
-        Group("data"),
+        DATA,
     ] = AUTO
-    data_dir: Annotated[
-        str | None, Help("look at the data there, instead of knowing their sizes", "DIR"), Group("data")
-    ] = None
-    num_train: Annotated[int | None, Ge(2), Help("training samples"), Group("data")] = None
-    num_test: Annotated[int | None, Ge(1), Help("test samples"), Group("data")] = None
-    num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), Group("data")] = None
-    image_size: Annotated[int | None, Ge(1), Help("images are N x N"), Group("data")] = None
+    data_dir: Annotated[str | None, Help("look at the data there, instead of knowing their sizes", "DIR"), DATA] = None
+    num_train: Annotated[int | None, Ge(2), Help("training samples"), DATA] = None
+    num_test: Annotated[int | None, Ge(1), Help("test samples"), DATA] = None
+    num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), DATA] = None
+    image_size: Annotated[int | None, Ge(1), Help("images are N x N"), DATA] = None
     test_share: TestShare = None
 
-    num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), Group("trials")] = 1000
-    subset_ratio: Annotated[
-        float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps"), Group("trials")
-    ] = 0.7
-    trial_recipe: Annotated[Literal["fast", "paper"], Help("recipe of memorize"), Group("trials")] = "fast"
-    trial_epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trials")] = None
-    trial_batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trials")] = None
+    num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), TRIALS] = 1000
+    subset_ratio: Annotated[SubsetRatio, TRIALS] = 0.7
+    trial_recipe: Annotated[Literal["fast", "paper"], Help("recipe of memorize"), TRIALS] = "fast"
+    trial_epochs: Annotated[Epochs, TRIALS] = None
+    trial_batch_size: Annotated[BatchSize, TRIALS] = None
 
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_method)], ...],
         Len(1),
         Help("erm, pgd_at, trades, mart, gairat, bat; named twice, with two settings", "NAME"),
-        Group("trainings"),
+        TRAININGS,
     ] = ("pgd_at", "trades", "mart", "gairat", "bat")
-    num_seeds: Annotated[
-        int, Ge(0), Help("trainings by each; 0: neither training nor evaluation"), Group("trainings")
-    ] = 3
-    recipe: Annotated[Literal["paper", "study", "fast"], Help("recipe of train"), Group("trainings")] = "paper"
-    epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("trainings")] = None
-    batch_size: Annotated[int | None, Ge(2), Help("instead of the recipe's"), Group("trainings")] = None
-    num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), Group("trainings")] = 10
-    num_val: Annotated[
-        int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), Group("trainings")
-    ] = None
+    num_seeds: Annotated[int, Ge(0), Help("trainings by each; 0: neither training nor evaluation"), TRAININGS] = 3
+    recipe: Annotated[Literal["paper", "study", "fast"], Help("recipe of train"), TRAININGS] = "paper"
+    epochs: Annotated[Epochs, TRAININGS] = None
+    batch_size: Annotated[BatchSize, TRAININGS] = None
+    num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), TRAININGS] = 10
+    num_val: Annotated[int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), TRAININGS] = None
 
     num_checkpoints: Annotated[
-        int, Ge(1), Le(2), Help("evaluated of each training: 2 if best and last"), Group("evaluations")
+        int, Ge(1), Le(2), Help("evaluated of each training: 2 if best and last"), EVALUATIONS
     ] = 1
-    attacks: Annotated[
-        tuple[str, ...],
-        AfterValidator(check_attacks),
-        Help(ATTACKS_HELP, "NAME"),
-        Group("evaluations"),
-    ] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+    attacks: Annotated[Attacks, EVALUATIONS] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[
-        float,
-        Ge(0),
-        Le(1),
-        Help("share of test images that stand, which AutoAttack meets to the end"),
-        Group("evaluations"),
+        float, Ge(0), Le(1), Help("share of test images that stand, which AutoAttack meets to the end"), EVALUATIONS
     ] = 0.5
-    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), Group("evaluations")] = (
-        CHECK_IMAGES
-    )
+    check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), EVALUATIONS] = CHECK_IMAGES
 
     precision: Annotated[
         PrecisionOrAuto,
         Help("of trials and trainings; auto: bf16 where this machine's hardware has it, else fp32"),
-        Group("workers"),
+        WORKERS,
     ] = "auto"
     workers: Annotated[
-        int | None,
-        Ge(1),
-        Help("at a time; default: this machine's GPUs, else cores / cpus_per_worker"),
-        Group("workers"),
+        int | None, Ge(1), Help("at a time; default: this machine's GPUs, else cores / cpus_per_worker"), WORKERS
     ] = None
-    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), Group("workers")] = 1
-    price: Annotated[float | None, Ge(0), Help("money for an hour of a worker"), Group("workers")] = None
-    currency: Annotated[str, Help("of the price"), Group("workers")] = "USD"
-    seconds: Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), Group("workers")] = 20.0
+    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), WORKERS] = 1
+    price: Price = None
+    currency: Currency = "USD"
+    seconds: Seconds = 20.0
 
     def __post_init__(self) -> None:
         """What only makes sense together."""
@@ -169,23 +152,17 @@ class PlanSettings:
             raise ValueError(f"the sizes of an image_folder are known to nobody: give data_dir, or {missing}")
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> Mapping[str, Any]:
         """The keyword arguments of `load_dataset`."""
-        return {
-            name: getattr(self, name)
-            for name in ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
-        }
+        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def trial_training(self) -> Recipe:
         """The trials' recipe with what the user changed."""
-        return _changed(RECIPES[self.trial_recipe], self.trial_epochs, self.trial_batch_size)
+        return changed(RECIPES[self.trial_recipe], epochs=self.trial_epochs, batch_size=self.trial_batch_size)
 
     @property
     def training(self) -> Recipe:
         """The trainings' recipe with what the user changed."""
-        return _changed(RECIPES[self.recipe], self.epochs, self.batch_size)
-
-
-def _changed(recipe: Recipe, epochs: int | None, batch_size: int | None) -> Recipe:
-    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, batch_size=batch_size or recipe.batch_size)
+        return changed(RECIPES[self.recipe], epochs=self.epochs, batch_size=self.batch_size)

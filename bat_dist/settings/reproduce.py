@@ -12,9 +12,20 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
-from bat_dist.results.published import TABLES
+from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.evaluate import EvaluateSettings
-from bat_dist.settings.fields import TestShare
+from bat_dist.settings.fields import (
+    DATA,
+    RAY,
+    CpusPerWorker,
+    DataDir,
+    Download,
+    ImageSize,
+    NumTest,
+    Seeds,
+    Status,
+    TestShare,
+)
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import RaySettings, check_fresh
 from bat_dist.settings.train import TrainSettings
@@ -22,21 +33,22 @@ from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
 SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
+TABLES = {  # of the paper: which data and architecture each is about; 1 and 4, and 2 and 6, are the same
+    1: ("cifar100", "wrn28-10"),
+    2: ("tiny_imagenet", "wrn28-10"),
+    3: ("cifar100", "resnet18"),
+    4: ("cifar100", "wrn28-10"),
+    5: ("tiny_imagenet", "resnet32"),
+    6: ("tiny_imagenet", "wrn28-10"),
+}
+RUN = Group("what is run")
 _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
-_GIVEN = (
-    "out",
-    "fresh",
-    "seed",
-    "checkpoint",
-    "which",
-    "attacks",
-    "scores",
-    "method",
-    "alpha",
-    "beta",
-    "status",
-    "split",
-    "first",
+OF_A_ROW = ("method", "alpha", "beta", "seed")  # settings of `train` that a row and its seed give
+_OF_THE_TEST_SET = ("checkpoint", "split", "first")  # settings of `evaluate` that are the same in all tables
+# What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other places.
+_OF_PARTS = (
+    *("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers"),
+    *("ray_address", "min_nodes", "wait_minutes"),
 )
 # The whole in minutes on two cores, if the data are small too.
 _SMALL: dict[str, dict[str, Any]] = {
@@ -81,62 +93,58 @@ class ReproduceSettings(RaySettings):
     """`bat-dist reproduce`."""
 
     table: Annotated[Literal[1, 2, 3, 4, 5, 6], Help("of the paper; 1 and 4, 2 and 6 are the same runs", "N")]
-    out: Annotated[Place, Help("the experiment's folder, or a URI; what it holds is resumed", "DIR")]
+    out: Annotated[Place, Help("the experiment's folder, or a URI; what it holds is resumed", "DIR"), Decides.CALL]
     scale: Annotated[
         Literal["full", "small"],
         Help("the paper's setting; or minutes on two cores: digits and tinynet, unless said otherwise"),
     ] = "full"
 
-    dataset: Annotated[str | None, Help("instead of the table's", "NAME"), Group("data")] = None
-    data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
-    download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
-    num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), Group("data")] = None
-    num_test: Annotated[int | None, Ge(1), Help("the same for test samples"), Group("data")] = None
-    image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
+    dataset: Annotated[str | None, Help("instead of the table's", "NAME"), DATA] = None
+    data_dir: DataDir = None
+    download: Download = False
+    num_train: Annotated[int | None, Ge(1), Help("the first N/classes of each class"), DATA] = None
+    num_test: NumTest = None
+    image_size: ImageSize = None
     test_share: TestShare = None
 
-    arch: Annotated[str | None, Help("instead of the table's", "NAME"), Group("what is run")] = None
+    arch: Annotated[str | None, Help("instead of the table's", "NAME"), RUN] = None
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_row)], ...],
         Len(1),
         Help("rows of the table: methods, or bat_alphaX_betaY", "NAME"),
-        Group("what is run"),
+        RUN,
     ] = PAPER_ROWS
-    seeds: Annotated[
-        tuple[Annotated[int, Ge(0)], ...], Len(1), Help("of every row; more can be added later"), Group("what is run")
-    ] = (0, 1, 2)
-    which: Annotated[
-        tuple[Literal["best", "last"], ...], Len(1), Help("checkpoints that are evaluated"), Group("what is run")
-    ] = ("best",)
+    seeds: Annotated[Seeds, Help("of every row; more can be added later"), RUN] = (0, 1, 2)
+    which: Annotated[tuple[Literal["best", "last"], ...], Len(1), Help("checkpoints that are evaluated"), RUN] = (
+        "best",
+    )
     attacks: Annotated[
         Annotated[tuple[str, ...], AfterValidator(check_attacks)] | None,
         Help("default: clean fgsm pgd100 cw autoattack; small: steps of 20 and autoattack_fast", "NAME"),
-        Group("what is run"),
+        RUN,
     ] = None
     scores: Annotated[
         str | None,
         Help("memorization.npz or another score file of these data, instead of leave-out trials", "FILE"),
-        Group("what is run"),
+        RUN,
     ] = None
-    memorize: Annotated[
-        dict[str, Any], Help("settings of bat-dist memorize: num_trials=100 epochs=8"), Group("what is run")
-    ] = field(default_factory=dict)
-    train: Annotated[dict[str, Any], Help("settings of bat-dist train: epochs=30 lr=0.05"), Group("what is run")] = (
-        field(default_factory=dict)
+    memorize: Annotated[dict[str, Any], Help("settings of bat-dist memorize: num_trials=100 epochs=8"), RUN] = field(
+        default_factory=dict
     )
-    evaluate: Annotated[dict[str, Any], Help("settings of bat-dist evaluate: batch_size=128"), Group("what is run")] = (
-        field(default_factory=dict)
+    train: Annotated[dict[str, Any], Help("settings of bat-dist train: epochs=30 lr=0.05"), RUN] = field(
+        default_factory=dict
+    )
+    evaluate: Annotated[dict[str, Any], Help("settings of bat-dist evaluate: batch_size=128"), RUN] = field(
+        default_factory=dict
     )
 
-    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
+    cpus_per_worker: CpusPerWorker = 1
     gpus_per_worker: Annotated[
-        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), Group("Ray")
+        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
     ] = None
-    num_workers: Annotated[
-        int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), Group("Ray")
-    ] = None
+    num_workers: Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY] = None
 
-    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+    status: Status = False
 
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
@@ -147,7 +155,7 @@ class ReproduceSettings(RaySettings):
                 raise ValueError(f"{name} must differ, got {' '.join(map(str, values))}")
         for name in ("memorize", "train", "evaluate"):
             for key in getattr(self, name):
-                if key in _GIVEN or key in self._data or (key == "arch" and name != "memorize"):
+                if key in _GIVEN or (key == "arch" and name != "memorize"):
                     raise ValueError(f"{name} {key}: it is given to the experiment, not to its parts")
         if self.needs_scores and not self.scores:
             _ = self.memorize_settings
@@ -157,7 +165,7 @@ class ReproduceSettings(RaySettings):
 
     @cached_property
     def all_attacks(self) -> tuple[str, ...]:
-        """As asked for, or the scale's."""
+        """The attacks that were asked for, else those of the scale."""
         return self.attacks or (_SMALL_ATTACKS if self.scale == "small" else _ATTACKS)
 
     @property
@@ -171,7 +179,7 @@ class ReproduceSettings(RaySettings):
         return self.arch or ("tinynet" if self.scale == "small" else TABLES[self.table][1])
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> Mapping[str, Any]:
         """The keyword arguments of `load_dataset`."""
         return {name: value for name, value in self._data.items() if name != "dataset"}
 
@@ -182,7 +190,7 @@ class ReproduceSettings(RaySettings):
 
     @property
     def score_file(self) -> str:
-        """Given, or the experiment's own."""
+        """The scores that were given, else the experiment's own."""
         return self.scores or self._place(f"{SCORES}/memorization.npz")
 
     def runs(self) -> Iterator[TableRun]:
@@ -191,14 +199,14 @@ class ReproduceSettings(RaySettings):
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
-        """Of the leave-out trials.  Raises ConfigError for what is no setting of bat-dist memorize."""
+        """The settings of the leave-out trials.  Raises ConfigError for what is no setting of bat-dist memorize."""
         own = {"cpus_per_trial": self.cpus_per_worker, "gpus_per_trial": self.gpus_per_worker}
         arch = {"arch": self.network} if self.scale == "small" else {}
         given = {**arch, **own, "num_workers": self.num_workers, **self._preset("memorize"), **self.memorize}
         return from_dict(MemorizeSettings, {**self._data, **given, "out": self._place(SCORES)}, "memorize")
 
     def training(self, run: TableRun) -> TrainSettings:
-        """Of one run.  Raises ConfigError for what is no setting of bat-dist train."""
+        """The settings of one training.  Raises ConfigError for what is no setting of bat-dist train."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {**own, **self._preset("train"), **self.train, **self._method(run.row), "arch": self.network}
         return from_dict(
@@ -206,7 +214,7 @@ class ReproduceSettings(RaySettings):
         )
 
     def evaluation(self, run: TableRun, which: str) -> EvaluateSettings:
-        """Of one run's checkpoint.  Raises ConfigError for what is no setting of bat-dist evaluate."""
+        """The settings of one evaluation.  Raises ConfigError for what is no setting of bat-dist evaluate."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {"which": which, "attacks": list(self.all_attacks), "checkpoint": self._place(run.training)}
         epsilon = {"epsilon": self.train["epsilon"]} if "epsilon" in self.train else {}
@@ -243,3 +251,7 @@ class ReproduceSettings(RaySettings):
 
     def _place(self, name: str) -> str:
         return f"{self.out.rstrip('/')}/{name}"
+
+
+_PARTS = {*names_of(MemorizeSettings), *names_of(TrainSettings), *names_of(EvaluateSettings)}
+_GIVEN = (_PARTS & {*names_of(ReproduceSettings)}).difference(_OF_PARTS).union(OF_A_ROW, _OF_THE_TEST_SET)

@@ -9,8 +9,19 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from bat_dist.config import Group, Help
-from bat_dist.settings.fields import DatasetName, RayAddress, TestShare
+from bat_dist.config import Help
+from bat_dist.settings.decides import Decides
+from bat_dist.settings.fields import (
+    DATA,
+    RAY,
+    DataDir,
+    DatasetName,
+    Download,
+    ImageSize,
+    NumTest,
+    RayAddress,
+    TestShare,
+)
 from bat_dist.storage.places import Place
 
 
@@ -18,31 +29,28 @@ from bat_dist.storage.places import Place
 class DataSettings:
     """Which data, and where the results go: the same for every program."""
 
-    dataset: Annotated[
-        DatasetName,
-        Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"),
-        Group("data"),
+    dataset: Annotated[DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"), DATA]
+    out: Annotated[
+        Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR"), Decides.CALL
     ]
-    out: Annotated[Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR")]
-    data_dir: Annotated[str | None, Help("where the data lies: a folder, or a zip of one", "DIR"), Group("data")] = None
-    download: Annotated[bool, Help("fetch CIFAR into data_dir if it is not there"), Group("data")] = False
-    num_train: Annotated[
-        int | None, Ge(1), Help("take the first N/classes training samples of each class"), Group("data")
-    ] = None
-    num_test: Annotated[int | None, Ge(1), Help("the same for test samples"), Group("data")] = None
-    num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), Group("data")] = (
+    data_dir: DataDir = None
+    download: Download = False
+    num_train: Annotated[int | None, Ge(1), Help("take the first N/classes training samples of each class"), DATA] = (
         None
     )
-    image_size: Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), Group("data")] = None
+    num_test: NumTest = None
+    num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), DATA] = None
+    image_size: ImageSize = None
     test_share: TestShare = None
     loader: Annotated[
         Literal["auto", "ffcv", "memory"],
         Help("memory holds all images, ffcv reads a .beton; equal batches; auto: ffcv for large data if installed"),
-        Group("data"),
+        DATA,
+        Decides.WORKING,
     ] = "auto"
 
     @property
-    def data(self) -> dict[str, Any]:
+    def data(self) -> Mapping[str, Any]:
         """The keyword arguments of `load_dataset`."""
         names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "download")
         return {name: getattr(self, name) for name in names}
@@ -53,26 +61,16 @@ class RaySettings:
     """Where a program that runs on Ray runs, and whether it begins anew."""
 
     fresh: Annotated[
-        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew")
+        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew"), Decides.CALL
     ] = False
 
     ray_address: Annotated[
-        RayAddress | None,
-        Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"),
-        Group("Ray"),
+        RayAddress | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), RAY
     ] = None
     min_nodes: Annotated[
-        int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), Group("Ray")
+        int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), RAY
     ] = 1
-    wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), Group("Ray")] = 15.0
-
-
-_LATER = {"crop_padding": None, "flip": None, "test_share": None, "split": "test", "first": None}
-
-
-def without_later_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those that folders of earlier versions do not know, where they say what was always so."""
-    return {name: value for name, value in settings.items() if name not in _LATER or value != _LATER[name]}
+    wait_minutes: Annotated[float, Ge(0), Help("how long to wait for nodes or room on them"), RAY] = 15.0
 
 
 def check_fresh(settings: RaySettings) -> None:

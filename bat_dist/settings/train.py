@@ -9,9 +9,28 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help
 from bat_dist.methods.table import check_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.fields import PRECISION_HELP, ArchOrAuto, CropPadding, Flip, Pixels, changed
+from bat_dist.settings.decides import Decides, SaidIn, SameInSweep
+from bat_dist.settings.fields import (
+    ON_A_MACHINE,
+    RAY,
+    TRAINING,
+    ArchOrAuto,
+    CpusPerWorker,
+    CropPadding,
+    Epochs,
+    Epsilon,
+    Flip,
+    PeakRate,
+    Pixels,
+    SomePrecision,
+    Status,
+    changed,
+)
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
-from bat_dist.training.recipe import RECIPES, Precision, PrecisionOrAuto, Recipe
+from bat_dist.training.recipe import RECIPES, Precision, Recipe
+
+METHOD, ATTACK, VALIDATION = Group("method"), Group("attack"), Group("validation")
+HYPER, SPLIT = SaidIn("method_settings"), SameInSweep("validation split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,57 +38,55 @@ class TrainSettings(RaySettings, DataSettings):
     """`bat-dist train`.  Defaults: Sec. 5 of the paper, where it says; the rest is ours."""
 
     method: Annotated[
-        str,
-        AfterValidator(check_method),
-        Help("erm, pgd_at, trades, mart, gairat or bat", "NAME"),
-        Group("method"),
+        str, AfterValidator(check_method), Help("erm, pgd_at, trades, mart, gairat or bat", "NAME"), METHOD
     ]
     scores: Annotated[
         str | None,
         Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),
-        Group("method"),
+        METHOD,
+        Decides.CONTENT,
     ] = None
     score: Annotated[
         Literal["disagreement", "confidence", "true_class_confidence"],
         Help("which of an ensemble's scores"),
-        Group("method"),
+        METHOD,
+        SaidIn("scores"),
     ] = "disagreement"
     alpha: Annotated[
-        float | None, Ge(0), Help("bat: strength of the reweighting; 0 is none, 1 the default"), Group("method")
+        float | None, Ge(0), Help("bat: strength of the reweighting; 0 is none, 1 the default"), METHOD, HYPER
     ] = None
     beta: Annotated[
         float | None,
         Ge(0),
         Help("bat: weight of the discrimination loss, 0.2; trades, mart: of the divergence, 5"),
-        Group("method"),
+        METHOD,
+        HYPER,
     ] = None
-    sigma: Annotated[float | None, Help("a sample with a larger score is atypical; 0.15"), Group("method")] = None
+    sigma: Annotated[float | None, Help("a sample with a larger score is atypical; 0.15"), METHOD, HYPER] = None
     atypical_share: Annotated[
-        float | None, Gt(0), Lt(1), Help("choose sigma so that this share is atypical"), Group("method")
+        float | None, Gt(0), Lt(1), Help("choose sigma so that this share is atypical"), METHOD, SaidIn("scores")
     ] = None
     undefined: Annotated[
         Literal["neutral", "typical"],
         Help("samples without a defined score: neither typical nor atypical, or typical"),
-        Group("method"),
+        METHOD,
+        SaidIn("scores"),
     ] = "neutral"
     hyper: Annotated[
         tuple[str, ...],
         Help("further hyper-parameters of the method: tau=0.5 denominator=supcon", "NAME=VALUE"),
-        Group("method"),
+        METHOD,
+        HYPER,
     ] = ()
 
-    epsilon: Annotated[
-        Pixels | None,
-        Help("radius of the ball in [0, 1] pixels, such as 8/255; default: the dataset's"),
-        Group("attack"),
-    ] = None
-    step_size: Annotated[Pixels | None, Help("default: the dataset's"), Group("attack")] = None
-    num_steps: Annotated[int, Ge(1), Help("PGD steps in training"), Group("attack")] = 10
-    random_start: Annotated[bool, Help("start in the ball, not at the image"), Group("attack")] = True
+    epsilon: Annotated[Epsilon, ATTACK] = None
+    step_size: Annotated[Pixels | None, Help("default: the dataset's"), ATTACK] = None
+    num_steps: Annotated[int, Ge(1), Help("PGD steps in training"), ATTACK] = 10
+    random_start: Annotated[bool, Help("start in the ball, not at the image"), ATTACK] = True
     attack_mode: Annotated[
-        Literal["eval", "keep"], Help("the network's mode while it is attacked; keep: train"), Group("attack")
+        Literal["eval", "keep"], Help("the network's mode while it is attacked; keep: train"), ATTACK
     ] = "eval"
-    attack_precision: Annotated[Precision | None, Help("default: as precision"), Group("attack")] = None
+    attack_precision: Annotated[Precision | None, Help("default: as precision"), ATTACK] = None
 
     arch: Annotated[
         ArchOrAuto,
@@ -78,66 +95,65 @@ class TrainSettings(RaySettings, DataSettings):
             "auto: tinynet for images up to 16x16, else resnet18",
             "NAME",
         ),
-        Group("training"),
+        TRAINING,
     ] = AUTO
     recipe: Annotated[
         Literal["paper", "study", "fast"],
         Help("paper: 160 epochs, two drops (Sec. 5); study: 200, one drop (Sec. 3); fast: one cycle"),
-        Group("training"),
+        TRAINING,
     ] = "paper"
-    epochs: Annotated[int | None, Ge(1), Help("instead of the recipe's"), Group("training")] = None
-    batch_size: Annotated[int | None, Ge(2), Help("over all workers, instead of the recipe's"), Group("training")] = (
-        None
-    )
-    lr: Annotated[float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), Group("training")] = None
-    weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), Group("training")] = None
+    epochs: Annotated[Epochs, TRAINING] = None
+    batch_size: Annotated[
+        int | None, Ge(2), Help("over all workers, instead of the recipe's"), TRAINING, SaidIn("recipe")
+    ] = None
+    lr: PeakRate = None
+    weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), TRAINING, SaidIn("recipe")] = None
     crop_padding: CropPadding = None
     flip: Flip = None
-    precision: Annotated[PrecisionOrAuto, Help(PRECISION_HELP), Group("training")] = "auto"
+    precision: SomePrecision = "auto"
     ema: Annotated[
-        float | None,
-        Gt(0),
-        Lt(1),
-        Help("average the weights with this decay, and judge and keep those"),
-        Group("training"),
+        float | None, Gt(0), Lt(1), Help("average the weights with this decay, and judge and keep those"), TRAINING
     ] = None
     awp: Annotated[
-        float | None, Gt(0), Help("adversarial weight perturbation of this relative size, 0.005"), Group("training")
+        float | None, Gt(0), Help("adversarial weight perturbation of this relative size, 0.005"), TRAINING
     ] = None
-    awp_from: Annotated[int, Ge(1), Help("first epoch with it"), Group("training")] = 1
-    clip_norm: Annotated[float | None, Gt(0), Help("clip the gradient to this norm"), Group("training")] = None
-    seed: Annotated[int, Ge(0), Help("weights, order, augmentation and noise"), Group("training")] = 0
+    awp_from: Annotated[int, Ge(1), Help("first epoch with it"), TRAINING] = 1
+    clip_norm: Annotated[float | None, Gt(0), Help("clip the gradient to this norm"), TRAINING] = None
+    seed: Annotated[int, Ge(0), Help("weights, order, augmentation and noise"), TRAINING] = 0
 
     num_val: Annotated[
         int | None,
         Ge(1),
         Help("samples held out of the training set; default: a tenth, at most 1000"),
-        Group("validation"),
+        VALIDATION,
+        SPLIT,
     ] = None
-    val_seed: Annotated[int, Ge(0), Help("which samples"), Group("validation")] = 0
-    val_steps: Annotated[
-        int | None, Ge(0), Help("PGD steps; 0: clean only; default: num_steps"), Group("validation")
-    ] = None
+    val_seed: Annotated[int, Ge(0), Help("which samples"), VALIDATION, SPLIT] = 0
+    val_steps: Annotated[int | None, Ge(0), Help("PGD steps; 0: clean only; default: num_steps"), VALIDATION, SPLIT] = (
+        None
+    )
     best_by: Annotated[
         Literal["val_pgd", "val_clean"] | None,
         Help("what the best checkpoint is best in; default: val_pgd, val_clean for erm"),
-        Group("validation"),
+        VALIDATION,
     ] = None
     track: Annotated[
-        tuple[Literal["tensorboard", "mlflow"], ...], Help("log epochs there too"), Group("validation")
+        tuple[Literal["tensorboard", "mlflow"], ...], Help("log epochs there too"), VALIDATION, Decides.WORKING
     ] = ()
 
     num_workers: Annotated[
-        int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), Group("training")
+        int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), TRAINING, ON_A_MACHINE
     ] = 0
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), Group("Ray")] = None
-    cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), Group("Ray")] = 1
-    sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), Group("training")] = False
+    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), RAY, ON_A_MACHINE] = (
+        None
+    )
+    cpus_per_worker: CpusPerWorker = 1
+    sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), TRAINING] = False
     max_failures: Annotated[
-        int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), Group("Ray")
+        int, Ge(0), Help("lost workers or machines to start again after, from the last epoch"), RAY
     ] = 3
 
-    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+    status: Status = False
 
     @property
     def separate_batch_norms(self) -> int:
@@ -165,7 +181,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
-        """Of the method, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
+        """The method's, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
         given = {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) is not None}
         for words in self.hyper:
             name, equals, value = words.partition("=")

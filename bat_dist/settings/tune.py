@@ -15,69 +15,51 @@ from bat_dist.config import Group, Help, from_dict
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.defaults import ALPHA, BETA
+from bat_dist.settings.decides import Decides, SameInSweep, deciding, marks, names_of
+from bat_dist.settings.fields import Seeds, Status
 from bat_dist.settings.known import beside
 from bat_dist.settings.sections import RaySettings, check_fresh
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 
-NOT_OF_A_POINT = {  # settings of `train` that the sweep gives itself
-    "out": "each run has its own folder below the sweep's --out",
-    "seed": "write seeds: [0, 1]",
-    **dict.fromkeys(("ray_address", "fresh", "min_nodes", "wait_minutes"), "give it to the sweep, not to its runs"),
-    "status": "it is of the sweep",
-}
-NOT_OF_THE_SPACE = {  # what all runs of a sweep share
-    **dict.fromkeys(("dataset", "data_dir", "download", "num_train", "num_test"), "data"),
-    **dict.fromkeys(("num_classes", "image_size", "test_share"), "data"),
-    **dict.fromkeys(("num_val", "val_seed", "val_steps"), "validation split"),
-    **dict.fromkeys(("cpus_per_worker", "gpus_per_worker", "num_workers"), "place on a machine"),
-    **dict.fromkeys(("epsilon",), "threat"),
-    **dict.fromkeys(("track", "loader", "max_failures"), "way of working"),
-}
 CONFIGS = "tune_configs"
 Metric = Literal[
     "val_clean", "val_pgd", "val_clean_typical", "val_clean_atypical", "val_pgd_typical", "val_pgd_atypical"
 ]
+TRIED, CHOSEN, RUNS = Group("what is tried"), Group("what is chosen"), Group("how it runs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneSettings(RaySettings):
     """`bat-dist tune`."""
 
-    out: Annotated[Place, Help("the sweep's folder, or a URI such as s3://b/sweep; what it holds is resumed", "DIR")]
-    base: Annotated[dict[str, Any], Help("settings of bat-dist train that all runs share"), Group("what is tried")]
+    out: Annotated[
+        Place, Help("the sweep's folder, or a URI such as s3://b/sweep; what it holds is resumed", "DIR"), Decides.CALL
+    ]
+    base: Annotated[dict[str, Any], Help("settings of bat-dist train that all runs share"), TRIED]
     space: Annotated[
         dict[str, Any],
         Help("settings that vary: alpha: [0, 1, 2, 3] or beta: {uniform: [0, 0.3]}; also choice, grid, loguniform"),
-        Group("what is tried"),
+        TRIED,
     ]
     search: Annotated[
         Literal["grid", "random", "tpe"],
         Help("every combination; num_points drawn at random; or num_points proposed by Optuna's TPE"),
-        Group("what is tried"),
+        TRIED,
     ] = "grid"
-    num_points: Annotated[
-        int | None, Ge(1), Help("of random and tpe; more can be asked for later"), Group("what is tried")
-    ] = None
-    search_seed: Annotated[int, Ge(0), Help("of random and tpe"), Group("what is tried")] = 0
-    seeds: Annotated[
-        tuple[Annotated[int, Ge(0)], ...],
-        Len(1),
-        Help("each point is trained with each; two or more give intervals"),
-        Group("what is tried"),
-    ] = (0,)
+    num_points: Annotated[int | None, Ge(1), Help("of random and tpe; more can be asked for later"), TRIED] = None
+    search_seed: Annotated[int, Ge(0), Help("of random and tpe"), TRIED] = 0
+    seeds: Annotated[Seeds, Help("each point is trained with each; two or more give intervals"), TRIED] = (0,)
 
     metric: Annotated[
         tuple[Metric, ...],
         Len(1),
         Help("validation accuracy that points are chosen by, more is better; with two, the Pareto front is chosen"),
-        Group("what is chosen"),
+        CHOSEN,
     ] = ("val_pgd",)
     which: Annotated[
-        Literal["best", "last"],
-        Help("checkpoint of a run that counts: its best epoch, or its last"),
-        Group("what is chosen"),
+        Literal["best", "last"], Help("checkpoint of a run that counts: its best epoch, or its last"), CHOSEN
     ] = "best"
     test_attacks: Annotated[
         tuple[str, ...] | None,
@@ -86,28 +68,25 @@ class TuneSettings(RaySettings):
             "on the test set, at the end, for the chosen points and PGD-AT alone; none: leave the test set alone",
             "NAME",
         ),
-        Group("what is chosen"),
+        CHOSEN,
     ] = ("clean", "pgd20")
 
     scheduler: Annotated[
         Literal["none", "asha"],
         Help("asha stops runs that lag behind; never before the learning rate has dropped"),
-        Group("how it runs"),
+        RUNS,
     ] = "none"
     asha_factor: Annotated[
-        float,
-        Gt(1),
-        Help("asha keeps one in so many at each rung, and rungs lie so many times further apart"),
-        Group("how it runs"),
+        float, Gt(1), Help("asha keeps one in so many at each rung, and rungs lie so many times further apart"), RUNS
     ] = 3.0
-    asha_first: Annotated[int, Ge(1), Help("epochs from the drop to asha's first rung"), Group("how it runs")] = 5
+    asha_first: Annotated[int, Ge(1), Help("epochs from the drop to asha's first rung"), RUNS] = 5
     concurrency: Annotated[
-        int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), Group("how it runs")
+        int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RUNS, Decides.CALL
     ] = None
     max_hours: Annotated[
-        float | None, Gt(0), Help("stop after so long; the same command goes on"), Group("how it runs")
+        float | None, Gt(0), Help("stop after so long; the same command goes on"), RUNS, Decides.CALL
     ] = None
-    status: Annotated[bool, Help("say what DIR holds, and run nothing")] = False
+    status: Status = False
 
     def __post_init__(self) -> None:
         """Raises ConfigError with all that is wrong in base and space, ValueError for what contradicts itself."""
@@ -203,6 +182,28 @@ class TuneSettings(RaySettings):
         """A value for each name of `train`: of the base, else the default; alpha and beta as BAT has them."""
         defaults = {f.name: f.default for f in dataclasses.fields(TrainSettings)}
         return {**defaults, "alpha": ALPHA, "beta": BETA, **self.base}
+
+
+NOT_OF_A_POINT = {  # settings of `train` that the sweep has itself
+    **{
+        name: "give it to the sweep, not to its runs"
+        for name in names_of(TrainSettings)
+        if name in names_of(TuneSettings)
+    },
+    **{"out": "each run has its own folder below the sweep's --out", "status": "it is of the sweep"},
+    "seed": "write seeds: [0, 1]",
+}
+
+
+def not_of_the_space(settings_class: type) -> dict[str, str]:
+    """The settings of `train` that all runs of a sweep share, each with what it is part of."""
+    how = dict.fromkeys(deciding(settings_class, Decides.WORKING, Decides.CALL), "way of working")
+    data = dict.fromkeys(deciding(settings_class, Decides.DATA), "data")
+    part_of = how | data | {name: mark.what for name, mark in marks(settings_class, SameInSweep).items()}
+    return {name: what for name, what in part_of.items() if name not in NOT_OF_A_POINT}
+
+
+NOT_OF_THE_SPACE = not_of_the_space(TrainSettings)
 
 
 def find_config(argv: Sequence[str]) -> list[str]:

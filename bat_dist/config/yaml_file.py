@@ -1,0 +1,51 @@
+"""The lines of a settings file with their places, so that messages can name them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bat_dist.config.plain import shown
+from bat_dist.errors import ConfigError
+
+Lines = list[tuple[str, Any, str]]  # name, value and place of each line of a file
+
+
+def read_files(files: list[list[str]]) -> Lines:
+    """The one file after `--config`, as `yaml.safe_load` reads it, but duplicates stay."""
+    if not files:
+        return []
+    if [len(words) for words in files] != [1]:
+        words = [word for group in files for word in group]
+        raise ConfigError([f"--config takes one file, got {shown(words)} (command line)"])
+    file = files[0][0]
+    try:
+        loader = yaml.SafeLoader(Path(file).read_bytes())
+        root = loader.get_single_node() or yaml.MappingNode("", [])
+        pairs = root.value if isinstance(root, yaml.MappingNode) else None
+        lines = [(key, loader.construct_object(value, deep=True)) for key, value in pairs or []]
+    except OSError as error:
+        raise ConfigError([f"--config {shown(file)}: {error.strerror} (command line)"]) from error
+    except yaml.MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError([f"{file}{line} is not plain YAML: {error.problem}"]) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        raise ConfigError([f"{file} is not plain YAML: {' '.join(str(error).split())}"]) from error
+    if pairs is None:
+        raise ConfigError([f"{file} must hold lines of `name: value`"])
+    if twice := [line for _, value in pairs for line in _given_twice(value, file)]:
+        raise ConfigError(twice)
+    return [(str(key.value), value, f"{file} line {key.start_mark.line + 1}") for key, value in lines]
+
+
+def _given_twice(node: yaml.Node, file: str) -> list[str]:
+    """A line for each name that a block of YAML gives twice, at any depth: YAML itself would let the last one win."""
+    if isinstance(node, yaml.SequenceNode):
+        return [line for value in node.value for line in _given_twice(value, file)]
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    places: dict[str, list[str]] = {}
+    for key, _ in node.value:
+        places.setdefault(str(key.value), []).append(str(key.start_mark.line + 1))
+    lines = [f"{name} is given twice ({file} lines {' and '.join(at)})" for name, at in places.items() if len(at) > 1]
+    return lines + [line for _, value in node.value for line in _given_twice(value, file)]

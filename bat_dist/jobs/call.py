@@ -1,0 +1,47 @@
+"""What a call of a program asks for: to see what its folder holds, or to do what its settings say.
+
+Imports nothing heavy until a status is asked for, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from bat_dist.config import Known, parse, status_asked
+from bat_dist.settings.known import nothing, resumed
+
+S = TypeVar("S")
+
+
+def settings_of_call(
+    verb: str, settings_class: Callable[..., S], argv: Sequence[str], description: str, *, data: Known = nothing
+) -> tuple[S, dict[str, str]]:
+    """The settings, and where each given one came from; data: what other folders know of the data.
+
+    `--help` and `--status` print and raise SystemExit(0).  Raises ConfigError with all errors.
+    """
+    prog = f"bat-dist {verb}"
+    if asked := status_asked(settings_class, argv, prog=prog, description=description):
+        print(_status(verb, asked))
+        raise SystemExit(0)
+    return parse(settings_class, argv, prog=prog, description=description, known=resumed(verb, settings_class, data))
+
+
+def _status(verb: str, asked: Mapping[str, Any]) -> str:
+    from bat_dist.storage.files import Folder
+
+    folder = Folder(asked["out"])
+    if verb == "memorize":
+        from bat_dist.storage import status
+
+        return status.describe(folder)
+    if verb == "train":
+        from bat_dist.training import status
+
+        return status.describe(folder)
+    if verb == "tune":
+        from bat_dist.reporting.sweep import describe_sweep
+
+        return describe_sweep(folder, **{name: asked[name] for name in ("metric", "which") if name in asked})
+    from bat_dist.results.status import describe_evaluation, describe_experiment
+
+    return describe_evaluation(folder) if verb == "evaluate" else describe_experiment(folder)
