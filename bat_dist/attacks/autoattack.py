@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from bat_dist.attacks.apgd import apgd, apgd_targeted
 from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.fab import fab_targeted
+from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits
 from bat_dist.attacks.square import square
-from bat_dist.attacks.standing import Attack, AttackOutcome, Flags, Ids
-from bat_dist.attacks.victim import attacked, wrong
+from bat_dist.attacks.standing import Attack, AttackOutcome, Ids
 
 
 class StandardAttack(NamedTuple):
@@ -67,25 +67,20 @@ def autoattack(
     robust, x_adv = [~wrong(logits, y)], x.detach().clone()
     for stage in attacks.values():
         robust.append(robust[-1].clone())
-        for rows in _parts(robust[-1], batch_size):
+        standing = robust[-1].nonzero().squeeze(1)
+        for rows in standing.split(batch_size) if len(standing) else ():  # `split` of none gives an empty one
             batch = x[rows], y[rows]
             outcome = stage.attack(model, *batch, epsilon=epsilon, seed=seed, ids=ids[rows], logits=logits[rows])
             robust[-1][rows], x_adv[rows] = confirmed(model, *batch, outcome)
     return AutoAttackResult(("clean", *attacks), torch.stack(robust), x_adv)
 
 
-def _parts(robust: Flags, batch_size: int) -> tuple[Tensor, ...]:
-    """The rows of the robust ones, in batches; none if there are none (`split` would give an empty one)."""
-    rows = robust.nonzero().squeeze(1)
-    return rows.split(batch_size) if len(rows) else ()
-
-
 def clean_logits(model: nn.Module, x: Images, y: Labels, *, batch_size: int) -> Logits:
-    """Of images in [0, 1] whose labels name classes of the model. Raises ValueError for others."""
+    """The model's logits at images in [0, 1] whose labels name its classes. Raises ValueError for other images."""
     parts = []
     for part_x, part_y in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        with attacked(model, part_x, part_y, None, None) as (_, _, _, logits):
-            parts.append(logits)
+        with attacked(model, part_x, part_y) as (victim, images, _):
+            parts.append(victim.logits(images))
     return torch.cat(parts)
 
 
@@ -98,8 +93,8 @@ def confirmed(model: nn.Module, x: Images, y: Labels, outcome: AttackOutcome) ->
     fallen = (~outcome.robust).nonzero().squeeze(1)
     if not len(fallen):
         return outcome
-    with attacked(model, outcome.x_adv[fallen], y[fallen], None, None) as (_, _, labels, logits):
-        stands = fallen[~wrong(logits, labels)]
+    with attacked(model, outcome.x_adv[fallen], y[fallen]) as (victim, x_adv, labels):
+        stands = fallen[~wrong(victim.logits(x_adv), labels)]
     outcome.robust[stands], outcome.x_adv[stands] = True, x[stands]
     return outcome
 

@@ -15,13 +15,13 @@ from bat_dist.attacks.apgd import apgd, apgd_targeted, dlr
 from bat_dist.attacks.autoattack import confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.folding import faster
+from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Loss, cross_entropy, margin, rescaled_cross_entropy
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
-from bat_dist.attacks.victim import attacked, wrong
 from bat_dist.data.augment import to_float
 from bat_dist.evaluation.names import num_draws_of, num_targets_of, steps_of
 from bat_dist.evaluation.plan import CLEAN
@@ -165,8 +165,8 @@ def _outcome(model: nn.Module, x: Images, y: Labels, x_adv: Images) -> AttackOut
 
 
 def _right(model: nn.Module, x: Images, y: Labels) -> Flags:
-    with attacked(model, x, y, None, None) as (_, _, labels, logits):
-        return ~wrong(logits, labels)
+    with attacked(model, x, y) as (victim, x, y):
+        return ~wrong(victim.logits(x), y)
 
 
 Batch = tuple[Images, Labels, Ids]

@@ -8,10 +8,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.frozen import frozen, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, cross_entropy
-from bat_dist.attacks.victim import wrong
 from bat_dist.evaluation.hygiene import PREPROCESSINGS
 
 ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
