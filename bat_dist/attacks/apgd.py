@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes
 from bat_dist.attacks.frozen import FrozenModel, GradientAt, attacked, wrong
 from bat_dist.attacks.linf import Images, by_image, choose, length, project
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
@@ -77,7 +78,7 @@ def apgd_targeted(
     with attacked(model, x, y, ids) as (victim, x, y):
         logits = victim.logits(x, logits)
         check_targets("APGD-T", logits.shape[1], num_targets)
-        check_dlr(logits.shape[1])
+        check_classes({"the targeted DLR loss": CLASSES_OF_TARGETED_DLR}, logits.shape[1], verb="needs")
         standing, targets = Survivors(x), likely_targets(logits, num_targets)
         x, y, ids, targets = standing.fell(wrong(logits, y), x, x, y, ids, targets)
         for number in range(num_targets):
@@ -93,10 +94,9 @@ def apgd_targeted(
 def dlr(logits: Logits, labels: Labels) -> PerExample:
     """-(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) the k-th largest logit (arXiv:2003.01690, Eq. 6).
 
-    Raises ValueError for fewer than three classes.
+    Raises UserError for fewer than three classes.
     """
-    if logits.shape[1] < 3:
-        raise ValueError(f"the DLR loss needs at least 3 classes, the model has {logits.shape[1]}")
+    check_classes({"the DLR loss": CLASSES_OF_DLR}, logits.shape[1], verb="needs")
     first, second, third = logits.topk(3, dim=1).values.unbind(dim=1)
     true = logits.gather(1, labels[:, None]).squeeze(1)
     other = torch.where(logits.argmax(dim=1) == labels, second, first)
@@ -108,15 +108,6 @@ def targeted_dlr(logits: Logits, label_and_target: Int64[Tensor, "batch 2"]) -> 
     true, target = logits.gather(1, label_and_target).unbind(dim=1)
     first, _, third, fourth = logits.topk(4, dim=1).values.unbind(dim=1)
     return -(true - target) / (first - 0.5 * (third + fourth) + 1e-12)
-
-
-def check_dlr(num_classes: int) -> None:
-    """Are there the four logits that the loss is made of? Raises ValueError."""
-    if num_classes < 4:
-        raise ValueError(
-            f"the targeted DLR loss needs at least 4 classes, the model has {num_classes}: "
-            f"evaluate it with PGD, CW, APGD-CE and Square"
-        )
 
 
 def random_start(x: Images, keys: Keys, epsilon: float) -> Images:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
 from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.classes import INSTEAD, check_classes
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images
@@ -59,11 +60,12 @@ def autoattack(
 ) -> AutoAttackResult:
     """Run the attacks in order, each on the images that are still robust, batch_size at a time.
 
-    Raises ValueError for a bad batch, and before anything is attacked if the model has too few classes for an attack.
+    Raises ValueError for a bad batch, and UserError, before anything is attacked, for too few classes for an attack.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, batch_size=batch_size)
     logits = clean_logits(model, x, y, batch_size=batch_size)
-    check_classes(attacks, logits.shape[1])
+    needed = {name: stage.fewest_classes for name, stage in attacks.items()}
+    check_classes(needed, logits.shape[1], f"AutoAttack standard is not defined for it; {INSTEAD}")
     robust, x_adv = [~wrong(logits, y)], x.detach().clone()
     for stage in attacks.values():
         robust.append(robust[-1].clone())
@@ -97,14 +99,3 @@ def confirmed(model: nn.Module, x: Images, y: Labels, outcome: AttackOutcome) ->
         stands = fallen[~wrong(victim.logits(x_adv), labels)]
     outcome.robust[stands], outcome.x_adv[stands] = True, x[stands]
     return outcome
-
-
-def check_classes(attacks: Mapping[str, StandardAttack], num_classes: int) -> None:
-    """Does the model have as many as each attack needs? Raises ValueError."""
-    small = [name for name, stage in attacks.items() if num_classes < stage.fewest_classes]
-    if small:
-        needed = max(attacks[name].fewest_classes for name in small)
-        raise ValueError(
-            f"{' and '.join(small)} need at least {needed} classes, the model has {num_classes}: "
-            f"AutoAttack standard is not defined for it; evaluate it with PGD, CW, APGD-CE and Square"
-        )

@@ -16,6 +16,7 @@ from bat_dist.evaluation.names import (
     DEFAULT_STEPS,
     SQUARE_QUERIES,
     STANDARD,
+    fewest_classes,
     is_random,
     num_draws_of,
     num_targets_of,
@@ -33,6 +34,11 @@ CLEAN = "clean"
 PROBE = "probe"  # looks at the network itself
 CHECKS = ("fgsm", "pgd100", "cw100", "apgd-t3", "square1000", "pgd100-rescaled", "pgd100-large")
 """The attacks of the hygiene checks: variants that no evaluation asks for by name; see `attack` and `hygiene`."""
+
+
+def checks_of(num_classes: int) -> tuple[str, ...]:
+    """The attacks of the hygiene checks that are defined for a network of so many classes."""
+    return tuple(name for name in CHECKS if num_classes >= fewest_classes(name))
 
 
 class Stage(NamedTuple):

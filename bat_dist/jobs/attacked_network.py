@@ -14,7 +14,7 @@ from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
-from bat_dist.evaluation.names import fewest_classes, for_few_classes
+from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.models.anatomy import anatomy
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
@@ -38,7 +38,7 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     what it has not: a gradient, or more classes.
     """
     subject = _foreign(dataset, settings) if is_foreign(settings) else _ours(dataset, settings)
-    _check_classes(settings.attacks, len(dataset.class_names))
+    check_classes_of_data(settings.attacks, len(dataset.class_names), "evaluate it")
     _check_answers(subject.network, dataset, settings.attacks)
     if is_foreign(settings):  # ours do
         _check_travels(subject.network)
@@ -95,15 +95,6 @@ def _digest(network: nn.Module, code: str = "") -> str:
     if code:
         digest.update(anatomy(network))
     return digest.hexdigest()[:16]
-
-
-def _check_classes(attacks: tuple[str, ...], num_classes: int) -> None:
-    small = [name for name in attacks if num_classes < fewest_classes(name)]
-    if small:
-        raise UserError(
-            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
-        )
 
 
 def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...]) -> None:
