@@ -42,7 +42,10 @@ def checks_of(num_classes: int) -> tuple[str, ...]:
 
 
 class Stage(NamedTuple):
-    """attacks: the chain, this stage's own last. seed: None where nothing is random. among: which images."""
+    """One attack on the images that still stand.
+
+    attacks: the chain, this stage's own last. seed: None where nothing is random. among: which images.
+    """
 
     attacks: tuple[str, ...]
     seed: int | None = None
@@ -86,7 +89,10 @@ def is_whole_autoattack(stage: Stage) -> bool:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """rows: what is reported, each the stages that an image must survive to count. stages: all, first ones first."""
+    """What an evaluation does and reports.
+
+    rows: what is reported, each the stages that an image must survive to count. stages: all, first ones first.
+    """
 
     rows: Mapping[str, tuple[Stage, ...]]
     stages: tuple[Stage, ...]
@@ -101,7 +107,7 @@ class EvaluationPlan:
 
 
 class Unit(NamedTuple):
-    """Some images of a stage. Attacked `batch_size` at a time."""
+    """Some images of a stage, attacked `batch_size` at a time."""
 
     stage: Stage
     number: int
@@ -125,7 +131,7 @@ def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[
     """
     rows: dict[str, tuple[Stage, ...]] = {}
     for name in attacks:
-        of_seeds = [_rows_of(name, seed) for seed in seeds]
+        of_seeds = [rows_of(name, seed) for seed in seeds]
         if len(of_seeds) == 1 or not is_random(name):
             rows |= of_seeds[0]
             continue
@@ -141,8 +147,8 @@ def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[
     return EvaluationPlan(rows, tuple(dict.fromkeys([CLEAN_STAGE, *chains, *probe, *checked])))
 
 
-def _rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
-    """With one seed."""
+def rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
+    """The rows of an attack with one seed, each with the stages that an image must survive."""
     if name == CLEAN:
         return {name: (CLEAN_STAGE,)}
     parts = parts_of(name)
@@ -166,10 +172,10 @@ def passes(attack: str) -> int:
 
 
 def cut(images: Int64[np.ndarray, " images"], stage: Stage, batch_size: int) -> list[Int64[np.ndarray, " unit"]]:
-    """Every image once. Units of a stage differ by one image; those of other attacks cost as much within a factor of 9.
+    """The images of each unit of a stage, every image once.
 
-    Their number is even where that is no waste. Each takes every k-th image, so that hard and easy ones mix.
-    A probe is not cut.
+    Units of a stage differ by one image; those of other attacks cost as much within a factor of 9. Their number is even
+    where that is no waste. Each takes every k-th image, so that hard and easy ones mix. A probe is not cut.
     """
     count = -(-len(images) // unit_size(stage, batch_size))
     if stage.attack != PROBE and count % 2 and len(images) // (count + 1) >= FEWEST_IMAGES:
