@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, Int, UInt16
 
 from bat_dist.memorization.proportions import newcombe_interval, proportion, wald_se
 
-__all__ = ["Memorization", "check_trials", "estimate_memorization", "newcombe_interval", "predicted_left_out"]
-
 
 @dataclass(frozen=True)
 class Memorization:

@@ -52,9 +52,13 @@ def balanced_mask(num_samples: int, subset_ratio: float, seed: int, trial: int) 
     size_in = subset_size(num_samples, subset_ratio)
     _check_numbers(seed, trial)
     size_out = num_samples - size_in
-    deal_left_out = size_out <= size_in
+    hand, deal_left_out = min(size_in, size_out), size_out <= size_in
+    block, start = divmod(trial * hand, num_samples)
+    dealt = _ordered(num_samples, hand, seed, block)[start : start + hand]
+    if missing := hand - len(dealt):
+        dealt = np.concatenate([dealt, _ordered(num_samples, hand, seed, block + 1)[:missing]])
     mask = np.full(num_samples, deal_left_out)
-    mask[_dealt(num_samples, min(size_in, size_out), seed, trial)] = not deal_left_out
+    mask[dealt] = not deal_left_out
     return mask
 
 
@@ -75,16 +79,6 @@ def _check_numbers(seed: int, trial: int) -> None:
     for name, value in (("seed", seed), ("trial", trial)):
         if not isinstance(value, Integral) or value < 0:
             raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
-
-
-def _dealt(num_samples: int, hand: int, seed: int, trial: int) -> Int[np.ndarray, " hand"]:
-    """Slots trial*hand .. (trial+1)*hand-1 of the endless row; needs 2*hand <= num_samples."""
-    block, start = divmod(trial * hand, num_samples)
-    dealt = _ordered(num_samples, hand, seed, block)[start : start + hand]
-    missing = hand - len(dealt)
-    if missing:
-        dealt = np.concatenate([dealt, _ordered(num_samples, hand, seed, block + 1)[:missing]])
-    return dealt
 
 
 def _ordered(num_samples: int, hand: int, seed: int, block: int) -> Int[np.ndarray, " samples"]:
