@@ -111,7 +111,7 @@ def targeted_dlr(logits: Logits, label_and_target: Int64[Tensor, "batch 2"]) -> 
 
 
 def random_start(x: Images, keys: Keys, epsilon: float) -> Images:
-    """Uniform noise, scaled so that its largest pixel is at the border of the ball; clipped to [0, 1]."""
+    """Uniform noise, its largest pixel scaled to the border of the ball, clipped to [0, 1] (the published code)."""
     noise = 2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1
     return (x + noise * by_image(epsilon / (length(noise) + 1e-12), x)).clamp(0, 1)
 
@@ -204,9 +204,10 @@ class Climb(NamedTuple):
         )
 
     def judged(self, steps: int) -> "Climb":
-        """Halves the step size where one of the two conditions of Section 3.1 says so, and goes back to the best point.
+        """The state after a checkpoint: halved step sizes, from the best points, where Section 3.1 says so.
 
-        Too few rises in the steps since the last checkpoint, or no better point since one that did not halve.
+        Its conditions: too few rises in the steps since the last checkpoint, or no better point since one that did not
+        halve.
         """
         few = self.rises <= RHO * steps
         stuck = ~self.halved_at_check & (self.best_at_check >= self.best_loss)

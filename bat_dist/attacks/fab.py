@@ -76,7 +76,7 @@ def approach(
 
 
 def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:
-    """The target's logit less the label's: 0 at the boundary."""
+    """The target's logit less the label's, which FAB linearizes (arXiv:1907.02044): 0 at the boundary."""
     true, target = logits.gather(1, label_and_target).unbind(dim=1)
     return target - true
 

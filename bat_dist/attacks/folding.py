@@ -40,7 +40,7 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
 
 
 def _try(copy: nn.Module, plain: nn.Module, x: Images, changes: dict[nn.Module, nn.Module]) -> None:
-    """Put the new layers in the place of the old ones, and back again if that is not the same model."""
+    """Make the changes, old layer to new one, and take them back if that is not the same model."""
     _replace(copy, changes)
     if not _same(copy, plain, x):
         _replace(copy, {new: old for old, new in changes.items()})
@@ -93,7 +93,7 @@ def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def _replace(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
-    """Wherever the model holds them."""
+    """Put the new layers in the place of the old ones, wherever the model holds them."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in changes:

@@ -37,12 +37,12 @@ def gaussian_start(x: Images, *, epsilon: float, generator: torch.Generator | No
 
 
 def step(x_adv: Images, gradient: Images, step_size: float) -> Images:
-    """Steepest ascent in l_inf: x_adv + step_size * sign(gradient)."""
+    """Steepest ascent in l_inf: x_adv + step_size * sign(gradient) (arXiv:1706.06083, Section 2.1)."""
     return torch.add(x_adv, gradient.sign(), alpha=step_size)
 
 
 def project(x_adv: Images, x: Images, epsilon: float) -> Images:
-    """The nearest point with |x_adv - x| <= epsilon and values in [0, 1]; x in [0, 1]."""
+    """The nearest point with |x_adv - x| <= epsilon and values in [0, 1]; x in [0, 1] (Section 2.1)."""
     return torch.clamp(x_adv, min=x - epsilon, max=x + epsilon).clamp(0, 1)
 
 

@@ -46,5 +46,5 @@ def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 def _shift(z: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
-    """To the right, with zeros from the left (>> of a signed number repeats its sign)."""
+    """The bits moved to the right, with zeros from the left (>> of a signed number repeats its sign)."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)

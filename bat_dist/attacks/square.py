@@ -92,7 +92,7 @@ class Search(NamedTuple):
     best_margin: PerExample
 
     def drawn(self, query: int) -> "Search":
-        """With the random numbers of this query and the next ones."""
+        """The state with the random numbers of this query and the next ones."""
         return self._replace(draws=uniform(self.keys, 1 + query // _BLOCK, _BLOCK, 2 + self.best.shape[1]))
 
     def painted(self, query: int, side: int) -> Images:

@@ -8,7 +8,7 @@ from bat_dist.attacks.losses import Logits
 
 
 def likely_targets(logits: Logits, num_targets: int) -> Int64[Tensor, "batch targets"]:
-    """Of an image that is classified right: the wrong classes, the likeliest first."""
+    """The wrong classes of images that are classified right, the likeliest first."""
     return torch.argsort(logits, dim=1, descending=True)[:, 1 : num_targets + 1]
 
 

@@ -140,7 +140,7 @@ def attack_model(
 def _pgd(
     name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, seed: int, settings: Settings, loss: Loss
 ) -> AttackOutcome:
-    """From a uniform start, again from others on what still stands."""
+    """PGD from a uniform start, then again from others on the images that still stand."""
     steps = steps_of(name.partition("-")[0])
     assert steps is not None
     robust, x_adv = torch.ones_like(y, dtype=torch.bool), x.clone()

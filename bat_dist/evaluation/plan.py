@@ -53,7 +53,7 @@ class Stage(NamedTuple):
 
     @property
     def attack(self) -> str:
-        """What it does."""
+        """The attack itself, the last of the chain."""
         return self.attacks[-1]
 
     @property
@@ -191,5 +191,5 @@ def unit_size(stage: Stage, batch_size: int) -> int:
 
 
 def spread(images: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " chosen"]:
-    """At most `count` of them, evenly over all."""
+    """Not more than `count` of the images, evenly over all."""
     return images[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))]

@@ -41,7 +41,7 @@ class InfluenceBlock:
 
     @property
     def influence(self) -> Float[np.ndarray, "train test"]:
-        """Eq. 2; NaN in the rows of training samples that were never in or never out."""
+        """The influence (Eq. 2); NaN in the rows of training samples that were never in or never out."""
         return difference(self.correct_in, self.n_in, self.correct_out, self.n_out)
 
     @property
@@ -72,7 +72,7 @@ class InfluencePairs:
 
 @dataclass(frozen=True)
 class MaxInfluence:
-    """By test sample, the largest over the training samples compared with it; NaN where there was none.
+    """The largest influence on each test sample, of the training samples compared with it; NaN where there was none.
 
     `excess_z[t]` is the largest (influence - thresholds[t]) / se, with the smoothed standard error.
     """

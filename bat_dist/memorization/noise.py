@@ -12,7 +12,7 @@ from bat_dist.wording import counted
 
 @dataclass(frozen=True)
 class Noise:
-    """By test sample: standard error of an influence that is truly 0, and number of pairs it is part of.
+    """What is noise for each test sample: the standard error of an influence that is truly 0, and its number of pairs.
 
     `se_largest` is that standard error at accuracy 1/2, where it is largest.
     """
@@ -29,7 +29,7 @@ class Noise:
         test_correct: Bool[np.ndarray, "trials test"],
         labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
     ) -> "Noise":
-        """For all pairs of the given samples or, with the labels of both sides, those of one class."""
+        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class."""
         trials, num_train = mask.shape
         n_in = np.count_nonzero(mask, axis=0)
         defined = (n_in > 0) & (n_in < trials)

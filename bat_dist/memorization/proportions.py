@@ -56,7 +56,7 @@ def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: flo
 
 
 def _wilson(count: Counts, trials: Counts, level: float) -> tuple[Floats, Floats, Floats]:
-    """Proportion and its Wilson score limits."""
+    """Proportion and its score limits (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = proportion(count, trials)
     with np.errstate(invalid="ignore", divide="ignore"):

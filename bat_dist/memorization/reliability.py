@@ -54,7 +54,7 @@ def reliability_in_words(reliability: float, num_trials: int) -> str:
 
 
 def trials_for(reliability: float, num_trials: int, wanted: float = ENOUGH) -> int | None:
-    """How many trials would reach the wanted reliability, by Spearman and Brown's formula; None where it says nothing."""
+    """How many trials would be as reliable as wanted, by Spearman and Brown's formula; None where it says nothing."""
     if not 0 < reliability < 1:
         return None
     return math.ceil(num_trials * wanted * (1 - reliability) / (reliability * (1 - wanted)))

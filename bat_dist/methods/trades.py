@@ -51,6 +51,6 @@ class Trades(Method):
 def robust_kl(
     logits_nat: Float[Tensor, "batch classes"], logits_adv: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, " batch"]:
-    """KL(p || a) = sum_c p_c (log p_c - log a_c), with gradient in both."""
+    """KL(p || a) = sum_c p_c (log p_c - log a_c), with gradient in both (arXiv:1901.08573, Eq. 5)."""
     log_p, log_a = log_softmax(logits_nat), log_softmax(logits_adv)
     return (log_p.exp() * (log_p - log_a)).sum(dim=1)
