@@ -12,7 +12,6 @@ AUTOATTACK = {
     "autoattack_fast": STANDARD[:2],  # for tuning; never called AutoAttack
     "autoattack_rand": ("apgd-ce-eot20", "apgd-dlr-eot20"),  # for networks that draw random numbers
 }
-UNTARGETED = ("apgd-ce", "apgd-dlr")  # of which -eotN averages each gradient over N passes
 NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000

@@ -35,8 +35,8 @@ def ensemble_disagreement(
 ) -> Float[np.ndarray, " samples"]:
     """ed(x) = (1/m^2) sum_j sum_p JS(F_j(x), F_p(x)), natural logarithm, j = p included. High = atypical.
 
-    Between 0 and log 2. In float64, samples in blocks; by relative entropies to the midpoint, which stay
-    accurate where models nearly agree.
+    The disagreement of Appendix A.1, between 0 and log 2. In float64, samples in blocks; by relative entropies to the
+    midpoint, which stay accurate where models nearly agree.
     """
     _check_probs(probs)
     num_models, num_samples, num_classes = probs.shape
@@ -48,7 +48,7 @@ def ensemble_disagreement(
 def ensemble_confidence(
     probs: Float[np.ndarray, "models samples classes"], labels: Int[np.ndarray, " samples"] | None = None
 ) -> Float[np.ndarray, " samples"]:
-    """Mean over models of the largest probability, or of that of the class `labels`. Low = atypical."""
+    """Mean over models of the largest probability, or of that of the class `labels` (Appendix A.1). Low = atypical."""
     _check_probs(probs)
     if labels is None:
         return probs.max(axis=2).mean(axis=0, dtype=np.float64)

@@ -84,7 +84,7 @@ class MaxInfluence:
 def influence_matrix(
     mask: Mask, test_correct: Correct, *, block_bytes: int = BLOCK_BYTES
 ) -> Float[np.ndarray, "train test"]:
-    """The whole float64 matrix, for problems where it fits; undefined rows are NaN."""
+    """The whole float64 matrix of Eq. 2, for problems where it fits; undefined rows are NaN."""
     matrix = np.full((mask.shape[1], test_correct.shape[1]), np.nan)
     for block in influence_blocks(mask, test_correct, same_class=False, block_bytes=block_bytes):
         matrix[np.ix_(block.train_index, block.test_index)] = block.influence
