@@ -3,7 +3,6 @@
 Equations and sections without a name are those of Xu et al., *Towards the Memorization Effect of Neural Networks in
 Adversarial Training*.
 
-`subsets` draws each trial's training set, `estimate` gives memorization (Eq. 1), `influence` gives
-influence (Eq. 2), `typicality` the typical and atypical sets, `exchange` Feldman & Zhang's file,
-`agreement` the cheaper scores.
+`subsets` draws each trial's training set, `estimate` gives memorization (Eq. 1), `influence` gives influence (Eq. 2),
+`typicality` the typical and atypical sets, `exchange` Feldman & Zhang's file, `agreement` the cheaper scores.
 """

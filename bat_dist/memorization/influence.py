@@ -10,7 +10,6 @@ float64, in strips that fit the processor's cache.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -150,7 +149,7 @@ def influential_pairs(
     if max_pairs is not None and max_pairs < 1:
         raise ValueError(f"max_pairs must be at least 1 or None, got {max_pairs}")
     num_found, num_pending, floor = 0, 0, threshold
-    pending = [_Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))]
+    pending = [[np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0)]]  # columns of InfluencePairs
     for block in influence_blocks(
         mask,
         test_correct,
@@ -167,11 +166,11 @@ def influential_pairs(
         row, column = row[keep], column[keep]
         n_in, n_out = block.n_in[row, 0], block.n_out[row, 0]
         se = wald_se(block.correct_in[row, column], n_in, block.correct_out[row, column], n_out)
-        pending.append(_Pairs(block.train_index[row], block.test_index[column], influence[row, column], se))
+        pending.append([block.train_index[row], block.test_index[column], influence[row, column], se])
         num_pending += len(row)
         if max_pairs is not None and num_pending > 2 * max_pairs + _PENDING_PAIRS:
             pending, num_pending = [_largest(pending, max_pairs)], max_pairs
-            floor = pending[0].influence[-1]
+            floor = pending[0][2][-1]
     return InfluencePairs(*_largest(pending, max_pairs), num_found)
 
 
@@ -213,13 +212,6 @@ def check_labels(mask: Mask, test_correct: Correct, train_labels: Labels, test_l
             raise ValueError(f"{name}_labels must have shape {of.shape[1:]}, got {np.shape(labels)}")
 
 
-class _Pairs(NamedTuple):
-    train_index: Index
-    test_index: Index
-    influence: Float[np.ndarray, " pairs"]
-    influence_se: Float[np.ndarray, " pairs"]
-
-
 def _as_mask(train_subset: Index | None, num_train: int) -> Bool[np.ndarray, " train"]:
     if train_subset is None:
         return np.ones(num_train, dtype=bool)
@@ -253,7 +245,8 @@ def _tiles(
         del answers
 
 
-def _largest(pending: list[_Pairs], max_pairs: int | None) -> _Pairs:
-    joined = _Pairs(*(np.concatenate(column) for column in zip(*pending, strict=True)))
-    order = np.lexsort((joined.test_index, joined.train_index, -joined.influence))[:max_pairs]
-    return _Pairs(*(column[order] for column in joined))
+def _largest(pending: list[list[np.ndarray]], max_pairs: int | None) -> list[np.ndarray]:
+    columns = [np.concatenate(parts) for parts in zip(*pending, strict=True)]
+    train_index, test_index, influence, _ = columns
+    order = np.lexsort((test_index, train_index, -influence))[:max_pairs]
+    return [column[order] for column in columns]

@@ -43,11 +43,10 @@ def subset_mask(num_samples: int, subset_ratio: float, seed: int, trial: int) ->
 def balanced_mask(num_samples: int, subset_ratio: float, seed: int, trial: int) -> Mask:
     """True = in; after any number of trials all samples were left out equally often, +-1 (ours).
 
-    With k = N - round(r*N), trial t leaves out slots t*k .. (t+1)*k-1 of an endless row of seeded
-    permutations. A permutation that begins inside a trial is stably reordered, so that nobody is left
-    out twice in one trial. The plan has no last trial: a run may be extended. Below r = 1/2 the row
-    deals out the kept samples instead, which balances both sides alike and makes every trial computable
-    without its predecessors.
+    With k = N - round(r*N), trial t leaves out slots t*k .. (t+1)*k-1 of an endless row of seeded permutations. A
+    permutation that begins inside a trial is stably reordered, so that nobody is left out twice in one trial. The plan
+    has no last trial: a run may be extended. Below r = 1/2 the row deals out the kept samples instead, which balances
+    both sides alike and makes every trial computable without its predecessors.
     """
     size_in = subset_size(num_samples, subset_ratio)
     _check_numbers(seed, trial)
@@ -84,9 +83,8 @@ def _check_numbers(seed: int, trial: int) -> None:
 def _ordered(num_samples: int, hand: int, seed: int, block: int) -> Int[np.ndarray, " samples"]:
     """Permutation `block`, reordered so that the trial it begins in does not hold its first samples yet.
 
-    The order changes only within the first `hand` places and only the last `hand` - 1 can be held over,
-    so with 2*hand <= num_samples the held-over tail of the previous permutation is that of its raw
-    order.
+    The order changes only within the first `hand` places and only the last `hand` - 1 can be held over, so with 2*hand
+    <= num_samples the held-over tail of the previous permutation is that of its raw order.
     """
     order = _permutation(num_samples, seed, block)
     held = (block * num_samples) % hand
