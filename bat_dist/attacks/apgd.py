@@ -20,13 +20,13 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
-from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes
+from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes, check_targets
 from bat_dist.attacks.frozen import FrozenModel, GradientAt, attacked, wrong
 from bat_dist.attacks.linf import Images, by_image, choose, length, project
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
 from bat_dist.attacks.noise import Keys, image_keys, uniform
 from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
-from bat_dist.attacks.targets import check_targets, likely_targets
+from bat_dist.attacks.targets import likely_targets
 
 RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
 MOMENTUM = 0.75  # the paper's alpha; a above

@@ -17,3 +17,12 @@ def check_classes(
     if small:
         fewest = max(needed[name] for name in small)
         raise UserError(f"{' and '.join(small)} {verb} at least {fewest} classes, {owner} has {num_classes}: {way_out}")
+
+
+def check_targets(attack: str, num_classes: int, num_targets: int) -> None:
+    """Raise UserError if a targeted attack aims at more wrong classes than the model has."""
+    if num_classes <= num_targets:
+        raise UserError(
+            f"{attack} aims at {num_targets} wrong classes, but the model has {num_classes} in all: "
+            f"AutoAttack standard needs at least 10; evaluate a smaller one with PGD, CW, APGD-CE and Square"
+        )

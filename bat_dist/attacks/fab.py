@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.classes import check_targets
 from bat_dist.attacks.frozen import FrozenModel, attacked, wrong
 from bat_dist.attacks.linf import Images, by_image, choose, length
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.plane import to_plane
 from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
-from bat_dist.attacks.targets import check_targets, likely_targets
+from bat_dist.attacks.targets import likely_targets
 
 ALPHA_MAX = 0.1
 ETA = 1.05
