@@ -171,7 +171,7 @@ def influential_pairs(
         if max_pairs is not None and num_pending > 2 * max_pairs + _PENDING_PAIRS:
             pending, num_pending = [_largest(pending, max_pairs)], max_pairs
             floor = pending[0][2][-1]
-    return InfluencePairs(*_largest(pending, max_pairs), num_found)
+    return InfluencePairs(*_largest(pending, max_pairs), num_found=num_found)
 
 
 def max_influence(
