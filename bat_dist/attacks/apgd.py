@@ -20,12 +20,13 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
-from bat_dist.attacks.linf import Images, project
+from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes, check_targets
+from bat_dist.attacks.frozen import FrozenModel, GradientAt, attacked, wrong
+from bat_dist.attacks.linf import Images, by_image, choose, length, project
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
 from bat_dist.attacks.noise import Keys, image_keys, uniform
-from bat_dist.attacks.standing import AttackOutcome, Flags, Ids, Survivors
-from bat_dist.attacks.targets import check_targets, likely_targets
-from bat_dist.attacks.victim import FrozenModel, GradientAt, attacked, wrong
+from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
+from bat_dist.attacks.targets import likely_targets
 
 RHO = 0.75  # the part of the steps between two checkpoints that must raise the loss
 MOMENTUM = 0.75  # the paper's alpha; a above
@@ -50,10 +51,9 @@ def apgd(
     passes, and a forward pass without `logits`.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_draws=num_draws)
-    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
-        victim = replace(victim, num_draws=num_draws)
-        standing = Survivors(x)
-        x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
+    with attacked(model, x, y, ids) as (victim, x, y):
+        victim, standing = replace(victim, num_draws=num_draws), Survivors(x)
+        x, y, ids = standing.fell(wrong(victim.logits(x, logits), y), x, x, y, ids)
         if len(standing):
             start = random_start(x, image_keys(seed, "apgd", ids), epsilon)
             robust, x_adv = ascend(victim, x, y, y, start, loss=loss, epsilon=epsilon, num_steps=num_steps)
@@ -75,9 +75,10 @@ def apgd_targeted(
 ) -> AttackOutcome:
     """A run of `targeted_dlr` towards each of the num_targets likeliest wrong classes, each from its own start."""
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
-    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+    with attacked(model, x, y, ids) as (victim, x, y):
+        logits = victim.logits(x, logits)
         check_targets("APGD-T", logits.shape[1], num_targets)
-        check_dlr(logits.shape[1])
+        check_classes({"the targeted DLR loss": CLASSES_OF_TARGETED_DLR}, logits.shape[1], verb="needs")
         standing, targets = Survivors(x), likely_targets(logits, num_targets)
         x, y, ids, targets = standing.fell(wrong(logits, y), x, x, y, ids, targets)
         for number in range(num_targets):
@@ -93,10 +94,9 @@ def apgd_targeted(
 def dlr(logits: Logits, labels: Labels) -> PerExample:
     """-(z_y - max_{i != y} z_i) / (z_(1) - z_(3)), z_(k) the k-th largest logit (arXiv:2003.01690, Eq. 6).
 
-    Raises ValueError for fewer than three classes.
+    Raises UserError for fewer than three classes.
     """
-    if logits.shape[1] < 3:
-        raise ValueError(f"the DLR loss needs at least 3 classes, the model has {logits.shape[1]}")
+    check_classes({"the DLR loss": CLASSES_OF_DLR}, logits.shape[1], verb="needs")
     first, second, third = logits.topk(3, dim=1).values.unbind(dim=1)
     true = logits.gather(1, labels[:, None]).squeeze(1)
     other = torch.where(logits.argmax(dim=1) == labels, second, first)
@@ -110,20 +110,10 @@ def targeted_dlr(logits: Logits, label_and_target: Int64[Tensor, "batch 2"]) -> 
     return -(true - target) / (first - 0.5 * (third + fourth) + 1e-12)
 
 
-def check_dlr(num_classes: int) -> None:
-    """Are there the four logits that the loss is made of? Raises ValueError."""
-    if num_classes < 4:
-        raise ValueError(
-            f"the targeted DLR loss needs at least 4 classes, the model has {num_classes}: "
-            f"evaluate it with PGD, CW, APGD-CE and Square"
-        )
-
-
 def random_start(x: Images, keys: Keys, epsilon: float) -> Images:
-    """Uniform noise, scaled so that its largest pixel is at the border of the ball; clipped to [0, 1]."""
+    """Uniform noise, its largest pixel scaled to the border of the ball, clipped to [0, 1] (the published code)."""
     noise = 2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1
-    largest = noise.flatten(1).abs().amax(dim=1)
-    return (x + noise * _column(epsilon / (largest + 1e-12), x)).clamp(0, 1)
+    return (x + noise * by_image(epsilon / (length(noise) + 1e-12), x)).clamp(0, 1)
 
 
 def checkpoints(num_steps: int) -> list[int]:
@@ -151,29 +141,31 @@ def ascend(
     epsilon: float,
     num_steps: int,
 ) -> AttackOutcome:
-    """Auto-PGD from `start`; the loss compares logits with `against`, which has a row per image."""
+    """Auto-PGD from `start` (Algorithm 1); the loss compares logits with `against`, which has a row per image."""
     standing = Survivors(x)
     judged_after = {at: at - before for before, at in pairwise([0, *checkpoints(num_steps)])}
-    seen = victim.gradient(start, loss, against)
-    climb = _begin(x, y, against, start, seen, 2 * epsilon)
-    climb = _Climb(*standing.fell(wrong(seen.logits, y), start, *climb))
+    gradient, logits, losses = victim.gradient(start, loss, against)
+    zeros = torch.zeros_like(losses)  # the published code compares the loss after the first step with 0, and so do we
+    sizes, rises, halved = torch.full_like(losses, 2 * epsilon), torch.zeros_like(y), torch.ones_like(y).bool()
+    climb = Climb(x, y, against, start, start, gradient, start, gradient, losses, sizes, zeros, rises, losses, halved)
+    climb = Climb(*standing.fell(wrong(logits, y), start, *climb))
     for number in range(1, num_steps + 1):
         if not len(standing):
             break
-        x_adv = _next(climb, epsilon, MOMENTUM if number > 1 else 1.0)
+        x_adv = climb.next_iterate(epsilon, MOMENTUM if number > 1 else 1.0)
         if number == num_steps:  # nobody will ask for the gradient there
             standing.fell(wrong(victim.logits(x_adv), climb.y), x_adv)
             break
         seen = victim.gradient(x_adv, loss, climb.against)
-        climb = _arrive(climb, x_adv, seen)
-        climb = _Climb(*standing.fell(wrong(seen.logits, climb.y), x_adv, *climb))
+        climb = climb.moved(x_adv, seen)
+        climb = Climb(*standing.fell(wrong(seen.logits, climb.y), x_adv, *climb))
         if number in judged_after:
-            climb = _judge(climb, judged_after[number])
+            climb = climb.judged(judged_after[number])
     return standing.outcome
 
 
-class _Climb(NamedTuple):
-    """Where each image is on its way, a row per image."""
+class Climb(NamedTuple):
+    """Where each image is on its way up the loss, a row per image."""
 
     x: Images
     y: Labels
@@ -190,56 +182,41 @@ class _Climb(NamedTuple):
     best_at_check: PerExample
     halved_at_check: Bool[Tensor, " batch"]
 
+    def next_iterate(self, epsilon: float, momentum: float) -> Images:
+        """x_{k+1} of the module's equations; momentum: their a."""
+        step = by_image(self.step_size, self.x) * self.gradient.sign()
+        move = project(self.x_adv + step, self.x, epsilon) - self.x_adv
+        return project(self.x_adv + momentum * move + (1 - momentum) * (self.x_adv - self.previous), self.x, epsilon)
 
-def _begin(x: Images, y: Labels, against: Tensor, start: Images, seen: GradientAt, step_size: float) -> _Climb:
-    gradient, _, losses = seen
-    zeros = torch.zeros_like(losses)  # the published code compares the loss after the first step with 0, and so do we
-    sizes, rises, halved = torch.full_like(losses, step_size), torch.zeros_like(y), torch.ones_like(y, dtype=torch.bool)
-    return _Climb(x, y, against, start, start, gradient, start, gradient, losses, sizes, zeros, rises, losses, halved)
+    def moved(self, x_adv: Images, seen: GradientAt) -> "Climb":
+        """The state after the step to x_adv, with what the model says there."""
+        gradient, _, losses = seen
+        better = losses > self.best_loss
+        return self._replace(
+            x_adv=x_adv,
+            previous=self.x_adv,
+            gradient=gradient,
+            best=choose(better, x_adv, self.best),
+            best_gradient=choose(better, gradient, self.best_gradient),
+            best_loss=choose(better, losses, self.best_loss),
+            rises=self.rises + (losses > self.last_loss),
+            last_loss=losses,
+        )
 
+    def judged(self, steps: int) -> "Climb":
+        """The state after a checkpoint: halved step sizes, from the best points, where Section 3.1 says so.
 
-def _next(climb: _Climb, epsilon: float, momentum: float) -> Images:
-    """The next iterate."""
-    x_adv, step_size = climb.x_adv, _column(climb.step_size, climb.x)
-    step = project(x_adv + step_size * climb.gradient.sign(), climb.x, epsilon) - x_adv
-    return project(x_adv + momentum * step + (1 - momentum) * (x_adv - climb.previous), climb.x, epsilon)
-
-
-def _arrive(climb: _Climb, x_adv: Images, seen: GradientAt) -> _Climb:
-    """At x_adv."""
-    gradient, _, losses = seen
-    better = losses > climb.best_loss
-    return climb._replace(
-        x_adv=x_adv,
-        previous=climb.x_adv,
-        gradient=gradient,
-        best=_choose(better, x_adv, climb.best),
-        best_gradient=_choose(better, gradient, climb.best_gradient),
-        best_loss=_choose(better, losses, climb.best_loss),
-        rises=climb.rises + (losses > climb.last_loss),
-        last_loss=losses,
-    )
-
-
-def _judge(climb: _Climb, steps: int) -> _Climb:
-    """Conditions 1 and 2 of Section 3.1: too few rises, or no better point since a checkpoint that did not halve."""
-    few = climb.rises <= RHO * steps
-    stuck = ~climb.halved_at_check & (climb.best_at_check >= climb.best_loss)
-    halve = few | stuck
-    return climb._replace(
-        step_size=torch.where(halve, climb.step_size / 2, climb.step_size),
-        x_adv=_choose(halve, climb.best, climb.x_adv),
-        gradient=_choose(halve, climb.best_gradient, climb.gradient),
-        rises=torch.zeros_like(climb.rises),
-        best_at_check=climb.best_loss,
-        halved_at_check=halve,
-    )
-
-
-def _choose(which: Flags, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(_column(which, new), new, old)
-
-
-def _column(values: Tensor, like: Tensor) -> Tensor:
-    """A value per image, in a shape that meets images."""
-    return values.view(-1, *[1] * (like.ndim - 1))
+        Its conditions: too few rises in the steps since the last checkpoint, or no better point since one that did not
+        halve.
+        """
+        few = self.rises <= RHO * steps
+        stuck = ~self.halved_at_check & (self.best_at_check >= self.best_loss)
+        halve = few | stuck
+        return self._replace(
+            step_size=torch.where(halve, self.step_size / 2, self.step_size),
+            x_adv=choose(halve, self.best, self.x_adv),
+            gradient=choose(halve, self.best_gradient, self.gradient),
+            rises=torch.zeros_like(self.rises),
+            best_at_check=self.best_loss,
+            halved_at_check=halve,
+        )

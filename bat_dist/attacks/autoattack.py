@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
 from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.classes import INSTEAD, check_classes
 from bat_dist.attacks.fab import fab_targeted
+from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits
 from bat_dist.attacks.square import square
-from bat_dist.attacks.standing import Attack, AttackOutcome, Flags, Ids
-from bat_dist.attacks.victim import attacked, wrong
+from bat_dist.attacks.standing import Attack, AttackOutcome, Ids
 
 
 class StandardAttack(NamedTuple):
@@ -59,33 +60,29 @@ def autoattack(
 ) -> AutoAttackResult:
     """Run the attacks in order, each on the images that are still robust, batch_size at a time.
 
-    Raises ValueError for a bad batch, and before anything is attacked if the model has too few classes for an attack.
+    Raises ValueError for a bad batch, and UserError, before anything is attacked, for too few classes for an attack.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, batch_size=batch_size)
     logits = clean_logits(model, x, y, batch_size=batch_size)
-    check_classes(attacks, logits.shape[1])
+    needed = {name: stage.fewest_classes for name, stage in attacks.items()}
+    check_classes(needed, logits.shape[1], f"AutoAttack standard is not defined for it; {INSTEAD}")
     robust, x_adv = [~wrong(logits, y)], x.detach().clone()
     for stage in attacks.values():
         robust.append(robust[-1].clone())
-        for rows in _parts(robust[-1], batch_size):
+        standing = robust[-1].nonzero().squeeze(1)
+        for rows in standing.split(batch_size) if len(standing) else ():  # `split` of none gives an empty one
             batch = x[rows], y[rows]
             outcome = stage.attack(model, *batch, epsilon=epsilon, seed=seed, ids=ids[rows], logits=logits[rows])
             robust[-1][rows], x_adv[rows] = confirmed(model, *batch, outcome)
     return AutoAttackResult(("clean", *attacks), torch.stack(robust), x_adv)
 
 
-def _parts(robust: Flags, batch_size: int) -> tuple[Tensor, ...]:
-    """The rows of the robust ones, in batches; none if there are none (`split` would give an empty one)."""
-    rows = robust.nonzero().squeeze(1)
-    return rows.split(batch_size) if len(rows) else ()
-
-
 def clean_logits(model: nn.Module, x: Images, y: Labels, *, batch_size: int) -> Logits:
-    """Of images in [0, 1] whose labels name classes of the model. Raises ValueError for others."""
+    """The model's logits at images in [0, 1] whose labels name its classes. Raises ValueError for other images."""
     parts = []
     for part_x, part_y in zip(x.split(batch_size), y.split(batch_size), strict=True):
-        with attacked(model, part_x, part_y, None, None) as (_, _, _, logits):
-            parts.append(logits)
+        with attacked(model, part_x, part_y) as (victim, images, _):
+            parts.append(victim.logits(images))
     return torch.cat(parts)
 
 
@@ -98,18 +95,7 @@ def confirmed(model: nn.Module, x: Images, y: Labels, outcome: AttackOutcome) ->
     fallen = (~outcome.robust).nonzero().squeeze(1)
     if not len(fallen):
         return outcome
-    with attacked(model, outcome.x_adv[fallen], y[fallen], None, None) as (_, _, labels, logits):
-        stands = fallen[~wrong(logits, labels)]
+    with attacked(model, outcome.x_adv[fallen], y[fallen]) as (victim, x_adv, labels):
+        stands = fallen[~wrong(victim.logits(x_adv), labels)]
     outcome.robust[stands], outcome.x_adv[stands] = True, x[stands]
     return outcome
-
-
-def check_classes(attacks: Mapping[str, StandardAttack], num_classes: int) -> None:
-    """Does the model have as many as each attack needs? Raises ValueError."""
-    small = [name for name, stage in attacks.items() if num_classes < stage.fewest_classes]
-    if small:
-        needed = max(attacks[name].fewest_classes for name in small)
-        raise ValueError(
-            f"{' and '.join(small)} need at least {needed} classes, the model has {num_classes}: "
-            f"AutoAttack standard is not defined for it; evaluate it with PGD, CW, APGD-CE and Square"
-        )

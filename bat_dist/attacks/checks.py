@@ -4,6 +4,8 @@ from numbers import Integral
 from typing import Any, get_args
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits
@@ -32,7 +34,9 @@ def check_batch(x: Images, y: Labels) -> int:
     less than one of the attack's 2 * num_steps passes through the network. Raises ValueError.
     """
     if x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x must be float32 or float64 in [0, 1], got {x.dtype}: {_way_out(x.dtype)}")
+        network_alone = "keep images in float32; precision='bf16' runs the network in it"
+        way_out = network_alone if x.dtype.is_floating_point else "divide by 255"
+        raise ValueError(f"x must be float32 or float64 in [0, 1], got {x.dtype}: {way_out}")
     if x.numel() == 0:
         raise ValueError(f"x must hold at least one image, got shape {list(x.shape)}: skip empty batches")
     if y.dtype != torch.int64 or y.shape != x.shape[:1] or y.device != x.device:
@@ -40,11 +44,26 @@ def check_batch(x: Images, y: Labels) -> int:
             f"y must be torch.int64 of shape {list(x.shape[:1])} on {x.device}, one class number per image, "
             f"got {y.dtype} of shape {list(y.shape)} on {y.device}"
         )
-    bounds = torch.stack([*x.detach().aminmax(), *(label.to(x.dtype) for label in y.aminmax())]).tolist()
-    _check_range(*bounds[:2])
-    if bounds[2] < 0:
-        raise ValueError(f"labels must be classes 0, 1, 2, ..., got {bounds[2]:g}: leave such images out")
-    return int(bounds[3])
+    bounds = torch.stack([*x.detach().aminmax(), *(label.to(x.dtype) for label in y.aminmax())])
+    low, high, smallest_label, largest_label = bounds.tolist()
+    if low != low:  # aminmax gives NaN twice if there is one in x
+        raise ValueError("x must lie in [0, 1], got NaN: look for it in the data and its augmentation")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"x must lie in [0, 1], got {low:g} to {high:g}: divide bytes by 255, normalize inside the model"
+        )
+    if smallest_label < 0:
+        raise ValueError(f"labels must be classes 0, 1, 2, ..., got {smallest_label:g}: leave such images out")
+    return int(largest_label)
+
+
+def check_ids(ids: Int64[Tensor, " batch"], x: Images) -> None:
+    """Is there one whole number per image? Raises ValueError."""
+    if ids.dtype != torch.int64 or ids.shape != x.shape[:1] or ids.device != x.device:
+        raise ValueError(
+            f"ids must be torch.int64 of shape {list(x.shape[:1])} on {x.device}, a number that names each image "
+            f"in whatever batch it comes, got {ids.dtype} of shape {list(ids.shape)} on {ids.device}"
+        )
 
 
 def check_logits(logits: Logits, num_images: int, largest_label: int) -> None:
@@ -56,19 +75,3 @@ def check_logits(logits: Logits, num_images: int, largest_label: int) -> None:
             f"labels must be 0 to {logits.shape[1] - 1}, one of the model's {logits.shape[1]} classes, got "
             f"{largest_label}: is the model for another data set?"
         )
-
-
-def _check_range(low: float, high: float) -> None:
-    """Both are NaN if there is one in x."""
-    if low != low:
-        raise ValueError("x must lie in [0, 1], got NaN: look for it in the data and its augmentation")
-    if low < 0 or high > 1:
-        raise ValueError(
-            f"x must lie in [0, 1], got {low:g} to {high:g}: divide bytes by 255, normalize inside the model"
-        )
-
-
-def _way_out(dtype: torch.dtype) -> str:
-    if dtype.is_floating_point:
-        return "keep images in float32; precision='bf16' runs the network in it"
-    return "divide by 255"

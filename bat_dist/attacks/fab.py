@@ -10,16 +10,16 @@ likeliest there. An image leaves as soon as an adversarial one within epsilon is
 """
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
-from bat_dist.attacks.linf import Images
+from bat_dist.attacks.classes import check_targets
+from bat_dist.attacks.frozen import FrozenModel, attacked, wrong
+from bat_dist.attacks.linf import Images, by_image, choose, length
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.plane import to_plane
 from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
-from bat_dist.attacks.targets import check_targets, likely_targets
-from bat_dist.attacks.victim import FrozenModel, attacked, wrong
+from bat_dist.attacks.targets import likely_targets
 
 ALPHA_MAX = 0.1
 ETA = 1.05
@@ -43,7 +43,8 @@ def fab_targeted(
     Costs at most num_targets * num_steps backward and twice as many forward passes, and one more without `logits`.
     """
     check_settings(epsilon=epsilon, step_size=epsilon, num_steps=num_steps, num_targets=num_targets)
-    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
+    with attacked(model, x, y, ids) as (victim, x, y):
+        logits = victim.logits(x, logits)
         check_targets("FAB-T", logits.shape[1], num_targets)
         standing, targets = Survivors(x), likely_targets(logits, num_targets)
         x, y, targets = standing.fell(wrong(logits, y), x, x, y, targets)
@@ -59,45 +60,32 @@ def approach(
     victim: FrozenModel, x: Images, y: Labels, target: Labels, *, epsilon: float, num_steps: int
 ) -> AttackOutcome:
     """FAB from the clean images towards one class each."""
-    suits = x  # the network; the many sums over whole images want their pixels in a row
-    x = x.contiguous()
+    as_channels = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if as_channels else torch.contiguous_format  # which suits the network
+    x = x.contiguous()  # the many sums over whole images want their pixels in a row
     standing, pair, iterate = Survivors(x), torch.stack([y, target], dim=1), x
     for _ in range(num_steps):
         if not len(standing):
             break
-        gradient, _, lead = victim.gradient(_laid_out(iterate, suits), targets_lead, pair)
-        iterate = _beyond(iterate, x, gradient.contiguous(), lead)
+        gradient, _, lead = victim.gradient(iterate.contiguous(memory_format=layout), targets_lead, pair)
+        iterate = next_iterate(iterate, x, gradient.contiguous(), lead)
         adversarial = wrong(victim.logits(iterate), pair[:, 0])
-        within = (iterate - x).flatten(1).abs().amax(dim=1) <= epsilon
-        back = torch.where(_column(adversarial, x), x + (iterate - x) * BETA, iterate)
+        within = length(iterate - x) <= epsilon
+        back = choose(adversarial, x + (iterate - x) * BETA, iterate)
         x, pair, iterate = standing.fell(adversarial & within, iterate, x, pair, back)
     return standing.outcome
 
 
-def _laid_out(images: Images, like: Images) -> Images:
-    """In the other's memory format."""
-    as_channels = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
-    return images.contiguous(memory_format=torch.channels_last if as_channels else torch.contiguous_format)
-
-
 def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:
-    """The target's logit less the label's: 0 at the boundary."""
+    """The target's logit less the label's, which FAB linearizes (arXiv:1907.02044): 0 at the boundary."""
     true, target = logits.gather(1, label_and_target).unbind(dim=1)
     return target - true
 
 
-def _beyond(iterate: Images, x: Images, gradient: Images, lead: PerExample) -> Images:
-    """The next iterate, from the plane lead + <gradient, z - iterate> = 0."""
+def next_iterate(iterate: Images, x: Images, gradient: Images, lead: PerExample) -> Images:
+    """The mix of both projections onto the plane lead + <gradient, z - iterate> = 0 (arXiv:1907.02044, Eq. 9, 10)."""
     lead_at_x = lead + (gradient * (x - iterate)).flatten(1).sum(dim=1)
     far, near = (to_plane(points, gradient, at) for points, at in ((iterate, lead), (x, lead_at_x)))
-    length, length_at_x = (_largest(move).clamp(min=1e-8) for move in (far, near))
-    alpha = _column((length / (length + length_at_x)).clamp(max=ALPHA_MAX), x)
+    to_far, to_near = (length(move).clamp(min=1e-8) for move in (far, near))
+    alpha = by_image((to_far / (to_far + to_near)).clamp(max=ALPHA_MAX), x)
     return ((1 - alpha) * (iterate + ETA * far) + alpha * (x + ETA * near)).clamp(0, 1)
-
-
-def _largest(move: Images) -> PerExample:
-    return move.flatten(1).abs().amax(dim=1)
-
-
-def _column(values: Float[Tensor, " batch"], like: Tensor) -> Tensor:
-    return values.view(-1, *[1] * (like.ndim - 1))

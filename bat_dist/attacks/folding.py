@@ -16,6 +16,7 @@ from bat_dist.attacks.tf32 import without_tf32
 TOLERANCE = 1e-5  # |a - b| <= TOLERANCE * (1 + |b|), of logits
 
 
+@without_tf32()
 def faster(model: nn.Module, x: Images) -> nn.Module:
     """A copy in eval mode with the same logits, to attack in the model's place; the model itself is left as found.
 
@@ -25,13 +26,9 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
     The model itself is returned if it cannot be copied, or says something else when asked again (a randomized one).
     The proof is made without TF32, which alone moves logits by more than TOLERANCE.
     """
-    with without_tf32():
-        return _faster(model, x)
-
-
-def _faster(model: nn.Module, x: Images) -> nn.Module:
     try:
-        plain, copy = deepcopy(model).eval().requires_grad_(False), _copy(model)
+        plain, copy = (deepcopy(model).eval().requires_grad_(False) for _ in range(2))
+        copy = copy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     except Exception:  # whatever others' modules hold that cannot be copied
         return model
     if not _same(copy, plain, x):
@@ -43,15 +40,10 @@ def _faster(model: nn.Module, x: Images) -> nn.Module:
 
 
 def _try(copy: nn.Module, plain: nn.Module, x: Images, changes: dict[nn.Module, nn.Module]) -> None:
-    """Put the new layers in the place of the old ones, and back again if that is not the same model."""
+    """Make the changes, old layer to new one, and take them back if that is not the same model."""
     _replace(copy, changes)
     if not _same(copy, plain, x):
         _replace(copy, {new: old for old, new in changes.items()})
-
-
-def _copy(model: nn.Module) -> nn.Module:
-    copy = deepcopy(model).eval().requires_grad_(False)
-    return copy.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def _same(copy: nn.Module, plain: nn.Module, x: Images) -> bool:
@@ -101,7 +93,7 @@ def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
 
 
 def _replace(model: nn.Module, changes: dict[nn.Module, nn.Module]) -> None:
-    """Wherever the model holds them."""
+    """Put the new layers in the place of the old ones, wherever the model holds them."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
             if child in changes:

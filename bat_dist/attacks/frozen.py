@@ -1,13 +1,20 @@
-"""Look at a model from outside and leave it exactly as it was."""
+"""How every attack sees a model: frozen, as logits or as a gradient with respect to the images, and left as it was."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Literal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
+from bat_dist.attacks.standing import Flags, Ids
 
 Mode = Literal["eval", "keep"]
+Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -24,34 +31,106 @@ def frozen(model: nn.Module, *, mode: Mode = "eval") -> Iterator[None]:
     """
     modules, learning = list(model.modules()), [p for p in model.parameters() if p.requires_grad]
     modes = [module.training for module in modules]
+    own = [(module, dict(module.named_buffers(recurse=False))) for module in (modules if mode == "keep" else [])]
+    gpus = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     try:
         if mode == "eval":
             model.eval()
         for parameter in learning:
             parameter.requires_grad_(False)
-        with _global_rng_kept(model), _buffers_kept(modules if mode == "keep" else []):
+        for module, buffers in own:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer.clone())
+        with torch.random.fork_rng(devices=list(gpus)):
             yield
     finally:
+        for module, buffers in own:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)
         for parameter in learning:
             parameter.requires_grad_(True)
         for module, training in zip(modules, modes, strict=True):
             module.training = training  # one by one: train() would set the children too
 
 
+class GradientAt(NamedTuple):
+    """What a model says at a point, free of any graph: the gradient of the loss there, the logits, the losses."""
+
+    gradient: Images
+    logits: Logits
+    losses: PerExample
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """A model inside `attacked`.
+
+    precision: of the network alone; logits, losses and gradients have the images' dtype.
+    num_draws: passes over which a gradient is averaged, for a model that draws random numbers in each: the expectation
+    over transformation (EOT) of Athalye et al. 2018 (arXiv:1707.07397), as AutoAttack `rand` takes it.
+    largest_label: of the images that are attacked; the model must have a class for it.
+    """
+
+    model: nn.Module
+    precision: Precision = "fp32"
+    num_draws: int = 1
+    largest_label: int = 0
+
+    def logits(self, x: Images, known: Logits | None = None) -> Logits:
+        """The logits at x: by one forward pass, without a graph, or a copy of `known` if the caller has them.
+
+        Raises ValueError if they are not a logit for each image and each class that a label names.
+        """
+        if known is None:
+            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.model(x).to(x.dtype)
+        else:
+            logits = known.clone()
+        check_logits(logits, len(x), self.largest_label)
+        return logits
+
+    def gradient(self, x: Images, loss: Loss, against: Tensor) -> GradientAt:
+        """The gradient of the sum of the losses: for each image, that of its own loss, unless BatchNorm in train mode
+        mixes the images.  Logits and losses are those of the last draw.
+        """
+        leaf, gradients = x.detach().requires_grad_(), []
+        for _ in range(self.num_draws):
+            with torch.enable_grad():
+                logits = self.logits(leaf)
+                losses = loss(logits, against)
+                gradients += torch.autograd.grad(losses.sum(), leaf)
+        gradient = gradients[0] if self.num_draws == 1 else torch.stack(gradients).mean(dim=0)
+        return GradientAt(gradient, logits.detach(), losses.detach())
+
+
 @contextmanager
-def _buffers_kept(modules: list[nn.Module]) -> Iterator[None]:
-    own = [(module, dict(module.named_buffers(recurse=False))) for module in modules]
-    try:
-        for module, buffers in own:
-            for name, buffer in buffers.items():
-                setattr(module, name, buffer.clone())
-        yield
-    finally:
-        for module, buffers in own:
-            for name, buffer in buffers.items():
-                setattr(module, name, buffer)
+def attacked(
+    model: nn.Module,
+    x: Images,
+    y: Labels,
+    ids: Ids | None = None,
+    *,
+    mode: Mode = "eval",
+    precision: Precision = "fp32",
+) -> Iterator[tuple[FrozenModel, Images, Labels]]:
+    """The frozen model, and the batch as copies that are free of any graph.
+
+    Inside no graph is recorded but by `FrozenModel.gradient`, in whatever contexts the caller is: no_grad,
+    inference_mode (whose tensors may enter a graph only as copies), autocast (which would reach the loss and the
+    backward pass). Raises ValueError for a batch, labels or ids that cannot be attacked.
+    """
+    check_choice("precision", precision, Precision)
+    check_choice("mode", mode, Mode)
+    largest_label = check_batch(x, y)
+    if ids is not None:
+        check_ids(ids, x)
+    no_autocast = torch.autocast(x.device.type, enabled=False)
+    with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
+        yield FrozenModel(model, precision, largest_label=largest_label), x.detach().clone(), y.clone()
 
 
-def _global_rng_kept(model: nn.Module) -> AbstractContextManager:
-    cuda = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
-    return torch.random.fork_rng(devices=list(cuda))
+def wrong(logits: Logits, y: Labels) -> Flags:
+    """Which images are misclassified. Of equal logits the first wins, as in torch.argmax; one that is not a number
+    makes an image wrong.
+    """
+    return (logits.argmax(dim=1) != y) | logits.isnan().any(dim=1)

@@ -7,7 +7,7 @@ clamp inside the graph would freeze every pixel that is exactly 0 or 1.
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 Images = Float[Tensor, "batch *image"]
@@ -37,13 +37,30 @@ def gaussian_start(x: Images, *, epsilon: float, generator: torch.Generator | No
 
 
 def step(x_adv: Images, gradient: Images, step_size: float) -> Images:
-    """Steepest ascent in l_inf: x_adv + step_size * sign(gradient)."""
+    """Steepest ascent in l_inf: x_adv + step_size * sign(gradient) (arXiv:1706.06083, Section 2.1)."""
     return torch.add(x_adv, gradient.sign(), alpha=step_size)
 
 
 def project(x_adv: Images, x: Images, epsilon: float) -> Images:
-    """The nearest point with |x_adv - x| <= epsilon and values in [0, 1]; x in [0, 1]."""
+    """The nearest point with |x_adv - x| <= epsilon and values in [0, 1]; x in [0, 1] (Section 2.1)."""
     return torch.clamp(x_adv, min=x - epsilon, max=x + epsilon).clamp(0, 1)
+
+
+def length(moves: Images) -> Float[Tensor, " batch"]:
+    """The l_inf norm of each image: its largest pixel without the sign."""
+    return moves.flatten(1).abs().amax(dim=1)
+
+
+def by_image(values: Shaped[Tensor, " batch"], like: Shaped[Tensor, "batch ..."]) -> Shaped[Tensor, "batch ..."]:
+    """The values, one per image, in a shape that broadcasts against `like`, which has a row per image."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def choose(
+    which: Bool[Tensor, " batch"], new: Shaped[Tensor, "batch ..."], old: Shaped[Tensor, "batch ..."]
+) -> Shaped[Tensor, "batch ..."]:
+    """Image by image the new row where `which` says so, else the old one."""
+    return torch.where(by_image(which, new), new, old)
 
 
 def _empty(x: Images, generator: torch.Generator | None) -> Images:

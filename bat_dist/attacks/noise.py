@@ -31,9 +31,10 @@ def image_keys(seed: int, stream: str, ids: Int64[Tensor, " batch"]) -> Keys:
 
 
 def uniform(keys: Keys, draw: int, *shape: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch ..."]:
-    """In [0, 1), multiples of 2^-24; each draw 0, 1, 2, ... has numbers of its own."""
+    """Numbers in [0, 1), multiples of 2^-24; each draw 0, 1, 2, ... has numbers of its own."""
     positions = torch.arange(prod(shape), device=keys.device)
-    numbers = _mix(_mix(keys + _wrapped(draw * _DRAW)).unsqueeze(1) + positions * _GAMMA)
+    offset = (draw * _DRAW + 2**63) % 2**64 - 2**63  # wraps around, as int64 arithmetic does
+    numbers = _mix(_mix(keys + offset).unsqueeze(1) + positions * _GAMMA)
     return (_shift(numbers, 64 - _BITS).to(dtype) * 2.0**-_BITS).view(-1, *shape)
 
 
@@ -45,10 +46,5 @@ def _mix(z: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 def _shift(z: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
-    """To the right, with zeros from the left (>> of a signed number repeats its sign)."""
+    """The bits moved to the right, with zeros from the left (>> of a signed number repeats its sign)."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _wrapped(number: int) -> int:
-    """As int64 arithmetic has it."""
-    return (number + 2**63) % 2**64 - 2**63

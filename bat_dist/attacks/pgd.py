@@ -2,12 +2,11 @@
 
     x_{k+1} = project(x_k + step_size * sign(grad loss(f(x_k), target)))        k = 0 .. num_steps - 1
 
-All randomness comes from `generator`. The model is seen through `frozen` and left as it was. A step costs one forward
-pass and one backward pass with respect to the images alone.
+All randomness comes from `generator`. The model is seen through `frozen.attacked` and left as it was. A step costs one
+forward pass and one backward pass with respect to the images alone.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Literal, NamedTuple
@@ -16,14 +15,12 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from bat_dist.attacks.checks import check_batch, check_choice, check_logits, check_settings
-from bat_dist.attacks.frozen import Mode, frozen
-from bat_dist.attacks.linf import Images, Start, no_start, project, step, uniform_start
+from bat_dist.attacks.checks import check_choice, check_settings
+from bat_dist.attacks.frozen import FrozenModel, Mode, Precision, attacked, wrong
+from bat_dist.attacks.linf import Images, Start, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
-from bat_dist.attacks.victim import wrong
 
 Against = Literal["labels", "clean_logits"]
-Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -70,16 +67,18 @@ def pgd(
     Raises ValueError as `checks` says.
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps, restarts=restarts)
-    with _attacked(model, x, y, loss, against, precision, mode) as (x, y, objective):
-        ascend = partial(_ascend, objective, x, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
+    check_choice("against", against, Against)
+    with attacked(model, x, y, mode=mode, precision=precision) as (victim, x, y):
+        target = y if against == "labels" else victim.logits(x)
+        ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
 
         def run() -> _Iterate:
             first = start(x, epsilon=epsilon, generator=generator)
             if best_iterate:
-                return reduce(_earlier_best, ascend(project(first, x, epsilon), look_at_last=True))
-            return reduce(_last, ascend(first, look_at_last=restarts > 1))
+                return reduce(partial(_better, torch.gt), ascend(project(first, x, epsilon), look_at_last=True))
+            return reduce(lambda _, new: new, ascend(first, look_at_last=restarts > 1))
 
-        return reduce(_later_best, (run() for _ in range(restarts))).x
+        return reduce(partial(_better, torch.ge), (run() for _ in range(restarts))).x
 
 
 def pgd_path(
@@ -103,12 +102,14 @@ def pgd_path(
     look_at_last: False spares the forward pass at the result, and with it the last row; kappa needs neither.
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps)
-    with _attacked(model, x, y, loss, against, precision, mode) as (x, y, objective):
-        ascend = partial(_ascend, objective, x, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
+    check_choice("against", against, Against)
+    with attacked(model, x, y, mode=mode, precision=precision) as (victim, x, y):
+        target = y if against == "labels" else victim.logits(x)
+        ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
         rows, x_adv = [], x
         for iterate in ascend(start(x, epsilon=epsilon, generator=generator), look_at_last=look_at_last):
             x_adv = iterate.x
-            rows += [~wrong(iterate.seen.logits, y)] if iterate.seen else []
+            rows += [~wrong(iterate.logits, y)] if iterate.logits is not None else []
     correct = torch.stack(rows)
     return PgdPath(x_adv, correct, correct[:num_steps].sum(dim=0))
 
@@ -122,49 +123,19 @@ def fgsm(
     )
 
 
-class _Seen(NamedTuple):
-    """What the model says at an iterate; without a graph outside of `_gradient`."""
-
-    logits: Logits
-    losses: PerExample
-
-
 class _Iterate(NamedTuple):
+    """An iterate and what the model says there; None at the last one if nobody wants to know."""
+
     x: Images
-    seen: _Seen | None
-
-
-_Objective = Callable[[Images], _Seen]
-
-
-@contextmanager
-def _attacked(
-    model: nn.Module, x: Images, y: Labels, loss: Loss, against: Against, precision: Precision, mode: Mode
-) -> Iterator[tuple[Images, Labels, _Objective]]:
-    """x and y free of any graph, and what to ascend, while the model is frozen.
-
-    The same whatever contexts the caller is in: no_grad, inference_mode, autocast.
-    """
-    check_choice("against", against, Against)
-    check_choice("precision", precision, Precision)
-    check_choice("mode", mode, Mode)
-    largest = check_batch(x, y)
-    no_autocast = torch.autocast(x.device.type, enabled=False)  # a caller's would reach the loss and the backward pass
-    with torch.inference_mode(False), torch.enable_grad(), no_autocast, frozen(model, mode=mode):
-        x, y = x.detach().clone(), y.clone()  # a tensor of inference mode may enter a graph only as a copy
-        target = y if against == "labels" else _logits(model, x, precision)
-
-        def objective(x_adv: Images) -> _Seen:
-            logits = _logits(model, x_adv, precision)
-            check_logits(logits, len(x_adv), largest)
-            return _Seen(logits, loss(logits, target))
-
-        yield x, y, objective
+    logits: Logits | None = None
+    losses: PerExample | None = None
 
 
 def _ascend(
-    objective: _Objective,
+    victim: FrozenModel,
     x: Images,
+    loss: Loss,
+    target: Tensor,
     x_adv: Images,
     *,
     epsilon: float,
@@ -172,49 +143,17 @@ def _ascend(
     num_steps: int,
     look_at_last: bool,
 ) -> Iterator[_Iterate]:
-    """All num_steps + 1 iterates from x_adv on; `seen` is None at the last if nobody wants to know."""
+    """All num_steps + 1 iterates, from x_adv on."""
     for _ in range(num_steps):
-        gradient, seen = _gradient(objective, x_adv)
-        yield _Iterate(x_adv, seen)
+        gradient, logits, losses = victim.gradient(x_adv, loss, target)
+        yield _Iterate(x_adv, logits, losses)
         x_adv = project(step(x_adv, gradient, step_size), x, epsilon)
-    with torch.no_grad():
-        last = objective(x_adv) if look_at_last else None
-    yield _Iterate(x_adv, last)
-
-
-def _gradient(objective: _Objective, x_adv: Images) -> tuple[Images, _Seen]:
-    """Of the sum of the losses: per sample, its own loss's (in train mode BatchNorm mixes the samples in)."""
-    leaf = x_adv.detach().requires_grad_()
-    logits, losses = objective(leaf)
-    (gradient,) = torch.autograd.grad(losses.sum(), leaf)
-    return gradient, _Seen(logits.detach(), losses.detach())
-
-
-def _logits(model: nn.Module, x: Images, precision: Precision) -> Logits:
-    """In x's dtype, whatever the network runs in."""
-    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        return model(x).to(x.dtype)
-
-
-def _last(_: _Iterate, new: _Iterate) -> _Iterate:
-    return new
-
-
-def _earlier_best(old: _Iterate, new: _Iterate) -> _Iterate:
-    return _better(torch.gt, old, new)
-
-
-def _later_best(old: _Iterate, new: _Iterate) -> _Iterate:
-    return _better(torch.ge, old, new)
+    logits = victim.logits(x_adv) if look_at_last else None
+    yield _Iterate(x_adv, logits, None if logits is None else loss(logits, target))
 
 
 def _better(beats: Callable[[Tensor, Tensor], Tensor], old: _Iterate, new: _Iterate) -> _Iterate:
-    """Sample by sample the new iterate where its loss `beats` the old one's, else the old."""
-    assert old.seen and new.seen  # noqa: PT018
-    wins = beats(new.seen.losses, old.seen.losses)
-    seen = _Seen(*(_choose(wins, *pair) for pair in zip(new.seen, old.seen, strict=True)))
-    return _Iterate(_choose(wins, new.x, old.x), seen)
-
-
-def _choose(wins: Bool[Tensor, " batch"], new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(wins.view(-1, *[1] * (new.ndim - 1)), new, old)
+    """Image by image the new iterate where its loss `beats` the old one's, else the old; without logits."""
+    assert old.losses is not None and new.losses is not None  # noqa: PT018
+    wins = beats(new.losses, old.losses)
+    return _Iterate(choose(wins, new.x, old.x), losses=choose(wins, new.losses, old.losses))

@@ -2,7 +2,7 @@
 
 import torch
 
-from bat_dist.attacks.linf import Images
+from bat_dist.attacks.linf import Images, choose
 from bat_dist.attacks.losses import PerExample
 
 
@@ -16,7 +16,7 @@ def to_plane(points: Images, normal: Images, height: PerExample) -> Images:
     The sum, as a function of the length, is concave and made of lines, so Newton's method from 0 climbs to the solution
     without passing it and is exact once it is on the right line: a few passes over the pixels, and no sorting.
     """
-    direction = torch.where((height >= 0).view(-1, *[1] * (normal.ndim - 1)), -normal, normal).sign()
+    direction = choose(height >= 0, -normal, normal).sign()
     room = torch.where(direction > 0, 1 - points, points).flatten(1)
     weight, wanted = normal.flatten(1).abs(), height.abs()
     weighted_room, free = weight * room, room > 0

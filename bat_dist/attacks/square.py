@@ -15,11 +15,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
+from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.noise import Keys, image_keys, uniform
 from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
-from bat_dist.attacks.victim import attacked, wrong
 
 _BLOCK = 100  # queries whose random numbers are drawn together
 
@@ -43,43 +43,44 @@ def square(
     Costs at most num_queries + 1 forward passes, and one more without `logits`.
     """
     check_settings(epsilon=epsilon, step_size=p_init, num_queries=num_queries)
-    check_images(x)
-    with attacked(model, x, y, ids, logits) as (victim, x, y, logits):
-        standing, x = Survivors(x), x.contiguous()  # a channel's pixels in a row, for `_paint`
+    if x.ndim != 4:
+        raise ValueError(f"Square paints images [batch, channels, height, width], got shape {list(x.shape)}")
+    with attacked(model, x, y, ids) as (victim, x, y):
+        standing, logits = Survivors(x), victim.logits(x, logits)
+        x = x.contiguous()  # a channel's pixels in a row, for `painted`
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
-        search = _begin(x, y, image_keys(seed, "square", ids), epsilon)
-        candidate = search.best
+        keys, low, high = image_keys(seed, "square", ids), (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
+        stripes = torch.where(uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5, high, low)
+        search = Search(y, keys, x.new_empty(len(x), 0, 0), low, high, stripes, x.new_full((len(x),), torch.inf))
+        candidate = stripes
         for query in range(num_queries + 1):
             if not len(standing):
                 break
             logits = victim.logits(candidate)
-            search = _keep_better(search, candidate, margins(logits, search.y))
-            search = _Search(*standing.fell(wrong(logits, search.y), candidate, *search))
-            search = _draw(search, query) if query % _BLOCK == 0 else search
-            candidate = _paint(search, query, side_length(query, x.shape[2:], p_init))
+            search.keep_better(candidate, margins(logits, search.y))
+            search = Search(*standing.fell(wrong(logits, search.y), candidate, *search))
+            search = search.drawn(query) if query % _BLOCK == 0 else search
+            candidate = search.painted(query, side_length(query, x.shape[2:], p_init))
         return standing.outcome
 
 
 def margins(logits: Logits, y: Labels) -> PerExample:
-    """The label's logit less the largest other: what the attack makes small."""
+    """The label's logit less the largest other: what the attack makes small (Section 3)."""
     column = y.unsqueeze(1)
     return logits.gather(1, column).squeeze(1) - logits.scatter(1, column, -torch.inf).amax(dim=1)
 
 
 def side_length(query: int, size: tuple[int, int] | torch.Size, p_init: float) -> int:
-    """Of the square that query 0, 1, ... paints: a part p of the image, p_init halved after each of SHRINKS_AFTER."""
+    """The side of the square that query 0, 1, ... paints; p = side^2 / (height * width) (Section 3.2).
+
+    p is p_init, halved after each of SHRINKS_AFTER.
+    """
     height, width = size
     p = p_init / 2 ** sum(query > after for after in SHRINKS_AFTER)
     return min(max(round(sqrt(p * height * width)), 1), height, width)
 
 
-def check_images(x: Images) -> None:
-    """Are there rows and columns? Raises ValueError."""
-    if x.ndim != 4:
-        raise ValueError(f"Square paints images [batch, channels, height, width], got shape {list(x.shape)}")
-
-
-class _Search(NamedTuple):
+class Search(NamedTuple):
     """The state of the search, a row per image; a pixel is at `low`, at `high` or, never painted, as it began."""
 
     y: Labels
@@ -90,40 +91,28 @@ class _Search(NamedTuple):
     best: Images
     best_margin: PerExample
 
+    def drawn(self, query: int) -> "Search":
+        """The state with the random numbers of this query and the next ones."""
+        return self._replace(draws=uniform(self.keys, 1 + query // _BLOCK, _BLOCK, 2 + self.best.shape[1]))
 
-def _begin(x: Images, y: Labels, keys: Keys, epsilon: float) -> _Search:
-    """The stripes, one column wide, each channel for itself."""
-    low, high = (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
-    up = uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5
-    stripes = torch.where(up, high, low)
-    none = x.new_empty(len(x), 0, 0)
-    return _Search(y, keys, none, low, high, stripes, torch.full_like(x[:, 0, 0, 0], torch.inf))
+    def painted(self, query: int, side: int) -> Images:
+        """The best image with a square of a random place and random colors. Only the square's pixels are looked at."""
+        height, width = self.best.shape[2:]
+        draws = self.draws[:, query % _BLOCK]
+        rows, columns = _run(draws[:, 0], side, height), _run(draws[:, 1], side, width)
+        pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).flatten(1)
+        pixels = pixels.unsqueeze(1).expand(-1, self.best.shape[1], -1)
+        low, high = (bound.flatten(2).gather(2, pixels) for bound in (self.low, self.high))
+        colors = torch.where((draws[:, 2:] >= 0.5).unsqueeze(2), high, low)
+        return self.best.flatten(2).scatter(2, pixels, colors).view_as(self.best)
 
-
-def _draw(search: _Search, query: int) -> _Search:
-    """The random numbers of this query and the next ones."""
-    return search._replace(draws=uniform(search.keys, 1 + query // _BLOCK, _BLOCK, 2 + search.best.shape[1]))
-
-
-def _paint(search: _Search, query: int, side: int) -> Images:
-    """The best image with a square of a random place and random colors. Only the square's pixels are looked at."""
-    height, width = search.best.shape[2:]
-    draws = search.draws[:, query % _BLOCK]
-    rows, columns = _run(draws[:, 0], side, height), _run(draws[:, 1], side, width)
-    pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).flatten(1)
-    pixels = pixels.unsqueeze(1).expand(-1, search.best.shape[1], -1)
-    low, high = (bound.flatten(2).gather(2, pixels) for bound in (search.low, search.high))
-    colors = torch.where((draws[:, 2:] >= 0.5).unsqueeze(2), high, low)
-    return search.best.flatten(2).scatter(2, pixels, colors).view_as(search.best)
+    def keep_better(self, candidate: Images, found: PerExample) -> None:
+        """Write the candidates whose margin is smaller over the best images, in place."""
+        better = (found < self.best_margin).nonzero().squeeze(1)
+        if len(better):  # seldom many: the others are not copied
+            self.best[better], self.best_margin[better] = candidate[better], found[better]
 
 
 def _run(draw: PerExample, side: int, size: int) -> Int64[Tensor, "batch side"]:
     """`side` neighbouring places, at random, among `size`."""
     return (draw * (size - side)).long().unsqueeze(1) + torch.arange(side, device=draw.device)
-
-
-def _keep_better(search: _Search, candidate: Images, found: PerExample) -> _Search:
-    better = (found < search.best_margin).nonzero().squeeze(1)
-    if len(better):  # seldom many: the others are not copied
-        search.best[better], search.best_margin[better] = candidate[better], found[better]
-    return search

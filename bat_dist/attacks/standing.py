@@ -38,7 +38,10 @@ class Attack(Protocol):
         ids: Ids,
         logits: Logits | None = None,
     ) -> AttackOutcome:
-        """ids: name the images, for their random numbers. logits: the model's at x, if the caller has them."""
+        """Attack a batch.
+
+        ids: name the images, for their random numbers. logits: the model's at x, if the caller has them.
+        """
         ...
 
 

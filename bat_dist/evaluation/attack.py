@@ -1,7 +1,7 @@
 """Attack some images with one of the evaluation's attacks: what a worker does."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -15,15 +15,15 @@ from bat_dist.attacks.apgd import apgd, apgd_targeted, dlr
 from bat_dist.attacks.autoattack import confirmed
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.folding import faster
-from bat_dist.attacks.linf import Images
+from bat_dist.attacks.frozen import attacked, wrong
+from bat_dist.attacks.linf import Images, choose
 from bat_dist.attacks.losses import Labels, Loss, cross_entropy, margin, rescaled_cross_entropy
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
-from bat_dist.attacks.victim import attacked, wrong
 from bat_dist.data.augment import to_float
-from bat_dist.evaluation.names import num_draws_of, num_targets_of, steps_of
+from bat_dist.evaluation.names import SQUARE_QUERIES, num_draws_of, num_targets_of, steps_of
 from bat_dist.evaluation.plan import CLEAN
 from bat_dist.models.classifier import ImageClassifier
 
@@ -39,14 +39,14 @@ class Networks(NamedTuple):
     fast: nn.Module
 
     def tensor(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Images:
-        """In [0, 1], float32, on the network's device, in the memory format that suits it."""
+        """The images in [0, 1], float32, on the network's device, in the memory format that suits it."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         x = to_float(torch.from_numpy(images).to(device))
         return x.contiguous(memory_format=_memory_format(self.model))
 
 
 def prepare(model: nn.Module, images: UInt8[np.ndarray, "batch height width 3"], device: torch.device) -> Networks:
-    """In eval mode, on the device. images: a few, on which the faster form must agree (see `folding`)."""
+    """The network in eval mode on the device, and its faster form, which must agree on these few images."""
     model = model.to(device=device).eval().requires_grad_(False)
     plain = Networks(model.to(memory_format=_memory_format(model)), model)  # pyright: ignore[reportCallIssue]
     return plain._replace(fast=faster(model, plain.tensor(images)))
@@ -59,7 +59,7 @@ def _memory_format(model: nn.Module) -> torch.memory_format:
 
 @dataclass(frozen=True)
 class Settings:
-    """Of all attacks of an evaluation; epsilon and step_size in [0, 1] pixels."""
+    """What all attacks of an evaluation share; epsilon and step_size in [0, 1] pixels."""
 
     epsilon: float
     step_size: float  # of pgd and cw
@@ -82,9 +82,9 @@ def attack_images(
     An image's random numbers depend on (seed, attack, restart, its id) alone, so batches may be cut in any way. fp32,
     eval mode. Out of memory: a batch is halved. Raises ValueError for images or labels that cannot be attacked.
     """
-    run = partial(_attacked, networks, attack=attack, seed=seed, settings=settings)
-    outcomes = [_halving(run, batch) for batch in zip(*(part.split(batch_size) for part in (x, y, ids)), strict=True)]
-    return AttackOutcome(*map(torch.cat, zip(*outcomes, strict=True)))
+    run = partial(attack_batch, networks, attack=attack, seed=seed, settings=settings)
+    batches = zip(*(part.split(batch_size) for part in (x, y, ids)), strict=True)
+    return _joined(_halving(run, batch) for batch in batches)
 
 
 def largest_move(x: Images, outcome: AttackOutcome) -> float:
@@ -92,14 +92,14 @@ def largest_move(x: Images, outcome: AttackOutcome) -> float:
     return float((outcome.x_adv - x).abs().max())
 
 
-def _attacked(
+def attack_batch(
     networks: Networks, x: Images, y: Labels, ids: Ids, *, attack: str, seed: int, settings: Settings
 ) -> AttackOutcome:
     """The faster form is attacked; where the network itself is not fooled by what came out, it is attacked itself."""
     model, fast = networks
     if attack == CLEAN:
         return AttackOutcome(_right(model, x, y), x)
-    run = partial(_run, attack, seed=seed, settings=settings)
+    run = partial(attack_model, attack, seed=seed, settings=settings)
     outcome = run(fast, x, y, ids)
     fell = ~outcome.robust
     outcome = confirmed(model, x, y, outcome)
@@ -110,24 +110,24 @@ def _attacked(
     return outcome
 
 
-def _run(
+def attack_model(
     name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, *, seed: int, settings: Settings
 ) -> AttackOutcome:
+    """One of the attacks of `names` or one of `plan.CHECKS`, on one form of the network."""
     epsilon = settings.epsilon
-    ends = {"epsilon": epsilon, "seed": seed, "ids": ids}
     match name.partition("-"):
         case ("fgsm", "", ""):
             return _outcome(model, x, y, fgsm(model, x, y, epsilon=epsilon))
         case ("apgd", _, _) if draws := num_draws_of(name):
-            return apgd(model, x, y, **ends, loss=dlr if "-dlr" in name else cross_entropy, num_draws=draws)
+            loss = dlr if "-dlr" in name else cross_entropy
+            return apgd(model, x, y, epsilon=epsilon, seed=seed, ids=ids, loss=loss, num_draws=draws)
         case ("apgd", _, _) if targets := num_targets_of(name):
-            return apgd_targeted(model, x, y, **ends, num_targets=targets)
+            return apgd_targeted(model, x, y, epsilon=epsilon, seed=seed, ids=ids, num_targets=targets)
         case ("fab", _, _):
-            return fab_targeted(model, x, y, **ends, num_targets=num_targets_of(name))
-        case ("square", "", ""):
-            return square(model, x, y, **ends)
-        case ("square1000", "", ""):
-            return square(model, x, y, **ends, num_queries=1000)
+            return fab_targeted(model, x, y, epsilon=epsilon, seed=seed, ids=ids, num_targets=num_targets_of(name))
+        case ("square" | "square1000", "", ""):
+            num_queries = 1000 if name == "square1000" else SQUARE_QUERIES
+            return square(model, x, y, epsilon=epsilon, seed=seed, ids=ids, num_queries=num_queries)
         case (_, _, "rescaled"):
             return _pgd(name, model, x, y, ids, seed, settings, rescaled_cross_entropy)
         case (_, _, "large"):
@@ -140,7 +140,7 @@ def _run(
 def _pgd(
     name: str, model: nn.Module, x: Images, y: Labels, ids: Ids, seed: int, settings: Settings, loss: Loss
 ) -> AttackOutcome:
-    """From a uniform start, again from others on what still stands."""
+    """PGD from a uniform start, then again from others on the images that still stand."""
     steps = steps_of(name.partition("-")[0])
     assert steps is not None
     robust, x_adv = torch.ones_like(y, dtype=torch.bool), x.clone()
@@ -153,20 +153,20 @@ def _pgd(
         def start(x: Images, *, epsilon: float, generator: torch.Generator | None, keys: Ids = keys) -> Images:
             return (x + epsilon * (2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1)).clamp(0, 1)
 
-        sizes = {"epsilon": settings.epsilon, "step_size": settings.step_size, "num_steps": steps}
-        found = pgd(model, x[at], y[at], **sizes, loss=loss, start=start)
+        epsilon, step_size = settings.epsilon, settings.step_size
+        found = pgd(model, x[at], y[at], epsilon=epsilon, step_size=step_size, num_steps=steps, loss=loss, start=start)
         robust[at], x_adv[at] = _outcome(model, x[at], y[at], found)
     return AttackOutcome(robust, x_adv)
 
 
 def _outcome(model: nn.Module, x: Images, y: Labels, x_adv: Images) -> AttackOutcome:
     robust = _right(model, x_adv, y)
-    return AttackOutcome(robust, torch.where(robust.view(-1, 1, 1, 1), x, x_adv))
+    return AttackOutcome(robust, choose(robust, x, x_adv))
 
 
 def _right(model: nn.Module, x: Images, y: Labels) -> Flags:
-    with attacked(model, x, y, None, None) as (_, _, labels, logits):
-        return ~wrong(logits, labels)
+    with attacked(model, x, y) as (victim, x, y):
+        return ~wrong(victim.logits(x), y)
 
 
 Batch = tuple[Images, Labels, Ids]
@@ -182,4 +182,8 @@ def _halving(run: Callable[..., AttackOutcome], batch: Batch) -> AttackOutcome:
             raise
         log.warning("out of memory with %d images: halving", size)
     halves = zip(*(tensor.split((size + 1) // 2) for tensor in batch), strict=True)
-    return AttackOutcome(*map(torch.cat, zip(*(_halving(run, half) for half in halves), strict=True)))
+    return _joined(_halving(run, half) for half in halves)
+
+
+def _joined(outcomes: Iterable[AttackOutcome]) -> AttackOutcome:
+    return AttackOutcome(*map(torch.cat, zip(*outcomes, strict=True)))

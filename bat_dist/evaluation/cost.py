@@ -7,8 +7,8 @@ it: they are counted for the images that stand.
 
 from typing import NamedTuple
 
-from bat_dist.evaluation.names import CLASSES_OF_DLR, STANDARD, num_targets_of
-from bat_dist.evaluation.plan import CHECKS, CLEAN, Stage, make_plan, unit_size
+from bat_dist.evaluation.names import STANDARD, num_targets_of
+from bat_dist.evaluation.plan import CLEAN, checks_of, make_plan, unit_size
 
 PASSES_OF_STEP = 3  # as `plan.passes` counts: one forward, and two for the backward pass
 _FORWARD_ONLY = (CLEAN, "square", "square1000")
@@ -33,19 +33,14 @@ def bill(
     check_images: int,
     batch_size: int,
 ) -> AttackCost:
-    """Of one network with one seed.  check_images: of the hygiene checks, 0 leaves them out."""
-    checks = [name for name in CHECKS if num_classes >= CLASSES_OF_DLR or name != "apgd-t3"] if check_images else []
-    plan = make_plan(attacks, (0,), checks=checks)
-    met = {stage: _met(stage, num_images, robust_share, check_images) for stage in plan.stages}
+    """The cost of evaluating one network with one seed.  check_images: of the hygiene checks, 0 leaves them out."""
+    plan = make_plan(attacks, (0,), checks=checks_of(num_classes) if check_images else ())
+    met = {}  # how many images a stage attacks to the end
+    for stage in plan.stages:
+        falls_at_once = stage.attack in STANDARD or num_targets_of(stage.attack)
+        share = robust_share if falls_at_once else 1
+        met[stage] = min(check_images, num_images) if stage.among == "checked" else num_images * share
     forward = sum(number * stage.passes for stage, number in met.items() if stage.attack in _FORWARD_ONLY)
     others = sum(number * stage.passes for stage, number in met.items() if stage.attack not in _FORWARD_ONLY)
     units = sum(-(-int(number) // unit_size(stage, batch_size)) for stage, number in met.items())
     return AttackCost(forward, others / PASSES_OF_STEP, len(plan.rows), sum(met.values()), units)
-
-
-def _met(stage: Stage, num_images: int, robust_share: float, check_images: int) -> float:
-    """How many images it attacks to the end."""
-    if stage.among == "checked":
-        return min(check_images, num_images)
-    part_of_autoattack = stage.attack in STANDARD or num_targets_of(stage.attack)
-    return num_images * (robust_share if part_of_autoattack else 1)

@@ -13,11 +13,19 @@ from jaxtyping import Bool
 
 from bat_dist.evaluation.statistics import mcnemar
 
-PREPROCESSINGS = ("as_given", "normalized", "imagenet", "minus_one_to_one", "bytes", "denormalized")
+WANTED_IMAGES = {
+    "as_given": "",
+    "normalized": "images normalized with the data set's mean and std: give --mean and --std",
+    "imagenet": "images normalized with ImageNet's mean and std: give --mean 0.485 0.456 0.406 --std 0.229 0.224 0.225",
+    "minus_one_to_one": "images in [-1, 1]: give --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5",
+    "bytes": "images in [0, 255]: give --mean 0 0 0 --std 0.00392157 0.00392157 0.00392157",
+    "denormalized": "images whose normalization is undone: it normalizes twice; leave out --mean and --std",
+}
+"""What a network may have been trained on, by the names of `probe`'s preprocessings, and the way out."""
 FOUND = (
     *("random_difference", "company_difference", "optimizes", "state_changed", "is_probability", "not_finite"),
     *("zero_gradient", "gradient_not_finite"),
-    *(f"right_{name}" for name in PREPROCESSINGS),
+    *(f"right_{name}" for name in WANTED_IMAGES),
 )
 """What `probe.probe` tells."""
 
@@ -35,6 +43,11 @@ class Check(NamedTuple):
     message: str
     evidence: dict[str, float]
 
+    @classmethod
+    def of(cls, name: str, passed: bool, message: str, evidence: dict[str, float]) -> "Check":
+        """A check whose message is given for both cases, and left out where it passed."""
+        return cls(name, passed, "" if passed else message, evidence)
+
 
 def judge(
     found: Mapping[str, float] | None,
@@ -43,44 +56,36 @@ def judge(
     epsilon: float,
     max_delta: float,
 ) -> list[Check]:
-    """found: what the probe found. robust: by the names of `plan.CHECKS`, of the images that are right when clean."""
+    """All checks of an evaluation.
+
+    found: what the probe found. robust: by the names of `plan.CHECKS`, of the images that are right when clean.
+    max_delta: the largest change of a pixel in an image that fooled the network, as the network was given it.
+    """
+    inside = not max_delta > epsilon + 1e-6
+    message = f"an adversarial image is {max_delta:g} away from its original, more than epsilon {epsilon:g}"
     return [
-        *(_of_network(found) if found else ()),
-        *_of_attacks(robust),
+        *(judge_network(found) if found else ()),
+        *judge_attacks(robust),
         check_epsilon(epsilon),
-        _ball(epsilon, max_delta),
+        Check.of("inside_the_ball", inside, message, {"max_delta": max_delta}),
     ]
 
 
 def check_epsilon(epsilon: float) -> Check:
-    """A rounded epsilon: 0.031 is smaller than 8/255, and a network's robust accuracy larger there."""
+    """Is epsilon not a rounded one?  0.031 is smaller than 8/255, and a network's robust accuracy larger there."""
     steps = 255 * epsilon
-    exact = abs(steps - round(steps)) < 1e-4
+    passed = abs(steps - round(steps)) < 1e-4 or round(steps) < 1
     message = (
         f"epsilon {epsilon:g} is {steps:.3f}/255, not {round(steps)}/255 = {round(steps) / 255:.5f}: numbers at one "
         f"cannot be compared with numbers at the other; give --epsilon {round(steps)}/255"
     )
-    return Check("epsilon", exact or round(steps) < 1, "" if exact or round(steps) < 1 else message, {"of_255": steps})
+    return Check.of("epsilon", passed, message, {"of_255": steps})
 
 
-def _ball(epsilon: float, max_delta: float) -> Check:
-    """The images that fooled the network were inside the ball, as the network was given them."""
-    inside = not max_delta > epsilon + 1e-6
-    message = f"an adversarial image is {max_delta:g} away from its original, more than epsilon {epsilon:g}"
-    return Check("inside_the_ball", inside, "" if inside else message, {"max_delta": max_delta})
-
-
-def _of_network(found: Mapping[str, float]) -> list[Check]:
-    right = {name: found[f"right_{name}"] for name in PREPROCESSINGS}
+def judge_network(found: Mapping[str, float]) -> list[Check]:
+    """The checks of what the probe found."""
+    right = {name: found[f"right_{name}"] for name in WANTED_IMAGES}
     better = max(right, key=lambda name: right[name])
-    meant = {
-        "normalized": "images normalized with the data set's mean and std: give --mean and --std",
-        "imagenet": "images normalized with ImageNet's mean and std: give --mean 0.485 0.456 0.406 "
-        "--std 0.229 0.224 0.225",
-        "minus_one_to_one": "images in [-1, 1]: give --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5",
-        "bytes": "images in [0, 255]: give --mean 0 0 0 --std 0.00392157 0.00392157 0.00392157",
-        "denormalized": "images whose normalization is undone: it normalizes twice; leave out --mean and --std",
-    }
     messages = {
         "randomized": (
             found["random_difference"] > 1e-4,
@@ -124,18 +129,18 @@ def _of_network(found: Mapping[str, float]) -> list[Check]:
         "normalization": (
             right[better] > right["as_given"] + GREAT,
             f"on images in [0, 1] the network is right on {right['as_given']:.0%}, and on {right[better]:.0%} if it "
-            f"gets {meant.get(better, '')}",
-            tuple(f"right_{name}" for name in PREPROCESSINGS),
+            f"gets {WANTED_IMAGES[better]}",
+            tuple(f"right_{name}" for name in WANTED_IMAGES),
         ),
     }
     return [
-        Check(name, not bad, message.format_map(found) if bad else "", {key: found[key] for key in keys})
+        Check.of(name, not bad, message.format_map(found), {key: found[key] for key in keys})
         for name, (bad, message, keys) in messages.items()
     ]
 
 
-def _of_attacks(robust: Mapping[str, Bool[np.ndarray, " images"]]) -> list[Check]:
-    """Comparisons of attacks on the same images."""
+def judge_attacks(robust: Mapping[str, Bool[np.ndarray, " images"]]) -> list[Check]:
+    """The checks that compare attacks on the same images."""
     if not robust or not len(next(iter(robust.values()))):
         return []
     share = {name: float(flags.mean()) for name, flags in robust.items()}
@@ -176,7 +181,7 @@ def _of_attacks(robust: Mapping[str, Bool[np.ndarray, " images"]]) -> list[Check
             {"pgd100_at_half": share["pgd100-large"]},
         ),
     }
-    return [Check(name, not bad, message if bad else "", evidence) for name, (bad, message, evidence) in table.items()]
+    return [Check.of(name, not bad, message, evidence) for name, (bad, message, evidence) in table.items()]
 
 
 def _more_than_few(which: Bool[np.ndarray, " images"], share: float) -> float:
@@ -185,10 +190,10 @@ def _more_than_few(which: Bool[np.ndarray, " images"], share: float) -> float:
 
 
 def square_check(before: float, after: float) -> Check:
-    """AutoAttack's own: robust accuracies before and after Square, its last part."""
+    """AutoAttack's own check, of the robust accuracies before and after Square, its last part."""
     passed = after >= before - 0.002
     message = (
         f"Square decreased AutoAttack's robust accuracy by {before - after:.2%}: the evaluation may be unreliable; try "
         "more queries or an adaptive attack"
     )
-    return Check("square_decreases", passed, "" if passed else message, {"before": before, "after": after})
+    return Check.of("square_decreases", passed, message, {"before": before, "after": after})

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
+from numpy.typing import ArrayLike
 
 from bat_dist.errors import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
@@ -44,12 +45,12 @@ class EvaluationIdentity:
     keep_adversarial: bool
 
     def identity_of(self, stage: Stage) -> dict[str, Any]:
-        """Of the stage's store."""
+        """The identity of the stage's store."""
         own = {"batch_size": self.batch_size, "keep_adversarial": self.keep_adversarial}
         return {**self.identity, **own, **({"check_images": self.num_checked} if stage.among == "checked" else {})}
 
     def fields_of(self, stage: Stage) -> dict[str, Field]:
-        """Of one unit of the stage. spent: seconds, and the largest change of a pixel."""
+        """The fields of the stage's store, a row per unit. spent: seconds, and the largest change of a pixel."""
         spent = {"spent": Field("float64", (2,))}
         if stage.attack == PROBE:
             return {"found": Field("float64", (len(FOUND),)), **spent}
@@ -75,7 +76,7 @@ class _Progress:
 
     @property
     def images(self) -> Int64[np.ndarray, " images"]:
-        """Those that it attacks."""
+        """The images that it attacks."""
         return np.concatenate([np.empty(0, np.int64), *self.units])
 
 
@@ -96,13 +97,16 @@ class Ledger:
                 store.check(self.frame.fields_of(stage), self.frame.identity_of(stage))
         return self._begin(tuple(stage for stage in self.plan.stages if stage.before is None))
 
-    def record(self, unit: Unit, row: Mapping[str, Any]) -> list[Unit]:
+    def record(self, unit: Unit, row: Mapping[str, ArrayLike]) -> list[Unit]:
         """Write a finished unit; what can be done now that could not before.
 
-        row: as `work.build_work` gives it.
+        row: what the function of `work.build_work` gives.
         """
-        state = self._stages[unit.stage]
-        values = _padded(row, state.store.fields)
+        state, values = self._stages[unit.stage], {}
+        for name, of in state.store.fields.items():  # the last units of a stage may have fewer images than the first
+            values[name] = np.full(of.shape, NO_IMAGE if name == "images" else 0, of.dtype)
+            found = np.asarray(row[name])
+            values[name][: len(found)] = found
         state.store.write(unit.number, values)
         self._take(unit.stage, unit.number, values)
         if state.missing:
@@ -122,11 +126,16 @@ class Ledger:
         if failed:
             unit, reason = next(iter(failed.items()))
             raise RunError(f"{counted(len(failed), 'unit')} failed, {unit} with {reason}; the same command goes on")
-        checks = [*self._checks(), *(self._square(stage) for stage in self._stages if is_whole_autoattack(stage))]
+        checks = self._checks()
         warnings = tuple(dict.fromkeys(check.name for check in checks if not check.passed))
-        rows = tuple(self._row(name, stages, warnings) for name, stages in self.plan.rows.items())
+        rows = []
+        for name, stages in self.plan.rows.items():
+            robust = np.all([self._stages[stage].robust for stage in stages], axis=0)
+            links = [self._stages[link] for link in dict.fromkeys(link for stage in stages for link in stage.chain)]
+            seconds, max_delta = sum(s.seconds for s in links), max(s.max_delta for s in links)
+            rows.append(ResultRow(name, robust, seconds, max_delta, warnings))
         checked = [len(state.images) for stage, state in self._stages.items() if stage.among == "checked"]
-        return Evaluation(rows, tuple(checks), min(checked, default=0))
+        return Evaluation(tuple(rows), tuple(checks), min(checked, default=0))
 
     def _place(self, stage: Stage) -> Folder:
         return self.folder / UNITS / str(stage)
@@ -169,29 +178,14 @@ class Ledger:
         state.seconds, state.max_delta = state.seconds + seconds, max(state.max_delta, delta)
         state.missing.discard(number)
 
-    def _row(self, name: str, stages: tuple[Stage, ...], warnings: tuple[str, ...]) -> ResultRow:
-        robust = np.all([self._stages[stage].robust for stage in stages], axis=0)
-        links = [self._stages[link] for link in dict.fromkeys(link for stage in stages for link in stage.chain)]
-        return ResultRow(name, robust, sum(s.seconds for s in links), max(s.max_delta for s in links), warnings)
-
     def _checks(self) -> list[Check]:
+        """What the probe and the attacks of the checks found, judged, and AutoAttack's own check."""
         inside = [state.max_delta for stage, state in self._stages.items() if not stage.attack.endswith("-large")]
-        about = {"epsilon": self.frame.epsilon, "max_delta": max(inside)}
         checked = {stage.attack: state for stage, state in self._stages.items() if stage.among == "checked"}
-        if not checked:
-            return judge(None, {}, **about)
-        found = dict(zip(FOUND, checked.pop(PROBE).found.tolist(), strict=True))
-        return judge(found, {name: state.robust[state.images] for name, state in checked.items()}, **about)
-
-    def _square(self, stage: Stage) -> Check:
-        before, after = (float(self._stages[link].robust.mean()) for link in stage.chain[-2:])
-        return square_check(before, after)
-
-
-def _padded(row: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
-    """As the store wants it: the last units of a stage may have fewer images than the first."""
-    padded = {}
-    for name, of in fields.items():
-        padded[name] = np.full(of.shape, NO_IMAGE if name == "images" else 0, of.dtype)
-        padded[name][: len(row[name])] = row[name]
-    return padded
+        found = dict(zip(FOUND, checked.pop(PROBE).found.tolist(), strict=True)) if checked else None
+        robust = {name: state.robust[state.images] for name, state in checked.items()}
+        checks = judge(found, robust, epsilon=self.frame.epsilon, max_delta=max(inside))
+        for stage in filter(is_whole_autoattack, self._stages):
+            before, after = (float(self._stages[link].robust.mean()) for link in stage.chain[-2:])
+            checks.append(square_check(before, after))
+        return checks

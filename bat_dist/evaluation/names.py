@@ -1,7 +1,10 @@
 """The attacks of an evaluation by name.  Imports no torch, so that settings are checked at once."""
 
 import re
+from collections.abc import Sequence
 from difflib import get_close_matches
+
+from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")  # the parts of AutoAttack, in its order
 AUTOATTACK = {
@@ -9,9 +12,7 @@ AUTOATTACK = {
     "autoattack_fast": STANDARD[:2],  # for tuning; never called AutoAttack
     "autoattack_rand": ("apgd-ce-eot20", "apgd-dlr-eot20"),  # for networks that draw random numbers
 }
-UNTARGETED = ("apgd-ce", "apgd-dlr")  # of which -eotN averages each gradient over N passes
 NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
-CLASSES_OF_DLR = 4  # the targeted DLR loss is made of four logits
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
 BATCH_SIZE = 64  # images attacked at once, by default
@@ -70,13 +71,22 @@ def num_draws_of(name: str) -> int:
 def fewest_classes(name: str) -> int:
     """How many classes a network must have for the attack to be defined."""
     targets = {part: num_targets_of(part) for part in parts_of(name)}
-    logits = [CLASSES_OF_DLR if part.startswith("apgd-t") else 3 if "-dlr" in part else 2 for part in targets]
-    return max(*logits, *(number + 1 for number in targets.values()))
+    of_losses = [
+        CLASSES_OF_TARGETED_DLR if part.startswith("apgd-t") else CLASSES_OF_DLR if "-dlr" in part else 2
+        for part in targets
+    ]
+    return max(*of_losses, *(number + 1 for number in targets.values()))
+
+
+def check_classes_of_data(attacks: Sequence[str], num_classes: int, deed: str) -> None:
+    """Raise UserError if the data has too few classes for an attack. deed: what is to be done with others instead."""
+    needed = {name: fewest_classes(name) for name in attacks}
+    check_classes(needed, num_classes, f"{deed} with {for_few_classes(num_classes)}", owner="the data")
 
 
 def for_few_classes(num_classes: int) -> str:
     """What to give in place of AutoAttack where there are fewer than ten classes."""
-    if num_classes < CLASSES_OF_DLR:
+    if num_classes < CLASSES_OF_TARGETED_DLR:
         return "pgd100, cw, apgd-ce and square"
     return f"autoattack_t{num_classes - 1}, which aims at the {num_classes - 1} wrong classes that there are"
 

@@ -16,6 +16,7 @@ from bat_dist.evaluation.names import (
     DEFAULT_STEPS,
     SQUARE_QUERIES,
     STANDARD,
+    fewest_classes,
     is_random,
     num_draws_of,
     num_targets_of,
@@ -35,8 +36,16 @@ CHECKS = ("fgsm", "pgd100", "cw100", "apgd-t3", "square1000", "pgd100-rescaled",
 """The attacks of the hygiene checks: variants that no evaluation asks for by name; see `attack` and `hygiene`."""
 
 
+def checks_of(num_classes: int) -> tuple[str, ...]:
+    """The attacks of the hygiene checks that are defined for a network of so many classes."""
+    return tuple(name for name in CHECKS if num_classes >= fewest_classes(name))
+
+
 class Stage(NamedTuple):
-    """attacks: the chain, this stage's own last. seed: None where nothing is random. among: which images."""
+    """One attack on the images that still stand.
+
+    attacks: the chain, this stage's own last. seed: None where nothing is random. among: which images.
+    """
 
     attacks: tuple[str, ...]
     seed: int | None = None
@@ -44,7 +53,7 @@ class Stage(NamedTuple):
 
     @property
     def attack(self) -> str:
-        """What it does."""
+        """The attack itself, the last of the chain."""
         return self.attacks[-1]
 
     @property
@@ -80,7 +89,10 @@ def is_whole_autoattack(stage: Stage) -> bool:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """rows: what is reported, each the stages that an image must survive to count. stages: all, first ones first."""
+    """What an evaluation does and reports.
+
+    rows: what is reported, each the stages that an image must survive to count. stages: all, first ones first.
+    """
 
     rows: Mapping[str, tuple[Stage, ...]]
     stages: tuple[Stage, ...]
@@ -95,7 +107,7 @@ class EvaluationPlan:
 
 
 class Unit(NamedTuple):
-    """Some images of a stage. Attacked `batch_size` at a time."""
+    """Some images of a stage, attacked `batch_size` at a time."""
 
     stage: Stage
     number: int
@@ -119,7 +131,7 @@ def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[
     """
     rows: dict[str, tuple[Stage, ...]] = {}
     for name in attacks:
-        of_seeds = [_rows_of(name, seed) for seed in seeds]
+        of_seeds = [rows_of(name, seed) for seed in seeds]
         if len(of_seeds) == 1 or not is_random(name):
             rows |= of_seeds[0]
             continue
@@ -135,8 +147,8 @@ def make_plan(attacks: Sequence[str], seeds: Sequence[int], *, checks: Sequence[
     return EvaluationPlan(rows, tuple(dict.fromkeys([CLEAN_STAGE, *chains, *probe, *checked])))
 
 
-def _rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
-    """With one seed."""
+def rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
+    """The rows of an attack with one seed, each with the stages that an image must survive."""
     if name == CLEAN:
         return {name: (CLEAN_STAGE,)}
     parts = parts_of(name)
@@ -160,10 +172,10 @@ def passes(attack: str) -> int:
 
 
 def cut(images: Int64[np.ndarray, " images"], stage: Stage, batch_size: int) -> list[Int64[np.ndarray, " unit"]]:
-    """Every image once. Units of a stage differ by one image; those of other attacks cost as much within a factor of 9.
+    """The images of each unit of a stage, every image once.
 
-    Their number is even where that is no waste. Each takes every k-th image, so that hard and easy ones mix.
-    A probe is not cut.
+    Units of a stage differ by one image; those of other attacks cost as much within a factor of 9. Their number is even
+    where that is no waste. Each takes every k-th image, so that hard and easy ones mix. A probe is not cut.
     """
     count = -(-len(images) // unit_size(stage, batch_size))
     if stage.attack != PROBE and count % 2 and len(images) // (count + 1) >= FEWEST_IMAGES:
@@ -179,5 +191,5 @@ def unit_size(stage: Stage, batch_size: int) -> int:
 
 
 def spread(images: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " chosen"]:
-    """At most `count` of them, evenly over all."""
+    """Not more than `count` of the images, evenly over all."""
     return images[np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(np.int64))]

@@ -8,11 +8,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.frozen import frozen, wrong
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, cross_entropy
-from bat_dist.attacks.victim import wrong
-from bat_dist.evaluation.hygiene import PREPROCESSINGS
+from bat_dist.evaluation.hygiene import WANTED_IMAGES
 
 ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
 
@@ -20,9 +19,9 @@ ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
 def probe(
     model: nn.Module, x: Images, y: Labels, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> dict[str, float]:
-    """Numbers by the names of `hygiene.FOUND`. x: images in [0, 1]; mean and std: of the data set, per channel.
+    """Numbers by the names of `hygiene.FOUND`, of a network that is left as it was.
 
-    The network is left as it was.
+    x: images in [0, 1]; mean and std: of the data set, per channel.
     """
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with torch.no_grad(), frozen(model):
@@ -30,14 +29,17 @@ def probe(
             logits = model(x)
         again = [model(x) for _ in range(ASKS - 1)]
         alone = torch.cat([model(image.unsqueeze(0)) for image in x[:8]])
+        within_0_and_1 = bool((logits > -1e-5).all() and (logits < 1 + 1e-5).all())
+        sum_to_1 = bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all())
         found = {
             "random_difference": max(_difference(logits, other) for other in again),
             "company_difference": _difference(logits[:8], alone),
             "optimizes": float(counted()),
-            "is_probability": float(_is_probability(logits)),
+            "is_probability": float(within_0_and_1 and sum_to_1),  # AutoAttack's check
             "not_finite": float((~logits.isfinite()).any(dim=1).float().mean()),
-            **{f"right_{name}": _accuracy(model, change(x), y) for name, change in _changes(mean, std).items()},
         }
+        for name, preprocessed in preprocessings(mean, std).items():
+            found[f"right_{name}"] = float((~wrong(model(preprocessed(x)), y)).float().mean())
     changed = any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     found |= {"state_changed": float(changed), **_gradients(model, x, y)}
     with torch.no_grad():  # a network that moved its own statistics is set back
@@ -46,8 +48,8 @@ def probe(
     return found
 
 
-def _changes(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Callable[[Images], Images]]:
-    """What people do to images before they give them to a network; ours are left in [0, 1]."""
+def preprocessings(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Callable[[Images], Images]]:
+    """What people do to images in [0, 1] before they give them to a network, by the names of `WANTED_IMAGES`."""
 
     def normalized(mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Images], Images]:
         return lambda x: (x - x.new_tensor(mean).view(-1, 1, 1)) / x.new_tensor(std).view(-1, 1, 1)
@@ -61,23 +63,13 @@ def _changes(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Calla
         lambda x: 255 * x,
         normalized(*undone),
     )
-    return dict(zip(PREPROCESSINGS, changes, strict=True))
-
-
-def _accuracy(model: nn.Module, x: Images, y: Labels) -> float:
-    return float((~wrong(model(x), y)).float().mean())
+    return dict(zip(WANTED_IMAGES, changes, strict=True))
 
 
 def _difference(logits: Logits, other: Logits) -> float:
     """The largest change of an image's logits, relative to their length."""
     length = logits.norm(dim=1, keepdim=True).clamp(min=1e-10)
     return float(((logits - other) / length).nan_to_num().abs().max())
-
-
-def _is_probability(logits: Logits) -> bool:
-    """AutoAttack's check: between 0 and 1, and they add up to 1."""
-    within = bool((logits > -1e-5).all() and (logits < 1 + 1e-5).all())
-    return within and bool(((logits.sum(dim=1) - 1).abs() < 1e-5).all())
 
 
 def _gradients(model: nn.Module, x: Images, y: Labels) -> dict[str, float]:

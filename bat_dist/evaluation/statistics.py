@@ -25,17 +25,12 @@ class Paired(NamedTuple):
 
 
 def accuracy(flags: Bool[np.ndarray, " images"]) -> Accuracy:
-    """The accuracy of a row of flags."""
+    """The accuracy of a row of flags, and its binomial standard error."""
     n = len(flags)
     if not n:
         return Accuracy(float("nan"), float("nan"), 0)
     p = float(flags.mean())
     return Accuracy(p, (p * (1 - p) / n) ** 0.5, n)
-
-
-def worst_case(flags: Bool[np.ndarray, "attacks images"]) -> Bool[np.ndarray, " images"]:
-    """Robust against all of the attacks (or seeds), image by image."""
-    return np.asarray(flags.all(axis=0))
 
 
 def mcnemar(first: Bool[np.ndarray, " images"], second: Bool[np.ndarray, " images"]) -> Paired:

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import nn
 
 from bat_dist.attacks.tf32 import without_tf32
@@ -29,26 +29,33 @@ def network_draws(unit: Unit, device: torch.device) -> Iterator[None]:
 
 def build_work(
     dataset: Dataset, network: nn.Module, settings: Settings, *, keep_adversarial: bool, device: torch.device
-) -> Callable[[Unit], dict[str, Any]]:
-    """Puts the network on the device.
+) -> Callable[[Unit], dict[str, ArrayLike]]:
+    """Put the network on the device; the function does a unit and gives its row, see `EvaluationIdentity.fields_of`.
 
-    The function gives a row as `ledger.EvaluationIdentity.fields_of` has it, without TF32.
+    Numbers are computed without TF32.
     """
     test, spec = dataset.test, dataset.spec
     networks = prepare(network, test.images[:4], device)
 
     @without_tf32()
-    def work(unit: Unit) -> dict[str, Any]:
+    def work(unit: Unit) -> dict[str, ArrayLike]:
         start, at = time.perf_counter(), np.array(unit.images)
         x, y = networks.tensor(test.images[at]), torch.from_numpy(test.labels[at]).to(device)
         if unit.stage.attack == PROBE:
             found = probe(networks.model, x, y, mean=spec.mean, std=spec.std)
             return {"found": [found[name] for name in FOUND], "spent": [time.perf_counter() - start, 0.0]}
-        how: dict[str, Any] = {"attack": unit.stage.attack, "seed": unit.stage.seed or 0}
-        ids = torch.from_numpy(at).to(device)
         with network_draws(unit, device):
-            outcome = attack_images(networks, x, y, ids, **how, settings=settings, batch_size=unit.batch_size)
-        row: dict[str, Any] = {"images": at, "robust": outcome.robust.cpu().numpy()}
+            outcome = attack_images(
+                networks,
+                x,
+                y,
+                torch.from_numpy(at).to(device),
+                attack=unit.stage.attack,
+                seed=unit.stage.seed or 0,
+                settings=settings,
+                batch_size=unit.batch_size,
+            )
+        row: dict[str, ArrayLike] = {"images": at, "robust": outcome.robust.cpu().numpy()}
         if keep_adversarial:
             row["adversarial"] = outcome.x_adv.permute(0, 2, 3, 1).cpu().numpy()
         move = largest_move(x, outcome)

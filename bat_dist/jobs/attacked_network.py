@@ -14,7 +14,7 @@ from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
-from bat_dist.evaluation.names import fewest_classes, for_few_classes
+from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.models.anatomy import anatomy
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
@@ -37,15 +37,11 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     Raises UserError if it is missing, damaged, unsafe to read, for other classes than the data's, or if an attack needs
     what it has not: a gradient, or more classes.
     """
-    checkpoint, num_classes = str(settings.checkpoint), len(dataset.class_names)
+    checkpoint = str(settings.checkpoint)
     is_file = Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
     is_foreign = settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES) or is_file
     subject = _foreign(dataset, settings) if is_foreign else _ours(dataset, settings)
-    if small := [name for name in settings.attacks if num_classes < fewest_classes(name)]:
-        raise UserError(
-            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{num_classes}: evaluate it with {for_few_classes(num_classes)}"
-        )
+    check_classes_of_data(settings.attacks, len(dataset.class_names), "evaluate it")
     _check_answers(subject.network, dataset, settings.attacks)
     if is_foreign:  # can it be sent to workers, as ours can?
         try:

@@ -13,8 +13,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.attack import Settings
 from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger
-from bat_dist.evaluation.names import CLASSES_OF_DLR
-from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
+from bat_dist.evaluation.plan import Unit, checks_of, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
 from bat_dist.jobs.attacked_network import AttackedNetwork
@@ -112,8 +111,8 @@ def _open_ledger(
         step_size=settings.step_size or dataset.spec.step_size,
         restarts=settings.restarts,
     )
-    checks = [name for name in CHECKS if len(dataset.class_names) >= CLASSES_OF_DLR or name != "apgd-t3"]
-    plan = make_plan(settings.attacks, settings.seeds, checks=checks if settings.check_images else ())
+    checks = checks_of(len(dataset.class_names)) if settings.check_images else ()
+    plan = make_plan(settings.attacks, settings.seeds, checks=checks)
     identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
     frame = EvaluationIdentity(
         identity=identity | vars(attack),

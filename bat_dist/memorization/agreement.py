@@ -35,8 +35,8 @@ def ensemble_disagreement(
 ) -> Float[np.ndarray, " samples"]:
     """ed(x) = (1/m^2) sum_j sum_p JS(F_j(x), F_p(x)), natural logarithm, j = p included. High = atypical.
 
-    Between 0 and log 2. In float64, samples in blocks; by relative entropies to the midpoint, which stay
-    accurate where models nearly agree.
+    The disagreement of Appendix A.1, between 0 and log 2. In float64, samples in blocks; by relative entropies to the
+    midpoint, which stay accurate where models nearly agree.
     """
     _check_probs(probs)
     num_models, num_samples, num_classes = probs.shape
@@ -48,7 +48,7 @@ def ensemble_disagreement(
 def ensemble_confidence(
     probs: Float[np.ndarray, "models samples classes"], labels: Int[np.ndarray, " samples"] | None = None
 ) -> Float[np.ndarray, " samples"]:
-    """Mean over models of the largest probability, or of that of the class `labels`. Low = atypical."""
+    """Mean over models of the largest probability, or of that of the class `labels` (Appendix A.1). Low = atypical."""
     _check_probs(probs)
     if labels is None:
         return probs.max(axis=2).mean(axis=0, dtype=np.float64)
@@ -77,13 +77,16 @@ def alignment(
     defined = ~(np.isnan(score) | np.isnan(mem))
     score, mem = score[defined], mem[defined]
     atypical = mem > atypical_threshold
-    spearman, interval = _spearman_with_interval(score, mem, num_bootstrap, seed, level)
+    spearman, interval = spearman_with_interval(score, mem, num_bootstrap, seed, level)
     num_dropped = int(np.count_nonzero(~defined))
     return Alignment(spearman, interval, auroc(score, atypical), len(mem), int(atypical.sum()), num_dropped)
 
 
 def auroc(score: Float[np.ndarray, " samples"], positive: Bool[np.ndarray, " samples"]) -> float:
-    """Probability that a positive sample scores higher, ties counting half; NaN if a class is empty."""
+    """Probability that a positive sample scores higher, ties counting half; NaN if a class is empty.
+
+    From the sum of the positives' ranks, as Mann and Whitney's U (1947).
+    """
     num_positive = int(np.count_nonzero(positive))
     num_negative = len(positive) - num_positive
     if not num_positive or not num_negative:
@@ -113,14 +116,17 @@ def _disagreement(probs: Float[np.ndarray, "models samples classes"]) -> Float[n
     return np.maximum(total, 0) / len(probs) ** 2
 
 
-def _spearman_with_interval(
+def spearman_with_interval(
     score: Float[np.ndarray, " samples"],
     mem: Float[np.ndarray, " samples"],
     num_bootstrap: int,
     seed: int,
     level: float,
 ) -> tuple[float, tuple[float, float]]:
-    """Resampling is by how often each sample is drawn, so that nothing need be sorted again."""
+    """Spearman's correlation and its bootstrap percentile interval; NaN for fewer than two samples.
+
+    Resampling is by how often each sample is drawn, so that nothing need be sorted again.
+    """
     num_samples = len(score)
     if num_samples < 2:
         return float("nan"), (float("nan"), float("nan"))
@@ -138,14 +144,9 @@ def _spearman_with_interval(
 
 def _spearman(groups: list[Int[np.ndarray, " samples"]], times: Int[np.ndarray, " samples"]) -> float:
     """Spearman's correlation if sample i occurs times[i] times; groups[v] orders variable v's values."""
-    first, second = (_centered_ranks(group, times) for group in groups)
+    sizes = [np.bincount(group, weights=times) for group in groups]
+    first, second = (  # rank, ties sharing their mean rank, minus the mean rank
+        (np.cumsum(size) - size / 2)[group] - times.sum() / 2 for group, size in zip(groups, sizes, strict=True)
+    )
     spread = np.sqrt((times * first**2).sum() * (times * second**2).sum())
     return float((times * first * second).sum() / spread) if spread > 0 else float("nan")
-
-
-def _centered_ranks(
-    group: Int[np.ndarray, " samples"], times: Int[np.ndarray, " samples"]
-) -> Float[np.ndarray, " samples"]:
-    """Rank, ties sharing their mean rank, minus the mean rank."""
-    size = np.bincount(group, weights=times)
-    return (np.cumsum(size) - size / 2)[group] - times.sum() / 2

@@ -7,8 +7,6 @@ from jaxtyping import Bool, Float, Int, UInt16
 
 from bat_dist.memorization.proportions import newcombe_interval, proportion, wald_se
 
-__all__ = ["Memorization", "check_trials", "estimate_memorization", "newcombe_interval", "predicted_left_out"]
-
 
 @dataclass(frozen=True)
 class Memorization:
@@ -32,18 +30,14 @@ class Memorization:
 
     def interval(self, level: float = 0.95) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
         """Newcombe's hybrid score interval (lower, upper) at confidence `level`."""
-        correct_in, correct_out = (
-            np.rint(self.accuracy_in * self.n_in),
-            np.rint(self.accuracy_out * self.n_out),
-        )
+        correct_in, correct_out = np.rint(self.accuracy_in * self.n_in), np.rint(self.accuracy_out * self.n_out)
         return newcombe_interval(correct_in, self.n_in, correct_out, self.n_out, level)
 
 
 def estimate_memorization(
     mask: Bool[np.ndarray, "trials train"], train_correct: Bool[np.ndarray, "trials train"]
 ) -> Memorization:
-    """mem(i) = mean correctness of i over the trials with i in, minus that over the trials with i out
-    (Eq. 1).
+    """mem(i) = mean correctness of i over the trials with i in, minus that over the trials with i out (Eq. 1).
 
     Counts are exact; nothing is clipped (negative values occur).
     """

@@ -37,7 +37,7 @@ class FeldmanZhang:
     @property
     def classes(self) -> list[int]:
         """Labels that occur in either split, ascending."""
-        return _classes(self.train_labels, self.test_labels)
+        return np.union1d(self.train_labels, self.test_labels).tolist()
 
     def train_index(self, label: int) -> Int[np.ndarray, " train"]:
         """Training samples of a class, ascending: the rows of its influence matrix."""
@@ -55,16 +55,16 @@ def feldman_zhang(
     train_labels: Int[np.ndarray, " train"],
     test_labels: Int[np.ndarray, " test"],
 ) -> FeldmanZhang:
-    """Their content from our trials: memorization, and the influence within each class (float32)."""
+    """The content of such a file from our trials: memorization, and the influence within each class (float32)."""
     check_trials(mask, test_correct=test_correct)
     check_labels(mask, test_correct, train_labels, test_labels)
     if mem.shape != mask.shape[1:]:
         raise ValueError(f"mem must have shape {mask.shape[1:]}, got {mem.shape}")
-    influence = {}
-    for label in _classes(train_labels, test_labels):
+    scores = FeldmanZhang(mem, train_labels, test_labels, {})
+    for label in scores.classes:
         matrix = influence_matrix(mask[:, train_labels == label], test_correct[:, test_labels == label])
-        influence[label] = matrix.astype(np.float32)
-    return FeldmanZhang(mem, train_labels, test_labels, influence)
+        scores.influence[label] = matrix.astype(np.float32)
+    return scores
 
 
 def save_feldman_zhang(file: File, scores: FeldmanZhang) -> None:
@@ -93,19 +93,16 @@ def load_feldman_zhang(
     `allow_undefined` accepts NaN, which files of ours hold for samples that were never in or never out.
     """
     arrays = _read(file)
-    train, test = (_labels(arrays, key) for key in ("tr_labels", "tt_labels"))
-    for key, found, expected in (("tr_labels", train, train_labels), ("tt_labels", test, test_labels)):
-        if expected is not None:
-            _check_order(key, found, expected)
-    mem = _scores(arrays, "tr_mem", (len(train),), allow_undefined)
-    influence = {
-        label: _class_influence(arrays, label, train, test, allow_undefined) for label in _classes(train, test)
-    }
-    return FeldmanZhang(mem, train, test, influence)
-
-
-def _classes(train_labels: Labels, test_labels: Labels) -> list[int]:
-    return np.union1d(train_labels, test_labels).tolist()
+    train = _labels(arrays, "tr_labels", train_labels)
+    test = _labels(arrays, "tt_labels", test_labels)
+    found = FeldmanZhang(_scores(arrays, "tr_mem", (len(train),), allow_undefined), train, test, {})
+    for label in found.classes:
+        rows, columns = found.train_index(label), found.test_index(label)
+        _check_index(arrays, f"tr_classidx_{label}", rows)
+        _check_index(arrays, f"tt_classidx_{label}", columns)
+        shape = (len(rows), len(columns))
+        found.influence[label] = _scores(arrays, f"infl_matrix_class{label}", shape, allow_undefined)
+    return found
 
 
 def _read(file: File) -> dict[str, np.ndarray]:
@@ -114,17 +111,11 @@ def _read(file: File) -> dict[str, np.ndarray]:
             loaded = np.load(opened, allow_pickle=False)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise ValueError("one array, not an npz of several")
-            return {key: loaded[key] for key in loaded.files if _is_ours(key)}
+            ours = ("tr_mem", "tr_labels", "tt_labels", "tr_classidx_", "tt_classidx_", "infl_matrix_")
+            return {key: loaded[key] for key in loaded.files if key.startswith(ours)}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{_name(file)} is not an npz of plain arrays: {error}") from error
-
-
-def _is_ours(key: str) -> bool:
-    return key.startswith(("tr_mem", "tr_labels", "tt_labels", "tr_classidx_", "tt_classidx_", "infl_matrix_"))
-
-
-def _name(file: File) -> str:
-    return str(file) if isinstance(file, str | Path) else "the file"
+        name = file if isinstance(file, str | Path) else "the file"
+        raise ValueError(f"{name} is not an npz of plain arrays: {error}") from error
 
 
 def _get(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
@@ -133,22 +124,19 @@ def _get(arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
     return arrays[key]
 
 
-def _labels(arrays: dict[str, np.ndarray], key: str) -> Labels:
+def _labels(arrays: dict[str, np.ndarray], key: str, expected: Labels | None) -> Labels:
+    """The labels of a split; ValueError if they are none, or not those expected of the dataset."""
     labels = _get(arrays, key)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0:
         raise ValueError(f"{key} must be whole numbers, one per sample, got {labels.dtype} of shape {labels.shape}")
-    return labels.astype(np.int64)
-
-
-def _check_order(key: str, found: Labels, expected: Labels) -> None:
-    if found.shape != np.shape(expected):
-        raise ValueError(f"{key} has {len(found)} samples, the dataset {len(expected)}: the file is of another set")
-    wrong = np.flatnonzero(found != expected)
-    if len(wrong):
+    if expected is not None and labels.shape != np.shape(expected):
+        raise ValueError(f"{key} has {len(labels)} samples, the dataset {len(expected)}: the file is of another set")
+    if expected is not None and len(wrong := np.flatnonzero(labels != expected)):
         raise ValueError(
-            f"{key} differs from the dataset's labels at {len(wrong)} of {len(found)} samples, first at "
+            f"{key} differs from the dataset's labels at {len(wrong)} of {len(labels)} samples, first at "
             f"{wrong[0]}: the file is of another set, or in another order"
         )
+    return labels.astype(np.int64)
 
 
 def _scores(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], allow_undefined: bool) -> np.ndarray:
@@ -161,16 +149,6 @@ def _scores(arrays: dict[str, np.ndarray], key: str, shape: tuple[int, ...], all
     if undefined < values.size and np.nanmax(np.abs(values)) > 1 + 1e-6:
         raise ValueError(f"{key} must be in [-1, 1], got values from {np.nanmin(values)} to {np.nanmax(values)}")
     return values
-
-
-def _class_influence(
-    arrays: dict[str, np.ndarray], label: int, train: Labels, test: Labels, allow_undefined: bool
-) -> Float[np.ndarray, "train test"]:
-    train_index, test_index = np.flatnonzero(train == label), np.flatnonzero(test == label)
-    _check_index(arrays, f"tr_classidx_{label}", train_index)
-    _check_index(arrays, f"tt_classidx_{label}", test_index)
-    shape = (len(train_index), len(test_index))
-    return _scores(arrays, f"infl_matrix_class{label}", shape, allow_undefined)
 
 
 def _check_index(arrays: dict[str, np.ndarray], key: str, expected: Int[np.ndarray, " samples"]) -> None:

@@ -10,7 +10,6 @@ float64, in strips that fit the processor's cache.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,7 +40,7 @@ class InfluenceBlock:
 
     @property
     def influence(self) -> Float[np.ndarray, "train test"]:
-        """Eq. 2; NaN in the rows of training samples that were never in or never out."""
+        """The influence (Eq. 2); NaN in the rows of training samples that were never in or never out."""
         return difference(self.correct_in, self.n_in, self.correct_out, self.n_out)
 
     @property
@@ -72,7 +71,7 @@ class InfluencePairs:
 
 @dataclass(frozen=True)
 class MaxInfluence:
-    """By test sample, the largest over the training samples compared with it; NaN where there was none.
+    """The largest influence on each test sample, of the training samples compared with it; NaN where there was none.
 
     `excess_z[t]` is the largest (influence - thresholds[t]) / se, with the smoothed standard error.
     """
@@ -84,7 +83,7 @@ class MaxInfluence:
 def influence_matrix(
     mask: Mask, test_correct: Correct, *, block_bytes: int = BLOCK_BYTES
 ) -> Float[np.ndarray, "train test"]:
-    """The whole float64 matrix, for problems where it fits; undefined rows are NaN."""
+    """The whole float64 matrix of Eq. 2, for problems where it fits; undefined rows are NaN."""
     matrix = np.full((mask.shape[1], test_correct.shape[1]), np.nan)
     for block in influence_blocks(mask, test_correct, same_class=False, block_bytes=block_bytes):
         matrix[np.ix_(block.train_index, block.test_index)] = block.influence
@@ -110,17 +109,24 @@ def influence_blocks(
     check_trials(mask, test_correct=test_correct)
     if len(mask) >= 2**24:
         raise ValueError(f"{len(mask)} trials are too many for exact float32 sums: take fewer than {2**24}")
-    labels = None
+    n_in, total = np.count_nonzero(mask, axis=0).astype(np.float64), np.count_nonzero(test_correct, axis=0)
+    n_out = len(mask) - n_in
+    rows = np.flatnonzero(_as_mask(train_subset, len(n_in)) & (n_in > 0) & (n_out > 0))
+    groups = [(rows, np.arange(len(total)))]  # train_index and test_index of sets within which every pair counts
     if same_class:
         if train_labels is None or test_labels is None:
             raise ValueError("same_class=True needs train_labels and test_labels, or give same_class=False")
         check_labels(mask, test_correct, train_labels, test_labels)
-        labels = (train_labels, test_labels)
-    margins = _Margins.of(mask, test_correct)
-    rows = _rows(margins, train_subset)
-    for train_index, test_index in _groups(rows, test_correct.shape[1], labels):
-        for test_tile, train_tile, counts in _tiles(mask, test_correct, train_index, test_index, block_bytes):
-            yield from _strips(train_tile, test_tile, counts, margins)
+        of_rows = train_labels[rows]
+        groups = [(rows[of_rows == label], np.flatnonzero(test_labels == label)) for label in np.unique(of_rows)]
+    for train_index, test_index in groups:
+        for train_tile, test_tile, counts in _tiles(mask, test_correct, train_index, test_index, block_bytes):
+            height = max(1, _STRIP_PAIRS // len(test_tile))
+            for start in range(0, len(train_tile), height):
+                strip = train_tile[start : start + height]
+                correct_in = counts[start : start + height].astype(np.float64)
+                correct_out = total[test_tile] - correct_in
+                yield InfluenceBlock(strip, test_tile, correct_in, n_in[strip, None], correct_out, n_out[strip, None])
             del counts  # or it would stay while the next product is made
 
 
@@ -142,16 +148,30 @@ def influential_pairs(
     """
     if max_pairs is not None and max_pairs < 1:
         raise ValueError(f"max_pairs must be at least 1 or None, got {max_pairs}")
-    num_found, num_pending, floor, pending = 0, 0, threshold, []
-    options = {"same_class": same_class, "train_subset": train_subset, "block_bytes": block_bytes}
-    for block in influence_blocks(mask, test_correct, train_labels, test_labels, **options):
-        pairs, num_over = _pairs_over(block, threshold, floor)
-        pending.append(pairs)
-        num_found, num_pending = num_found + num_over, num_pending + len(pairs.influence)
+    num_found, num_pending, floor = 0, 0, threshold
+    pending = [[np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0)]]  # columns of InfluencePairs
+    for block in influence_blocks(
+        mask,
+        test_correct,
+        train_labels,
+        test_labels,
+        same_class=same_class,
+        train_subset=train_subset,
+        block_bytes=block_bytes,
+    ):
+        influence = block.influence
+        row, column = np.nonzero(influence > threshold)
+        num_found += len(row)
+        keep = influence[row, column] >= floor
+        row, column = row[keep], column[keep]
+        n_in, n_out = block.n_in[row, 0], block.n_out[row, 0]
+        se = wald_se(block.correct_in[row, column], n_in, block.correct_out[row, column], n_out)
+        pending.append([block.train_index[row], block.test_index[column], influence[row, column], se])
+        num_pending += len(row)
         if max_pairs is not None and num_pending > 2 * max_pairs + _PENDING_PAIRS:
             pending, num_pending = [_largest(pending, max_pairs)], max_pairs
-            floor = pending[0].influence[-1]
-    return InfluencePairs(*_largest(pending, max_pairs), num_found)
+            floor = pending[0][2][-1]
+    return InfluencePairs(*_largest(pending, max_pairs), num_found=num_found)
 
 
 def max_influence(
@@ -167,8 +187,15 @@ def max_influence(
 ) -> MaxInfluence:
     """Largest influence on, and most significant excess over each threshold for, every test sample."""
     best = np.full((1 + len(thresholds), test_correct.shape[1]), np.nan)
-    options = {"same_class": same_class, "train_subset": train_subset, "block_bytes": block_bytes}
-    for block in influence_blocks(mask, test_correct, train_labels, test_labels, **options):
+    for block in influence_blocks(
+        mask,
+        test_correct,
+        train_labels,
+        test_labels,
+        same_class=same_class,
+        train_subset=train_subset,
+        block_bytes=block_bytes,
+    ):
         scores = [block.influence]
         if thresholds:
             se = block.smoothed_se
@@ -185,35 +212,9 @@ def check_labels(mask: Mask, test_correct: Correct, train_labels: Labels, test_l
             raise ValueError(f"{name}_labels must have shape {of.shape[1:]}, got {np.shape(labels)}")
 
 
-class _Margins(NamedTuple):
-    """What the matrix product does not give: trials by training sample, correct answers by test sample."""
-
-    n_in: Int[np.ndarray, " train"]
-    n_out: Int[np.ndarray, " train"]
-    total: Int[np.ndarray, " test"]
-
-    @classmethod
-    def of(cls, mask: Mask, test_correct: Correct) -> "_Margins":
-        n_in = np.count_nonzero(mask, axis=0)
-        return cls(n_in, len(mask) - n_in, np.count_nonzero(test_correct, axis=0))
-
-
-class _Pairs(NamedTuple):
-    train_index: Index
-    test_index: Index
-    influence: Float[np.ndarray, " pairs"]
-    influence_se: Float[np.ndarray, " pairs"]
-
-
-def _rows(margins: _Margins, train_subset: Index | None) -> Index:
-    """Indices of the training samples asked for whose influence is defined, ascending."""
-    wanted = np.ones(len(margins.n_in), dtype=bool)
-    if train_subset is not None:
-        wanted = _as_mask(train_subset, len(wanted))
-    return np.flatnonzero(wanted & (margins.n_in > 0) & (margins.n_out > 0))
-
-
-def _as_mask(train_subset: Index, num_train: int) -> Bool[np.ndarray, " train"]:
+def _as_mask(train_subset: Index | None, num_train: int) -> Bool[np.ndarray, " train"]:
+    if train_subset is None:
+        return np.ones(num_train, dtype=bool)
     subset = np.asarray(train_subset)
     if subset.dtype == bool:
         if subset.shape != (num_train,):
@@ -226,78 +227,26 @@ def _as_mask(train_subset: Index, num_train: int) -> Bool[np.ndarray, " train"]:
     return wanted
 
 
-def _groups(rows: Index, num_test: int, labels: tuple[Labels, Labels] | None) -> Iterator[tuple[Index, Index]]:
-    """(train_index, test_index) of the sets within which every pair counts."""
-    if labels is None:
-        yield rows, np.arange(num_test)
-        return
-    train_labels, test_labels = labels
-    for label in np.unique(train_labels[rows]):
-        yield rows[train_labels[rows] == label], np.flatnonzero(test_labels == label)
-
-
 def _tiles(
     mask: Mask, test_correct: Correct, train_index: Index, test_index: Index, block_bytes: int
 ) -> Iterator[tuple[Index, Index, Float[np.ndarray, "train test"]]]:
-    """(test_tile, train_tile, in-sums) of one group."""
-    side_train, side_test = _tile_shape(len(mask), len(train_index), len(test_index), block_bytes)
-    for start_test in range(0, len(test_index), side_test):
-        test_tile = test_index[start_test : start_test + side_test]
+    """(train_tile, test_tile, in-sums) of one group; bool and float32 inputs and float32 product fit `block_bytes`."""
+    budget = block_bytes - 16 * 8 * _STRIP_PAIRS  # some strips of float64
+    inputs = 5 * len(mask)
+    side = (isqrt(4 * inputs**2 + 16 * max(budget, 0)) - 2 * inputs) // 8  # 4 side^2 + 2 inputs side = budget
+    columns = max(1, min(len(test_index), side))
+    rows = max(1, (budget - inputs * columns) // (inputs + 4 * columns))
+    for start_test in range(0, len(test_index), columns):
+        test_tile = test_index[start_test : start_test + columns]
         answers = test_correct[:, test_tile].astype(np.float32)
-        for start_train in range(0, len(train_index), side_train):
-            train_tile = train_index[start_train : start_train + side_train]
-            yield test_tile, train_tile, _product(mask[:, train_tile], answers)
+        for start_train in range(0, len(train_index), rows):
+            train_tile = train_index[start_train : start_train + rows]
+            yield train_tile, test_tile, mask[:, train_tile].astype(np.float32).T @ answers
         del answers
 
 
-def _tile_shape(num_trials: int, num_train: int, num_test: int, block_bytes: int) -> tuple[int, int]:
-    """Rows and columns of a tile, such that bool and float32 inputs and float32 product fit `block_bytes`."""
-    budget = block_bytes - 16 * 8 * _STRIP_PAIRS  # some strips of float64
-    inputs = 5 * num_trials
-    side = (isqrt(4 * inputs**2 + 16 * max(budget, 0)) - 2 * inputs) // 8  # 4 side^2 + 2 inputs side = budget
-    columns = max(1, min(num_test, side))
-    rows = max(1, (budget - inputs * columns) // (inputs + 4 * columns))
-    return max(1, min(num_train, rows)), columns
-
-
-def _product(mask: Mask, answers: Float[np.ndarray, "trials test"]) -> Float[np.ndarray, "train test"]:
-    return mask.astype(np.float32).T @ answers
-
-
-def _strips(
-    train_tile: Index, test_tile: Index, counts: Float[np.ndarray, "train test"], margins: _Margins
-) -> Iterator[InfluenceBlock]:
-    height = max(1, _STRIP_PAIRS // len(test_tile))
-    for start in range(0, len(train_tile), height):
-        yield _block(train_tile[start : start + height], test_tile, counts[start : start + height], margins)
-
-
-def _block(
-    train_index: Index, test_index: Index, counts: Float[np.ndarray, "train test"], margins: _Margins
-) -> InfluenceBlock:
-    correct_in = counts.astype(np.float64)
-    correct_out = margins.total[test_index] - correct_in
-    n_in, n_out = margins.n_in[train_index, None], margins.n_out[train_index, None]
-    return InfluenceBlock(
-        train_index, test_index, correct_in, n_in.astype(np.float64), correct_out, n_out.astype(np.float64)
-    )
-
-
-def _pairs_over(block: InfluenceBlock, threshold: float, floor: float) -> tuple[_Pairs, int]:
-    """Pairs over the threshold that are not below the floor, and how many are over the threshold."""
-    influence = block.influence
-    row, column = np.nonzero(influence > threshold)
-    num_over = len(row)
-    keep = influence[row, column] >= floor
-    row, column = row[keep], column[keep]
-    n_in, n_out = block.n_in[row, 0], block.n_out[row, 0]
-    se = wald_se(block.correct_in[row, column], n_in, block.correct_out[row, column], n_out)
-    return _Pairs(block.train_index[row], block.test_index[column], influence[row, column], se), num_over
-
-
-def _largest(pending: list[_Pairs], max_pairs: int | None) -> _Pairs:
-    if not pending:
-        return _Pairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0))
-    joined = _Pairs(*(np.concatenate(column) for column in zip(*pending, strict=True)))
-    order = np.lexsort((joined.test_index, joined.train_index, -joined.influence))[:max_pairs]
-    return _Pairs(*(column[order] for column in joined))
+def _largest(pending: list[list[np.ndarray]], max_pairs: int | None) -> list[np.ndarray]:
+    columns = [np.concatenate(parts) for parts in zip(*pending, strict=True)]
+    train_index, test_index, influence, _ = columns
+    order = np.lexsort((test_index, train_index, -influence))[:max_pairs]
+    return [column[order] for column in columns]

@@ -12,7 +12,7 @@ from bat_dist.wording import counted
 
 @dataclass(frozen=True)
 class Noise:
-    """By test sample: standard error of an influence that is truly 0, and number of pairs it is part of.
+    """What is noise for each test sample: the standard error of an influence that is truly 0, and its number of pairs.
 
     `se_largest` is that standard error at accuracy 1/2, where it is largest.
     """
@@ -29,22 +29,25 @@ class Noise:
         test_correct: Bool[np.ndarray, "trials test"],
         labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
     ) -> "Noise":
-        """For all pairs of the given samples or, with the labels of both sides, those of one class."""
+        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class."""
         trials, num_train = mask.shape
         n_in = np.count_nonzero(mask, axis=0)
         defined = (n_in > 0) & (n_in < trials)
         inverse = float(np.mean(1 / n_in[defined] + 1 / (trials - n_in[defined]))) if defined.any() else 1.0
         accuracy = (np.count_nonzero(test_correct, axis=0) + 1) / (trials + 2)
-        num_pairs = np.full(test_correct.shape[1], num_train) if labels is None else _same_label(*labels)
+        num_pairs = np.full(test_correct.shape[1], num_train)
+        if labels is not None:
+            of_class = Counter(labels[0].tolist())
+            num_pairs = np.array([of_class[label] for label in labels[1].tolist()], dtype=np.int64)
         return cls(trials, np.sqrt(accuracy * (1 - accuracy) * inverse), num_pairs, float(np.sqrt(inverse / 4)))
 
     def expected_excesses(
         self, threshold: float, z: float = 0.0, among: Bool[np.ndarray, " test"] | slice = slice(None)
     ) -> float:
-        """Expected number of test samples with an estimate over threshold + z*se if all influence is 0.
+        """Expected number of test samples with an estimate over threshold + z*se if all influence is 0 (ours).
 
-        Then the subsets are independent of the answers, and the estimates for the pairs of one test
-        sample nearly independent of each other; each is taken as normal.
+        Then the subsets are independent of the answers, and the estimates for the pairs of one test sample nearly
+        independent of each other; each is taken as normal: sum_j 1 - (1 - P(over))^pairs_j.
         """
         over = ndtr(-(threshold / self.se[among] + z))
         return float(-np.expm1(self.num_pairs[among] * np.log1p(-over)).sum())
@@ -107,10 +110,3 @@ def _must_reach(influence: float, deed: tuple[str, str], what: str) -> str:
             f"not even an influence of 1, the largest possible, can be told from noise, so hardly any {deed[1]} {what}"
         )
     return f"an influence must reach about {influence:.2f} {deed[0]} {what}"
-
-
-def _same_label(
-    train_labels: Int[np.ndarray, " train"], test_labels: Int[np.ndarray, " test"]
-) -> Int[np.ndarray, " test"]:
-    count = Counter(train_labels.tolist())
-    return np.array([count[label] for label in test_labels.tolist()], dtype=np.int64)

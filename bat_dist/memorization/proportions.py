@@ -1,7 +1,6 @@
 """The difference of two proportions, p1 - p0 = k1/n1 - k0/n0: estimate, standard errors, interval.
 
-Counts are whole numbers held in any numeric array; all arguments broadcast. A proportion of zero trials
-is NaN.
+Counts are whole numbers held in any numeric array; all arguments broadcast. A proportion of zero trials is NaN.
 """
 
 from statistics import NormalDist
@@ -43,9 +42,8 @@ def agresti_caffo_se(k1: Counts, n1: Counts, k0: Counts, n0: Counts) -> Floats:
 def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: float = 0.95) -> tuple[Floats, Floats]:
     """Lower and upper limit for p1 - p0 by Newcombe's hybrid score method; sound at proportions of 0 and 1.
 
-    Newcombe (1998), Interval estimation for the difference between independent proportions: comparison
-    of eleven methods, Statistics in Medicine 17, method 10 (no continuity correction). NaN where a side
-    has no trials.
+    Newcombe (1998), Interval estimation for the difference between independent proportions: comparison of eleven
+    methods, Statistics in Medicine 17, method 10 (no continuity correction). NaN where a side has no trials.
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
@@ -56,7 +54,7 @@ def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: flo
 
 
 def _wilson(count: Counts, trials: Counts, level: float) -> tuple[Floats, Floats, Floats]:
-    """Proportion and its Wilson score limits."""
+    """Proportion and its score limits (Wilson 1927)."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = proportion(count, trials)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -33,9 +33,14 @@ def split_half_reliability(
     check_trials(mask, train_correct=train_correct)
     if len(mask) < 4:
         return math.nan
-    halves = _halves(len(mask), num_splits)
-    mem = _mem_by_group(mask, train_correct, np.concatenate([halves, ~halves]))
-    correlations = [_correlation(one, other) for one, other in zip(mem[:num_splits], mem[num_splits:], strict=True)]
+    first = first_halves(len(mask), num_splits)
+    mem = mem_by_group(mask, train_correct, np.concatenate([first, ~first])).astype(float)
+    correlations = []
+    for one, other in zip(mem[:num_splits], mem[num_splits:], strict=True):
+        both = ~(np.isnan(one) | np.isnan(other))
+        one, other = one[both], other[both]
+        differ = len(one) >= 2 and one.std() and other.std()
+        correlations.append(np.corrcoef(one, other)[0, 1] if differ else math.nan)
     half = float(np.mean(correlations))
     return 2 * half / (1 + half)
 
@@ -49,25 +54,25 @@ def reliability_in_words(reliability: float, num_trials: int) -> str:
 
 
 def trials_for(reliability: float, num_trials: int, wanted: float = ENOUGH) -> int | None:
-    """How many trials would reach the wanted reliability, by the same formula; None where it does not say."""
+    """How many trials would be as reliable as wanted, by Spearman and Brown's formula; None where it says nothing."""
     if not 0 < reliability < 1:
         return None
     return math.ceil(num_trials * wanted * (1 - reliability) / (reliability * (1 - wanted)))
 
 
-def _halves(num_trials: int, num_splits: int) -> Bool[np.ndarray, "splits trials"]:
+def first_halves(num_trials: int, num_splits: int) -> Bool[np.ndarray, "splits trials"]:
     """Which trials are in the first half, for each split."""
     rng = np.random.default_rng(0)
     order = rng.permuted(np.tile(np.arange(num_trials), (num_splits, 1)), axis=1)
     return order < num_trials // 2
 
 
-def _mem_by_group(
+def mem_by_group(
     mask: Bool[np.ndarray, "trials train"],
     train_correct: Bool[np.ndarray, "trials train"],
     groups: Bool[np.ndarray, "groups trials"],
 ) -> Float[np.ndarray, "groups train"]:
-    """Memorization estimated from each group of trials alone; NaN where it is undefined.
+    """Memorization estimated from each group of trials alone (Eq. 1); NaN where it is undefined.
 
     As products of matrices, a block of samples at a time; counts are exact in float32.
     """
@@ -81,11 +86,3 @@ def _mem_by_group(
         with np.errstate(invalid="ignore"):
             blocks.append(correct_in / n_in - correct_out / n_out)
     return np.concatenate(blocks, axis=1)
-
-
-def _correlation(one: Float[np.ndarray, " train"], other: Float[np.ndarray, " train"]) -> float:
-    both = ~(np.isnan(one) | np.isnan(other))
-    one, other = one[both].astype(float), other[both].astype(float)
-    if len(one) < 2 or not one.std() or not other.std():
-        return math.nan
-    return float(np.corrcoef(one, other)[0, 1])

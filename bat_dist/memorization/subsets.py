@@ -43,18 +43,21 @@ def subset_mask(num_samples: int, subset_ratio: float, seed: int, trial: int) ->
 def balanced_mask(num_samples: int, subset_ratio: float, seed: int, trial: int) -> Mask:
     """True = in; after any number of trials all samples were left out equally often, +-1 (ours).
 
-    With k = N - round(r*N), trial t leaves out slots t*k .. (t+1)*k-1 of an endless row of seeded
-    permutations. A permutation that begins inside a trial is stably reordered, so that nobody is left
-    out twice in one trial. The plan has no last trial: a run may be extended. Below r = 1/2 the row
-    deals out the kept samples instead, which balances both sides alike and makes every trial computable
-    without its predecessors.
+    With k = N - round(r*N), trial t leaves out slots t*k .. (t+1)*k-1 of an endless row of seeded permutations. A
+    permutation that begins inside a trial is stably reordered, so that nobody is left out twice in one trial. The plan
+    has no last trial: a run may be extended. Below r = 1/2 the row deals out the kept samples instead, which balances
+    both sides alike and makes every trial computable without its predecessors.
     """
     size_in = subset_size(num_samples, subset_ratio)
     _check_numbers(seed, trial)
     size_out = num_samples - size_in
-    deal_left_out = size_out <= size_in
+    hand, deal_left_out = min(size_in, size_out), size_out <= size_in
+    block, start = divmod(trial * hand, num_samples)
+    dealt = _ordered(num_samples, hand, seed, block)[start : start + hand]
+    if missing := hand - len(dealt):
+        dealt = np.concatenate([dealt, _ordered(num_samples, hand, seed, block + 1)[:missing]])
     mask = np.full(num_samples, deal_left_out)
-    mask[_dealt(num_samples, min(size_in, size_out), seed, trial)] = not deal_left_out
+    mask[dealt] = not deal_left_out
     return mask
 
 
@@ -77,22 +80,11 @@ def _check_numbers(seed: int, trial: int) -> None:
             raise ValueError(f"{name} must be a whole number from 0 on, got {value!r}")
 
 
-def _dealt(num_samples: int, hand: int, seed: int, trial: int) -> Int[np.ndarray, " hand"]:
-    """Slots trial*hand .. (trial+1)*hand-1 of the endless row; needs 2*hand <= num_samples."""
-    block, start = divmod(trial * hand, num_samples)
-    dealt = _ordered(num_samples, hand, seed, block)[start : start + hand]
-    missing = hand - len(dealt)
-    if missing:
-        dealt = np.concatenate([dealt, _ordered(num_samples, hand, seed, block + 1)[:missing]])
-    return dealt
-
-
 def _ordered(num_samples: int, hand: int, seed: int, block: int) -> Int[np.ndarray, " samples"]:
     """Permutation `block`, reordered so that the trial it begins in does not hold its first samples yet.
 
-    The order changes only within the first `hand` places and only the last `hand` - 1 can be held over,
-    so with 2*hand <= num_samples the held-over tail of the previous permutation is that of its raw
-    order.
+    The order changes only within the first `hand` places and only the last `hand` - 1 can be held over, so with 2*hand
+    <= num_samples the held-over tail of the previous permutation is that of its raw order.
     """
     order = _permutation(num_samples, seed, block)
     held = (block * num_samples) % hand

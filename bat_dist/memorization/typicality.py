@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 
 from bat_dist.memorization.estimate import check_trials
-from bat_dist.memorization.influence import BLOCK_BYTES, MaxInfluence, max_influence
+from bat_dist.memorization.influence import BLOCK_BYTES, max_influence
 from bat_dist.memorization.noise import Noise, noise_notes
 
 ATYPICAL_THRESHOLD = 0.15  # Sec. 2.1
@@ -88,14 +88,24 @@ def typical_sets(
         train_subset=atypical,
         block_bytes=block_bytes,
     )
-    over_atypical, over_typical = _over(found, thresholds, z)
+    if z is None:
+        over_atypical, over_typical = (found.influence > threshold for threshold in thresholds)
+    else:
+        over_atypical, over_typical = found.excess_z > z
     accurate = test_correct.mean(axis=0) >= min_accuracy
     sets: dict[str, np.ndarray] = dict(
         zip(SET_NAMES, (typical, atypical, ~over_typical & accurate, over_atypical), strict=True)
     )
     labels = (train_labels[atypical], test_labels) if same_class else None
     noise = Noise.of(mask[:, atypical], test_correct, labels)
-    notes = _undefined_notes(mem) + noise_notes(noise, accurate, thresholds, z) + _empty_notes(sets)
+    notes = noise_notes(noise, accurate, thresholds, z)
+    if undefined := int(np.isnan(mem).sum()):
+        notes.insert(
+            0,
+            f"{undefined} of {len(mem)} training samples have undefined memorization (never in, or never out) "
+            "and are in neither set: run more trials, or a balanced plan",
+        )
+    notes += [f"{name} is empty" for name, members in sets.items() if not members.any()]
     return TypicalSets(**sets, warnings=tuple(notes))
 
 
@@ -119,26 +129,3 @@ def _check_settings(
         raise ValueError(
             f"typical_threshold must not exceed atypical_threshold {atypical_threshold}, got {typical_threshold}"
         )
-
-
-def _over(
-    found: MaxInfluence, thresholds: tuple[float, float], z: float | None
-) -> tuple[Bool[np.ndarray, " test"], Bool[np.ndarray, " test"]]:
-    """By test sample: is any influence over the threshold? Never, where there is none (NaN)."""
-    if z is None:
-        return found.influence > thresholds[0], found.influence > thresholds[1]
-    return found.excess_z[0] > z, found.excess_z[1] > z
-
-
-def _undefined_notes(mem: Float[np.ndarray, " train"]) -> list[str]:
-    undefined = int(np.isnan(mem).sum())
-    if not undefined:
-        return []
-    return [
-        f"{undefined} of {len(mem)} training samples have undefined memorization (never in, or never out) "
-        "and are in neither set: run more trials, or a balanced plan"
-    ]
-
-
-def _empty_notes(sets: dict[str, Bool[np.ndarray, " samples"]]) -> list[str]:
-    return [f"{name} is empty" for name, members in sets.items() if not members.any()]

@@ -36,7 +36,8 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from bat_dist.methods.checks import check_above_0, check_at_least_0, check_one_of, check_per_example
+from bat_dist.attacks.checks import check_choice
+from bat_dist.methods.checks import check_above_0, check_at_least_0, check_per_example
 from bat_dist.methods.defaults import ALPHA, BETA
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, weighted_mean
@@ -73,9 +74,9 @@ class Bat(Method):
         check_above_0("tau", self.tau, "it divides the similarities, and 0.1 is the default")
         if not math.isfinite(self.sigma):
             raise ValueError(f"sigma must be finite, got {self.sigma}: a threshold of memorization, 0.15 in the paper")
-        check_one_of("downweight", self.downweight, Downweight)
-        check_one_of("denominator", self.denominator, Denominator)
-        check_one_of("average", self.average, Average)
+        check_choice("downweight", self.downweight, Downweight)
+        check_choice("denominator", self.denominator, Denominator)
+        check_choice("average", self.average, Average)
         if self.num_negatives is not None and self.num_negatives < 1:
             raise ValueError(f"num_negatives must be at least 1, got {self.num_negatives}: none takes all there are")
         if self.num_negatives is not None and self.denominator == "supcon":
@@ -143,15 +144,12 @@ def poisoning_weights(
 ) -> Float[Tensor, " batch"]:
     """w: exp(-alpha q) for poisoning atypical samples, 1 for others (Eq. 7); a constant."""
     logits_adv = logits_adv.detach()
-    score = poisoning_score(softmax(logits_adv), labels)
-    poisoning = (mem > sigma) & _has_prediction(logits_adv.argmax(dim=1) == labels, downweight)
-    return torch.where(poisoning, torch.exp(-alpha * score), 1.0)  # Eq. 7
-
-
-def _has_prediction(right: Bool[Tensor, " batch"], downweight: Downweight) -> Bool[Tensor, " batch"]:
-    if downweight == "all_atypical":
-        return torch.ones_like(right)
-    return right if downweight == "as_printed" else ~right
+    q = poisoning_score(softmax(logits_adv), labels)
+    poisoning = mem > sigma
+    if downweight != "all_atypical":
+        right = logits_adv.argmax(dim=1) == labels
+        poisoning = poisoning & (right if downweight == "as_printed" else ~right)
+    return torch.where(poisoning, torch.exp(-alpha * q), 1.0)  # Eq. 7
 
 
 # --- discrimination
@@ -188,7 +186,7 @@ def discrimination_loss(
 def similarity(
     features: Float[Tensor, "batch width"], *, tau: float, unit_length: bool
 ) -> Float[Tensor, "batch batch"]:
-    """s_ij = h_i . h_j / tau, not in half precision: tau magnifies the rounding."""
+    """s_ij = h_i . h_j / tau (Eq. 9), not in half precision: tau magnifies the rounding."""
     with torch.autocast(features.device.type, enabled=False):
         h = full_precision(features)
         h = functional.normalize(h, dim=1, eps=1e-12) if unit_length else h
@@ -211,7 +209,7 @@ def log_denominator(
     negative: Bool[Tensor, "batch batch"],
     denominator: Denominator,
 ) -> Float[Tensor, "batch _"]:
-    """log D_ij, by row where D does not depend on j. A row with nothing to sum gets a finite number without meaning."""
+    """log D_ij (Eq. 9), by row where D does not depend on j; a finite number without meaning for nothing to sum."""
     summed = positive | negative if denominator == "supcon" else negative
     lowest = torch.finfo(s.dtype).min  # -inf would send NaN through the backward pass, to be masked later
     log_sum = s.masked_fill(~summed, lowest).logsumexp(dim=1, keepdim=True)
@@ -236,9 +234,9 @@ def draw_negatives(
     num_negatives: int,
     generator: torch.Generator | None,
 ) -> Int64[Tensor, "pairs drawn"]:
-    """`num_negatives` for each anchor out of its row of `negative`, uniformly, with replacement.
+    """`num_negatives` for each anchor out of its row of `negative`, uniformly, with replacement (the K of Eq. 9).
 
-    The generator may live on another device than the batch.
+    The generator may live on another device than the batch. Raises ValueError without one.
     """
     if generator is None:
         raise ValueError("num_negatives needs a generator: give one with the same state to all ranks")
@@ -252,7 +250,7 @@ def draw_negatives(
 def average_pairs(
     losses: Float[Tensor, "batch batch"], counted: Bool[Tensor, "batch batch"], average: Average
 ) -> Float[Tensor, ""]:
-    """Mean over the counted pairs, or over anchors of the mean over their pairs; 0 without any."""
+    """The expectation of Eq. 9: mean over the counted pairs, or over anchors of the mean over their pairs; else 0."""
     shares = counted.to(losses.dtype)
     if average == "anchors":
         shares = shares / shares.sum(dim=1, keepdim=True).clamp_min(1)

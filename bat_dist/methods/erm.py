@@ -30,6 +30,6 @@ class Erm(Method):
     def objective(
         self, logits: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"], *, ranks: Ranks = ALONE
     ) -> Float[Tensor, ""]:
-        """mean CE(f(x), y)."""
+        """mean CE(f(x), y), the empirical risk (Sec. 2.1)."""
         losses = functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
         return mean(losses, ranks)

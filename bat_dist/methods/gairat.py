@@ -33,7 +33,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from bat_dist.methods.checks import check_one_of, check_per_example
+from bat_dist.attacks.checks import check_choice
+from bat_dist.methods.checks import check_per_example
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.parallel import ALONE, Ranks, mean, weighted_mean
 from bat_dist.methods.table import Method
@@ -59,8 +60,8 @@ class Gairat(Method):
     final_lambda: float = -1.0
 
     def __post_init__(self) -> None:
-        check_one_of("function", self.function, WeightFunction)
-        check_one_of("schedule", self.schedule, Schedule)
+        check_choice("function", self.function, WeightFunction)
+        check_choice("schedule", self.schedule, Schedule)
         if not 0 <= self.begin <= 1:
             raise ValueError(f"begin must be in [0, 1], got {self.begin}: it is a share of the epochs, 0.5 the paper's")
         check_lambda("initial_lambda", self.initial_lambda)
@@ -123,7 +124,10 @@ def geometry_weights(
     lambda_: float,
     function: WeightFunction,
 ) -> Float[Tensor, " batch"]:
-    """A weight per sample in [0, 1], falling with kappa; not yet normalized."""
+    """A weight per sample in [0, 1], falling with kappa; not yet normalized (arXiv:2010.01736; see the module).
+
+    Raises ValueError for an attack of fewer than two steps, and for a Lambda that leaves no weights to divide by.
+    """
     if num_steps < 2:
         raise ValueError(f"num_steps must be at least 2, got {num_steps}: {_ONE_STEP}")
     check_lambda("lambda_", lambda_)
@@ -135,7 +139,7 @@ def geometry_weights(
 
 
 def normalized(weights: Float[Tensor, " batch"], *, ranks: Ranks = ALONE) -> Float[Tensor, " batch"]:
-    """The weights scaled to sum to the number of samples, both over the batch of all ranks."""
+    """The weights scaled to sum to the number of samples, both over the batch of all ranks (the published script)."""
     total, count = ranks.sum(torch.stack([weights.sum(), torch.ones_like(weights).sum()]))
     return weights * count / total
 

@@ -54,7 +54,7 @@ class Mart(Method):
 def boosted_cross_entropy(
     logits_adv: Float[Tensor, "batch classes"], labels: Int64[Tensor, " batch"]
 ) -> Float[Tensor, " batch"]:
-    """BCE = -log a[y] - log(1 - max_{c != y} a[c])."""
+    """BCE = -log a[y] - log(1 - max_{c != y} a[c]), MART's boosted cross-entropy (Wang et al. 2020)."""
     runner_up = largest_wrong(softmax(logits_adv), labels)
     return cross_entropy(logits_adv, labels) - torch.log(1.0001 - runner_up + 1e-12)
 
@@ -64,7 +64,7 @@ def weighted_kl(
     logits_adv: Float[Tensor, "batch classes"],
     labels: Int64[Tensor, " batch"],
 ) -> Float[Tensor, " batch"]:
-    """(1 - p[y]) KL(p || a): what is misclassified or uncertain counts more."""
+    """(1 - p[y]) KL(p || a), MART's weighted KL (Wang et al. 2020): what is misclassified or uncertain counts more."""
     log_p, a = log_softmax(logits_nat), softmax(logits_adv)
     p = log_p.exp()
     kl = (p * (log_p - torch.log(a + 1e-12))).sum(dim=1)

@@ -2,18 +2,27 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bat_dist.attacks.frozen import Mode
+from bat_dist.attacks.frozen import Mode, Precision
 from bat_dist.attacks.linf import Images, Start, no_start, uniform_start
 from bat_dist.attacks.losses import Loss, cross_entropy
 from bat_dist.attacks.pgd import Against, PgdPath, pgd, pgd_path
-from bat_dist.attacks.pgd import Precision as AttackPrecision
 from bat_dist.methods.parallel import ALONE, Ranks
+
+
+class PgdSettings(TypedDict):
+    """The keyword arguments of `pgd` and `pgd_path` that an attack in training sets."""
+
+    epsilon: float
+    step_size: float
+    num_steps: int
+    precision: Precision
+    mode: Mode
 
 
 @dataclass(frozen=True)
@@ -26,14 +35,19 @@ class TrainingAttack:
     epsilon: float
     step_size: float
     num_steps: int = 10
-    precision: AttackPrecision = "fp32"
+    precision: Precision = "fp32"
     mode: Mode = "eval"
     random_start: bool = True
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> PgdSettings:
         """The keyword arguments of `pgd`, but for the start."""
-        names = ("epsilon", "step_size", "num_steps", "precision", "mode")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "epsilon": self.epsilon,
+            "step_size": self.step_size,
+            "num_steps": self.num_steps,
+            "precision": self.precision,
+            "mode": self.mode,
+        }
 
 
 @dataclass(frozen=True)
@@ -94,10 +108,10 @@ class MiniBatch:
 
     @property
     def num_steps(self) -> int:
-        """Of the attack."""
+        """The number of the attack's steps."""
         return self._settings()["num_steps"]
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> PgdSettings:
         if self.attack is None:
             raise ValueError("this method trains on adversarial images: give the mini-batch an attack")
         return self.attack.settings()

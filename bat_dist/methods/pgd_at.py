@@ -29,5 +29,5 @@ class PgdAt(Method):
         *,
         ranks: Ranks = ALONE,
     ) -> Float[Tensor, ""]:
-        """mean CE(f(x_adv), y)."""
+        """mean CE(f(x_adv), y) (arXiv:1706.06083, Eq. 2.1)."""
         return mean(cross_entropy(logits_adv, labels), ranks)

@@ -19,7 +19,7 @@ from bat_dist.methods.terms import cross_entropy, log_softmax
 
 @dataclass(frozen=True)
 class Trades(Method):
-    """mean [CE(f(x), y) + beta KL(p || a)], p = softmax f(x), a = softmax f(x_adv).
+    """mean [CE(f(x), y) + beta KL(p || a)], p = softmax f(x), a = softmax f(x_adv) (arXiv:1901.08573, Eq. 5).
 
     `beta` is 1 / lambda: 5 in the paper's tables (Sec. 5, "1/lambda = 5"); the published script's default is 6.
     As in that script, p is a target that learns: its gradient is not cut.
@@ -51,6 +51,6 @@ class Trades(Method):
 def robust_kl(
     logits_nat: Float[Tensor, "batch classes"], logits_adv: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, " batch"]:
-    """KL(p || a) = sum_c p_c (log p_c - log a_c), with gradient in both."""
+    """KL(p || a) = sum_c p_c (log p_c - log a_c), with gradient in both (arXiv:1901.08573, Eq. 5)."""
     log_p, log_a = log_softmax(logits_nat), log_softmax(logits_adv)
     return (log_p.exp() * (log_p - log_a)).sum(dim=1)

@@ -11,7 +11,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.errors import UserError
-from bat_dist.evaluation.names import fewest_classes, for_few_classes
+from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.planning.speed import Workload, measure, network_bytes
@@ -146,12 +146,7 @@ def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
 def _check_trainings(settings: PlanSettings, size: Size) -> None:
     if settings.num_val is not None and settings.num_val >= size.num_train:
         raise UserError(f"num_val must be less than the {size.num_train} training samples, got {settings.num_val}")
-    small = [name for name in settings.attacks if size.num_classes < fewest_classes(name)]
-    if small:
-        raise UserError(
-            f"{' and '.join(small)} need at least {max(map(fewest_classes, small))} classes, the data has "
-            f"{size.num_classes}: plan with {for_few_classes(size.num_classes)}"
-        )
+    check_classes_of_data(settings.attacks, size.num_classes, "plan")
 
 
 def default_workers(cpus_per_worker: int) -> int:

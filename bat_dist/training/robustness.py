@@ -5,9 +5,9 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import nn
 
+from bat_dist.attacks.frozen import wrong
 from bat_dist.attacks.linf import uniform_start
 from bat_dist.attacks.pgd import pgd
-from bat_dist.attacks.victim import wrong
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import TrainingAttack, rows_of_start
 from bat_dist.training.precision import autocast

@@ -7,8 +7,7 @@ from robust_nets import IDS, X, Y, digits, golden_net, inputs_of
 from torch import nn
 
 from bat_dist.attacks.apgd import (
-    _Climb,
-    _judge,
+    Climb,
     apgd,
     apgd_targeted,
     ascend,
@@ -17,10 +16,10 @@ from bat_dist.attacks.apgd import (
     random_start,
     targeted_dlr,
 )
+from bat_dist.attacks.frozen import FrozenModel, attacked
 from bat_dist.attacks.losses import cross_entropy
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.targets import likely_targets
-from bat_dist.attacks.victim import FrozenModel, attacked
 
 
 def test_checkpoints_of_the_paper():
@@ -118,7 +117,7 @@ def test_the_path_of_the_published_code(loss):
 
 
 def path(net, x, y, against, start, *, loss, epsilon):
-    with attacked(net, x, y, None, None) as (victim, *_):
+    with attacked(net, x, y) as (victim, *_):
         return inputs_of(net, lambda: ascend(victim, x, y, against, start, loss=loss, epsilon=epsilon, num_steps=100))
 
 
@@ -166,12 +165,12 @@ def judged(*, rises, halved_before, best_before, best=2.0, steps=10):
     """Of one image after some steps: was its step halved?"""
     image, other = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     one, label = torch.ones(1), torch.zeros(1, dtype=torch.int64)
-    climb = _Climb(
+    climb = Climb(
         image, label, label, x_adv=image, previous=image, gradient=image, best=other, best_gradient=other,
         best_loss=one * best, step_size=one, last_loss=one, rises=label + rises, best_at_check=one * best_before,
         halved_at_check=torch.tensor([halved_before]),
     )  # fmt: skip
-    after = _judge(climb, steps)
+    after = climb.judged(steps)
     halved = after.step_size.item() == 0.5
     assert torch.equal(after.x_adv, other if halved else image)
     assert torch.equal(after.gradient, after.x_adv)

@@ -8,9 +8,9 @@ from pyautoattack.fab_pt import FABAttack_PT
 from robust_nets import EPSILON, IDS, X, Y, golden_net, inputs_of
 from scipy.optimize import linprog
 
-from bat_dist.attacks.fab import _beyond, approach, fab_targeted, targets_lead
+from bat_dist.attacks.fab import approach, fab_targeted, next_iterate, targets_lead
+from bat_dist.attacks.frozen import attacked
 from bat_dist.attacks.plane import to_plane
-from bat_dist.attacks.victim import attacked
 
 
 def planes(count=200, pixels=12):
@@ -85,7 +85,7 @@ def test_the_path_of_the_published_code():
     rival = FABAttack_PT(net, n_iter=steps, eps=1e-4, norm="Linf", targeted=True, device="cpu")
     rival.target_class = 2
     theirs = inputs_of(net, lambda: rival.attack_single_run(x, y, is_targeted=True))[2:]
-    with attacked(net, x, y, None, None) as (victim, *_):
+    with attacked(net, x, y) as (victim, *_):
         ours = inputs_of(net, lambda: approach(victim, x, y, target, epsilon=1e-4, num_steps=steps))
     assert len(ours) == len(theirs) == 2 * steps
     apart = (torch.stack(ours) - torch.stack(theirs)).abs().amax(dim=(0, 2, 3, 4))
@@ -115,5 +115,5 @@ def test_a_step_by_hand():
     0.9 (0.6 + 1.05 * 0.1) + 0.1 (0.5 + 1.05 * 0.2) = 0.7055.
     """
     pixel = torch.ones(1, 1, dtype=torch.float64)
-    after = _beyond(0.6 * pixel, 0.5 * pixel, 3 * pixel, torch.tensor([-0.3], dtype=torch.float64))
+    after = next_iterate(0.6 * pixel, 0.5 * pixel, 3 * pixel, torch.tensor([-0.3], dtype=torch.float64))
     assert after.item() == pytest.approx(0.7055)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from attack_nets import images, labels
 
+from bat_dist.attacks.frozen import wrong
 from bat_dist.attacks.linf import no_start
 from bat_dist.attacks.pgd import fgsm, pgd, pgd_path
-from bat_dist.attacks.victim import wrong
 
 GOOD = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 2, "start": no_start}
 

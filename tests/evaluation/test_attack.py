@@ -108,7 +108,7 @@ def test_a_faster_form_that_is_wrong_changes_no_flag(attack, images, trained):
 
 
 def test_out_of_memory_halves_the_batch(networks, images, monkeypatch, caplog):
-    whole, real, sizes = run(networks, images, "pgd5", batch_size=60), module._attacked, []
+    whole, real, sizes = run(networks, images, "pgd5", batch_size=60), module.attack_batch, []
 
     def small_memory(networks, x, *args, **kwargs):
         sizes.append(len(x))
@@ -116,7 +116,7 @@ def test_out_of_memory_halves_the_batch(networks, images, monkeypatch, caplog):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(networks, x, *args, **kwargs)
 
-    monkeypatch.setattr(module, "_attacked", small_memory)
+    monkeypatch.setattr(module, "attack_batch", small_memory)
     with caplog.at_level(logging.WARNING):
         outcome = run(networks, images, "pgd5", batch_size=60)
     assert torch.equal(outcome.robust, whole.robust)
@@ -128,7 +128,7 @@ def test_one_image_that_does_not_fit_is_an_error(networks, images, monkeypatch):
     def no_memory(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(module, "_attacked", no_memory)
+    monkeypatch.setattr(module, "attack_batch", no_memory)
     with pytest.raises(torch.OutOfMemoryError):
         run(networks, images, "pgd5", batch_size=3)
 

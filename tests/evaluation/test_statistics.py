@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as reference
 
-from bat_dist.evaluation.statistics import accuracy, mcnemar, worst_case
+from bat_dist.evaluation.statistics import accuracy, mcnemar
 
 
 def test_accuracy_and_its_standard_error() -> None:
@@ -41,7 +41,3 @@ def test_a_null_difference_is_seldom_significant() -> None:
     noise = rng.random((2, 2000, 400)) < 0.15
     significant = [mcnemar(b ^ n0, b ^ n1).p_value < 0.05 for b, n0, n1 in zip(base, *noise, strict=True)]
     assert 0.02 < np.mean(significant) < 0.06
-
-
-def test_the_worst_case_is_by_image() -> None:
-    assert worst_case(np.array([[1, 1, 0], [1, 0, 1]], bool)).tolist() == [True, False, False]

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from statsmodels.stats.proportion import confint_proportions_2indep
 
-from bat_dist.memorization.estimate import estimate_memorization, newcombe_interval, predicted_left_out
+from bat_dist.memorization.estimate import estimate_memorization, predicted_left_out
 from bat_dist.memorization.influence import influential_pairs
-from bat_dist.memorization.proportions import agresti_caffo_se, wald_se
+from bat_dist.memorization.proportions import agresti_caffo_se, newcombe_interval, wald_se
 from bat_dist.memorization.subsets import masks
 
 

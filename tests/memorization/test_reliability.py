@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.reliability import _halves, split_half_reliability, trials_for
+from bat_dist.memorization.reliability import first_halves, split_half_reliability, trials_for
 
 
 def trials(num_trials: int, accuracy_in: np.ndarray, accuracy_out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +30,7 @@ def test_it_is_what_two_estimates_and_the_formula_give() -> None:
     rng = np.random.default_rng(2)
     mask, correct = trials(9, rng.uniform(0.5, 1, 60), rng.uniform(0, 1, 60))
     correlations = []
-    for half in _halves(9, 20):
+    for half in first_halves(9, 20):
         one, other = (estimate_memorization(mask[part], correct[part]).mem for part in (half, ~half))
         both = ~np.isnan(one + other)
         correlations.append(np.corrcoef(one[both], other[both])[0, 1])
@@ -39,7 +39,7 @@ def test_it_is_what_two_estimates_and_the_formula_give() -> None:
 
 
 def test_halves_are_halves_and_differ() -> None:
-    halves = _halves(10, 20)
+    halves = first_halves(10, 20)
     assert (halves.sum(axis=1) == 5).all()
     assert len(np.unique(halves, axis=0)) > 15
 
