@@ -32,11 +32,12 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run
-from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
+from bat_dist.training.step import batch_sizes
 from bat_dist.training.threads import torch_threads
 from bat_dist.training.trackers import Tracker, open_trackers
 from bat_dist.training.world import World

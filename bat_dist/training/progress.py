@@ -29,6 +29,14 @@ class Progress:
         """The network that is validated and kept: the averaged one if there is one."""
         return self.network if self.average is None else self.average.module
 
+    def update(self, lr: float, *, clip_norm: float | None) -> None:
+        """Clip the gradients in `.grad`, move the weights along them, and take the weights into their average."""
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm)
+        self.optimizer.step(lr)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that `restore` needs, by name; not copied."""
         found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

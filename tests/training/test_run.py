@@ -24,12 +24,13 @@ from bat_dist.methods.table import METHODS, build_method
 from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed
-from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.sgd import Sgd
 from bat_dist.training.splits import hold_out
+from bat_dist.training.step import batch_sizes
 from bat_dist.training.world import World
 
 CPU = torch.device("cpu")
