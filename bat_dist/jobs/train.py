@@ -33,6 +33,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings
+from bat_dist.training.files import EpochRow, FinishedRun
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
@@ -196,7 +197,7 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
         )
 
 
-def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
+def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> FinishedRun:
     """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
@@ -206,9 +207,9 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
     folder = plan.record.folder
     if not plan.asked.fresh:
         run.check_identity(plan.record)
-        if files.finished(folder):
+        if done := files.finished(folder):
             log.info("%s holds this run, trained to its end", folder)
-            return folder.read_json(files.RUN)
+            return done
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
     if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
@@ -223,7 +224,7 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
         say(plan.chosen)
         workers = max(1, plan.asked.num_workers)
         begun = run.begin(record, workers=workers, threads=plan.asked.cpus_per_worker, chosen=plan.chosen)
-        threads = _as_begun(begun["threads"], plan.asked.cpus_per_worker)
+        threads = _as_begun(begun.threads, plan.asked.cpus_per_worker)
         note_settings(folder, TRAIN, plan.asked)
         told = _told(plan, heart, on_epoch)
         try:
@@ -261,11 +262,10 @@ def _told(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
     return told
 
 
-def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
-    trackers = partial(_open_trackers, plan)
+def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
     device = default_device()
     material = plan.material(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device))
-    how: dict[str, Any] = {"device": device, "open_trackers": trackers, "on_epoch": on_epoch}
+    how: dict[str, Any] = {"device": device, "open_trackers": partial(_open_trackers, plan), "on_epoch": on_epoch}
     with torch_threads(threads):
         return run.train(plan.settings, material, plan.record, **how)
 
@@ -291,7 +291,7 @@ def _room(asked: TrainSettings, folder: Folder) -> Iterator["Resources | None"]:
 
 def _train_on_ray(
     plan: TrainingPlan, each: "Resources", threads: int, on_epoch: OnEpoch, dataset_ref: Any
-) -> list[dict[str, Any]]:
+) -> list[EpochRow]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
     import ray
     import ray.train
@@ -404,9 +404,8 @@ def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
 
 def _open_trackers(plan: TrainingPlan, first_epoch: int) -> list[Tracker]:
     asked = plan.asked
-    run_name = f"{plan.facts['method']}-{plan.settings.arch}-{plan.dataset.name}-seed{plan.settings.seed}"
-    how: dict[str, Any] = {"out": asked.out, "settings": to_dict(asked)}
-    return open_trackers(asked.track, **how, run_name=run_name, first_epoch=first_epoch)
+    name = f"{plan.facts['method']}-{plan.settings.arch}-{plan.dataset.name}-seed{plan.settings.seed}"
+    return open_trackers(asked.track, out=asked.out, settings=to_dict(asked), run_name=name, first_epoch=first_epoch)
 
 
 def _facts(

@@ -22,6 +22,7 @@ from bat_dist.results.published import PAPER
 from bat_dist.results.rows import ALL, TRAINED_BY, flat, label_of, method_name, which_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance, without_passwords
+from bat_dist.training.files import FinishedRun
 
 PAGE, MARKDOWN, CSV, LATEX, ROBUSTBENCH = "report.html", "tables.md", "tables.csv", "tables.tex", "robustbench.json"
 MAX_PAGE = 9_000_000  # bytes; a page of 10 MB is slow on a phone
@@ -190,9 +191,7 @@ def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _sweep(swept: Swept) -> dict[str, Any]:
     try:
-        asked = swept.document.get("asked", {})
-        choice = {"metric": tuple(asked.get("metric", ("val_pgd",))), "which": asked.get("which", "best")}
-        results, words = read_results(swept.folder, **choice), describe_sweep(swept.folder, **choice)
+        results, words = read_results(swept.folder), describe_sweep(swept.folder)
         drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
     except (UserError, KeyError, ValueError) as error:
         words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}
@@ -293,10 +292,11 @@ class _Sources:
                 ),
             }
             if training:
-                run = training.document
-                shown |= {"training": training.place, "trained by": _typed(run)}
-                shown |= {f"training {key}": value for key, value in _machine(run).items()}
-                shown |= {"training seconds": run.get("seconds"), "trained from": run.get("begun")}
+                run = training.run
+                shown |= {"training": training.place, "trained by": _typed(run.origin)}
+                shown |= {f"training {key}": value for key, value in _machine(run.origin).items()}
+                seconds = run.seconds if isinstance(run, FinishedRun) else None
+                shown |= {"training seconds": seconds, "trained from": run.begun}
             settings = {key: value for key, value in flat(facts).items() if key.partition(".")[0] in TRAINED_BY}
             shown["trained with"] = tables.settings_text(settings)
             words = f"{method}{seed}, {which_of(evaluation)} checkpoint: {without_passwords(place)}"

@@ -15,7 +15,7 @@ from jaxtyping import Bool
 
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import FAILURE, RUNS, SWEEP
+from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, SweepFile, read_sweep
 from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,19 @@ class Training:
     """A run of `bat-dist train`, finished or not.  history: a row per epoch; failure: why it ended, if it did badly."""
 
     place: str
-    document: Mapping[str, Any]
+    run: training_run.RunFile
     history: Sequence[Mapping[str, Any]]
     failure: str = ""
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """Its settings, flat."""
-        return training_run.identity_of(self.document)
+        return self.run.identity
 
     @property
     def is_finished(self) -> bool:
         """Was it trained to its end?"""
-        return bool(self.document.get("finished"))
+        return isinstance(self.run, training_run.FinishedRun)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Swept(NamedTuple):
     """A run of `bat-dist tune`."""
 
     folder: Folder
-    document: Mapping[str, Any]
+    sweep: SweepFile
 
 
 class PlannedRun(NamedTuple):
@@ -173,7 +173,7 @@ def _read(place: _Place) -> list[Any] | Exception:
         if EXPERIMENT in files:
             found.append(PlannedRun(folder, _object(folder, EXPERIMENT)))
         if SWEEP in files:
-            found.append(Swept(folder, _object(folder, SWEEP)))
+            found.append(Swept(folder, read_sweep(folder)))
         if EVALUATION in files:
             found.append(_evaluation(folder))
         elif "units" in place.folders:
@@ -235,6 +235,6 @@ def _evaluation(folder: Folder) -> FoundEvaluation:
 
 def _training(place: _Place) -> Training:
     folder = place.folder
-    document = _object(folder, training_run.RUN) if training_run.RUN in place.files else {}
+    run = training_run.read_run(folder) if training_run.RUN in place.files else training_run.RunFile()
     failure = _object(folder, FAILURE).get("reason", "") if FAILURE in place.files else ""
-    return Training(str(folder), document, training_run.read_history(folder), failure)
+    return Training(str(folder), run, training_run.read_history(folder), failure)

@@ -73,8 +73,8 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
-    with_awp = settings.awp is not None and epoch >= settings.awp_from
-    differentiated = partial(differentiate_perturbed, gamma=settings.awp) if with_awp else differentiate
+    gamma = settings.awp if epoch >= settings.awp_from else None
+    differentiated = differentiate if gamma is None else partial(differentiate_perturbed, gamma=gamma)
     progress.network.train()
     total = 0.0
     for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):

@@ -1,11 +1,10 @@
 """What a training run is between two epochs: weights, momentum, averaged weights and history, as tensors and values."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.sgd import Sgd
 
@@ -17,7 +16,7 @@ class Progress:
         self.network = network
         self.optimizer = Sgd(network, recipe)
         self.average = WarmedAverage(network, ema) if ema is not None else None
-        self.history: list[dict[str, Any]] = []
+        self.history: list[EpochRow] = []
 
     @property
     def epoch(self) -> int:
@@ -47,7 +46,7 @@ class Progress:
             found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         return found
 
-    def restore(self, tensors: dict[str, Tensor], history: list[dict[str, Any]]) -> None:
+    def restore(self, tensors: dict[str, Tensor], history: list[EpochRow]) -> None:
         """Take the state of `tensors()` and the history that belongs to it."""
         self.network.load_state_dict(_below("network.", tensors))
         for name, parameter in self.network.named_parameters():

@@ -29,13 +29,18 @@ from bat_dist.training.files import (
     RUN,
     STATE,
     Criterion,
+    EpochRow,
+    FinishedRun,
+    RunFile,
     begun_identity,
     best_epoch,
     epoch_line,
-    identity_of,
     is_begun,
+    read_run,
     remove,
+    training_seconds,
     write_history,
+    write_run,
 )
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
@@ -94,7 +99,7 @@ def train(
     world: World = THIS_PROCESS,
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda first_epoch: (),
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
-) -> list[dict[str, Any]]:
+) -> list[EpochRow]:
     """Train from where the folder's state stands to the last epoch; returns the history, a row per epoch.
 
     All ranks call it; only rank 0 writes. open_trackers: called by rank 0 with the first epoch (from 1) to be run.
@@ -117,7 +122,7 @@ def train(
             loss = _train_epoch(progress, forward, settings, material, record, mem, world)
             trained = time.perf_counter()
             world.average_buffers(network)
-            row = {
+            row: EpochRow = {
                 "epoch": progress.epoch + 1,
                 "lr": progress.optimizer.lr,
                 "train_loss": loss,
@@ -128,7 +133,7 @@ def train(
             progress.history.append(row)
             if world.rank == 0:
                 for tracker in trackers:  # before the save: an epoch that is run again may be logged again
-                    tracker.log(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
+                    tracker.log(progress.epoch, {name: value for name, value in row.items() if name != "epoch"})
                 _save(progress, settings, material, record)
                 log.info(epoch_line(row, settings.recipe.epochs))
                 on_epoch(row)
@@ -145,42 +150,54 @@ def check_identity(record: Record) -> None:
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
 
-def begin(
-    record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping[str, str] | None = None) -> RunFile:
     """Write `run.json` of a run that begins or goes on; returns what it says.
 
-    workers: how many share a batch; `run.json` lists the numbers that the run has had, in their order.
-    threads: of each worker. chosen: what `auto` stands for, and why. Of a run that goes on, what its first `run.json`
-    said of both stays. What a run of another identity left without having finished an epoch is removed.
+    workers: how many share a batch. threads: of each worker. chosen: what `auto` stands for, and why. Of a run that
+    goes on, what its first `run.json` said of threads and choices stays. What a run of another identity left without
+    having finished an epoch is removed.
     """
     folder = record.folder
-    there = folder.read_json(RUN) if folder.exists(RUN) else {}
-    if there and differences(identity_of(there), record.identity):
+    there = read_run(folder) if folder.exists(RUN) else RunFile()
+    if there.identity and differences(there.identity, record.identity):
         log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
         remove(folder)
-        there = {}
+        there = RunFile()
     folder.remove(NON_FINITE)
-    first = {"begun": _now(), "threads": threads, "chosen": dict(chosen or {})}
-    kept = {name: there[name] for name in (first if is_begun(folder) else ("begun",)) if name in there}
-    had = there.get("workers", []) if is_begun(folder) else []
-    numbers = {"workers": had if had[-1:] == [workers] else [*had, workers]}
-    document = {"finished": False, "identity": dict(record.identity), **numbers, **first, **kept, **provenance()}
-    folder.write_json(RUN, document)
-    return document
+    kept = there if is_begun(folder) else RunFile()
+    had = list(kept.workers)
+    run = RunFile(
+        identity=record.identity,
+        workers=had if had[-1:] == [workers] else [*had, workers],
+        begun=there.begun or _now(),
+        threads=kept.threads or threads,
+        chosen=dict(chosen or {}) if kept.chosen is None else kept.chosen,
+        origin=provenance(),
+    )
+    write_run(folder, run)
+    return run
 
 
-def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def finish(record: Record, settings: TrainingSettings, history: Sequence[EpochRow]) -> FinishedRun:
     """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
     write_history(record.folder, history)
-    document = record.folder.read_json(RUN)
-    best = history[best_epoch(history, settings.best_by) - 1]
-    seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
-    found = {"best_by": settings.best_by, "best": dict(best), "last": dict(history[-1]), "seconds": seconds}
-    document |= {"finished": True, "ended": _now(), **found}
-    record.folder.write_json(RUN, document)
+    begun = read_run(record.folder)
+    run = FinishedRun(
+        identity=begun.identity,
+        workers=begun.workers,
+        begun=begun.begun,
+        threads=begun.threads,
+        chosen=begun.chosen,
+        origin=begun.origin,
+        ended=_now(),
+        best_by=settings.best_by,
+        best=history[best_epoch(history, settings.best_by) - 1],
+        last=history[-1],
+        seconds=training_seconds(history),
+    )
+    write_run(record.folder, run)
     record.folder.remove(STATE)
-    return document
+    return run
 
 
 def _restore(progress: Progress, record: Record) -> None:

@@ -340,7 +340,7 @@ def test_a_run_of_other_settings_that_finished_no_epoch_is_replaced(
     (tmp_path / "of_the_users_own.txt").touch()
     run.check_identity(record(tmp_path, alpha=2.0))
     with caplog.at_level(logging.INFO, "bat_dist"):
-        assert run.begin(record(tmp_path, alpha=2.0), threads=2)["threads"] == 2
+        assert run.begin(record(tmp_path, alpha=2.0), threads=2).threads == 2
     assert "not one epoch is finished: it is replaced" in caplog.text
     assert json.loads((tmp_path / run.RUN).read_text())["identity"]["alpha"] == 2.0
     assert {path.name for path in tmp_path.iterdir()} == {run.RUN, "of_the_users_own.txt"}
@@ -350,15 +350,15 @@ def test_a_run_goes_on_with_what_was_written_when_it_began(tmp_path: Path) -> No
     first = run.begin(record(tmp_path), threads=4, chosen={"arch": "tinynet (for 8x8 images)"})
     (tmp_path / run.STATE).touch()
     again = run.begin(record(tmp_path), threads=2)
-    assert [again[name] for name in ("threads", "chosen", "begun")] == [4, first["chosen"], first["begun"]]
+    assert (again.threads, again.chosen, again.begun) == (4, first.chosen, first.begun)
 
 
 def test_a_run_lists_the_numbers_of_workers_that_it_has_had(tmp_path: Path) -> None:
-    assert run.begin(record(tmp_path), workers=8)["workers"] == [8]
-    assert run.begin(record(tmp_path), workers=4)["workers"] == [4]  # no epoch was finished by eight
+    assert run.begin(record(tmp_path), workers=8).workers == [8]
+    assert run.begin(record(tmp_path), workers=4).workers == [4]  # no epoch was finished by eight
     (tmp_path / run.STATE).touch()
     for workers, listed in ((4, [4]), (2, [4, 2]), (2, [4, 2]), (4, [4, 2, 4])):
-        assert run.begin(record(tmp_path), workers=workers)["workers"] == listed
+        assert run.begin(record(tmp_path), workers=workers).workers == listed
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(t
     old = json.loads((tmp_path / run.RUN).read_text())
     del old["threads"]
     (tmp_path / run.RUN).write_text(json.dumps(old))
-    assert run.begin(record(tmp_path), threads=3)["threads"] == 3
+    assert run.begin(record(tmp_path), threads=3).threads == 3
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path, material: TrainingData) -> None:
