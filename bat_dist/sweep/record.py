@@ -62,10 +62,14 @@ class RunOutcome:
     last: Mapping[str, Any] | None = None
     seconds: float = 0.0
 
+    def row(self, which: str) -> Mapping[str, Any]:
+        """The row of its history that counts, `best` or `last`; empty before its first epoch is done."""
+        return (self.best if which == "best" else None) or self.last or {}
+
 
 @dataclass(frozen=True)
-class SweepQuestion:
-    """What `sweep.json` keeps of the sweep's settings for readers.  metric, which: what points are chosen by."""
+class RecordedSettings:
+    """The settings of a sweep that readers of its `sweep.json` need.  metric, which: what points are chosen by."""
 
     seeds: tuple[int, ...]
     metric: tuple[str, ...] = ("val_pgd",)
@@ -78,7 +82,7 @@ class SweepFile:
 
     points: list[Point]
     identity: Mapping[str, Any]
-    asked: SweepQuestion
+    asked: RecordedSettings
 
 
 class SweepRecord:

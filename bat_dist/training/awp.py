@@ -25,7 +25,7 @@ from bat_dist.training.step import differentiate
 def differentiate_perturbed(
     method: Method, batch: MiniBatch, optimizer: Sgd, precision: Precision, *, gamma: float
 ) -> Float[Tensor, ""]:
-    """As `step.differentiate`, with loss and gradient at w + v."""
+    """Do what `step.differentiate` does, with loss and gradient at w + v."""
     buffers = [buffer.clone() for buffer in batch.network.buffers()]
     differentiate(method, batch, optimizer, precision)
     with torch.no_grad():  # the look ahead moves no running statistics

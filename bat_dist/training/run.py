@@ -181,14 +181,8 @@ def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping
 def finish(record: Record, settings: TrainingSettings, history: Sequence[EpochRow]) -> FinishedRun:
     """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
     write_history(record.folder, history)
-    begun = read_run(record.folder)
     run = FinishedRun(
-        identity=begun.identity,
-        workers=begun.workers,
-        begun=begun.begun,
-        threads=begun.threads,
-        chosen=begun.chosen,
-        origin=begun.origin,
+        **vars(read_run(record.folder)),
         ended=_now(),
         best_by=settings.best_by,
         best=history[best_epoch(history, settings.best_by) - 1],
