@@ -17,10 +17,10 @@ LONGEST_FILE = {  # lines; those named are to be split
     **{"jobs/tune.py": 370, "reporting/report.py": 331, "memorization/influence.py": 303},
 }
 LONGEST_OTHER_FILE = 300
-LONGEST_FUNCTION = 64  # lines; the goal is 60
+LONGEST_FUNCTION = 62  # lines; the goal is 60
 MEDIAN_FUNCTION, NINE_OF_TEN_FUNCTIONS = 9, 25
 ONE_USE_HELPERS = 16.5  # private functions that their file uses once, by 1,000 lines; the goal is 8
-UNTYPED_DOCUMENTS = 47  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
+UNTYPED_DOCUMENTS = 39  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
 
 
 @cache

@@ -23,25 +23,9 @@ from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
+from bat_dist.training import files
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
-from bat_dist.training.files import (
-    NON_FINITE,
-    RUN,
-    STATE,
-    Criterion,
-    EpochRow,
-    FinishedRun,
-    RunFile,
-    begun_identity,
-    best_epoch,
-    epoch_line,
-    is_begun,
-    read_run,
-    remove,
-    training_seconds,
-    write_history,
-    write_run,
-)
+from bat_dist.training.files import Criterion, EpochRow, FinishedRun, RunFile
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.robustness import clean_and_pgd_correct
@@ -135,7 +119,7 @@ def train(
                 for tracker in trackers:  # before the save: an epoch that is run again may be logged again
                     tracker.log(progress.epoch, {name: value for name, value in row.items() if name != "epoch"})
                 _save(progress, settings, material, record)
-                log.info(epoch_line(row, settings.recipe.epochs))
+                log.info(files.epoch_line(row, settings.recipe.epochs))
                 on_epoch(row)
     finally:
         for tracker in trackers:
@@ -145,7 +129,7 @@ def train(
 
 def check_identity(record: Record) -> None:
     """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
-    begun = begun_identity(record.folder)
+    begun = files.begun_identity(record.folder)
     if begun and (differs := differences(begun, record.identity)):
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
@@ -158,13 +142,13 @@ def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping
     having finished an epoch is removed.
     """
     folder = record.folder
-    there = read_run(folder) if folder.exists(RUN) else RunFile()
+    there = files.read_run(folder) if folder.exists(files.RUN) else RunFile()
     if there.identity and differences(there.identity, record.identity):
         log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
-        remove(folder)
+        files.remove(folder)
         there = RunFile()
-    folder.remove(NON_FINITE)
-    kept = there if is_begun(folder) else RunFile()
+    folder.remove(files.NON_FINITE)
+    kept = there if files.is_begun(folder) else RunFile()
     had = list(kept.workers)
     run = RunFile(
         identity=record.identity,
@@ -174,34 +158,34 @@ def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping
         chosen=dict(chosen or {}) if kept.chosen is None else kept.chosen,
         origin=provenance(),
     )
-    write_run(folder, run)
+    files.write_run(folder, run)
     return run
 
 
 def finish(record: Record, settings: TrainingSettings, history: Sequence[EpochRow]) -> FinishedRun:
     """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
-    write_history(record.folder, history)
+    files.write_history(record.folder, history)
     run = FinishedRun(
-        **vars(read_run(record.folder)),
+        **vars(files.read_run(record.folder)),
         ended=_now(),
         best_by=settings.best_by,
-        best=history[best_epoch(history, settings.best_by) - 1],
+        best=history[files.best_epoch(history, settings.best_by) - 1],
         last=history[-1],
-        seconds=training_seconds(history),
+        seconds=files.training_seconds(history),
     )
-    write_run(record.folder, run)
-    record.folder.remove(STATE)
+    files.write_run(record.folder, run)
+    record.folder.remove(files.STATE)
     return run
 
 
 def _restore(progress: Progress, record: Record) -> None:
-    if not record.folder.exists(STATE):
+    if not record.folder.exists(files.STATE):
         return
-    tensors, about = load_tensors(record.folder, STATE)
+    tensors, about = load_tensors(record.folder, files.STATE)
     try:
         progress.restore(tensors, about["history"])
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{record.folder}/{STATE} is not the state of this run ({error}): remove it") from None
+        raise UserError(f"{record.folder}/{files.STATE} is not the state of this run ({error}): remove it") from None
     log.info("going on after epoch %d", progress.epoch)
 
 
@@ -230,7 +214,7 @@ def _train_epoch(
         if world.rank == 0:
             ids = material.dataset.train.ids[error.indices]
             document = {"message": str(error), "indices": error.indices, "ids": ids.tolist()}
-            record.folder.write_json(NON_FINITE, document)
+            record.folder.write_json(files.NON_FINITE, document)
         raise
 
 
@@ -265,11 +249,11 @@ def _save(progress: Progress, settings: TrainingSettings, material: TrainingData
     spec = ModelSpec(settings.arch, dataset.class_names, size, dataset.spec.mean, dataset.spec.std)
     weights = progress.judged.state_dict()
     facts = {**record.facts, **{name: v for name, v in history[-1].items() if "seconds" not in name}}
-    if best_epoch(history, settings.best_by) == progress.epoch:
+    if files.best_epoch(history, settings.best_by) == progress.epoch:
         save_model(record.folder, "best", weights, spec, facts)
     save_model(record.folder, "last", weights, spec, facts)
-    save_tensors(record.folder, STATE, progress.tensors(), {"history": history})
-    write_history(record.folder, history)
+    save_tensors(record.folder, files.STATE, progress.tensors(), {"history": history})
+    files.write_history(record.folder, history)
 
 
 def _now() -> str:
