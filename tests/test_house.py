@@ -13,10 +13,10 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 LARGEST_ROOM = 0.12  # of all lines
 LONGEST_FILE = 300  # lines
-LONGEST_FUNCTION = 64  # lines; the goal is 60
+LONGEST_FUNCTION = 60  # lines
 MEDIAN_FUNCTION, NINE_OF_TEN_FUNCTIONS = 9, 25
-ONE_USE_HELPERS = 14.6  # private functions that their file uses once, by 1,000 lines; the goal is 8
-UNTYPED_DOCUMENTS = 45  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
+ONE_USE_HELPERS = 8  # private functions that their file uses once, by 1,000 lines
+UNTYPED_DOCUMENTS = 18  # public functions that take or give a dict[str, Any]; the goal is 0 across rooms
 
 
 @cache

@@ -83,7 +83,7 @@ def remove_evaluation(folder: Folder) -> None:
 def remove_sweep(folder: Folder) -> None:
     """What `bat-dist tune` leaves."""
     check_alone(folder, "tune")
-    points = read_sweep(folder)["points"] if folder.exists(SWEEP) else []
+    points = read_sweep(folder).points if folder.exists(SWEEP) else []
     places = [f"{TEST}/{point_name(point)}" for point in points]
     _remove_evaluations(folder, [f"{place}/{seed}" for place in places for seed in (folder / place).entries()[0]])
     folder.remove_files(_OF_SWEEP)

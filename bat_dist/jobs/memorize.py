@@ -19,9 +19,9 @@ from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
-from bat_dist.training.loop import NonFiniteLoss
 from bat_dist.training.precision import default_device
 from bat_dist.training.recipe import Precision
+from bat_dist.training.step import NonFiniteLoss
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat

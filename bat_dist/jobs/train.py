@@ -20,6 +20,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
+from bat_dist.training.files import EpochRow, FinishedRun
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.threads import torch_threads
 from bat_dist.wording import counted
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> dict[str, Any]:
+def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> FinishedRun:
     """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
@@ -43,9 +44,9 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
     folder = plan.record.folder
     if not plan.asked.fresh:
         run.check_identity(plan.record)
-        if files.finished(folder):
+        if done := files.finished(folder):
             log.info("%s holds this run, trained to its end", folder)
-            return folder.read_json(files.RUN)
+            return done
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
     if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
@@ -58,7 +59,7 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
         plan = _decided(plan, each)
         say(plan.chosen)
         workers, wanted = max(1, plan.asked.num_workers), plan.asked.cpus_per_worker
-        threads = run.begin(plan.record, workers=workers, threads=wanted, chosen=plan.chosen)["threads"]
+        threads = run.begin(plan.record, workers=workers, threads=wanted, chosen=plan.chosen).threads
         if threads != wanted:  # sums in another order have other last bits
             text = "going on with %d threads, as the run was begun, not with the %d of cpus_per_worker"
             log.info(text, threads, wanted)
@@ -112,7 +113,7 @@ def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> 
     return told
 
 
-def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[dict[str, Any]]:
+def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
     device = default_device()
     data = plan.material(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device))
     with torch_threads(threads):

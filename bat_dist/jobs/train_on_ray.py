@@ -19,6 +19,7 @@ from bat_dist.errors import RunError
 from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
+from bat_dist.training.files import EpochRow
 from bat_dist.training.world import World
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
@@ -31,7 +32,7 @@ FOLLOW_SECONDS = 1.0
 
 def train_on_ray(
     plan: TrainingPlan, each: Resources, threads: int, on_epoch: OnEpoch, dataset_ref: Any
-) -> list[dict[str, Any]]:
+) -> list[EpochRow]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
     config = {
         "dataset": dataset_ref or ray.put(plan.dataset),

@@ -71,7 +71,7 @@ def train_run(config: dict[str, Any], *, shared: SharedByRuns) -> None:
     except Exception as error:
         note_failure(place, in_words(error), traceback.format_exc())
         raise
-    _tell_tune(summary["last"])  # there is always one result, also of a run that was done but for its last line
+    _tell_tune(summary.last)  # there is always one result, also of a run that was done but for its last line
 
 
 def in_words(error: BaseException) -> str:

@@ -1,11 +1,9 @@
-"""From a name to a network."""
+"""Networks by name."""
 
 from collections.abc import Sequence
 
-from torch import nn
-
 from bat_dist.models.classifier import ImageClassifier
-from bat_dist.models.names import Arch, parse_arch
+from bat_dist.models.names import parse_arch
 from bat_dist.models.preact_resnet import preact_resnet18
 from bat_dist.models.resnet import cifar_resnet, resnet
 from bat_dist.models.small import resnet9, tinynet
@@ -22,21 +20,18 @@ def build(name: str, num_classes: int, *, mean: Sequence[float], std: Sequence[f
     """
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-    body, width = _body(parse_arch(name))
-    return ImageClassifier(body, width, num_classes, mean=mean, std=std)
-
-
-def _body(arch: Arch) -> tuple[nn.Module, int]:
-    match arch.family:
+    family, depth, width = parse_arch(name)
+    match family:
         case "resnet":
-            return resnet(arch.depth)
+            body, num_features = resnet(depth)
         case "cifar_resnet":
-            return cifar_resnet(arch.depth)
+            body, num_features = cifar_resnet(depth)
         case "preact_resnet":
-            return preact_resnet18()
+            body, num_features = preact_resnet18()
         case "wide_resnet":
-            return wide_resnet(arch.depth, arch.width)
+            body, num_features = wide_resnet(depth, width)
         case "resnet9":
-            return resnet9(arch.width)
+            body, num_features = resnet9(width)
         case "tinynet":
-            return tinynet()
+            body, num_features = tinynet()
+    return ImageClassifier(body, num_features, num_classes, mean=mean, std=std)

@@ -17,10 +17,7 @@ def conv_bn_relu(in_width: int, width: int, *, stride: int = 1) -> list[nn.Modul
 
 
 def stages(
-    block: Callable[[int, int, int], nn.Module],
-    in_width: int,
-    widths: Sequence[int],
-    num_blocks: Sequence[int],
+    block: Callable[[int, int, int], nn.Module], in_width: int, widths: Sequence[int], num_blocks: Sequence[int]
 ) -> list[nn.Module]:
     """`num_blocks[s]` blocks of `widths[s]` per stage; every stage but the first begins with stride 2.
 

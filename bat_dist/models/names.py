@@ -54,7 +54,7 @@ def check_arch(name: str) -> str:
 
 
 def check_arch_or_auto(name: str) -> str:
-    """As `check_arch`, but `auto` is valid too."""
+    """The name, checked as by `check_arch`; `auto` is valid too."""
     return name if name == AUTO else check_arch(name)
 
 
@@ -84,24 +84,17 @@ def parse_arch(name: str) -> Arch:
         return Arch("resnet9", width=int(match[1]))
     if match := re.fullmatch(rf"wrn{_NUMBER}-{_NUMBER}", name):
         depth, width = int(match[1]), int(match[2])
-        if _is_wide_depth(depth):
+        if (
+            depth >= 10 and (depth - 4) % 6 == 0
+        ):  # three groups of blocks of two convolutions, a stem, three projections
             return Arch("wide_resnet", depth, width)
     elif name in ARCHITECTURES and (match := re.fullmatch(rf"(preact)?resnet{_NUMBER}", name)):
         depth = int(match[2])
         return Arch("preact_resnet" if match[1] else "resnet" if depth in (18, 34) else "cifar_resnet", depth)
-    raise ValueError(_unknown(name))
-
-
-def _is_wide_depth(depth: int) -> bool:
-    """Three groups of n blocks of two convolutions, the stem and three projections: D = 6n + 4."""
-    return depth >= 10 and (depth - 4) % 6 == 0
-
-
-def _unknown(name: str) -> str:
     nearest = _nearest(name)
     rule = " (D of wrnD-K must be 6n + 4: 10, 16, 22, 28, ...)" if nearest.startswith("wrn") else ""
     hint = f"; did you mean {nearest!r}?{rule}" if nearest else ";"
-    return f"there is no architecture {name!r}{hint} valid: {', '.join(ARCHITECTURES)}"
+    raise ValueError(f"there is no architecture {name!r}{hint} valid: {', '.join(ARCHITECTURES)}")
 
 
 def _nearest(name: str) -> str:

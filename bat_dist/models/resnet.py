@@ -40,7 +40,12 @@ class BasicBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = conv(width, width)
         self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = _shortcut(in_width, width, stride, weightless)
+        if stride == 1 and in_width == width:
+            self.shortcut = nn.Identity()
+        elif weightless:
+            self.shortcut = PaddedShortcut(width - in_width, stride)
+        else:
+            self.shortcut = nn.Sequential(conv(in_width, width, kernel=1, stride=stride), nn.BatchNorm2d(width))
 
     def forward(self, x: Float[Tensor, "batch in_width height columns"]) -> Float[Tensor, "batch width rows cols"]:
         """Height and width shrink by the stride."""
@@ -58,11 +63,3 @@ class PaddedShortcut(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_width height columns"]) -> Float[Tensor, "batch width rows cols"]:
         """Subsampled and padded; no weights."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
-
-
-def _shortcut(in_width: int, width: int, stride: int, weightless: bool) -> nn.Module:
-    if stride == 1 and in_width == width:
-        return nn.Identity()
-    if weightless:
-        return PaddedShortcut(width - in_width, stride)
-    return nn.Sequential(conv(in_width, width, kernel=1, stride=stride), nn.BatchNorm2d(width))

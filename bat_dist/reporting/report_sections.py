@@ -15,7 +15,7 @@ from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import EmbeddedImage, embedded_image
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
-from bat_dist.results.find import MEMORIZATION, FoundDocument, Training
+from bat_dist.results.find import MEMORIZATION, FoundDocument, Swept, Training
 from bat_dist.results.rows import label_of
 from bat_dist.storage.files import Folder
 
@@ -50,13 +50,10 @@ def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
 
 
-def sweep_section(swept: FoundDocument) -> Mapping[str, Any]:
+def sweep_section(swept: Swept) -> Mapping[str, Any]:
     """A sweep in words, and its charts; one that cannot be read says why."""
-    asked = swept.document.get("asked", {})
     try:
-        metric, which = tuple(asked.get("metric", ("val_pgd",))), asked.get("which", "best")
-        results = read_results(swept.folder, metric=metric, which=which)
-        words = describe_sweep(swept.folder, metric=metric, which=which)
+        results, words = read_results(swept.folder), describe_sweep(swept.folder)
         drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
     except (UserError, KeyError, ValueError) as error:
         words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}

@@ -8,6 +8,7 @@ from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import Found, Training
 from bat_dist.results.rows import TRAINED_BY, flat, method_name, which_of
 from bat_dist.storage.provenance import without_passwords
+from bat_dist.training.files import FinishedRun
 
 
 class SourceEntry(NamedTuple):
@@ -54,10 +55,10 @@ def _about(evaluation: FoundEvaluation, training: Training | None) -> Mapping[st
         "failed checks": ", ".join(check.name for check in document.checks if not check.passed),
     }
     if training:
-        run = training.document
-        about |= {"training": training.place, "trained by": _typed(run)}
-        about |= {f"training {key}": value for key, value in _machine(run).items()}
-        about |= {"training seconds": run.get("seconds"), "trained from": run.get("begun")}
+        run = training.run
+        about |= {"training": training.place, "trained by": _typed(run.origin)}
+        about |= {f"training {key}": value for key, value in _machine(run.origin).items()}
+        about |= {"training seconds": run.seconds if isinstance(run, FinishedRun) else None, "trained from": run.begun}
     settings = {key: value for key, value in flat(document.facts).items() if key.partition(".")[0] in TRAINED_BY}
     return {**about, "trained with": plain_text(settings)}
 

@@ -96,9 +96,9 @@ def describe_sweep(folder: Folder, *, metric: tuple[str, ...] | None = None, whi
 def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which: str | None = None) -> Results:
     """What a sweep's folder holds; the arguments are as for `describe_sweep`.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
-    asked = sweep["asked"]
-    outcomes = [read_outcome(folder, SweepRun(point, seed)) for point in sweep["points"] for seed in asked["seeds"]]
-    return summarize(outcomes, metric=metric or tuple(asked["metric"]), which=which or asked["which"])
+    asked = sweep.asked
+    outcomes = [read_outcome(folder, SweepRun(point, seed)) for point in sweep.points for seed in asked.seeds]
+    return summarize(outcomes, metric=metric or asked.metric, which=which or asked.which)
 
 
 def in_words(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]], *, num_val: int) -> Iterator[str]:

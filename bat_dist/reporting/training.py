@@ -7,23 +7,24 @@ from bat_dist.artifacts.checkpoints import SUFFIX
 from bat_dist.figures.curves import training_curves
 from bat_dist.reporting.page import save_figures
 from bat_dist.storage.files import Folder
+from bat_dist.training.files import FinishedRun
 
 
-def report_training(folder: Folder, summary: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
-    """Write curves.png and curves.svg; returns the lines to print.  summary: of `training.run.finish`."""
-    identity = summary["identity"]
+def report_training(folder: Folder, summary: FinishedRun, history: Sequence[Mapping[str, Any]]) -> str:
+    """Write curves.png and curves.svg; returns the lines to print."""
+    identity = summary.identity
     title = f"{identity['method']}: {identity['arch']} on {identity['dataset']}"
     fig = training_curves({identity["method"]: history}, title=title, num_val=identity["num_val"])
     save_figures(folder, {"curves": fig})
     return in_words(str(folder), summary)
 
 
-def in_words(out: str, summary: Mapping[str, Any]) -> str:
-    """A few lines for the terminal from the run's summary (`training.run.finish`)."""
-    best, last = summary["best"], summary["last"]
+def in_words(out: str, summary: FinishedRun) -> str:
+    """A few lines for the terminal on a run."""
+    best, last = summary.best, summary.last
     lines = [
         f"{'':22}{'epoch':>6}  validation accuracy",
-        f"{'best by ' + summary['best_by']:22}{best['epoch']:>6}  {_accuracies(best)}",
+        f"{'best by ' + summary.best_by:22}{best['epoch']:>6}  {_accuracies(best)}",
         f"{'last':22}{last['epoch']:>6}  {_accuracies(last)}",
         f"weights: {out}/best{SUFFIX}, {out}/last{SUFFIX}; every epoch: {out}/history.csv, {out}/curves.png",
     ]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import EVALUATION, FoundEvaluation, read_evaluation, read_object
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import FAILURE, RUNS, SWEEP
+from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, SweepFile, read_sweep
 from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
@@ -37,23 +37,30 @@ class Training:
     """A run of `bat-dist train`, finished or not.  history: a row per epoch; failure: why it ended, if it did badly."""
 
     place: str
-    document: Mapping[str, Any]
+    run: training_run.RunFile
     history: Sequence[Mapping[str, Any]]
     failure: str = ""
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """The settings that it was trained with, flat."""
-        return training_run.identity_of(self.document)
+        return self.run.identity
 
     @property
     def is_finished(self) -> bool:
         """Was it trained to its end?"""
-        return bool(self.document.get("finished"))
+        return isinstance(self.run, training_run.FinishedRun)
+
+
+class Swept(NamedTuple):
+    """A run of `bat-dist tune`."""
+
+    folder: Folder
+    sweep: SweepFile
 
 
 class FoundDocument(NamedTuple):
-    """A run of `memorize`, `tune` or `reproduce`: its summary.json, sweep.json or experiment.json."""
+    """A run of `memorize` or `reproduce`: its summary.json or experiment.json."""
 
     folder: Folder
     document: Mapping[str, Any]
@@ -66,7 +73,7 @@ class Found:
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[FoundEvaluation] = field(default_factory=list)
     memorized: list[FoundDocument] = field(default_factory=list)
-    swept: list[FoundDocument] = field(default_factory=list)
+    swept: list[Swept] = field(default_factory=list)
     planned: list[FoundDocument] = field(default_factory=list)
     unfinished: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
@@ -132,15 +139,15 @@ def _read(place: _Place) -> Found:
         if EXPERIMENT in files:
             found.planned.append(FoundDocument(folder, read_object(folder, EXPERIMENT)))
         if SWEEP in files:
-            found.swept.append(FoundDocument(folder, read_object(folder, SWEEP)))
+            found.swept.append(Swept(folder, read_sweep(folder)))
         if EVALUATION in files:
             found.evaluations.append(read_evaluation(folder))
         elif "units" in place.folders:
             found.unfinished.append(LeftOut(str(folder), "the evaluation is not finished: the same command goes on"))
         if training_run.RUN in files or training_run.HISTORY in files or (FAILURE in files and SWEEP not in files):
-            document = read_object(folder, training_run.RUN) if training_run.RUN in files else {}
+            run = training_run.read_run(folder) if training_run.RUN in files else training_run.RunFile()
             failure = read_object(folder, FAILURE).get("reason", "") if FAILURE in files else ""
-            found.trainings.append(Training(str(folder), document, training_run.read_history(folder), failure))
+            found.trainings.append(Training(str(folder), run, training_run.read_history(folder), failure))
         if SUMMARY in files and MEMORIZATION in files:
             found.memorized.append(FoundDocument(folder, read_object(folder, SUMMARY)))
         elif "trials" in place.folders:

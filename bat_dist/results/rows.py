@@ -258,12 +258,8 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
     networks: dict[Any, Network] = {}
     left_out = []
     for one in group:
-        digest = one.document.network
-        seed = (
-            (one.document.facts["seed"], one.document.facts.get("val_seed", 0))
-            if "seed" in one.document.facts
-            else None
-        )
+        digest, facts = one.document.network, one.document.facts
+        seed = (facts["seed"], facts.get("val_seed", 0)) if "seed" in facts else None
         known = networks.get(seed)
         if known is None:
             networks[seed] = Network(seed, digest, (one,))
@@ -275,9 +271,8 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
                 what = f"its {', '.join(differ)}: the same network was attacked in"
                 left_out.append(LeftOut(one.place, f"{what} {known.evaluations[0].place} with other outcome"))
         else:
-            other = known.evaluations[0].place
-            reason = f"another network of the same settings and seed, that of {other}, is in the table"
-            left_out.append(LeftOut(one.place, reason))
+            other = f"another network of the same settings and seed, that of {known.evaluations[0].place},"
+            left_out.append(LeftOut(one.place, f"{other} is in the table"))
     return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from bat_dist.sweep.space import Dimension, Point, point_name, rounded
 
@@ -23,7 +23,10 @@ class Proposals:
     def __init__(self, space: Sequence[Dimension], *, num_goals: int, seed: int) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = list(space)
-        self._distributions = {dimension.name: _distribution(dimension) for dimension in space}
+        self._distributions: dict[str, BaseDistribution] = {
+            d.name: CategoricalDistribution(d.values) if d.values else FloatDistribution(d.low, d.high, log=d.log)
+            for d in space
+        }
         sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=STARTUP, constant_liar=True)
         self._study = optuna.create_study(directions=[StudyDirection.MAXIMIZE] * num_goals, sampler=sampler)
         self._asked: dict[str, optuna.Trial] = {}
@@ -34,10 +37,10 @@ class Proposals:
         if params is None:
             return
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
-        found: FrozenTrial = create_trial(
-            state=state, params=params, distributions=self._distributions, values=values and list(values)
+        values = values and list(values)
+        self._study.add_trial(
+            create_trial(state=state, params=params, distributions=self._distributions, values=values)
         )
-        self._study.add_trial(found)
 
     def begun(self, point: Mapping[str, Any]) -> None:
         """A point that is at work, though it was not proposed here."""
@@ -69,9 +72,3 @@ class Proposals:
     def _params(self, point: Mapping[str, Any]) -> dict[str, Any] | None:
         inside = all(d.name in point and d.holds(point[d.name]) for d in self._space)
         return {d.name: point[d.name] for d in self._space} if inside else None
-
-
-def _distribution(dimension: Dimension) -> BaseDistribution:
-    if dimension.values:
-        return CategoricalDistribution(dimension.values)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.log)

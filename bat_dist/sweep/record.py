@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from bat_dist.config import differences
 from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.storage.files import Folder
@@ -60,6 +62,28 @@ class RunOutcome:
     last: Mapping[str, Any] | None = None
     seconds: float = 0.0
 
+    def row(self, which: str) -> Mapping[str, Any]:
+        """The row of its history that counts, `best` or `last`; empty before its first epoch is done."""
+        return (self.best if which == "best" else None) or self.last or {}
+
+
+@dataclass(frozen=True)
+class RecordedSettings:
+    """The settings of a sweep that readers of its `sweep.json` need.  metric, which: what points are chosen by."""
+
+    seeds: tuple[int, ...]
+    metric: tuple[str, ...] = ("val_pgd",)
+    which: str = "best"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What `sweep.json` says of a sweep.  identity: flat plain values that all its runs share."""
+
+    points: list[Point]
+    identity: Mapping[str, Any]
+    asked: RecordedSettings
+
 
 class SweepRecord:
     """The points of a sweep, kept in its folder.  identity: flat plain values that all its runs share.
@@ -73,12 +97,12 @@ class SweepRecord:
         self.points: list[Point] = []
         self._is_replaced, self._chosen = False, {}
         if folder.exists(SWEEP) and not replaces:
-            document = read_sweep(folder)
-            differs = differences(document["identity"], self._identity)
+            there = read_sweep(folder)
+            differs = differences(there.identity, self._identity)
             if differs and is_begun(folder):
                 raise UserError(f"{folder} holds another sweep; {WAY_OUT}\n" + "\n".join(differs))
             self._is_replaced = bool(differs)
-            self.points = [] if differs else document["points"]
+            self.points = [] if differs else there.points
 
     def add(
         self, points: Iterable[Point], about: Mapping[str, Any], *, chosen: Mapping[str, str] | None = None
@@ -104,9 +128,9 @@ def is_begun(folder: Folder) -> bool:
     return any(training_run.is_begun(folder / place) for place in _places(folder))
 
 
-def begun_identity(folder: Folder) -> dict[str, Any]:
+def begun_identity(folder: Folder) -> Mapping[str, Any]:
     """The identity of the folder's sweep; nothing if none of its runs has finished an epoch."""
-    return read_sweep(folder)["identity"] if folder.exists(SWEEP) and is_begun(folder) else {}
+    return read_sweep(folder).identity if folder.exists(SWEEP) and is_begun(folder) else {}
 
 
 def remove(folder: Folder) -> None:
@@ -126,37 +150,37 @@ def remove_run(folder: Folder, place: str) -> None:
 
 def _places(folder: Folder) -> list[str]:
     """The folders of all runs of the folder's sweep that are there."""
-    points = read_sweep(folder)["points"] if folder.exists(SWEEP) else []
+    points = read_sweep(folder).points if folder.exists(SWEEP) else []
     names = [f"{RUNS}/{point_name(point)}" for point in points]
     return [f"{name}/{seed}" for name in names for seed in (folder / name).entries()[0] if seed.startswith("seed")]
 
 
-def read_sweep(folder: Folder) -> dict[str, Any]:
-    """What `sweep.json` says.  Raises UserError if there is none, or it is not one."""
+def read_sweep(folder: Folder) -> SweepFile:
+    """What `sweep.json` says.  Raises UserError if there is none, or it is damaged."""
     if not folder.exists(SWEEP):
         raise UserError(f"{folder} holds no sweep: run bat-dist tune --out {folder} first")
-    document = folder.read_json(SWEEP)
-    if not isinstance(document, dict) or not {"points", "identity"} <= document.keys():
-        raise UserError(f"{folder}/{SWEEP} is not as bat-dist tune writes it: it is damaged; remove it")
-    return document
+    try:
+        return TypeAdapter(SweepFile).validate_python(folder.read_json(SWEEP))
+    except ValidationError:
+        raise UserError(f"{folder}/{SWEEP} is not as bat-dist tune writes it: it is damaged; remove it") from None
 
 
 def read_outcome(folder: Folder, run: SweepRun) -> RunOutcome:
     """What has become of a run, from its files alone.  folder: the sweep's."""
     place = folder / run.name
-    if training_run.finished(place):
-        document = place.read_json(training_run.RUN)
-        last = document["last"]
-        return RunOutcome(run, "done", "", last["epoch"], document["best"], last, document["seconds"])
+    if done := training_run.finished(place):
+        return RunOutcome(
+            run, "done", epochs=int(done.last["epoch"] or 0), best=done.best, last=done.last, seconds=done.seconds
+        )
     history = training_run.read_history(place)
-    seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
-    about = {"epochs": len(history), "last": history[-1] if history else None, "seconds": seconds}
+    state, reason = "unfinished" if history else "waiting", ""
     if place.exists(FAILURE):
         failure = place.read_json(FAILURE)
-        return RunOutcome(run, failure["state"], failure["reason"], **about)
-    if place.exists(STOPPED):
-        return RunOutcome(run, "stopped", place.read_json(STOPPED)["reason"], **about)
-    return RunOutcome(run, "unfinished" if history else "waiting", **about)
+        state, reason = failure["state"], failure["reason"]
+    elif place.exists(STOPPED):
+        state, reason = "stopped", place.read_json(STOPPED)["reason"]
+    last = history[-1] if history else None
+    return RunOutcome(run, state, reason, len(history), last=last, seconds=training_run.training_seconds(history))
 
 
 def note_failure(place: Folder, reason: str, text: str = "") -> None:

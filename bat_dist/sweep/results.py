@@ -1,8 +1,7 @@
 """What a sweep has found: each point's validation accuracies over its seeds, and which point is chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -26,13 +25,8 @@ class PointResult:
         """`alpha=1,beta=0.2`."""
         return point_name(self.point)
 
-    @property
-    def is_done(self) -> bool:
-        """Was it trained to the end with every seed?"""
-        return all(outcome.state == "done" for outcome in self.outcomes)
-
     def mean(self, metric: str) -> float:
-        """Over seeds; NaN unless it is done."""
+        """The mean over seeds; NaN unless all of them are done."""
         return float(np.mean(self.values[metric])) if self.values.get(metric) else float("nan")
 
 
@@ -59,12 +53,12 @@ class Results:
 
     @property
     def outcomes(self) -> list[RunOutcome]:
-        """Of all runs."""
+        """The outcomes of all runs."""
         return [outcome for point in self.points for outcome in point.outcomes]
 
     @property
     def is_complete(self) -> bool:
-        """Has every run come to an end, good or bad?"""
+        """Whether every run has come to an end, good or bad."""
         return all(outcome.state in ENDED for outcome in self.outcomes)
 
     def __getitem__(self, name: str) -> PointResult:
@@ -80,10 +74,12 @@ def summarize(outcomes: Sequence[RunOutcome], *, metric: tuple[str, ...], which:
     for outcome in outcomes:
         by_point.setdefault(point_name(outcome.run.point), []).append(outcome)
     points = [PointResult(group[0].run.point, group, _values(group, which)) for group in by_point.values()]
-    done = [point for point in points if point.is_done and all(name in point.values for name in metric)]
+    done = [point for point in points if all(name in point.values for name in metric)]
     names = list(dict.fromkeys(name for point in done for name in point.values))
     groups = {name: {point.name: point.values[name] for point in done if name in point.values} for name in names}
-    reference = _reference(done, metric[0])
+    # Where other settings vary too, PGD-AT has several points: the best of them.
+    references = [point for point in done if is_reference(point.point)]
+    reference = max(references, key=lambda point: point.mean(metric[0])).name if references else None
     return Results(
         points,
         metric,
@@ -99,14 +95,14 @@ def goal_values(outcomes: Sequence[RunOutcome], metrics: Sequence[str], which: s
     """Means over a point's seeds, those that were stopped counting as far as they came; None if one has no value."""
     found = []
     for metric in metrics:
-        values = [row.get(metric) if (row := _row(outcome, which)) else None for outcome in outcomes]
+        values = [outcome.row(which).get(metric) for outcome in outcomes]
         if any(value is None for value in values) or any(o.state in ("failed", "diverged") for o in outcomes):
             return None
         found.append(float(np.mean([value for value in values if value is not None])))
     return found
 
 
-def table(results: Results) -> list[dict[str, Any]]:
+def table(results: Results) -> list[dict[str, object]]:
     """A row for each run: the point, the seed, what became of it, and both checkpoints' accuracies."""
     names = list(dict.fromkeys(name for point in results.points for name in point.point))
     metrics = list(
@@ -116,23 +112,23 @@ def table(results: Results) -> list[dict[str, Any]]:
     )
     rows = []
     for outcome in results.outcomes:
-        row: dict[str, Any] = {"point": point_name(outcome.run.point)}
+        row: dict[str, object] = {"point": point_name(outcome.run.point)}
         row |= {name: outcome.run.point.get(name) for name in names}
         row |= {"seed": outcome.run.seed, "state": outcome.state, "reason": outcome.reason, "epochs": outcome.epochs}
         row["best_epoch"] = outcome.best["epoch"] if outcome.best else None
-        for which, found in (("best", outcome.best), ("last", outcome.last)):
-            row |= {f"{which}_{metric}": found.get(metric) if found else None for metric in metrics}
+        for which, found in (("best", outcome.best or {}), ("last", outcome.last or {})):
+            row |= {f"{which}_{metric}": found.get(metric) for metric in metrics}
         rows.append({**row, "seconds": round(outcome.seconds, 1), "folder": outcome.run.name})
     return rows
 
 
-def summary_table(results: Results) -> list[dict[str, Any]]:
+def summary_table(results: Results) -> list[dict[str, object]]:
     """A row for each point: means over seeds, standard errors from the pooled spread, differences to PGD-AT."""
     names = list(dict.fromkeys(name for point in results.points for name in point.point))
     rows = []
     for point in results.points:
         states = [outcome.state for outcome in point.outcomes]
-        row: dict[str, Any] = {"point": point.name, **{name: point.point.get(name) for name in names}}
+        row: dict[str, object] = {"point": point.name, **{name: point.point.get(name) for name in names}}
         row |= {"seeds": len(states), "done": states.count("done"), "chosen": point.name in results.chosen}
         for metric in results.metrics:
             row[metric] = point.mean(metric)
@@ -145,23 +141,11 @@ def summary_table(results: Results) -> list[dict[str, Any]]:
 
 
 def _values(group: Sequence[RunOutcome], which: str) -> dict[str, list[float]]:
-    rows = [_row(outcome, which) for outcome in group]
-    if any(outcome.state != "done" for outcome in group) or not all(rows):
+    rows = [outcome.row(which) for outcome in group]
+    if any(outcome.state != "done" for outcome in group):
         return {}
-    first: Mapping[str, Any] = rows[0] or {}
-    names = [name for name in first if name.startswith(VALIDATION) and name != "validation_seconds"]
-    found = {name: [row[name] for row in rows if row and row.get(name) is not None] for name in names}
-    return {name: values for name, values in found.items() if len(values) == len(rows)}
-
-
-def _row(outcome: RunOutcome, which: str) -> Mapping[str, Any] | None:
-    return outcome.best if which == "best" and outcome.best else outcome.last
-
-
-def _reference(done: Sequence[PointResult], metric: str) -> str | None:
-    """PGD-AT; where other settings vary too, the best of its points."""
-    found = [point for point in done if is_reference(point.point)]
-    return max(found, key=lambda point: point.mean(metric)).name if found else None
+    names = [name for name in rows[0] if name.startswith(VALIDATION)]
+    return {name: [row[name] for row in rows] for name in names if all(row.get(name) is not None for row in rows)}
 
 
 def _choose(done: Sequence[PointResult], metric: tuple[str, ...]) -> list[str]:

@@ -38,7 +38,7 @@ class Dimension:
 
     @classmethod
     def read(cls, name: str, given: Any) -> "Dimension":
-        """From a line of the space.  Raises ValueError, naming the rule, for what cannot be read."""
+        """The dimension that a line of the space describes.  Raises ValueError, naming the rule that it breaks."""
         kind, values = ("grid", given) if isinstance(given, list) else _kind(name, given)
         if not isinstance(values, list) or not values:
             raise ValueError(f"{name} in space: {kind} wants a list, got {values!r}")
@@ -46,7 +46,13 @@ class Dimension:
             if len({str(value) for value in values}) < len(values):
                 raise ValueError(f"{name} in space: a value is there twice in {values!r}")
             return cls(name, tuple(values))
-        low, high = _bounds(name, kind, values)
+        try:
+            low, high = map(float, values)
+        except (TypeError, ValueError):
+            raise ValueError(f"{name} in space: {kind} wants two numbers, got {values!r}") from None
+        if not low < high or (kind == "loguniform" and low <= 0):
+            rule = "0 < low < high" if kind == "loguniform" else "low < high"
+            raise ValueError(f"{name} in space: {kind} wants [low, high] with {rule}, got {values!r}")
         return cls(name, low=low, high=high, log=kind == "loguniform")
 
     @property
@@ -77,17 +83,6 @@ def _kind(name: str, given: Any) -> tuple[str, Any]:
     if kind not in KINDS:
         raise ValueError(f"{name} in space: there is no {kind!r}{nearest(str(kind), KINDS)}: {example}")
     return kind, values
-
-
-def _bounds(name: str, kind: str, values: list[Any]) -> tuple[float, float]:
-    try:
-        low, high = map(float, values)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} in space: {kind} wants two numbers, got {values!r}") from None
-    if not low < high or (kind == "loguniform" and low <= 0):
-        rule = "0 < low < high" if kind == "loguniform" else "low < high"
-        raise ValueError(f"{name} in space: {kind} wants [low, high] with {rule}, got {values!r}")
-    return low, high
 
 
 def read_space(space: Mapping[str, Any]) -> list[Dimension]:
@@ -138,7 +133,7 @@ def with_references(points: Iterable[Point], space: Sequence[Dimension], base: M
 
 
 def is_reference(point: Mapping[str, Any]) -> bool:
-    """Is it alpha = beta = 0?"""
+    """Whether the point is alpha = beta = 0, which is PGD-AT."""
     return (point.get("alpha"), point.get("beta")) == (0, 0)
 
 
@@ -160,7 +155,7 @@ def point_name(point: Mapping[str, Any]) -> str:
 
 
 def rounded(value: float) -> float:
-    """To as many digits as a drawn number has."""
+    """The value with as many digits as a drawn number has."""
     return float(f"{value:.{DIGITS}g}")
 
 

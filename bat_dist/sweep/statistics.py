@@ -23,11 +23,11 @@ class Spread(NamedTuple):
     freedom: int
 
     def standard_error(self, num_seeds: int) -> float:
-        """Of the mean over so many seeds."""
+        """The standard error of the mean over so many seeds."""
         return self.deviation / math.sqrt(num_seeds)
 
     def half_width(self, num_seeds: int, level: float = LEVEL) -> float:
-        """Of the t interval around the mean over so many seeds."""
+        """Half the width of the t interval around the mean over so many seeds."""
         if not self.freedom:
             return math.nan
         return float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.standard_error(num_seeds)

@@ -12,9 +12,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-_TINY = 1e-20
+from bat_dist.methods.mini_batch import MiniBatch
+from bat_dist.methods.table import Method
+from bat_dist.training.recipe import Precision
+from bat_dist.training.sgd import Sgd
+from bat_dist.training.step import differentiate
+
+
+def differentiate_perturbed(
+    method: Method, batch: MiniBatch, optimizer: Sgd, precision: Precision, *, gamma: float
+) -> Float[Tensor, ""]:
+    """Do what `step.differentiate` does, with loss and gradient at w + v."""
+    buffers = [buffer.clone() for buffer in batch.network.buffers()]
+    differentiate(method, batch, optimizer, precision)
+    with torch.no_grad():  # the look ahead moves no running statistics
+        for buffer, before in zip(batch.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+    with perturbed(batch.network, perturbation(batch.network, gamma)):
+        return differentiate(method, batch, optimizer, precision)
 
 
 @torch.no_grad()
@@ -23,7 +41,7 @@ def perturbation(network: nn.Module, gamma: float) -> dict[str, Tensor]:
     moved = {}
     for name, weight in network.named_parameters():
         if weight.ndim > 1 and weight.grad is not None:
-            moved[name] = weight.grad * (gamma * weight.norm() / (weight.grad.norm() + _TINY))
+            moved[name] = weight.grad * (gamma * weight.norm() / (weight.grad.norm() + 1e-20))
     return moved
 
 

@@ -1,24 +1,24 @@
-"""One epoch of any method, on one of several ranks."""
+"""One epoch of any method, on one of several ranks.  `step` says why a leave-out trial has a loop of its own."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import Method
-from bat_dist.training.awp import perturbation, perturbed
-from bat_dist.training.loop import NonFiniteLoss
-from bat_dist.training.precision import autocast
+from bat_dist.training.awp import differentiate_perturbed
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Precision, Recipe, learning_rate
 from bat_dist.training.seeding import seed_of
+from bat_dist.training.step import NonFiniteLoss, batch_sizes, differentiate
 from bat_dist.training.world import World
 
 _EPOCH, _WARM_UP = 11, 12  # streams of randomness of a training run
@@ -73,11 +73,12 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
+    gamma = settings.awp if epoch >= settings.awp_from else None
+    differentiated = differentiate if gamma is None else partial(differentiate_perturbed, gamma=gamma)
     progress.network.train()
     total = 0.0
     for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
-        step = epoch * len(sizes) + number
-        lr = learning_rate(recipe, step=step, num_steps=recipe.epochs * len(sizes))
+        lr = learning_rate(recipe, step=epoch * len(sizes) + number, num_steps=recipe.epochs * len(sizes))
         batch = MiniBatch(
             images,
             labels,
@@ -91,8 +92,7 @@ def train_epoch(
             rows=world.share.rows(size),
             total=size,
         )
-        with_awp = settings.awp is not None and epoch >= settings.awp_from
-        loss = differentiate(progress, batch, settings, with_awp=with_awp)
+        loss = differentiated(settings.method, batch, progress.optimizer, settings.precision)
         value = world.sum(loss).item() / world.size
         if not math.isfinite(value):
             everyone = [index for rank in world.concatenate(positions.tolist()) for index in rank]
@@ -101,39 +101,6 @@ def train_epoch(
                 "try a lower lr, precision fp32, or clip_norm 1",
                 everyone,
             )
-        if settings.clip_norm is not None:
-            nn.utils.clip_grad_norm_(progress.network.parameters(), settings.clip_norm)
-        progress.optimizer.step(lr)
-        if progress.average is not None:
-            progress.average.update_parameters(progress.network)
+        progress.update(lr, clip_norm=settings.clip_norm)
         total += value * size
     return total / sum(sizes)
-
-
-def differentiate(progress: Progress, batch: MiniBatch, settings: StepSettings, *, with_awp: bool) -> Float[Tensor, ""]:
-    """Leave the gradient of the method's loss in `.grad`, and return the loss; with AWP, those at perturbed weights."""
-    network = progress.network
-
-    def backward() -> Tensor:
-        progress.optimizer.zero_grad()
-        with autocast(batch.images.device, settings.precision):
-            loss = settings.method.loss(batch)
-        loss.backward()
-        return loss.detach()
-
-    if not with_awp:
-        return backward()
-    assert settings.awp is not None
-    buffers = [buffer.clone() for buffer in network.buffers()]
-    backward()
-    with torch.no_grad():  # the look ahead moves no running statistics
-        for buffer, before in zip(network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-    with perturbed(network, perturbation(network, settings.awp)):
-        return backward()
-
-
-def batch_sizes(num_samples: int, batch_size: int, num_ranks: int) -> list[int]:
-    """Samples in each batch of an epoch, over all ranks; a last one with fewer than two for each rank is left out."""
-    whole, last = divmod(num_samples, batch_size)
-    return [batch_size] * whole + [last] * (last >= 2 * num_ranks)

@@ -7,8 +7,13 @@ written last.
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
+from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import SUFFIX, TRAIN, forget_settings
 from bat_dist.storage.status import PROGRESS
@@ -21,32 +26,81 @@ _ALL = (  # the state first, without which nothing goes on
 )
 
 Criterion = Literal["val_pgd", "val_clean"]
+EpochRow = dict[str, int | float | None]
+"""An epoch of the history, by column: `epoch` (from 1), `lr`, `train_loss`, accuracies, seconds; None: undefined."""
 
 
-def finished(folder: Folder) -> bool:
-    """Whether the folder holds a run that was trained to its end."""
-    return folder.exists(RUN) and bool(folder.read_json(RUN).get("finished"))
+@dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """What `run.json` says of a run; earlier versions did not write all of it.
+
+    workers: the numbers of workers that the run has had, in their order. threads: of each worker, 0 if not known.
+    chosen: what `auto` stands for, and why. origin: see `provenance`.
+    """
+
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    workers: Sequence[int] = ()
+    begun: str = ""
+    threads: int = 0
+    chosen: Mapping[str, str] | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun(RunFile):
+    """What `run.json` says of a run that was trained to its end.  best, last: rows of its history."""
+
+    ended: str = ""
+    best_by: Criterion
+    best: EpochRow
+    last: EpochRow
+    seconds: float
+
+
+_reader = cache(TypeAdapter)  # which takes milliseconds to make
+
+
+def read_run(folder: Folder) -> RunFile:
+    """What `run.json` says; a `FinishedRun` if the run was trained to its end.
+
+    Earlier versions did not count `num_workers` among what decides a result, but listed the numbers that a run had.
+    Raises UserError if the file is damaged.
+    """
+    document = folder.read_json(RUN)
+    try:
+        kind = FinishedRun if document.get("finished") else RunFile
+        names = {"finished", *(one.name for one in fields(kind))}
+        identity = dict(document.get("identity", {}))
+        if "sync_bn" in identity and "num_workers" not in identity:
+            identity["num_workers"] = 1 if identity["sync_bn"] else (document.get("workers") or [1])[-1]
+        origin = {name: value for name, value in document.items() if name not in names}
+        return _reader(kind).validate_python({**document, "identity": identity, "origin": origin})
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"{folder}/{RUN} is not as bat-dist writes it: it is damaged; remove it") from None
+
+
+def write_run(folder: Folder, run: RunFile) -> None:
+    """Write `run.json`."""
+    document: dict[str, Any] = {"finished": isinstance(run, FinishedRun)}
+    for one in fields(run):
+        document |= run.origin if one.name == "origin" else {one.name: getattr(run, one.name)}
+    folder.write_json(RUN, document)
+
+
+def finished(folder: Folder) -> FinishedRun | None:
+    """The folder's run, if it holds one that was trained to its end."""
+    run = read_run(folder) if folder.exists(RUN) else None
+    return run if isinstance(run, FinishedRun) else None
 
 
 def is_begun(folder: Folder) -> bool:
     """Whether an epoch of the folder's run is finished; else nothing of it is worth keeping."""
-    return folder.exists(STATE) or finished(folder)
+    return folder.exists(STATE) or finished(folder) is not None
 
 
 def begun_identity(folder: Folder) -> Mapping[str, Any]:
     """The identity of the folder's run; nothing if none has finished an epoch."""
-    return identity_of(folder.read_json(RUN)) if folder.exists(RUN) and is_begun(folder) else {}
-
-
-def identity_of(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The identity in a `run.json`; empty if it has none.
-
-    Earlier versions did not count `num_workers` among what decides a result, but listed the numbers that a run had.
-    """
-    identity = dict(document.get("identity", {}))
-    if "sync_bn" in identity and "num_workers" not in identity:
-        identity["num_workers"] = 1 if identity["sync_bn"] else (document.get("workers") or [1])[-1]
-    return identity
+    return read_run(folder).identity if folder.exists(RUN) and is_begun(folder) else {}
 
 
 def remove(folder: Folder) -> None:
@@ -69,12 +123,15 @@ def write_history(folder: Folder, history: Sequence[Mapping[str, Any]]) -> None:
     folder.write(HISTORY, text.getvalue().encode())
 
 
-def read_history(folder: Folder) -> list[dict[str, Any]]:
+def read_history(folder: Folder) -> list[EpochRow]:
     """The rows of `history.csv` as numbers, None where empty; none without a file."""
     if not folder.exists(HISTORY):
         return []
     rows = csv.DictReader(io.StringIO(folder.read(HISTORY).decode()))
-    return [{name: _number(text) for name, text in row.items()} for row in rows]
+    return [
+        {name: None if text == "" else int(text) if text.isdigit() else float(text) for name, text in row.items()}
+        for row in rows
+    ]
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
@@ -87,5 +144,6 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     )
 
 
-def _number(text: str) -> float | int | None:
-    return None if text == "" else int(text) if text.isdigit() else float(text)
+def training_seconds(history: Sequence[Mapping[str, Any]]) -> float:
+    """How long all epochs took, with their validation."""
+    return sum(row["train_seconds"] + row["validation_seconds"] for row in history)

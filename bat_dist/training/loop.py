@@ -1,4 +1,4 @@
-"""Plain training of one network in this process: what a leave-out trial does."""
+"""Plain training of one network in this process: what a leave-out trial does.  `step` says why there are two loops."""
 
 import math
 
@@ -10,13 +10,9 @@ from torch import nn
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
-from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision, Recipe, learning_rate
 from bat_dist.training.sgd import Sgd
-
-
-class NonFiniteLoss(ArithmeticError):
-    """The loss became infinite or NaN; training it again would do the same."""
+from bat_dist.training.step import NonFiniteLoss, batch_sizes, differentiate
 
 
 def fit(
@@ -31,28 +27,25 @@ def fit(
 ) -> list[float]:
     """Train `model` in place on the samples `indices` of the loader's split.
 
-    Order and augmentation come from `generator` (CPU) alone.  A last batch of a single image is dropped, since batch
-    statistics of one image are none; every other image is used once per epoch.
+    Order and augmentation come from `generator` (CPU) alone.  A last batch of a single image is dropped; every other
+    image is used once per epoch.
     Returns the mean loss of each epoch.  Raises NonFiniteLoss at the end of the first epoch whose loss is not finite.
     """
-    steps_per_epoch, last = divmod(len(indices), recipe.batch_size)
-    steps_per_epoch += last > 1
-    num_steps = recipe.epochs * steps_per_epoch
+    sizes = batch_sizes(len(indices), recipe.batch_size)
     optimizer = Sgd(model, recipe)
     losses, step = [], 0
     model.train()
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
-        batches = loader.train_epoch(indices, batch_size=recipe.batch_size, generator=generator, drop_last=last == 1)
+        batches = loader.train_epoch(
+            indices, batch_size=recipe.batch_size, generator=generator, drop_last=sum(sizes) < len(indices)
+        )
         for images, labels, _ in batches:
-            with autocast(images.device, precision):
-                loss = method.loss(MiniBatch(images, labels, network=model, forward=model))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step(learning_rate(recipe, step=step, num_steps=num_steps))
-            total = total.to(loss.device) + loss.detach() * len(labels)
+            loss = differentiate(method, MiniBatch(images, labels, network=model, forward=model), optimizer, precision)
+            optimizer.step(learning_rate(recipe, step=step, num_steps=recipe.epochs * len(sizes)))
+            total = total.to(loss.device) + loss * len(labels)
             step += 1
-        losses.append(total.item() / (steps_per_epoch * recipe.batch_size if last == 1 else len(indices)))
+        losses.append(total.item() / sum(sizes))
         if not math.isfinite(losses[-1]):
             raise NonFiniteLoss(
                 f"loss {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}: try a lower lr than {recipe.lr}, or fp32"

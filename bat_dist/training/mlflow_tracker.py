@@ -61,7 +61,7 @@ class MlflowTracker:
         self._unsent: list[Any] = []
 
     def log(self, epoch: int, values: Mapping[str, float | None]) -> None:
-        """See `trackers.Tracker`; what the run already has is left out."""
+        """Log the numbers of one epoch, see `trackers.Tracker`; what the run already has is left out."""
         now = int(time.time() * 1000)
         for name, value in present(values).items():
             if (name, epoch) not in self._logged:

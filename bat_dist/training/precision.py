@@ -42,7 +42,7 @@ class Hardware(NamedTuple):
 
 
 def this_hardware() -> Hardware:
-    """Of this process: the GPU that it sees, or the CPU."""
+    """What this process computes on: the GPU that it sees, or the CPU."""
     is_gpu = default_device().type == "cuda"
     device = torch.cuda.get_device_name() if is_gpu else "CPU"
     return Hardware(socket.gethostname(), device, _gpu_has_bf16() if is_gpu else _cpu_has_bf16())
@@ -71,9 +71,8 @@ def _gpu_has_bf16() -> bool:
 
 def _cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (see `_ISA`)."""
-    found = (
-        torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    )  # an older PyTorch: not known
+    known = hasattr(torch.cpu, "get_capabilities")  # not in older versions of PyTorch
+    found = torch.cpu.get_capabilities() if known else {}
     if found.get("architecture") in ("aarch64", "arm64"):
         return bool(found.get("bf16"))
     limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")

@@ -1,11 +1,10 @@
 """What a training run is between two epochs: weights, momentum, averaged weights and history, as tensors and values."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.sgd import Sgd
 
@@ -17,7 +16,7 @@ class Progress:
         self.network = network
         self.optimizer = Sgd(network, recipe)
         self.average = WarmedAverage(network, ema) if ema is not None else None
-        self.history: list[dict[str, Any]] = []
+        self.history: list[EpochRow] = []
 
     @property
     def epoch(self) -> int:
@@ -29,6 +28,14 @@ class Progress:
         """The network that is validated and kept: the averaged one if there is one."""
         return self.network if self.average is None else self.average.module
 
+    def update(self, lr: float, *, clip_norm: float | None) -> None:
+        """Clip the gradients in `.grad`, move the weights along them, and take the weights into their average."""
+        if clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm)
+        self.optimizer.step(lr)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything that `restore` needs, by name; not copied."""
         found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
@@ -39,7 +46,7 @@ class Progress:
             found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         return found
 
-    def restore(self, tensors: dict[str, Tensor], history: list[dict[str, Any]]) -> None:
+    def restore(self, tensors: dict[str, Tensor], history: list[EpochRow]) -> None:
         """Take the state of `tensors()` and the history that belongs to it."""
         self.network.load_state_dict(_below("network.", tensors))
         for name, parameter in self.network.named_parameters():

@@ -23,20 +23,9 @@ from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
+from bat_dist.training import files
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
-from bat_dist.training.files import (
-    NON_FINITE,
-    RUN,
-    STATE,
-    Criterion,
-    begun_identity,
-    best_epoch,
-    epoch_line,
-    identity_of,
-    is_begun,
-    remove,
-    write_history,
-)
+from bat_dist.training.files import Criterion, EpochRow, FinishedRun, RunFile
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.robustness import clean_and_pgd_correct
@@ -94,7 +83,7 @@ def train(
     world: World = THIS_PROCESS,
     open_trackers: Callable[[int], Sequence[Tracker]] = lambda first_epoch: (),
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda row: None,
-) -> list[dict[str, Any]]:
+) -> list[EpochRow]:
     """Train from where the folder's state stands to the last epoch; returns the history, a row per epoch.
 
     All ranks call it; only rank 0 writes. open_trackers: called by rank 0 with the first epoch (from 1) to be run.
@@ -117,7 +106,7 @@ def train(
             loss = _train_epoch(progress, forward, settings, material, record, mem, world)
             trained = time.perf_counter()
             world.average_buffers(network)
-            row = {
+            row: EpochRow = {
                 "epoch": progress.epoch + 1,
                 "lr": progress.optimizer.lr,
                 "train_loss": loss,
@@ -128,9 +117,9 @@ def train(
             progress.history.append(row)
             if world.rank == 0:
                 for tracker in trackers:  # before the save: an epoch that is run again may be logged again
-                    tracker.log(row["epoch"], {name: value for name, value in row.items() if name != "epoch"})
+                    tracker.log(progress.epoch, {name: value for name, value in row.items() if name != "epoch"})
                 _save(progress, settings, material, record)
-                log.info(epoch_line(row, settings.recipe.epochs))
+                log.info(files.epoch_line(row, settings.recipe.epochs))
                 on_epoch(row)
     finally:
         for tracker in trackers:
@@ -140,57 +129,63 @@ def train(
 
 def check_identity(record: Record) -> None:
     """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
-    begun = begun_identity(record.folder)
+    begun = files.begun_identity(record.folder)
     if begun and (differs := differences(begun, record.identity)):
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 
 
-def begin(
-    record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping[str, str] | None = None) -> RunFile:
     """Write `run.json` of a run that begins or goes on; returns what it says.
 
-    workers: how many share a batch; `run.json` lists the numbers that the run has had, in their order.
-    threads: of each worker. chosen: what `auto` stands for, and why. Of a run that goes on, what its first `run.json`
-    said of both stays. What a run of another identity left without having finished an epoch is removed.
+    workers: how many share a batch. threads: of each worker. chosen: what `auto` stands for, and why. Of a run that
+    goes on, what its first `run.json` said of threads and choices stays. What a run of another identity left without
+    having finished an epoch is removed.
     """
     folder = record.folder
-    there = folder.read_json(RUN) if folder.exists(RUN) else {}
-    if there and differences(identity_of(there), record.identity):
+    there = files.read_run(folder) if folder.exists(files.RUN) else RunFile()
+    if there.identity and differences(there.identity, record.identity):
         log.info("%s was made for another run, and not one epoch is finished: it is replaced", folder)
-        remove(folder)
-        there = {}
-    folder.remove(NON_FINITE)
-    first = {"begun": _now(), "threads": threads, "chosen": dict(chosen or {})}
-    kept = {name: there[name] for name in (first if is_begun(folder) else ("begun",)) if name in there}
-    had = there.get("workers", []) if is_begun(folder) else []
-    numbers = {"workers": had if had[-1:] == [workers] else [*had, workers]}
-    document = {"finished": False, "identity": dict(record.identity), **numbers, **first, **kept, **provenance()}
-    folder.write_json(RUN, document)
-    return document
+        files.remove(folder)
+        there = RunFile()
+    folder.remove(files.NON_FINITE)
+    kept = there if files.is_begun(folder) else RunFile()
+    had = list(kept.workers)
+    run = RunFile(
+        identity=record.identity,
+        workers=had if had[-1:] == [workers] else [*had, workers],
+        begun=there.begun or _now(),
+        threads=kept.threads or threads,
+        chosen=dict(chosen or {}) if kept.chosen is None else kept.chosen,
+        origin=provenance(),
+    )
+    files.write_run(folder, run)
+    return run
 
 
-def finish(record: Record, settings: TrainingSettings, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def finish(record: Record, settings: TrainingSettings, history: Sequence[EpochRow]) -> FinishedRun:
     """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
-    write_history(record.folder, history)
-    document = record.folder.read_json(RUN)
-    best = history[best_epoch(history, settings.best_by) - 1]
-    seconds = sum(row["train_seconds"] + row["validation_seconds"] for row in history)
-    found = {"best_by": settings.best_by, "best": dict(best), "last": dict(history[-1]), "seconds": seconds}
-    document |= {"finished": True, "ended": _now(), **found}
-    record.folder.write_json(RUN, document)
-    record.folder.remove(STATE)
-    return document
+    files.write_history(record.folder, history)
+    run = FinishedRun(
+        **vars(files.read_run(record.folder)),
+        ended=_now(),
+        best_by=settings.best_by,
+        best=history[files.best_epoch(history, settings.best_by) - 1],
+        last=history[-1],
+        seconds=files.training_seconds(history),
+    )
+    files.write_run(record.folder, run)
+    record.folder.remove(files.STATE)
+    return run
 
 
 def _restore(progress: Progress, record: Record) -> None:
-    if not record.folder.exists(STATE):
+    if not record.folder.exists(files.STATE):
         return
-    tensors, about = load_tensors(record.folder, STATE)
+    tensors, about = load_tensors(record.folder, files.STATE)
     try:
         progress.restore(tensors, about["history"])
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{record.folder}/{STATE} is not the state of this run ({error}): remove it") from None
+        raise UserError(f"{record.folder}/{files.STATE} is not the state of this run ({error}): remove it") from None
     log.info("going on after epoch %d", progress.epoch)
 
 
@@ -219,7 +214,7 @@ def _train_epoch(
         if world.rank == 0:
             ids = material.dataset.train.ids[error.indices]
             document = {"message": str(error), "indices": error.indices, "ids": ids.tolist()}
-            record.folder.write_json(NON_FINITE, document)
+            record.folder.write_json(files.NON_FINITE, document)
         raise
 
 
@@ -254,11 +249,11 @@ def _save(progress: Progress, settings: TrainingSettings, material: TrainingData
     spec = ModelSpec(settings.arch, dataset.class_names, size, dataset.spec.mean, dataset.spec.std)
     weights = progress.judged.state_dict()
     facts = {**record.facts, **{name: v for name, v in history[-1].items() if "seconds" not in name}}
-    if best_epoch(history, settings.best_by) == progress.epoch:
+    if files.best_epoch(history, settings.best_by) == progress.epoch:
         save_model(record.folder, "best", weights, spec, facts)
     save_model(record.folder, "last", weights, spec, facts)
-    save_tensors(record.folder, STATE, progress.tensors(), {"history": history})
-    write_history(record.folder, history)
+    save_tensors(record.folder, files.STATE, progress.tensors(), {"history": history})
+    files.write_history(record.folder, history)
 
 
 def _now() -> str:

@@ -38,7 +38,7 @@ class TrainingScores:
 
     @property
     def digest(self) -> str:
-        """Of all values, in order."""
+        """A hash over all values, in order."""
         return hashlib.sha256(np.ascontiguousarray(self.values, "<f8").tobytes()).hexdigest()[:16]
 
 
@@ -60,19 +60,31 @@ def read_scores(
     """
     folder, name = split_location(location)
     arrays = folder.read_npz(name)
+    is_memorization = not arrays.keys().isdisjoint(("tr_mem", "mem"))
     if "tr_mem" in arrays:
-        mem = _defined(_feldman_zhang(folder, name, dataset), undefined, location)
-        return _memorization(mem, sigma, atypical_share)
-    if str(arrays.get("fingerprint")) != dataset.fingerprint:
+        train, test = dataset.train.labels, dataset.test.labels
+        try:
+            values = load_feldman_zhang(
+                BytesIO(folder.read(name)), train_labels=train, test_labels=test, allow_undefined=True
+            ).mem
+        except ValueError as error:
+            raise UserError(f"scores {folder}/{name}: {error}") from None
+    elif str(arrays.get("fingerprint")) != dataset.fingerprint:
         raise UserError(
             f"scores {location}: of other data than the dataset, or of another order of it; "
             "give the same --dataset, --num_train and --num_test as for bat-dist memorize"
         )
-    if "mem" in arrays:
-        return _memorization(_defined(arrays["mem"], undefined, location), sigma, atypical_share)
-    if score not in arrays:
+    elif is_memorization:
+        values = arrays["mem"]
+    elif score in arrays:
+        values = arrays[score]
+    else:
         raise UserError(f"scores {location} holds neither mem nor {score}: take a file of bat-dist memorize")
-    values = _defined(arrays[score], undefined, location)
+    values = _defined(values, undefined, location)
+    if is_memorization:
+        sigma = _threshold(values, atypical_share) if atypical_share is not None else sigma
+        sigma = ATYPICAL_THRESHOLD if sigma is None else sigma
+        return TrainingScores(values, sigma, min(TYPICAL_THRESHOLD, sigma), "mem")
     if sigma is None:
         sigma = _threshold(values, atypical_share or _share_of_memorization(folder, location, dataset))
     return TrainingScores(values, sigma, np.nextafter(sigma, np.inf), score)
@@ -88,23 +100,6 @@ def _defined(values: Float[np.ndarray, " samples"], undefined: str, location: st
             "scores %s: %d of %d are undefined and count as %s", location, missing.sum(), len(values), undefined
         )
     return np.where(missing, np.nanmin(values), values) if undefined == "typical" else values
-
-
-def _memorization(
-    mem: Float[np.ndarray, " samples"], sigma: float | None, atypical_share: float | None
-) -> TrainingScores:
-    if atypical_share is not None:
-        sigma = _threshold(mem, atypical_share)
-    sigma = ATYPICAL_THRESHOLD if sigma is None else sigma
-    return TrainingScores(mem, sigma, min(TYPICAL_THRESHOLD, sigma), "mem")
-
-
-def _feldman_zhang(folder: Folder, name: str, dataset: Dataset) -> Float[np.ndarray, " samples"]:
-    labels = {"train_labels": dataset.train.labels, "test_labels": dataset.test.labels}
-    try:
-        return load_feldman_zhang(BytesIO(folder.read(name)), **labels, allow_undefined=True).mem
-    except ValueError as error:
-        raise UserError(f"scores {folder}/{name}: {error}") from None
 
 
 def _threshold(values: Float[np.ndarray, " samples"], share: float) -> float:

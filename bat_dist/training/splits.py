@@ -20,8 +20,11 @@ def hold_out(labels: Int64[np.ndarray, " samples"], num_val: int, *, seed: int) 
     """
     if not 0 < num_val < len(labels):
         raise ValueError(f"num_val must be in [1, {len(labels) - 1}], got {num_val}: some must be left to train on")
+    exact = np.bincount(labels) * num_val / len(labels)
+    shares = np.floor(exact).astype(np.int64)
+    shares[np.argsort(-(exact - shares), kind="stable")[: num_val - shares.sum()]] += 1  # the largest remainders
     rng = np.random.default_rng([seed, len(labels), num_val])
-    chosen = [rng.permutation(np.flatnonzero(labels == c))[:n] for c, n in enumerate(_shares(labels, num_val))]
+    chosen = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in enumerate(shares)]
     is_held = np.zeros(len(labels), bool)
     is_held[np.concatenate(chosen)] = True
     return Held(np.flatnonzero(~is_held), np.flatnonzero(is_held))
@@ -30,12 +33,3 @@ def hold_out(labels: Int64[np.ndarray, " samples"], num_val: int, *, seed: int) 
 def default_num_val(num_train: int) -> int:
     """A tenth of the training samples, at most 1,000 (as Rice et al. 2020, arXiv:2002.11569, hold out of CIFAR-10)."""
     return min(1000, max(1, num_train // 10))
-
-
-def _shares(labels: Int64[np.ndarray, " samples"], total: int) -> Int64[np.ndarray, " classes"]:
-    """How many of each class, in proportion; what rounding leaves over goes to the largest remainders."""
-    exact = np.bincount(labels) * total / len(labels)
-    shares = np.floor(exact).astype(np.int64)
-    left_over = np.argsort(-(exact - shares), kind="stable")[: total - shares.sum()]
-    shares[left_over] += 1
-    return shares

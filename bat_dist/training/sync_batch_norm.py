@@ -11,7 +11,7 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class _SyncBatchNorm2d(nn.BatchNorm2d):
-    """As torch.nn.SyncBatchNorm: statistics of the joined batch in training, running ones otherwise."""
+    """It does what torch.nn.SyncBatchNorm does: statistics of the joined batch in training, running ones otherwise."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training or dist.get_world_size() == 1:
@@ -38,14 +38,7 @@ def synchronize_batch_norm(network: nn.Module) -> nn.Module:
     """The network with each BatchNorm2d replaced by one over all ranks; weights, buffers and their names are kept."""
     if any(parameter.is_cuda for parameter in network.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    for name, child in network.named_children():
-        if type(child) is nn.BatchNorm2d:
-            twin = _SyncBatchNorm2d(child.num_features, eps=child.eps, momentum=child.momentum)
-            twin.weight, twin.bias = child.weight, child.bias
-            twin.running_mean, twin.running_var = child.running_mean, child.running_var
-            twin.num_batches_tracked = child.num_batches_tracked
-            twin.training = child.training
-            setattr(network, name, twin)
-        else:
-            synchronize_batch_norm(child)
+    for module in network.modules():
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = _SyncBatchNorm2d  # which has no state of its own
     return network

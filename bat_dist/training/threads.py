@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def torch_threads(number: int) -> Iterator[None]:
-    """So many in this process while the block runs: the result's last bits depend on it."""
+    """Compute with so many threads in this process while the block runs: a result's last bits depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

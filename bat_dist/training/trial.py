@@ -63,14 +63,16 @@ def run_trial(
     plan = MASK_PLANS[settings.mask_plan]
     mask = plan(len(dataset.train.labels), settings.subset_ratio, settings.seed, trial)
     model = seeded_model(settings.arch, dataset, device, key=(settings.seed, trial, _INIT))
-    loss = _fit_erm(model, train_loader, np.flatnonzero(mask), settings, key=(settings.seed, trial, _ORDER))
-    judge = {"batch_size": EVAL_BATCH_SIZE, "precision": settings.precision}
-    predicted = predicted_classes(model, train_loader, **judge)
+    loss = _fit_erm(model, train_loader, np.flatnonzero(mask), settings, number=trial)
+    train_predicted, test_predicted = (
+        predicted_classes(model, loader, batch_size=EVAL_BATCH_SIZE, precision=settings.precision)
+        for loader in (train_loader, test_loader)
+    )
     return {
         "mask": mask,
-        "train_correct": predicted == dataset.train.labels,
-        "train_predicted": predicted,
-        "test_correct": predicted_classes(model, test_loader, **judge) == dataset.test.labels,
+        "train_correct": train_predicted == dataset.train.labels,
+        "train_predicted": train_predicted,
+        "test_correct": test_predicted == dataset.test.labels,
         "metrics": np.array([loss, time.perf_counter() - start]),
     }
 
@@ -92,23 +94,20 @@ def run_member(
     arch = settings.archs[member % len(settings.archs)]
     number = _MEMBER + member
     model = seeded_model(arch, dataset, device, key=(settings.seed, number, _INIT))
-    everyone = np.arange(len(dataset.train.labels))
-    loss = _fit_erm(model, train_loader, everyone, settings, key=(settings.seed, number, _ORDER))
-    judge = {"batch_size": EVAL_BATCH_SIZE, "precision": settings.precision}
+    loss = _fit_erm(model, train_loader, np.arange(len(dataset.train.labels)), settings, number=number)
+    train_probabilities, test_probabilities = (
+        predicted_probabilities(model, loader, batch_size=EVAL_BATCH_SIZE, precision=settings.precision)
+        for loader in (train_loader, test_loader)
+    )
     return {
-        "train_probabilities": predicted_probabilities(model, train_loader, **judge),
-        "test_probabilities": predicted_probabilities(model, test_loader, **judge),
+        "train_probabilities": train_probabilities,
+        "test_probabilities": test_probabilities,
         "metrics": np.array([loss, time.perf_counter() - start]),
     }
 
 
 def _fit_erm(
-    model: nn.Module,
-    loader: Loader,
-    indices: np.ndarray,
-    settings: TrialSettings | EnsembleSettings,
-    *,
-    key: tuple[int, ...],
+    model: nn.Module, loader: Loader, indices: np.ndarray, settings: TrialSettings | EnsembleSettings, *, number: int
 ) -> float:
     """Train by ERM and return the mean loss of the last epoch."""
     torch.backends.cudnn.deterministic = True
@@ -119,5 +118,5 @@ def _fit_erm(
         method=Erm(settings.recipe.label_smoothing),
         recipe=settings.recipe,
         precision=settings.precision,
-        generator=torch.Generator().manual_seed(seed_of(*key)),
+        generator=torch.Generator().manual_seed(seed_of(settings.seed, number, _ORDER)),
     )[-1]

@@ -1,5 +1,6 @@
 """Given the same weights, the networks compute what published implementations do (tests/golden/07_*)."""
 
+import copy
 import hashlib
 import json
 import math
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from bat_dist.models.build import build
-from bat_dist.models.cost import count_macs, count_parameters
+from bat_dist.models.cost import count_parameters
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VECTORS = np.load(GOLDEN / "07_architectures.npz")
@@ -47,6 +49,14 @@ REFERENCES = {  # what the references call it -> what we call it
 def meta_model(name, num_classes):
     with torch.device("meta"):
         return build(name, num_classes, **NO_NORMALIZATION)
+
+
+def count_macs(model, image_size):
+    """Multiply-adds of convolutions and linear layers for one image, forward pass, from shapes alone."""
+    shapes = copy.deepcopy(model).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes(torch.empty(1, 3, image_size, image_size, device="meta"))
+    return counter.get_total_flops() // 2  # a multiply-add is counted as two
 
 
 @torch.no_grad()
@@ -187,6 +197,16 @@ def test_counts(reference):
     if expected["params"] == expected["params_used_in_forward"]:  # else TRADES's extra group is among the shapes
         digest = hashlib.sha256(json.dumps(sorted_shapes(model)).encode()).hexdigest()
         assert digest == expected["sorted_param_shapes_sha256"]
+
+
+def test_macs_by_hand():
+    """tinynet on 8x8: 8 and 16 and 32 maps of 64, 16 and 16 positions."""
+    expected = 3 * 8 * 9 * 64 + 8 * 16 * 9 * 16 + 16 * 32 * 9 * 16 + 32 * 10
+    model = build("tinynet", 10, **NO_NORMALIZATION)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert count_macs(model, 8) == expected
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_our_preactresnet18_lacks_only_the_final_norm_of_rice():

@@ -69,7 +69,9 @@ def _sweep(place: Path) -> None:
             run = place / "runs" / f"alpha={point['alpha']:g},beta={point['beta']:g}" / f"seed{seed}"
             run.mkdir(parents=True)
             row = {"epoch": 3, "val_clean": 0.5 + number / 100 + seed / 50, "val_pgd": 0.3 + number / 50 + seed / 60}
-            (run / "run.json").write_text(json.dumps({"finished": True, "best": row, "last": row, "seconds": 1.0}))
+            (run / "run.json").write_text(
+                json.dumps({"finished": True, "best_by": "val_pgd", "best": row, "last": row, "seconds": 1.0})
+            )
 
 
 @pytest.fixture(scope="module")

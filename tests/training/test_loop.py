@@ -11,8 +11,9 @@ from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import Batch, dataset_loader
 from bat_dist.methods.erm import Erm
 from bat_dist.training.correctness import predicted_classes, predicted_probabilities
-from bat_dist.training.loop import NonFiniteLoss, fit
+from bat_dist.training.loop import fit
 from bat_dist.training.recipe import Recipe
+from bat_dist.training.step import NonFiniteLoss
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial, seeded_model
 
 CPU = torch.device("cpu")

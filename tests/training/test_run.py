@@ -24,12 +24,13 @@ from bat_dist.methods.table import METHODS, build_method
 from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed
-from bat_dist.training.epoch import NonFiniteBatch, StepSettings, batch_sizes
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.sgd import Sgd
 from bat_dist.training.splits import hold_out
+from bat_dist.training.step import batch_sizes
 from bat_dist.training.world import World
 
 CPU = torch.device("cpu")
@@ -281,7 +282,7 @@ def test_the_best_checkpoint_is_that_of_the_best_epoch(tmp_path: Path, material:
 
 
 def test_of_equally_good_epochs_the_first_is_the_best() -> None:
-    assert run.best_epoch([{"val_pgd": value} for value in (0.1, 0.3, 0.2, 0.3)], "val_pgd") == 2
+    assert files.best_epoch([{"val_pgd": value} for value in (0.1, 0.3, 0.2, 0.3)], "val_pgd") == 2
 
 
 def test_validation_by_subset_and_an_empty_one(tmp_path: Path, material: TrainingData) -> None:
@@ -300,11 +301,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, mater
     wild = dataclasses.replace(RECIPE, lr=1e18, milestones=())
     with pytest.raises(NonFiniteBatch, match=r"epoch 1, batch \d of 8, at learning rate 1e\+18: try a lower lr"):
         run.train(settings(recipe=wild), material, record(tmp_path), device=CPU)
-    told = json.loads((tmp_path / run.NON_FINITE).read_text())
+    told = json.loads((tmp_path / files.NON_FINITE).read_text())
     assert 2 <= len(told["indices"]) <= 32
     assert set(told["indices"]) <= set(material.held.train.tolist())
     assert told["ids"] == material.dataset.train.ids[told["indices"]].tolist()
-    assert not (tmp_path / run.STATE).exists()
+    assert not (tmp_path / files.STATE).exists()
 
 
 def test_the_update_is_not_made_when_the_loss_is_not_finite(
@@ -325,7 +326,7 @@ def test_the_update_is_not_made_when_the_loss_is_not_finite(
 
 def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     run.begin(record(tmp_path, alpha=1.0))
-    (tmp_path / run.STATE).touch()  # an epoch is finished
+    (tmp_path / files.STATE).touch()  # an epoch is finished
     run.check_identity(record(tmp_path, alpha=1.0))
     with pytest.raises(UserError, match=r"alpha: 1\.0 in the store, 2\.0 now"):
         run.check_identity(record(tmp_path, alpha=2.0))
@@ -339,25 +340,25 @@ def test_a_run_of_other_settings_that_finished_no_epoch_is_replaced(
     (tmp_path / "of_the_users_own.txt").touch()
     run.check_identity(record(tmp_path, alpha=2.0))
     with caplog.at_level(logging.INFO, "bat_dist"):
-        assert run.begin(record(tmp_path, alpha=2.0), threads=2)["threads"] == 2
+        assert run.begin(record(tmp_path, alpha=2.0), threads=2).threads == 2
     assert "not one epoch is finished: it is replaced" in caplog.text
-    assert json.loads((tmp_path / run.RUN).read_text())["identity"]["alpha"] == 2.0
-    assert {path.name for path in tmp_path.iterdir()} == {run.RUN, "of_the_users_own.txt"}
+    assert json.loads((tmp_path / files.RUN).read_text())["identity"]["alpha"] == 2.0
+    assert {path.name for path in tmp_path.iterdir()} == {files.RUN, "of_the_users_own.txt"}
 
 
 def test_a_run_goes_on_with_what_was_written_when_it_began(tmp_path: Path) -> None:
     first = run.begin(record(tmp_path), threads=4, chosen={"arch": "tinynet (for 8x8 images)"})
-    (tmp_path / run.STATE).touch()
+    (tmp_path / files.STATE).touch()
     again = run.begin(record(tmp_path), threads=2)
-    assert [again[name] for name in ("threads", "chosen", "begun")] == [4, first["chosen"], first["begun"]]
+    assert (again.threads, again.chosen, again.begun) == (4, first.chosen, first.begun)
 
 
 def test_a_run_lists_the_numbers_of_workers_that_it_has_had(tmp_path: Path) -> None:
-    assert run.begin(record(tmp_path), workers=8)["workers"] == [8]
-    assert run.begin(record(tmp_path), workers=4)["workers"] == [4]  # no epoch was finished by eight
-    (tmp_path / run.STATE).touch()
+    assert run.begin(record(tmp_path), workers=8).workers == [8]
+    assert run.begin(record(tmp_path), workers=4).workers == [4]  # no epoch was finished by eight
+    (tmp_path / files.STATE).touch()
     for workers, listed in ((4, [4]), (2, [4, 2]), (2, [4, 2]), (4, [4, 2, 4])):
-        assert run.begin(record(tmp_path), workers=workers)["workers"] == listed
+        assert run.begin(record(tmp_path), workers=workers).workers == listed
 
 
 @pytest.mark.parametrize(
@@ -368,32 +369,32 @@ def test_a_run_of_an_older_version_goes_on_with_its_number_of_workers_alone(
 ) -> None:
     """Those versions did not count it among what decides a result."""
     run.begin(record(tmp_path, sync_bn=sync_bn), workers=1)
-    (tmp_path / run.STATE).touch()
-    old = json.loads((tmp_path / run.RUN).read_text())
+    (tmp_path / files.STATE).touch()
+    old = json.loads((tmp_path / files.RUN).read_text())
     assert "num_workers" not in old["identity"]
     old |= {"workers": had} if had else {}
-    (tmp_path / run.RUN).write_text(json.dumps(old if had else {k: v for k, v in old.items() if k != "workers"}))
+    (tmp_path / files.RUN).write_text(json.dumps(old if had else {k: v for k, v in old.items() if k != "workers"}))
     with pytest.raises(UserError, match=f"num_workers: {number} in the store, 8 now"):
         run.check_identity(record(tmp_path, sync_bn=sync_bn, num_workers=8))
     now = record(tmp_path, sync_bn=sync_bn, num_workers=number)
     run.check_identity(now)
     run.begin(now, workers=number)
-    assert (tmp_path / run.STATE).exists()  # nothing was removed
+    assert (tmp_path / files.STATE).exists()  # nothing was removed
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(tmp_path: Path) -> None:
     run.begin(record(tmp_path))
-    (tmp_path / run.STATE).touch()
-    old = json.loads((tmp_path / run.RUN).read_text())
+    (tmp_path / files.STATE).touch()
+    old = json.loads((tmp_path / files.RUN).read_text())
     del old["threads"]
-    (tmp_path / run.RUN).write_text(json.dumps(old))
-    assert run.begin(record(tmp_path), threads=3)["threads"] == 3
+    (tmp_path / files.RUN).write_text(json.dumps(old))
+    assert run.begin(record(tmp_path), threads=3).threads == 3
 
 
 def test_a_damaged_state_is_refused(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
-    state = tmp_path / run.STATE
+    state = tmp_path / files.STATE
     whole = state.read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:], b""):
         state.write_bytes(damaged)
@@ -412,7 +413,7 @@ def test_the_state_of_another_network_is_refused(tmp_path: Path, material: Train
 def test_no_pickle_is_written(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(ema=0.5), material, record(tmp_path), device=CPU, open_trackers=lambda _: [KillAfter(2)])
-    tensors, about = load_tensors(Folder(tmp_path), run.STATE)
+    tensors, about = load_tensors(Folder(tmp_path), files.STATE)
     assert len(about["history"]) == 1
     assert any(name.startswith("momentum.") for name in tensors)
     assert any(name.startswith("average.") for name in tensors)
