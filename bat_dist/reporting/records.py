@@ -22,11 +22,11 @@ def _record(table: Table, cell: TableCell) -> dict[str, str | float]:
     known = row.networks_with(cell.attack)
     places = dict.fromkeys(network.source(cell.attack).place for network in known)
     return {
-        "dataset": table.bed.dataset,
-        "arch": table.bed.arch,
-        "epsilon": table.bed.epsilon,
-        "num_test": table.bed.num_test,
-        "fingerprint": table.bed.fingerprint,
+        "dataset": table.shared.dataset,
+        "arch": table.shared.arch,
+        "epsilon": table.shared.epsilon,
+        "num_test": table.shared.num_test,
+        "fingerprint": table.shared.fingerprint,
         "method": row.method,
         "label": row.label,
         "alpha": row.method_settings.get("alpha", nan),
@@ -71,7 +71,7 @@ def robustbench(comparison: ComparedResults) -> list[Mapping[str, object]]:
 
 
 def _entry(table: Table, number: int) -> Mapping[str, object]:
-    row, bed = table.rows[number], table.bed
+    row, shared = table.rows[number], table.shared
     cells = zip(table.attacks, table.cells_of(number), strict=True)
     found = {attack: f"{100 * cell.value.mean:.2f}" for attack, cell in cells if cell}
     seeds = f"mean of {len(row.networks)} seeds" if len(row.networks) > 1 else "one seed"
@@ -81,13 +81,13 @@ def _entry(table: Table, number: int) -> Mapping[str, object]:
         "authors": None,
         "additional_data": False,
         "number_forward_passes": 1,
-        "dataset": bed.dataset,
+        "dataset": shared.dataset,
         "venue": None,
-        "architecture": architecture(bed.arch) if bed.arch != "own model" else bed.arch,
-        "eps": pixels(bed.epsilon),
+        "architecture": architecture(shared.arch) if shared.arch != "own model" else shared.arch,
+        "eps": pixels(shared.epsilon),
         "clean_acc": found.get("clean"),
         "reported": found.get("autoattack"),
         "autoattack_acc": found.get("autoattack"),
-        "footnote": f"{seeds}, {row.which} checkpoint, {bed.num_test} test images",
+        "footnote": f"{seeds}, {row.which} checkpoint, {shared.num_test} test images",
         "all_accuracies": found,
     }

@@ -16,7 +16,7 @@ from bat_dist.reporting.page import EmbeddedImage, embedded_image
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
 from bat_dist.results.find import MEMORIZATION, FoundDocument, Swept, Training
-from bat_dist.results.rows import label_of
+from bat_dist.results.labels import label_of
 from bat_dist.storage.files import Folder
 
 WIDEST = 1500  # pixels of an embedded figure

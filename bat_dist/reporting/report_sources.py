@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from bat_dist.reporting.page import as_texts, plain_text
 from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import Found, Training
-from bat_dist.results.rows import TRAINED_BY, flat, method_name, which_of
+from bat_dist.results.labels import method_name
+from bat_dist.results.rows import TRAINED_BY, flat, which_of
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.training.files import FinishedRun
 

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.results.find import Found, LeftOut, Training
+from bat_dist.results.labels import METHOD_NAMES
 from bat_dist.results.published import Published, departures, published_row
-from bat_dist.results.rows import ALL, METHODS, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
+from bat_dist.results.rows import ALL, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
 from bat_dist.wording import nearest
 
@@ -44,9 +45,9 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows of one test bed.  cells: by (row's number, attack, subset).  notes: for the reader."""
+    """All rows that may be compared.  cells: by (row's number, attack, subset).  notes: for the reader."""
 
-    bed: Comparability
+    shared: Comparability
     rows: tuple[MethodRow, ...]
     attacks: tuple[str, ...]
     subsets: tuple[str, ...]
@@ -62,21 +63,21 @@ class Table:
         """`wrn28-10 on cifar100, 50,000 training images`."""
         trained = sorted({row.num_train for row in self.rows if row.num_train is not None})
         size = f", {' or '.join(f'{number:,}' for number in trained)} training images" if trained else ""
-        return f"{self.bed.arch} on {self.bed.dataset}{size}"
+        return f"{self.shared.arch} on {self.shared.dataset}{size}"
 
     @property
     def about(self) -> str:
-        """The test bed in words."""
-        bed = self.bed
-        pixels = [f"{255 * value:.4g}/255" for value in (bed.epsilon, bed.step_size)]
-        restarts = f", {bed.restarts} restarts" if bed.restarts > 1 else ""
+        """What its rows share, in words."""
+        shared = self.shared
+        pixels = [f"{255 * value:.4g}/255" for value in (shared.epsilon, shared.step_size)]
+        restarts = f", {shared.restarts} restarts" if shared.restarts > 1 else ""
         held = sorted(
             {row.trained_by["num_val"] for row in self.rows if row.trained_by.keys() >= {"num_train", "num_val"}}
         )
         split = f"; validation split of {' or '.join(map(str, held))} held out of the training images" if held else ""
         return (
-            f"{bed.num_test:,} test images; l_inf, epsilon {pixels[0]}, steps of {pixels[1]}{restarts}{split}; "
-            f"data {bed.fingerprint[:12]}"
+            f"{shared.num_test:,} test images; l_inf, epsilon {pixels[0]}, steps of {pixels[1]}{restarts}{split}; "
+            f"data {shared.fingerprint[:12]}"
         )
 
     def cells_of(self, number: int) -> list[TableCell | None]:
@@ -104,8 +105,8 @@ def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
     reference: a method or a label; default: PGD-AT where a table has it. Raises UserError if no table has it.
     """
     rows, doubled = rows_of(found.evaluations)
-    beds = list(dict.fromkeys(row.bed for row in rows))
-    tables = [_table([row for row in rows if row.bed == bed], reference) for bed in beds]
+    apart = dict.fromkeys(row.shared for row in rows)
+    tables = [_table([row for row in rows if row.shared == shared], reference) for shared in apart]
     if reference and tables and not any(table.reference for table in tables):
         names = {name for row in rows for name in (row.method, row.label)}
         there_are = ", ".join(sorted(names))
@@ -115,17 +116,17 @@ def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
 
 def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     # As in the paper's tables: baselines first, BAT last; the best checkpoint before the last.
-    rows = sorted(rows, key=lambda row: (row.which, [*METHODS, row.method].index(row.method), row.label))
-    bed = rows[0].bed
+    rows = sorted(rows, key=lambda row: (row.which, [*METHOD_NAMES, row.method].index(row.method), row.label))
+    shared = rows[0].shared
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
     references = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
-    in_paper = [published_row(bed.dataset, bed.arch, row.method, row.method_settings) for row in rows]
+    in_paper = [published_row(shared.dataset, shared.arch, row.method, row.method_settings) for row in rows]
     published = {number: found for number, found in enumerate(in_paper) if found}
     departs = {}
     for number in published:
-        own = {"num_train": rows[number].num_train, "num_test": bed.num_test, "epsilon": bed.epsilon}
-        departs[number] = departures(bed.dataset, {**rows[number].trained_by, **own})
+        own = {"num_train": rows[number].num_train, "num_test": shared.num_test, "epsilon": shared.epsilon}
+        departs[number] = departures(shared.dataset, {**rows[number].trained_by, **own})
     cells = {}
     for attack in attacks:
         for subset in subsets:
@@ -140,7 +141,7 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
                 cells[number, attack, subset] = TableCell(row, attack, subset, value, compared.get(number), paper, away)
     labels = [row.label for row in references.values() if row is not None]
     return Table(
-        bed=bed,
+        shared=shared,
         rows=tuple(rows),
         attacks=tuple(attacks),
         subsets=tuple(subsets),

@@ -15,6 +15,7 @@ from bat_dist.errors import UserError
 from bat_dist.evaluation.names import steps_of
 from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import LeftOut
+from bat_dist.results.labels import label_of
 from bat_dist.settings.decides import facts_of
 from bat_dist.settings.train import TrainSettings
 
@@ -22,8 +23,6 @@ from bat_dist.settings.train import TrainSettings
 _OTHER_FACTS = frozenset({"num_train", "ema_warm_up", "model", "weights"})
 _NOT_OF_A_ROW = frozenset({"seed", "val_seed", "arch"})  # its networks differ in their seeds, its table is of one arch
 _PLACE_IN_NAMES = {"method": -3, "method_settings": -2, "scores": -1, "crop_padding": 1, "flip": 1}  # else 0
-METHODS = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
-_GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
 ALL = "all"  # the subset of all images
 
 
@@ -87,7 +86,7 @@ class Value(NamedTuple):
 class MethodRow:
     """Networks that differ in their seeds alone.  which: best or last checkpoint; label: unique in its table."""
 
-    bed: Comparability
+    shared: Comparability
     which: str
     trained_by: Mapping[str, Any]
     networks: tuple[Network, ...]
@@ -161,7 +160,7 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     for one in evaluations:
         try:
             how = sorted((name, repr(value)) for name, value in flat(trained_by(one.document.facts)).items())
-            key = repr((bed_of(one), which_of(one), how))
+            key = repr((comparability_of(one), which_of(one), how))
         except (UserError, KeyError, TypeError, ValueError) as error:
             left_out.append(LeftOut(one.place, f"{type(error).__name__}: {error}"))
             continue
@@ -170,9 +169,11 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     for group in groups.values():
         networks, doubled = _networks(group)
         left_out += doubled
-        rows.append(MethodRow(bed_of(group[0]), which_of(group[0]), trained_by(group[0].document.facts), networks))
+        rows.append(
+            MethodRow(comparability_of(group[0]), which_of(group[0]), trained_by(group[0].document.facts), networks)
+        )
     settings = [flat(row.trained_by) for row in rows]
-    kinds = [(row.bed, row.which, row.method) for row in rows]
+    kinds = [(row.shared, row.which, row.method) for row in rows]
     labelled = []
     for row, own, kind in zip(rows, settings, kinds, strict=True):
         rivals = [other for other, its in zip(settings, kinds, strict=True) if its == kind]
@@ -180,7 +181,7 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     return labelled, left_out
 
 
-def bed_of(one: FoundEvaluation) -> Comparability:
+def comparability_of(one: FoundEvaluation) -> Comparability:
     """What the evaluation shares with those it may stand beside.
 
     Raises UserError for a dataset that does not exist, or another split than the test split.
@@ -274,28 +275,3 @@ def _networks(group: Sequence[FoundEvaluation]) -> tuple[tuple[Network, ...], li
             other = f"another network of the same settings and seed, that of {known.evaluations[0].place},"
             left_out.append(LeftOut(one.place, f"{other} is in the table"))
     return tuple(networks[seed] for seed in sorted(networks, key=repr)), left_out
-
-
-def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
-    """`BAT (α = 1, β = 0.2)`: the method, and each setting in which it and others of the same method differ.
-
-    own, rivals: how they were trained, but for the seeds, by flat names; own is among the rivals.
-    """
-    always = [name for name in ("method_settings.alpha", "method_settings.beta") if method == "bat" and name in own]
-    keys = dict.fromkeys(name for rival in rivals for name in rival)
-    names = always + [key for key in keys if key not in always and len({repr(rival.get(key)) for rival in rivals}) > 1]
-    if "recipe.epochs" in names and "epochs" in names:
-        names.remove("recipe.epochs")
-    words = ", ".join(_setting(name, own.get(name)) for name in names)
-    return f"{method_name(method)} ({words})" if words else method_name(method)
-
-
-def method_name(method: str) -> str:
-    """The method's name as papers write it."""
-    return METHODS.get(method, method)
-
-
-def _setting(name: str, value: Any) -> str:
-    """`α = 1` for `method_settings.alpha`."""
-    short = name.rpartition(".")[2]
-    return f"{_GREEK.get(short, short)} = {f'{value:.4g}' if isinstance(value, float) else value}"

@@ -249,7 +249,7 @@ def test_a_network_from_elsewhere_has_a_row(tmp_path: Path) -> None:
     document["facts"] = {key: value for key, value in facts.items() if value is not None}
     (place / "evaluation.json").write_text(json.dumps(document))
     (table,) = compared(tmp_path).tables
-    assert (table.bed.arch, table.rows[0].label, table.rows[0].which) == ("own model", "mine.py:net", "given")
+    assert (table.shared.arch, table.rows[0].label, table.rows[0].which) == ("own model", "mine.py:net", "given")
 
 
 def test_an_unknown_dataset_is_left_out_by_name(tmp_path: Path) -> None:

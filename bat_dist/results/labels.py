@@ -1,0 +1,32 @@
+"""What methods and rows of tables are called."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+METHOD_NAMES = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
+_GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
+
+
+def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> str:
+    """`BAT (α = 1, β = 0.2)`: the method, and each setting in which it and others of the same method differ.
+
+    own, rivals: how they were trained, but for the seeds, by flat names; own is among the rivals.
+    """
+    always = [name for name in ("method_settings.alpha", "method_settings.beta") if method == "bat" and name in own]
+    keys = dict.fromkeys(name for rival in rivals for name in rival)
+    names = always + [key for key in keys if key not in always and len({repr(rival.get(key)) for rival in rivals}) > 1]
+    if "recipe.epochs" in names and "epochs" in names:
+        names.remove("recipe.epochs")
+    words = ", ".join(_setting(name, own.get(name)) for name in names)
+    return f"{method_name(method)} ({words})" if words else method_name(method)
+
+
+def method_name(method: str) -> str:
+    """The method's name as papers write it."""
+    return METHOD_NAMES.get(method, method)
+
+
+def _setting(name: str, value: Any) -> str:
+    """`α = 1` for `method_settings.alpha`."""
+    short = name.rpartition(".")[2]
+    return f"{_GREEK.get(short, short)} = {f'{value:.4g}' if isinstance(value, float) else value}"
