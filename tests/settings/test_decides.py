@@ -11,9 +11,9 @@ import pytest
 
 from bat_dist.config import Given, to_dict
 from bat_dist.data.datasets import Dataset, load_dataset
-from bat_dist.jobs import tune as sweep
+from bat_dist.jobs import tune_plan as sweep
 from bat_dist.jobs.experiment_record import identity_of_settings
-from bat_dist.jobs.train import make_plan
+from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.rows import TRAINED_BY, telling_apart
 from bat_dist.settings import reproduce
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, deciding
