@@ -4,6 +4,7 @@ import fnmatch
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -18,6 +19,10 @@ from bat_dist.storage.patience import answer_of, patiently
 from bat_dist.storage.provenance import without_passwords
 
 T = TypeVar("T")
+
+# numpy reads an array's header with the module ast, which in CPython 3.11 fails at times where several threads use it at
+# once (python/cpython#106905): a good file would count as damaged.
+_ONE_HEADER_AT_A_TIME = threading.Lock()
 
 
 class Folder:
@@ -176,7 +181,7 @@ class Folder:
         except (IsADirectoryError, NotADirectoryError) as error:
             raise UserError(f"{self}/{name} cannot be read as npz: {error.strerror}") from None
         try:
-            with np.load(BytesIO(data), allow_pickle=False) as archive:
+            with _ONE_HEADER_AT_A_TIME, np.load(BytesIO(data), allow_pickle=False) as archive:
                 return {key: archive[key] for key in archive.files}
         except Exception as error:  # zipfile, zlib and numpy each have their own
             raise UserError(f"{self}/{name} cannot be read as npz: {error}") from None

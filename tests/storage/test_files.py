@@ -1,10 +1,13 @@
 """Files of a result folder appear whole or not at all, and one driver holds the folder."""
 
+import ast
 import errno
 import os
 import subprocess
 import sys
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,26 @@ def test_the_old_file_stays_when_writing_fails(tmp_path: Path) -> None:
         write()
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
     assert target.read_bytes() == b"old"
+
+
+def test_threads_read_headers_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In CPython 3.11 the module ast, by which numpy reads them, fails at times where threads use it at once."""
+    at_work, together, evaluate = [], [], ast.literal_eval
+
+    def watched(text: str) -> object:
+        at_work.append(text)
+        time.sleep(0.002)
+        together.append(len(at_work))
+        at_work.remove(text)
+        return evaluate(text)
+
+    folder = Folder(tmp_path)
+    for name in "abcd":
+        folder.write_npz(f"{name}.npz", x=np.zeros(3), y=np.zeros((2, 2)))
+    monkeypatch.setattr(ast, "literal_eval", watched)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(folder.read_npz, [f"{name}.npz" for name in "abcd"]))
+    assert together == [1] * 8
 
 
 def test_a_folder_keeps_the_old_file_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
