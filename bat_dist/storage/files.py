@@ -20,7 +20,7 @@ from bat_dist.storage.provenance import without_passwords
 
 T = TypeVar("T")
 
-# numpy reads an array's header with the module ast, which in CPython 3.11 fails at times where several threads use it at
+# numpy reads the header of an array with the module ast, which in CPython 3.11 fails at times where threads use it at
 # once (python/cpython#106905): a good file would count as damaged.
 _ONE_HEADER_AT_A_TIME = threading.Lock()
 

@@ -7,7 +7,7 @@ of one that the scheduler has stopped.
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
@@ -93,7 +93,7 @@ class SweepRecord:
 
     def __init__(self, folder: Folder, identity: Mapping[str, Any], *, replaces: bool = False) -> None:
         """Raises UserError, naming what differs, if the folder holds another sweep, of whose runs one has begun."""
-        self.folder, self._identity = folder, dict(identity)
+        self.folder, self._identity = folder, _alike(identity)
         self.points: list[Point] = []
         self._is_replaced, self._chosen = False, {}
         if folder.exists(SWEEP) and not replaces:
@@ -160,9 +160,18 @@ def read_sweep(folder: Folder) -> SweepFile:
     if not folder.exists(SWEEP):
         raise UserError(f"{folder} holds no sweep: run bat-dist tune --out {folder} first")
     try:
-        return TypeAdapter(SweepFile).validate_python(folder.read_json(SWEEP))
+        found = TypeAdapter(SweepFile).validate_python(folder.read_json(SWEEP))
     except ValidationError:
         raise UserError(f"{folder}/{SWEEP} is not as bat-dist tune writes it: it is damaged; remove it") from None
+    return replace(found, identity=_alike(found.identity))
+
+
+def _alike(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """With one value for all numbers of workers that train alike: 0 and 1, and with `sync_bn` any."""
+    alike = dict(identity)
+    if "num_workers" in alike:
+        alike["num_workers"] = 1 if alike.get("sync_bn") else max(1, alike["num_workers"])
+    return alike
 
 
 def read_outcome(folder: Folder, run: SweepRun) -> RunOutcome:
