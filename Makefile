@@ -21,12 +21,16 @@ system-packages:
 	  command -v apt-get >/dev/null || { echo "install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; }; \
 	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
 
+# uv fetches all at once; where it cannot, as with an index that only pip's own configuration names, pip does it.
 # Compiled at the end, on all cores at once; what some packages bring along for other versions of Python does not compile.
-$(STAMP): pyproject.toml constraints.txt .ci/hashes.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(PIP_ARGS)
+$(STAMP): pyproject.toml constraints.txt .ci/hashes.txt .ci/uv.txt
 	@$(MAKE) --no-print-directory system-packages
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --no-compile $(PIP_ARGS) --requirement .ci/hashes.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt $(PIP_ARGS) --editable '.[ffcv,dev]'
+	$(PIP) --require-hashes --requirement .ci/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps --requirement .ci/hashes.txt || \
+	  $(PIP) --require-hashes --no-deps --requirement .ci/hashes.txt
+	$(PIP) --constraint constraints.txt --editable '.[ffcv,dev]'
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 
