@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from options import last_ones
 from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
@@ -29,6 +28,7 @@ from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
+from tests.helpers.options import last_ones
 
 PAGE = Path(__file__).parents[1] / "docs" / "identity.md"
 REFUSED, COMPUTED, ADDED, NO_PART = "refused", "computed again", "added to", "no part"
@@ -342,7 +342,9 @@ def test_another_value(
 
 def differing(verb: str, name: str) -> dict[str, Any]:
     """The settings of `verb` that another value of one makes another, as a mapping in YAML would have them."""
-    places = dict.fromkeys(("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x")
+    places: dict[str, str] = dict.fromkeys(
+        ("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x"
+    )
     places |= dict.fromkeys(("model", "other_model"), "x.py:y") | dict.fromkeys(("weights", "typicality"), "x")
     places["feldman_zhang"] = "x"
     of = [

@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from options import last_ones
-from waiting import until
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_model
 from bat_dist.data.datasets import load_dataset
 from bat_dist.train import main
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 SMALL = ["--dataset", "digits", "--num_train", "300", "--num_test", "100", "--arch", "tinynet", "--loader", "memory"]
 QUICK = [*SMALL, "--recipe", "fast", "--epochs", "2", "--batch_size", "32", "--num_steps", "2", "--precision", "fp32"]
@@ -60,11 +60,11 @@ def test_what_lies_in_the_folder_afterwards(tmp_path: Path, capsys: pytest.Captu
     header, *rows = (tmp_path / "history.csv").read_text().splitlines()
     assert "val_pgd_atypical" in header.split(",")
     assert len(rows) == 2
-    model = load_model(tmp_path)
+    model = load_model(str(tmp_path))
     assert not model.training
     images = torch.rand(3, 3, 8, 8)
     assert model(images).shape == (3, 10)
-    assert load_checkpoint(tmp_path, "last").facts["epoch"] == 2
+    assert load_checkpoint(str(tmp_path), "last").facts["epoch"] == 2
     # The same settings from the file it left give the same run again, to the last bit.
     again = tmp_path / "again"
     assert main(["--config", str(tmp_path / "config.yaml"), "--out", str(again)]) == 0

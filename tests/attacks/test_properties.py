@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attack_nets import bits, seeded, state
 from torch import nn
 
 from bat_dist.attacks.linf import gaussian_start
@@ -12,6 +11,7 @@ from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.data.datasets import load_dataset
 from bat_dist.models.build import build
+from tests.attacks.attack_nets import bits, seeded, state
 
 KL = {"loss": kl_divergence, "against": "clean_logits", "start": gaussian_start}
 SETTINGS = {  # of pgd
@@ -51,7 +51,8 @@ def network(name):
     convolutions, norms = ([m for m in model.modules() if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
     convolutions[0].requires_grad_(False).weight.grad = None
     norms[-1].eval()
-    assert any(bits(norm.running_mean) != bits(torch.zeros_like(norm.running_mean)) for norm in norms)
+    means = [buffer for name, buffer in model.named_buffers() if name.endswith("running_mean")]
+    assert any(bits(mean) != bits(torch.zeros_like(mean)) for mean in means)
     return model
 
 
@@ -101,8 +102,8 @@ def linear():
     weights[1] += 0.1 * (weights[1] - weights[0]).sign()
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     with torch.no_grad():
-        model[1].weight.copy_(weights)
-        model[1].bias.copy_(torch.tensor([0.3, -0.2]))
+        model.get_parameter("1.weight").copy_(weights)
+        model.get_parameter("1.bias").copy_(torch.tensor([0.3, -0.2]))
     return model, weights.view(2, 3, 4, 4)
 
 

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from grey_digits import grey_digits
 from torch import nn
 
 from bat_dist.errors import UserError
@@ -12,6 +11,7 @@ from bat_dist.models.cost import count_parameters
 from bat_dist.models.names import ARCHITECTURES, check_fits
 from bat_dist.models.resnet import PaddedShortcut
 from bat_dist.models.small import Residual
+from tests.helpers.grey_digits import grey_digits
 
 SMALL_FORMS = {"wrnD-K": "wrn10-2", "resnet9-wW": "resnet9-w8"}
 NAMES = [SMALL_FORMS.get(name, name) for name in ARCHITECTURES]
@@ -60,7 +60,7 @@ def test_any_image_size_and_logits_are_the_head_of_the_features(name):
 def test_the_seed_alone_decides_the_weights(name):
     first, same, other = (network(name, seed=seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(first.body[0].weight, other.body[0].weight)
+    assert not torch.equal(first.get_parameter("body.0.weight"), other.get_parameter("body.0.weight"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"])

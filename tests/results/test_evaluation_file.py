@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from made_results import write_evaluation as write_older
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluation.hygiene import Check
 from bat_dist.evaluation.result import Evaluation, ResultRow
 from bat_dist.results.evaluation_file import EVALUATION, _as_json, read_evaluation, read_rows, write_evaluation
 from bat_dist.storage.files import Folder
+from tests.helpers.made_results import write_evaluation as write_older
 
 FLAGS = np.arange(20) < 15
 
@@ -51,7 +51,9 @@ def test_what_the_first_releases_did_not_write_is_undefined(tmp_path: Path) -> N
 def test_rows_are_read_whatever_else_the_file_lacks(tmp_path: Path) -> None:
     assert read_rows(Folder(tmp_path)) is None
     (tmp_path / EVALUATION).write_text(json.dumps({"rows": [{"attack": "clean", "accuracy": None}]}))
-    (row,) = read_rows(Folder(tmp_path)) or ()
+    rows = read_rows(Folder(tmp_path))
+    assert rows is not None
+    (row,) = rows
     assert row.attack == "clean"
     assert np.isnan(row.overall.accuracy)
     (tmp_path / EVALUATION).write_text("[]")
