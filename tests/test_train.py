@@ -176,9 +176,11 @@ def test_a_loss_that_is_not_finite(
 
 
 def program(out: Path, *options: str) -> subprocess.Popen:
-    words = last_ones([*QUICK, "--method", "pgd_at", "--out", out, *options])
+    """As a user gives it: with a relative name, which is not that of a worker's own folder."""
+    words = last_ones([*QUICK, "--method", "pgd_at", "--out", out.name, *options])
     command = [sys.executable, "-m", "bat_dist.train", *words]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, **quiet, cwd=out.parent, start_new_session=True)
 
 
 def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:

@@ -34,6 +34,9 @@ def train_on_ray(
     plan: TrainingPlan, each: Resources, threads: int, on_epoch: OnEpoch, dataset_ref: Any
 ) -> list[EpochRow]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
+    # A worker is in a folder of Ray's, where a relative name would lead elsewhere.
+    asked = dataclasses.replace(plan.asked, out=plan.record.folder.absolute_location)
+    plan = dataclasses.replace(plan, asked=asked)
     config = {
         "dataset": dataset_ref or ray.put(plan.dataset),
         "plan": ray.put(dataclasses.replace(plan, dataset=None)),
