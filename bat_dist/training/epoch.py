@@ -43,6 +43,12 @@ class StepSettings:
     awp_from: int = 0  # the epoch, from 0, at which it begins
     clip_norm: float | None = None
 
+    def differentiated(self, epoch: int) -> Callable[..., Float[Tensor, ""]]:
+        """What leaves the gradient of a batch in that epoch, counted from 0."""
+        if self.awp is None or epoch < self.awp_from:
+            return differentiate
+        return partial(differentiate_perturbed, gamma=self.awp)
+
 
 def train_epoch(
     progress: Progress,
@@ -73,8 +79,7 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
-    gamma = settings.awp if epoch >= settings.awp_from else None
-    differentiated = differentiate if gamma is None else partial(differentiate_perturbed, gamma=gamma)
+    differentiated = settings.differentiated(epoch)
     progress.network.train()
     total = 0.0
     for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
