@@ -1,5 +1,6 @@
 """Each diff of docs/extending.md is a whole addition: it applies, is small, and works in the real program."""
 
+import ast
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from test_house import LONGEST_FUNCTION, length
 from test_layers import violations
 
 ROOT = Path(__file__).parents[1]
@@ -32,11 +34,12 @@ from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate_here
+from bat_dist.planning.timed_operations import step_work
 from bat_dist.reporting.evaluation import report_evaluation
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 
-out, said = Path(sys.argv[1]), {"from": bat_dist.__file__}
+out, said = Path(sys.argv[1]), {"from": bat_dist.__file__, "passes": sum(step_work("logit_pairing", 2).values())}
 QUICK = "--arch tinynet --loader memory --recipe fast --batch_size 32 --num_steps 2 --precision fp32".split()
 DIGITS = "--dataset digits --num_test 100".split()
 
@@ -68,11 +71,15 @@ assert main(["report", "--runs", str(out), "--out", str(out / "report")]) == 0
 
 
 class Tried(NamedTuple):
-    """The copy with all additions, what the programs left, and for each call of `train` its exit code and messages."""
+    """The copy with all additions, what the programs left, and for each call of `train` its exit code and messages.
+
+    passes: what a plan charges for a step of the method with two steps of its attack.
+    """
 
     tree: Path
     out: Path
     calls: Mapping[str, tuple[int, str]]
+    passes: float
 
     def read(self, name: str) -> Any:
         return json.loads((self.out / name).read_text())
@@ -111,7 +118,7 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads((out / "said.json").read_text())
     assert Path(said.pop("from")).is_relative_to(tree)
-    return Tried(tree, out, said)
+    return Tried(tree, out, passes=said.pop("passes"), calls=said)
 
 
 def test_there_are_all_five() -> None:
@@ -135,6 +142,7 @@ def test_a_method_trains_and_has_its_name_in_tables(tried: Tried) -> None:
     assert code == 2
     assert "weight of logit_pairing, got 'much'" in message
     assert "| ALP " in tried.tables
+    assert tried.passes == 2 + 2  # of the attack; of natural and adversarial images
 
 
 def test_a_setting_is_part_of_what_a_run_is(tried: Tried) -> None:
@@ -179,3 +187,6 @@ def test_additions_are_in_the_style_of_the_house(tried: Tried) -> None:
         done = subprocess.run([*ruff, *words, "bat_dist"], cwd=tried.tree, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
     assert violations(tried.tree / "bat_dist") == []
+    for file in re.findall(r"^\+\+\+ b/(\S+\.py)$", "\n".join(EXAMPLES.values()), re.MULTILINE):
+        for node in ast.walk(ast.parse((tried.tree / file).read_text())):
+            assert not isinstance(node, ast.FunctionDef) or length(node) <= LONGEST_FUNCTION, f"{file}: {node.name}"

@@ -100,11 +100,10 @@ def train_epoch(
         loss = differentiated(settings.method, batch, progress.optimizer, settings.precision)
         value = world.sum(loss).item() / world.size
         if not math.isfinite(value):
-            everyone = [index for rank in world.concatenate(positions.tolist()) for index in rank]
             raise NonFiniteBatch(
                 f"loss {value} in epoch {epoch + 1}, batch {number + 1} of {len(sizes)}, at learning rate {lr:.3g}: "
                 "try a lower lr, precision fp32, or clip_norm 1",
-                everyone,
+                [index for rank in world.concatenate(positions.tolist()) for index in rank],
             )
         progress.update(lr, clip_norm=settings.clip_norm)
         total += value * size
