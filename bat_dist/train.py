@@ -9,11 +9,12 @@ The same command resumes, from the last epoch that was finished.
 
 from collections.abc import Sequence
 
+from bat_dist.methods.table import METHODS
 from bat_dist.program import command, run_installed
 
 DESCRIPTION = (
-    "Train a network on clean images (erm) or adversarially (pgd_at, trades, mart, gairat, bat), with validation, "
-    "checkpoints and a history of every epoch."
+    f"Train a network on clean images (erm) or adversarially ({', '.join(name for name in METHODS if name != 'erm')}), "
+    "with validation, checkpoints and a history of every epoch."
 )
 
 

@@ -16,6 +16,12 @@ def counted(number: float, name: str, plural: str = "") -> str:
     return f"{digits.removesuffix('.0')} {name if number == 1 else plural or name + 's'}"
 
 
+def alternatives(names: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
+
+
 def one_of(what: str) -> str:
     """What one of many is called: `trials` is `trial`."""
     return what.removesuffix("s")

@@ -23,8 +23,7 @@ from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
 from bat_dist.data.augment import to_float
-from bat_dist.evaluation.names import SQUARE_QUERIES, num_draws_of, num_targets_of, steps_of
-from bat_dist.evaluation.plan import CLEAN
+from bat_dist.evaluation.names import CLEAN, SQUARE_QUERIES, num_draws_of, num_targets_of, steps_of
 from bat_dist.models.classifier import ImageClassifier
 
 log = logging.getLogger(__name__)

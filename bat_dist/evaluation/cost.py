@@ -7,11 +7,10 @@ it: they are counted for the images that stand.
 
 from typing import NamedTuple
 
-from bat_dist.evaluation.names import STANDARD, num_targets_of
-from bat_dist.evaluation.plan import CLEAN, checks_of, make_plan, unit_size
+from bat_dist.evaluation.names import STANDARD, has_gradient, num_targets_of
+from bat_dist.evaluation.plan import checks_of, make_plan, unit_size
 
-PASSES_OF_STEP = 3  # as `plan.passes` counts: one forward, and two for the backward pass
-_FORWARD_ONLY = (CLEAN, "square", "square1000")
+PASSES_OF_STEP = 3  # as `names.passes` counts: one forward, and two for the backward pass
 
 
 class AttackCost(NamedTuple):
@@ -40,7 +39,7 @@ def bill(
         falls_at_once = stage.attack in STANDARD or num_targets_of(stage.attack)
         share = robust_share if falls_at_once else 1
         met[stage] = min(check_images, num_images) if stage.among == "checked" else num_images * share
-    forward = sum(number * stage.passes for stage, number in met.items() if stage.attack in _FORWARD_ONLY)
-    others = sum(number * stage.passes for stage, number in met.items() if stage.attack not in _FORWARD_ONLY)
+    forward = sum(number * stage.passes for stage, number in met.items() if not has_gradient(stage.attack))
+    others = sum(number * stage.passes for stage, number in met.items() if has_gradient(stage.attack))
     units = sum(-(-int(number) // unit_size(stage, batch_size)) for stage, number in met.items())
     return AttackCost(forward, others / PASSES_OF_STEP, len(plan.rows), sum(met.values()), units)

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from bat_dist.errors import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
+from bat_dist.evaluation.names import PROBE
 from bat_dist.evaluation.plan import (
-    PROBE,
     EvaluationPlan,
     Stage,
     Unit,

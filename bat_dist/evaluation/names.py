@@ -1,11 +1,37 @@
-"""The attacks of an evaluation by name.  Imports no torch, so that settings are checked at once."""
+"""The attacks of an evaluation by name, and what they cost.  Imports no torch, so that settings are checked at once.
+
+A new one is an entry in `SINGLE`, and a case in `attack.attack_model` (docs/extending.md).
+"""
 
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from bat_dist.attacks.classes import CLASSES_OF_DLR, CLASSES_OF_TARGETED_DLR, check_classes
 
+CLEAN = "clean"
+PROBE = "probe"  # looks at the network itself
+
+
+class SingleAttack(NamedTuple):
+    """An attack whose name holds no number, and that is no part of AutoAttack.
+
+    heading: of its column. passes: forward passes that an image costs; a backward pass counts as two. is_random: does
+    it draw random numbers? has_gradient: does it ask for the network's?
+    """
+
+    heading: str
+    passes: int
+    is_random: bool = False
+    has_gradient: bool = True
+
+
+SINGLE = {
+    CLEAN: SingleAttack("Clean", passes=1, has_gradient=False),
+    "fgsm": SingleAttack("FGSM", passes=3),
+}
+"""In the order in which tables show them, before all others."""
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")  # the parts of AutoAttack, in its order
 AUTOATTACK = {
     "autoattack": STANDARD,
@@ -17,18 +43,19 @@ DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAtt
 SQUARE_QUERIES = 5000
 BATCH_SIZE = 64  # images attacked at once, by default
 CHECK_IMAGES = 64  # images of the hygiene checks, by default
-_EXAMPLES = ("clean", "fgsm", "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)
+_OTHER_PASSES = {PROBE: 20, "square": SQUARE_QUERIES, "square1000": 1000}
+_EXAMPLES = (*SINGLE, "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)
 _WITH_A_NUMBER = ("autoattack_tK", "apgd-ce-eotN", "apgd-dlr-eotN")
 
 
 def check_attacks(names: tuple[str, ...]) -> tuple[str, ...]:
     """The names, each once and in order; ValueError with the nearest valid one for a name that is none."""
     for name in names:
-        known = name in ("clean", "fgsm", *STANDARD, *AUTOATTACK) or num_targets_of(name) or num_draws_of(name)
+        known = name in (*SINGLE, *STANDARD, *AUTOATTACK) or num_targets_of(name) or num_draws_of(name)
         if not known and steps_of(name) is None:
             near = get_close_matches(name.lower(), _EXAMPLES, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            valid = ", ".join(("clean", "fgsm", "pgdK", "cwK", *STANDARD, "apgd-dlr", *AUTOATTACK, *_WITH_A_NUMBER))
+            valid = ", ".join((*SINGLE, "pgdK", "cwK", *STANDARD, "apgd-dlr", *AUTOATTACK, *_WITH_A_NUMBER))
             raise ValueError(f"there is no attack {name!r}: {hint}Valid are {valid}")
     if not names:
         raise ValueError("name at least one attack, such as clean")
@@ -93,4 +120,21 @@ def for_few_classes(num_classes: int) -> str:
 
 def is_random(name: str) -> bool:
     """Does the attack draw random numbers?  Only then another seed is another run."""
-    return name not in ("clean", "fgsm") and not name.startswith("fab-t")
+    return SINGLE[name].is_random if name in SINGLE else not name.startswith("fab-t")
+
+
+def has_gradient(name: str) -> bool:
+    """Does the attack, or one of a hygiene check, ask for the network's gradient?"""
+    return SINGLE[name].has_gradient if name in SINGLE else name not in ("square", "square1000")
+
+
+def passes(name: str) -> int:
+    """Forward passes of an image that survives an attack, or one of a hygiene check; a backward pass counts as two."""
+    base, _, variant = name.partition("-")
+    if (steps := steps_of(base)) is not None and variant in ("", "rescaled", "large"):
+        return 3 * steps
+    if draws := num_draws_of(name):
+        return 3 * DEFAULT_STEPS * draws
+    if targets := num_targets_of(name):
+        return (3 if name.startswith("apgd") else 4) * DEFAULT_STEPS * targets
+    return SINGLE[name].passes if name in SINGLE else _OTHER_PASSES[name]

@@ -13,15 +13,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from bat_dist.evaluation.names import (
-    DEFAULT_STEPS,
-    SQUARE_QUERIES,
+    CLEAN,
+    PROBE,
     STANDARD,
     fewest_classes,
     is_random,
-    num_draws_of,
-    num_targets_of,
     parts_of,
-    steps_of,
+    passes,
 )
 
 PASSES_PER_UNIT = 300  # times the batch size: what a unit costs at least, if there are so many images
@@ -30,8 +28,6 @@ FEWEST_IMAGES = 8  # of a unit that is cut for no other reason than to have more
 ALL_IMAGES = 2**31
 Among = Literal["all", "checked"]
 
-CLEAN = "clean"
-PROBE = "probe"  # looks at the network itself
 CHECKS = ("fgsm", "pgd100", "cw100", "apgd-t3", "square1000", "pgd100-rescaled", "pgd100-large")
 """The attacks of the hygiene checks: variants that no evaluation asks for by name; see `attack` and `hygiene`."""
 
@@ -156,19 +152,6 @@ def rows_of(name: str, seed: int) -> dict[str, tuple[Stage, ...]]:
         return {name: (Stage((name,), seed if is_random(name) else None),)}
     whole = Stage(parts, seed)
     return {f"{name}:{part.attack}": (part,) for part in whole.chain} | {name: (whole,)}
-
-
-def passes(attack: str) -> int:
-    """Forward passes of an image that survives; a backward pass counts as two."""
-    name, _, variant = attack.partition("-")
-    if (steps := steps_of(name)) is not None and variant in ("", "rescaled", "large"):
-        return 3 * steps
-    if draws := num_draws_of(attack):
-        return 3 * DEFAULT_STEPS * draws
-    known = {CLEAN: 1, PROBE: 20, "fgsm": 3, "square": SQUARE_QUERIES, "square1000": 1000}
-    if targets := num_targets_of(attack):
-        return (3 if attack.startswith("apgd") else 4) * DEFAULT_STEPS * targets
-    return known[attack]
 
 
 def cut(images: Int64[np.ndarray, " images"], stage: Stage, batch_size: int) -> list[Int64[np.ndarray, " unit"]]:

@@ -14,7 +14,8 @@ from bat_dist.attacks.tf32 import without_tf32
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.hygiene import FOUND
-from bat_dist.evaluation.plan import PROBE, Unit
+from bat_dist.evaluation.names import PROBE
+from bat_dist.evaluation.plan import Unit
 from bat_dist.evaluation.probe import probe
 
 

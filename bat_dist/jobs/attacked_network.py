@@ -14,7 +14,7 @@ from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
-from bat_dist.evaluation.names import check_classes_of_data
+from bat_dist.evaluation.names import check_classes_of_data, has_gradient
 from bat_dist.models.anatomy import anatomy
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
@@ -116,7 +116,7 @@ def _check_answers(network: nn.Module, dataset: Dataset, attacks: tuple[str, ...
             raise UserError(f"the network must give logits [batch, classes], got {shape} for {count}")
         if logits.shape[1] != len(dataset.class_names):
             raise UserError(f"the network knows {logits.shape[1]} classes, the data has {len(dataset.class_names)}")
-        if not logits.requires_grad and (wanting := [name for name in attacks if name not in ("clean", "square")]):
+        if not logits.requires_grad and (wanting := list(filter(has_gradient, attacks))):
             raise UserError(
                 f"the network cannot be differentiated with respect to its images, which {', '.join(wanting)} "
                 "must do: attack it with square alone"

@@ -5,7 +5,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T", TrainingAttack, StepSettings, TrainingSettings)
 OnEpoch = Callable[[Mapping[str, Any]], None]  # is given each epoch's row of the history
 
 
@@ -112,30 +113,35 @@ def make_plan(
         _check_batches(asked, dataset, held, scores)
     except ValueError as error:
         raise UserError(str(error)) from None
-    attack = TrainingAttack(
+    attack = with_settings(
+        TrainingAttack,
+        asked,
         epsilon=asked.epsilon or dataset.spec.epsilon,
         step_size=asked.step_size or dataset.spec.step_size,
-        num_steps=asked.num_steps,
         precision=asked.attack_precision or precision,
         mode=asked.attack_mode,
-        random_start=asked.random_start,
     )
     val_steps = asked.num_steps if asked.val_steps is None else asked.val_steps
     judge = dataclasses.replace(attack, num_steps=val_steps, mode="eval", random_start=True) if val_steps else None
-    step = StepSettings(method, attack, precision, asked.awp, asked.awp_from - 1, asked.clip_norm)
-    settings = TrainingSettings(
-        arch=asked.arch,
+    settings = with_settings(
+        TrainingSettings,
+        asked,
         recipe=asked.training,
-        step=step,
+        step=with_settings(
+            StepSettings, asked, method=method, attack=attack, precision=precision, awp_from=asked.awp_from - 1
+        ),
         validation_attack=judge,
         best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
-        seed=asked.seed,
-        ema=asked.ema,
-        sync_bn=asked.sync_bn,
     )
     facts = _facts(asked, dataset, settings, held, scores)
     identity = {**flat(facts), "num_workers": asked.separate_batch_norms}
     return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen)
+
+
+def with_settings(cls: type[T], asked: TrainSettings, **worked_out: Any) -> T:
+    """An instance of a dataclass: what was worked out, and for each other field the setting of its name."""
+    names = [field.name for field in dataclasses.fields(cls) if field.name not in worked_out]
+    return cls(**worked_out, **{name: getattr(asked, name) for name in names})
 
 
 def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: TrainingScores | None) -> None:

@@ -1,21 +1,43 @@
-"""The methods by name.  A new one is a file in this folder and a line here.  Imports no torch."""
+"""The methods by name.  A new one is a file in this folder and an entry here (docs/extending.md).  Imports no torch."""
 
 import dataclasses
 import importlib
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Protocol, get_type_hints
+from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+
+class MethodEntry(NamedTuple):
+    """What is known of a method before it is built.
+
+    place: its module in this folder, and its class. label: what tables call it, as papers do. about: the method and its
+    source in words, for the card of an exported network.
+    """
+
+    place: str
+    label: str
+    about: str
+
+
 METHODS = {
-    "erm": "erm.Erm",
-    "pgd_at": "pgd_at.PgdAt",
-    "trades": "trades.Trades",
-    "mart": "mart.Mart",
-    "gairat": "gairat.Gairat",
-    "bat": "bat.Bat",
+    "erm": MethodEntry(
+        "erm.Erm",
+        "ERM",
+        "empirical risk minimization: no adversarial training, so hardly any robustness is to be expected",
+    ),
+    "pgd_at": MethodEntry("pgd_at.PgdAt", "PGD-AT", "PGD adversarial training (Madry et al. 2018, arXiv:1706.06083)"),
+    "trades": MethodEntry("trades.Trades", "TRADES", "TRADES (Zhang et al. 2019, arXiv:1901.08573)"),
+    "mart": MethodEntry("mart.Mart", "MART", "MART (Wang et al. 2020)"),
+    "gairat": MethodEntry("gairat.Gairat", "GAIRAT", "GAIRAT (Zhang et al. 2021, arXiv:2010.01736)"),
+    "bat": MethodEntry(
+        "bat.Bat",
+        "BAT",
+        "Benign Adversarial Training (Towards the Memorization Effect of Neural Networks in Adversarial Training)",
+    ),
 }
+"""In the order in which tables list them."""
 
 
 class Method(Protocol):
@@ -43,7 +65,7 @@ def build_method(name: str, hyper_parameters: Mapping[str, Any]) -> Method:
 
     Raises ValueError for a name or value that it does not take.
     """
-    module, _, class_name = METHODS[check_method(name)].partition(".")
+    module, _, class_name = METHODS[check_method(name)].place.partition(".")
     cls = getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
     fields = [field.name for field in dataclasses.fields(cls)]
     hints, values = get_type_hints(cls), {}

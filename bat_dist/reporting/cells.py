@@ -2,6 +2,7 @@
 
 import math
 
+from bat_dist.evaluation.names import SINGLE
 from bat_dist.results.compare import Table, TableCell
 from bat_dist.results.rows import ALL
 
@@ -12,8 +13,7 @@ LEGEND = (
     f"{NOISE} within noise, {ONE_SEED} one seed each: no word on other seeds. Bold is what is better ({BETTER})."
 )
 _COLUMNS = {
-    "clean": "Clean",
-    "fgsm": "FGSM",
+    **{name: attack.heading for name, attack in SINGLE.items()},
     "autoattack": "AA",
     "autoattack_fast": "AA (APGD only)",
     "autoattack_rand": "AA (rand)",

@@ -8,18 +8,11 @@ import yaml
 
 from bat_dist.artifacts.export import Trained, architecture, pixels
 from bat_dist.artifacts.onnx_file import OnnxFile
+from bat_dist.methods.table import METHODS
 from bat_dist.models.cost import count_parameters
 from bat_dist.reporting.page import templates
 from bat_dist.settings.export import one_line
 
-DESCRIPTIONS = {
-    "erm": "empirical risk minimization: no adversarial training, so hardly any robustness is to be expected",
-    "pgd_at": "PGD adversarial training (Madry et al. 2018, arXiv:1706.06083)",
-    "trades": "TRADES (Zhang et al. 2019, arXiv:1901.08573)",
-    "mart": "MART (Wang et al. 2020)",
-    "gairat": "GAIRAT (Zhang et al. 2021, arXiv:2010.01736)",
-    "bat": "Benign Adversarial Training (Towards the Memorization Effect of Neural Networks in Adversarial Training)",
-}
 FURTHER = (
     *("crop_padding", "flip", "attack_mode", "random_start", "ema", "awp", "clip_norm", "sync_bn", "scores"),
     *("val_seed", "best_by"),
@@ -56,7 +49,7 @@ def model_card(
         architecture=architecture(spec.arch),
         num_parameters=count_parameters(trained.model),
         classes=", ".join(spec.class_names[:MAX_CLASSES_SHOWN]) + more,
-        method=DESCRIPTIONS.get(str(facts.get("method")), facts.get("method")),
+        method=METHODS[method].about if (method := facts.get("method")) in METHODS else method,
         attacks=_attacks(facts),
         epsilon=None if facts.get("epsilon") is None else pixels(facts["epsilon"]),
         rows=(*trained.evaluated, *trained.validated),

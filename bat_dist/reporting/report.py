@@ -11,7 +11,7 @@ from bat_dist.reporting.cells import BETTER, LEGEND, beside_paper, difference, h
 from bat_dist.reporting.latex import latex
 from bat_dist.reporting.page import as_texts, page_template
 from bat_dist.reporting.records import csv_text, robustbench
-from bat_dist.reporting.report_sections import curves_sections, memorization_section, sweep_section
+from bat_dist.reporting.report_sections import SECTIONS
 from bat_dist.reporting.report_sources import Sources
 from bat_dist.reporting.tables import markdown, terminal
 from bat_dist.results.compare import ComparedResults, Table, TableCell
@@ -45,30 +45,23 @@ def page(found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
     """The page as text; everything in it is escaped."""
     sources = Sources(found)
     tables = [_table(table, sources) for table in comparison.tables]
-    curves = list(curves_sections(found.trainings))
-    sweeps = [sweep_section(swept) for swept in found.swept]
     entries = list(sources.entries())
-    room = MAX_PAGE - len(sweep_charts.library()) - sum(len(repr(part)) for part in (tables, curves, sweeps, entries))
-    memorized = []
-    for run in found.memorized:
-        memorized.append(memorization_section(run, room))
-        room -= sum(len(figure.image.uri) for figure in memorized[-1]["figures"])
-    sections = {"curves": "Training curves"} if curves else {}
-    sections |= {"sweeps": "Sweeps"} if sweeps else {}
-    sections |= {"memorization": "Memorization"} if memorized else {}
+    room = MAX_PAGE - len(sweep_charts.library()) - len(repr(tables)) - len(repr(entries))
+    sections = []
+    for section in SECTIONS:
+        if filled := list(section.fill(found, room)):
+            room -= len(repr(filled))
+            sections.append({"id": section.id, "title": section.title, "entries": filled})
     return page_template("report.html.j2").render(
         title=TITLE,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         refresh=refresh,
         plotly=sweep_charts.library(),
-        sections={**sections, "provenance": "Where every number comes from"},
+        sections=sections,
         missing=[without_passwords(words) for words in comparison.missing],
         left_out=[{"place": without_passwords(one.place), "reason": one.reason} for one in comparison.left_out],
         tables=tables,
         legend=LEGEND,
-        curves=curves,
-        sweeps=sweeps,
-        memorized=memorized,
         sources=entries,
         origin=as_texts(provenance()),
     )

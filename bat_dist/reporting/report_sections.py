@@ -1,9 +1,12 @@
-"""The report's sections below its tables: training curves, sweeps, memorization."""
+"""The report's sections below its tables: training curves, sweeps, memorization.
+
+A new one is a function that fills it, an entry in `SECTIONS`, and `templates/section_ID.html.j2` (docs/extending.md).
+"""
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,7 +18,7 @@ from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import EmbeddedImage, embedded_image
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
-from bat_dist.results.find import MEMORIZATION, FoundDocument, Swept, Training
+from bat_dist.results.find import MEMORIZATION, Found, Training
 from bat_dist.results.labels import label_of
 from bat_dist.storage.files import Folder
 
@@ -24,10 +27,21 @@ FIGURES = ("memorization_gallery", "extremes_gallery", "influence_pairs_gallery"
 MAX_GROUPS = 24  # of training curves in one chart: more cannot be told apart
 
 
-def curves_sections(trainings: Sequence[Training]) -> Iterator[Mapping[str, Any]]:
+class PageSection(NamedTuple):
+    """A section of the page, shown by `templates/section_ID.html.j2`.
+
+    fill: its entries, from all results and the bytes that the page has room for; without an entry there is no section.
+    """
+
+    id: str
+    title: str
+    fill: Callable[[Found, int], Iterable[Mapping[str, Any]]]
+
+
+def curves(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
     """A group of charts for each dataset and architecture; a line for runs that differ in their seeds alone."""
     groups: dict[str, dict[tuple[Any, ...], list[Training]]] = {}
-    for training in (one for one in trainings if one.history):
+    for training in (one for one in found.trainings if one.history):
         identity = training.identity
         title = f"{identity.get('arch', 'unknown')} on {identity.get('dataset', 'unknown data')}"
         title += f", data {identity['fingerprint'][:12]}" if identity.get("fingerprint") else ""
@@ -50,44 +64,46 @@ def _but_seeds(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in identity.items() if name not in ("seed", "val_seed")}
 
 
-def sweep_section(swept: Swept) -> Mapping[str, Any]:
-    """A sweep in words, and its charts; one that cannot be read says why."""
-    try:
-        results, words = read_results(swept.folder), describe_sweep(swept.folder)
-        drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
-    except (UserError, KeyError, ValueError) as error:
-        words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}
-    return {"title": f"Sweep {swept.folder}", "words": words, **drawn}
+def sweeps(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
+    """Each sweep in words, and its charts; one that cannot be read says why."""
+    for swept in found.swept:
+        try:
+            results, words = read_results(swept.folder), describe_sweep(swept.folder)
+            drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
+        except (UserError, KeyError, ValueError) as error:
+            words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}
+        yield {"title": f"Sweep {swept.folder}", "words": words, **drawn}
 
 
-def memorization_section(run: FoundDocument, room: int) -> Mapping[str, Any]:
-    """A memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
-    summary = run.document
-    is_ensemble = "score" in summary
-    figures, dropped = [], []
-    place = run.folder / ("ensemble_figures" if is_ensemble else "figures")
-    for name in FIGURES:
-        if not place.exists(f"{name}.png"):
-            continue
-        figure = explained(name, _small(place.read(f"{name}.png")))
-        if len(figure.image.uri) > room:
-            dropped.append(figure.title)
-            continue
-        room -= len(figure.image.uri)
-        figures.append(figure)
-    try:  # JSON has null for NaN
-        words = in_words({key: math.nan if value is None else value for key, value in summary.items()})
-    except (KeyError, TypeError, ValueError) as error:
-        words = {"summary": f"cannot be read: {type(error).__name__}: {error}"}
-    return {
-        "title": f"{'Ensemble scores' if is_ensemble else 'Memorization'} of {summary.get('dataset', 'unknown data')}",
-        "summary": {**words, "folder": str(run.folder)},
-        "warnings": summary.get("warnings", []),
-        "histogram": "" if is_ensemble else _histogram(run.folder),
-        "figures": figures,
-        "dropped": ", ".join(dropped),
-        "place": str(place),
-    }
+def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
+    """Each memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
+    for run in found.memorized:
+        summary, is_ensemble = run.document, "score" in run.document
+        figures, dropped = [], []
+        place = run.folder / ("ensemble_figures" if is_ensemble else "figures")
+        for name in FIGURES:
+            if not place.exists(f"{name}.png"):
+                continue
+            figure = explained(name, _small(place.read(f"{name}.png")))
+            if len(figure.image.uri) > room:
+                dropped.append(figure.title)
+                continue
+            room -= len(figure.image.uri)
+            figures.append(figure)
+        try:  # JSON has null for NaN
+            words = in_words({key: math.nan if value is None else value for key, value in summary.items()})
+        except (KeyError, TypeError, ValueError) as error:
+            words = {"summary": f"cannot be read: {type(error).__name__}: {error}"}
+        kind = "Ensemble scores" if is_ensemble else "Memorization"
+        yield {
+            "title": f"{kind} of {summary.get('dataset', 'unknown data')}",
+            "summary": {**words, "folder": str(run.folder)},
+            "warnings": summary.get("warnings", []),
+            "histogram": "" if is_ensemble else _histogram(run.folder),
+            "figures": figures,
+            "dropped": ", ".join(dropped),
+            "place": str(place),
+        }
 
 
 def _histogram(folder: Folder) -> str:
@@ -106,3 +122,11 @@ def _small(png: bytes) -> EmbeddedImage:
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=88, method=4)
     return embedded_image(buffer.getvalue(), "image/webp", *image.size)
+
+
+SECTIONS = (
+    PageSection("curves", "Training curves", curves),
+    PageSection("sweeps", "Sweeps", sweeps),
+    PageSection("memorization", "Memorization", memorization),
+)
+"""In the order of the page."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from bat_dist.errors import UserError
+from bat_dist.methods.table import METHODS
 from bat_dist.results.find import Found, LeftOut, Training
-from bat_dist.results.labels import METHOD_NAMES
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
@@ -116,7 +116,7 @@ def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
 
 def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     # As in the paper's tables: baselines first, BAT last; the best checkpoint before the last.
-    rows = sorted(rows, key=lambda row: (row.which, [*METHOD_NAMES, row.method].index(row.method), row.label))
+    rows = sorted(rows, key=lambda row: (row.which, [*METHODS, row.method].index(row.method), row.label))
     shared = rows[0].shared
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-METHOD_NAMES = {"erm": "ERM", "pgd_at": "PGD-AT", "trades": "TRADES", "mart": "MART", "gairat": "GAIRAT", "bat": "BAT"}
+from bat_dist.methods.table import METHODS
+
 _GREEK = {"alpha": "α", "beta": "β", "sigma": "σ"}
 
 
@@ -23,7 +24,7 @@ def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, 
 
 def method_name(method: str) -> str:
     """The method's name as papers write it."""
-    return METHOD_NAMES.get(method, method)
+    return METHODS[method].label if method in METHODS else method
 
 
 def _setting(name: str, value: Any) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from bat_dist.data.table import check_dataset
 from bat_dist.errors import UserError
-from bat_dist.evaluation.names import steps_of
+from bat_dist.evaluation.names import SINGLE, steps_of
 from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import LeftOut
 from bat_dist.results.labels import label_of
@@ -224,13 +224,13 @@ def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def in_order(attacks: Iterable[str]) -> list[str]:
-    """The columns of a table: clean, fgsm, pgd by steps, cw, the parts of AutoAttack, AutoAttack, worst case."""
+    """The columns of a table: clean, fgsm, ..., pgd by steps, cw, the parts of AutoAttack, AutoAttack, worst case."""
     last = {"autoattack_fast": 6, "autoattack": 7, "autoattack_rand": 8, "worst_case": 9}
 
     def place(name: str) -> tuple[int, int, str]:
         base = name.partition("@")[0].partition(":")[0]
-        if base in ("clean", "fgsm"):
-            return ("clean", "fgsm").index(base), 0, name
+        if base in SINGLE:
+            return 0, list(SINGLE).index(base), name
         if steps := steps_of(base):
             return 2 + base.startswith("cw"), steps, name
         return last.get(base, 5), 0, name

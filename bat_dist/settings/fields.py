@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import check_dataset
-from bat_dist.evaluation.names import check_attacks
+from bat_dist.evaluation.names import SINGLE, check_attacks
 from bat_dist.models.names import check_arch, check_arch_or_auto
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.ray_address import host_and_port
@@ -112,7 +112,7 @@ Attacks = Annotated[
     tuple[str, ...],
     AfterValidator(check_attacks),
     Help(
-        "clean, fgsm, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
+        f"{', '.join(SINGLE)}, pgdK, cwK (cw: cw100), autoattack, autoattack_fast, apgd-ce, apgd-t, fab-t, square; "
         "autoattack_tK: K targets, for fewer than ten classes; autoattack_rand: for randomized networks",
         "NAME",
     ),

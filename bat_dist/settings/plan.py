@@ -8,8 +8,9 @@ from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
+from bat_dist.data.table import DATASETS
 from bat_dist.evaluation.names import CHECK_IMAGES
-from bat_dist.methods.table import check_method
+from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
@@ -25,6 +26,7 @@ from bat_dist.settings.fields import (
 )
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
+from bat_dist.wording import alternatives
 
 TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
 Price = Annotated[float | None, Ge(0), Help("money for an hour of a worker"), WORKERS]
@@ -82,9 +84,7 @@ class TablePlanSettings(ReproduceSettings):
 class PlanSettings:
     """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
 
-    dataset: Annotated[
-        DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder; its sizes suffice", "NAME"), DATA
-    ]
+    dataset: Annotated[DatasetName, Help(f"{alternatives(DATASETS)}; its sizes suffice", "NAME"), DATA]
     arch: Annotated[
         ArchOrAuto,
         Help("architecture of trials and trainings; auto: as train has it, or memorize if num_seeds is 0", "NAME"),
@@ -106,7 +106,7 @@ class PlanSettings:
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_method)], ...],
         Len(1),
-        Help("erm, pgd_at, trades, mart, gairat, bat; named twice, with two settings", "NAME"),
+        Help(f"{', '.join(METHODS)}; named twice, with two settings", "NAME"),
         TRAININGS,
     ] = ("pgd_at", "trades", "mart", "gairat", "bat")
     num_seeds: Annotated[int, Ge(0), Help("trainings by each; 0: neither training nor evaluation"), TRAININGS] = 3

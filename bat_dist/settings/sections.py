@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from bat_dist.config import Help
+from bat_dist.data.table import DATASETS
 from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
     DATA,
@@ -23,13 +24,14 @@ from bat_dist.settings.fields import (
     TestShare,
 )
 from bat_dist.storage.places import Place
+from bat_dist.wording import alternatives
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Which data, and where the results go: the same for every program."""
 
-    dataset: Annotated[DatasetName, Help("digits, cifar10, cifar100, tiny_imagenet or image_folder", "NAME"), DATA]
+    dataset: Annotated[DatasetName, Help(alternatives(DATASETS), "NAME"), DATA]
     out: Annotated[
         Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR"), Decides.CALL
     ]

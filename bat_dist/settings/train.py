@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.methods.table import check_method
+from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, SaidIn, SameInSweep
 from bat_dist.settings.fields import (
@@ -28,6 +28,7 @@ from bat_dist.settings.fields import (
 )
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
+from bat_dist.wording import alternatives
 
 METHOD, ATTACK, VALIDATION = Group("method"), Group("attack"), Group("validation")
 HYPER, SPLIT = SaidIn("method_settings"), SameInSweep("validation split")
@@ -37,9 +38,7 @@ HYPER, SPLIT = SaidIn("method_settings"), SameInSweep("validation split")
 class TrainSettings(RaySettings, DataSettings):
     """`bat-dist train`.  Defaults: Sec. 5 of the paper, where it says; the rest is ours."""
 
-    method: Annotated[
-        str, AfterValidator(check_method), Help("erm, pgd_at, trades, mart, gairat or bat", "NAME"), METHOD
-    ]
+    method: Annotated[str, AfterValidator(check_method), Help(alternatives(METHODS), "NAME"), METHOD]
     scores: Annotated[
         str | None,
         Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),

@@ -43,6 +43,12 @@ class StepSettings:
     awp_from: int = 0  # the epoch, from 0, at which it begins
     clip_norm: float | None = None
 
+    def differentiated(self, epoch: int) -> Callable[..., Float[Tensor, ""]]:
+        """What leaves the gradient of a batch in that epoch, counted from 0."""
+        if self.awp is None or epoch < self.awp_from:
+            return differentiate
+        return partial(differentiate_perturbed, gamma=self.awp)
+
 
 def train_epoch(
     progress: Progress,
@@ -73,8 +79,7 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
-    gamma = settings.awp if epoch >= settings.awp_from else None
-    differentiated = differentiate if gamma is None else partial(differentiate_perturbed, gamma=gamma)
+    differentiated = settings.differentiated(epoch)
     progress.network.train()
     total = 0.0
     for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
@@ -95,11 +100,10 @@ def train_epoch(
         loss = differentiated(settings.method, batch, progress.optimizer, settings.precision)
         value = world.sum(loss).item() / world.size
         if not math.isfinite(value):
-            everyone = [index for rank in world.concatenate(positions.tolist()) for index in rank]
             raise NonFiniteBatch(
                 f"loss {value} in epoch {epoch + 1}, batch {number + 1} of {len(sizes)}, at learning rate {lr:.3g}: "
                 "try a lower lr, precision fp32, or clip_norm 1",
-                everyone,
+                [index for rank in world.concatenate(positions.tolist()) for index in rank],
             )
         progress.update(lr, clip_norm=settings.clip_norm)
         total += value * size

@@ -11,7 +11,8 @@ from bat_dist.attacks.autoattack import autoattack
 from bat_dist.errors import RunError, UserError
 from bat_dist.evaluation.attack import Settings
 from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger
-from bat_dist.evaluation.plan import CHECKS, PROBE, Unit, make_plan
+from bat_dist.evaluation.names import PROBE
+from bat_dist.evaluation.plan import CHECKS, Unit, make_plan
 from bat_dist.evaluation.work import build_work
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore

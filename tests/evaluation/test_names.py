@@ -7,9 +7,9 @@ from bat_dist.evaluation.names import (
     is_random,
     num_draws_of,
     parts_of,
+    passes,
     steps_of,
 )
-from bat_dist.evaluation.plan import passes
 
 
 def test_names_once_and_in_order() -> None:

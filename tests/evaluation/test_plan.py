@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 
-from bat_dist.evaluation.plan import (
-    CHECKS,
-    CLEAN_STAGE,
-    PROBE,
-    Stage,
-    cut,
-    is_whole_autoattack,
-    make_plan,
-    passes,
-    spread,
-)
+from bat_dist.evaluation.names import PROBE, passes
+from bat_dist.evaluation.plan import CHECKS, CLEAN_STAGE, Stage, cut, is_whole_autoattack, make_plan, spread
 
 FOUR = ("apgd-ce", "apgd-t", "fab-t", "square")
 
