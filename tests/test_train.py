@@ -179,8 +179,9 @@ def program(out: Path, *options: str) -> subprocess.Popen:
     """As a user gives it: with a relative name, which is not that of a worker's own folder."""
     words = last_ones([*QUICK, "--method", "pgd_at", "--out", out.name, *options])
     command = [sys.executable, "-m", "bat_dist.train", *words]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, **quiet, cwd=out.parent, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=out.parent, start_new_session=True
+    )
 
 
 def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
