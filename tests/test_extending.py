@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from test_house import LONGEST_FUNCTION, length
-from test_layers import violations
+
+from tests.test_house import LONGEST_FUNCTION, length
+from tests.test_layers import violations
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "extending.md"
