@@ -15,10 +15,10 @@ os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="bd")  # short, since the pat
 import joblib
 import pytest
 from hypothesis import settings
-from time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
 from xdist.scheduler import LoadScopeScheduling
 
 from bat_dist.workers.private_ray import prepare_environment
+from tests.helpers.time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
 
 if joblib.cpu_count() < 2:  # programs that tests start have two workers on one core too
     os.environ["RAY_OVERRIDE_RESOURCES"] = '{"CPU": 2}'

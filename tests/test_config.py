@@ -12,7 +12,6 @@ import yaml
 from annotated_types import Ge, Gt, Interval, Lt, MaxLen, MinLen
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from options import last_ones
 from pydantic import AfterValidator
 
 from bat_dist import __version__, cli
@@ -20,6 +19,7 @@ from bat_dist.config import Group, Help, differences, dump_yaml, parse, to_dict
 from bat_dist.errors import ConfigError, RunError, UserError
 from bat_dist.program import run_command
 from bat_dist.settings.tune import TuneSettings
+from tests.helpers.options import last_ones
 
 ROOT = Path(__file__).parents[1]
 

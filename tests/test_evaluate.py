@@ -12,9 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from options import last_ones
 from pyautoattack import AutoAttack
-from waiting import until
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_model, save_model
 from bat_dist.attacks.pgd import fgsm
@@ -24,6 +22,8 @@ from bat_dist.jobs import evaluate as evaluation
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 DATA = ["--dataset", "digits", "--num_train", "300", "--num_test", "60", "--loader", "memory"]
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from options import last_ones
 
 from bat_dist.errors import UserError
 from bat_dist.evaluate import main as evaluate
@@ -18,6 +17,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.train import main as train
 from bat_dist.tune import main as tune
+from tests.helpers.options import last_ones
 
 DATA = ["--dataset", "digits", "--num_train", "60", "--num_test", "20", "--precision", "fp32"]
 TRIALS = [*DATA, "--epochs", "1", "--batch_size", "32", "--loader", "memory", "--num_trials", "2"]

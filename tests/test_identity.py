@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from options import last_ones
 from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
@@ -29,6 +28,7 @@ from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
+from tests.helpers.options import last_ones
 
 PAGE = Path(__file__).parents[1] / "docs" / "identity.md"
 REFUSED, COMPUTED, ADDED, NO_PART = "refused", "computed again", "added to", "no part"

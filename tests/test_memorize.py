@@ -14,8 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from options import last_ones
-from waiting import until
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.memorization.estimate import estimate_memorization
@@ -24,6 +22,8 @@ from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 ROOT = Path(__file__).parents[1]
 SMALL = shlex.split(

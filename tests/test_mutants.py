@@ -1,30 +1,18 @@
 """The list of planted faults (tests/mutants) keeps up with the tree; `make mutants` plants them."""
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.mutants.run import Fault, read_faults
+
 ROOT = Path(__file__).parents[1]
-
-
-def mutants() -> Any:
-    """tests/mutants/run.py as a module."""
-    spec = importlib.util.spec_from_file_location("mutants_run", ROOT / "tests/mutants/run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FAULTS = mutants().read_faults()
+FAULTS = read_faults()
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.id)
-def test_a_fault_can_be_planted_and_its_tests_are_there(fault: Any) -> None:
+def test_a_fault_can_be_planted_and_its_tests_are_there(fault: Fault) -> None:
     text = (ROOT / fault.file).read_text()
     assert fault.planted(text) != text
     assert fault.tests

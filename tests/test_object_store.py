@@ -22,8 +22,6 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from made_results import study
-from options import last_ones
 
 from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.evaluate import main as evaluate
@@ -33,6 +31,8 @@ from bat_dist.storage import lease, location
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
+from tests.helpers.made_results import study
+from tests.helpers.options import last_ones
 
 KEY, SECRET = "AKIAIOSFODNN7BATDIST", "wJalrXUtnFEMI/K7MDENG/not-to-be-found-anywhere"
 BUCKET = "results-of-tests"

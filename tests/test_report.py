@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import study, write_evaluation
-from waiting import until
 
 from bat_dist.report import main
+from tests.helpers.made_results import study, write_evaluation
+from tests.helpers.waiting import until
 
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
 

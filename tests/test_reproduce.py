@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from waiting import until
 
 from bat_dist.config import parse
 from bat_dist.errors import ConfigError
 from bat_dist.reproduce import main
 from bat_dist.settings.reproduce import PAPER_ROWS, ReproduceSettings, TableRun
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 SMALL = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--ray_address", "local"]

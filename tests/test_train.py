@@ -12,12 +12,12 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from options import last_ones
-from waiting import until
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_model
 from bat_dist.data.datasets import load_dataset
 from bat_dist.train import main
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 SMALL = ["--dataset", "digits", "--num_train", "300", "--num_test", "100", "--arch", "tinynet", "--loader", "memory"]
 QUICK = [*SMALL, "--recipe", "fast", "--epochs", "2", "--batch_size", "32", "--num_steps", "2", "--precision", "fp32"]

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from options import last_ones
 from safetensors.numpy import load_file
-from waiting import until
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
 from bat_dist.tune import main
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

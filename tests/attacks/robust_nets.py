@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from grey_digits import grey_digits
 from torch import nn
 from torch.nn import functional
+
+from tests.helpers.grey_digits import grey_digits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "05_autoattack.npz"
 VECTORS = {key: array if array.dtype.kind == "U" else torch.from_numpy(array) for key, array in np.load(GOLDEN).items()}

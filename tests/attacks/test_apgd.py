@@ -3,7 +3,6 @@
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
-from robust_nets import IDS, X, Y, digits, golden_net, inputs_of
 from torch import nn
 
 from bat_dist.attacks.apgd import (
@@ -20,6 +19,7 @@ from bat_dist.attacks.frozen import FrozenModel, attacked
 from bat_dist.attacks.losses import cross_entropy
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.targets import likely_targets
+from tests.attacks.robust_nets import IDS, X, Y, digits, golden_net, inputs_of
 
 
 def test_checkpoints_of_the_paper():

@@ -4,8 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from attack_nets import bits, state
-from robust_nets import EPSILON, IDS, Forward, X, Y, digits, golden_net, inputs_of
 from torch import nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
@@ -13,6 +11,8 @@ from bat_dist.attacks.autoattack import STANDARD, StandardAttack, autoattack, co
 from bat_dist.attacks.fab import fab_targeted
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome
+from tests.attacks.attack_nets import bits, state
+from tests.attacks.robust_nets import EPSILON, IDS, Forward, X, Y, digits, golden_net, inputs_of
 
 SHORT = {
     "apgd-ce": StandardAttack(partial(apgd, num_steps=12), 2),

@@ -5,12 +5,12 @@ import pytest
 import torch
 from pyautoattack.fab_projections import projection_linf
 from pyautoattack.fab_pt import FABAttack_PT
-from robust_nets import EPSILON, IDS, X, Y, golden_net, inputs_of
 from scipy.optimize import linprog
 
 from bat_dist.attacks.fab import approach, fab_targeted, next_iterate, targets_lead
 from bat_dist.attacks.frozen import attacked
 from bat_dist.attacks.plane import to_plane
+from tests.attacks.robust_nets import EPSILON, IDS, X, Y, golden_net, inputs_of
 
 
 def planes(count=200, pixels=12):

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from attack_nets import state
 from torch import nn
 
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.tf32 import without_tf32
 from bat_dist.models.build import build
+from tests.attacks.attack_nets import state
 
 ARCHITECTURES = ["resnet9-w16", "resnet20", "preactresnet18", "wrn16-1", "tinynet"]
 

@@ -10,9 +10,9 @@ from functools import cache
 
 import pytest
 import torch
-from robust_nets import EPSILON, IDS, VECTORS, X, Y, golden_net
 
 from bat_dist.attacks.autoattack import STANDARD, autoattack
+from tests.attacks.robust_nets import EPSILON, IDS, VECTORS, X, Y, golden_net
 
 UNSTABLE = {5, 10, 13, 14, 18, 22, 36, 50}
 RUNS = [key for key in VECTORS if key.endswith(".flags")]

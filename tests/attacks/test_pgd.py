@@ -5,14 +5,14 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attack_nets import MODELS, images, labels, linear, make, seeded, state
-from grey_digits import grey_digits
 from torch import nn
 
 from bat_dist.attacks.linf import gaussian_start, no_start, uniform_start
 from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
 from bat_dist.attacks.pgd import fgsm, pgd, pgd_path
 from bat_dist.models.build import build
+from tests.attacks.attack_nets import MODELS, images, labels, linear, make, seeded, state
+from tests.helpers.grey_digits import grey_digits
 
 BALL = {"epsilon": 8 / 255, "step_size": 4 / 255, "num_steps": 3}
 KL = {"loss": kl_divergence, "against": "clean_logits", "start": gaussian_start}

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 import torch
-from attack_nets import MODELS, images, make, seeded, state
 from torch import nn
 
 from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.linf import gaussian_start, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
+from tests.attacks.attack_nets import MODELS, images, make, seeded, state
 
 EPSILON = 0.1
 GREY = torch.full((50, 3, 8, 8), 0.5)

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from attack_nets import bits, seeded, state
 from torch import nn
 
 from bat_dist.attacks.linf import gaussian_start
@@ -12,6 +11,7 @@ from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.data.datasets import load_dataset
 from bat_dist.models.build import build
+from tests.attacks.attack_nets import bits, seeded, state
 
 KL = {"loss": kl_divergence, "against": "clean_logits", "start": gaussian_start}
 SETTINGS = {  # of pgd

@@ -6,11 +6,11 @@ import pytest
 import torch
 from pyautoattack import AutoAttack
 from pyautoattack.autopgd_base import APGDAttack
-from robust_nets import EPSILON, IDS, X, Y, digits, golden_net
 
 from bat_dist.attacks.apgd import apgd, dlr
 from bat_dist.attacks.autoattack import StandardAttack, autoattack
 from bat_dist.attacks.folding import faster
+from tests.attacks.robust_nets import EPSILON, IDS, X, Y, digits, golden_net
 
 
 def test_the_same_robust_digits():

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from attack_nets import images, labels
 
 from bat_dist.attacks.frozen import wrong
 from bat_dist.attacks.linf import no_start
 from bat_dist.attacks.pgd import fgsm, pgd, pgd_path
+from tests.attacks.attack_nets import images, labels
 
 GOOD = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 2, "start": no_start}
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from pyautoattack.square import SquareAttack
-from robust_nets import EPSILON, IDS, Forward, X, Y, golden_net, inputs_of
 from scipy.stats import chisquare
 from torch import nn
 
 from bat_dist.attacks.square import margins, side_length, square
+from tests.attacks.robust_nets import EPSILON, IDS, Forward, X, Y, golden_net, inputs_of
 
 SETTINGS = {"epsilon": EPSILON, "seed": 0, "ids": IDS}
 

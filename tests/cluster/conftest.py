@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from drills import DRIVER, HEADER, Result, hosts_of_trials, submit_memorize
-from hosts import missing
-from lab import NODES, Lab, cluster_lab
-from waiting import until
+
+from tests.cluster.drills import DRIVER, HEADER, Result, hosts_of_trials, submit_memorize
+from tests.cluster.hosts import missing
+from tests.cluster.lab import NODES, Lab, cluster_lab
+from tests.helpers.waiting import until
 
 HERE = Path(__file__).parent
 _OPEN = ExitStack()  # holds the cluster

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lab import NODES, Lab, Submitted, num_done
-from waiting import until
 
 from bat_dist.storage.files import Folder
+from tests.cluster.lab import NODES, Lab, Submitted, num_done
+from tests.helpers.waiting import until
 
 TRIALS = 60
 WORKERS = ("--num_workers", "3")  # one on each host: more would only wait for the two cores of this machine

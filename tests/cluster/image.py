@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
-from hosts import REPOSITORY, Hosts
+from tests.cluster.hosts import REPOSITORY, Hosts
 
 PIP = "[global]\nno-index = true\nno-build-isolation = false\n"  # pip reads this one as it is spelt: not isolated
 STORE = "http://10.78.0.20:5000"

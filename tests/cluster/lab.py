@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hosts import Hosts
-from image import prepare_laptop, prepare_node
-from options import last_ones
-from waiting import until
-
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
+from tests.cluster.hosts import Hosts
+from tests.cluster.image import prepare_laptop, prepare_node
+from tests.helpers.options import last_ones
+from tests.helpers.waiting import until
 
 ADDRESSES = {"laptop": "10.78.0.1", "head": "10.78.0.2", "w1": "10.78.0.11", "w2": "10.78.0.12", "store": "10.78.0.20"}
 NODES = ("head", "w1", "w2")

@@ -5,7 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
-from drills import (
+
+from tests.cluster.drills import (
     DRIVER,
     TRIALS,
     WORKER,
@@ -23,10 +24,10 @@ from drills import (
     shown_done,
     submit_memorize,
 )
-from hosts import SMALL_BYTES
-from image import SECRET
-from lab import NODES, Lab, Submitted, object_store
-from waiting import until
+from tests.cluster.hosts import SMALL_BYTES
+from tests.cluster.image import SECRET
+from tests.cluster.lab import NODES, Lab, Submitted, object_store
+from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 SILENCE = 12.0  # seconds; the programs speak of an outage after a few

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drills import DATA, Result, records
-from lab import NODES, Lab, Submitted
 from safetensors.numpy import load_file
-from waiting import until
 
 from bat_dist.config import parse
 from bat_dist.data.datasets import load_dataset
@@ -21,6 +18,9 @@ from bat_dist.jobs.evaluate import evaluate_here
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import of_checkpoint, resumed
 from bat_dist.storage.files import Folder
+from tests.cluster.drills import DATA, Result, records
+from tests.cluster.lab import NODES, Lab, Submitted
+from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

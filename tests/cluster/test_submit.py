@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from drills import DATA, DRIVER, in_the_middle, kill_processes, num_done
-from lab import ADDRESSES, NODES, Lab
-from waiting import until
 
 from bat_dist.storage.files import Folder
+from tests.cluster.drills import DATA, DRIVER, in_the_middle, kill_processes, num_done
+from tests.cluster.lab import ADDRESSES, NODES, Lab
+from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_trees import CLASSES, image_tree, noise, png, seed_of, tiny_tree, write_folder, write_zip
 from PIL import Image
 
 from bat_dist.data.datasets import Dataset, Split, fingerprint, load_dataset
 from bat_dist.data.table import DATASETS, DatasetError, check_dataset
+from tests.data.image_trees import CLASSES, image_tree, noise, png, seed_of, tiny_tree, write_folder, write_zip
 
 
 def assert_same(first: Dataset, second: Dataset) -> None:

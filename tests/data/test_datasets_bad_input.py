@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_trees import image_tree, noise, png, tiny_tree, write_folder, write_zip
 from PIL import Image
 
 from bat_dist.data import archive
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.table import DatasetError
+from tests.data.image_trees import image_tree, noise, png, tiny_tree, write_folder, write_zip
 
 
 def refused(name: str, data_dir: Path | None, *, match: str, **settings) -> None:

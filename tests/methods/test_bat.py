@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from near import gradients
 
 from bat_dist.methods.bat import Bat, discrimination_loss, draw_negatives, pair_masks, poisoning_weights
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.terms import cross_entropy
+from tests.methods.near import gradients
 
 READINGS = [
     {"denominator": denominator, "unit_length": unit_length, "average": average, "num_negatives": num_negatives}

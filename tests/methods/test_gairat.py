@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from near import gradients
 
 from bat_dist.methods.gairat import Gairat, geometry_weights, normalized
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.training.recipe import RECIPES, learning_rate
+from tests.methods.near import gradients
 
 
 def test_it_begins_with_the_first_drop_of_the_learning_rate():

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from near import assert_near, gradients, leaf
 
 from bat_dist.methods.bat import (
     Bat,
@@ -21,6 +20,7 @@ from bat_dist.methods.bat import (
     similarity,
 )
 from bat_dist.methods.terms import cross_entropy, softmax
+from tests.methods.near import assert_near, gradients, leaf
 
 VECTORS = dict(np.load(Path(__file__).parents[1] / "golden" / "08_bat.npz"))
 CASES = [str(case) for case in VECTORS["cases"]]

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from near import assert_near, gradients, leaf
 
 from bat_dist.methods.gairat import Gairat, geometry_weights, normalized
+from tests.methods.near import assert_near, gradients, leaf
 
 VECTORS = dict(np.load(Path(__file__).parents[1] / "golden" / "02_gairat.npz"))
 FUNCTIONS = {"tanh": "Tanh", "sigmoid": "Sigmoid", "discrete": "Discrete"}

@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from near import assert_near, gradients, leaf
 
 from bat_dist.methods.mart import Mart, boosted_cross_entropy, weighted_kl
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.terms import cross_entropy, largest_wrong, softmax
 from bat_dist.methods.trades import Trades, robust_kl
+from tests.methods.near import assert_near, gradients, leaf
 
 VECTORS = dict(np.load(Path(__file__).parents[1] / "golden" / "01_losses.npz"))
 CASES = [str(case) for case in VECTORS["cases"]]

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from near import assert_near
 from torch import nn
 from torch.nn import functional
 
@@ -26,6 +25,7 @@ from bat_dist.methods.gairat import Gairat, geometry_weights, normalized
 from bat_dist.methods.mart import Mart
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.trades import Trades
+from tests.methods.near import assert_near
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 VECTORS = dict(np.load(GOLDEN / "04_trainstep_bn.npz"))

@@ -88,8 +88,8 @@ def test_weights_and_mode_do_not_count(arch: str) -> None:
 
 
 def test_another_process_finds_the_same() -> None:
-    imports = "from test_anatomy import CHANGES, Scaled, anatomy"
+    imports = "from tests.models.test_anatomy import CHANGES, Scaled, anatomy"
     code = f"{imports}; print(*(anatomy(Scaled(change)).hex() for change in CHANGES.values()))"
-    here = Path(__file__).parent
-    told = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True).stdout
+    root = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.split() == [anatomy(Scaled(change)).hex() for change in CHANGES.values()]

@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from grey_digits import grey_digits
 from torch import nn
 
 from bat_dist.errors import UserError
@@ -12,6 +11,7 @@ from bat_dist.models.cost import count_parameters
 from bat_dist.models.names import ARCHITECTURES, check_fits
 from bat_dist.models.resnet import PaddedShortcut
 from bat_dist.models.small import Residual
+from tests.helpers.grey_digits import grey_digits
 
 SMALL_FORMS = {"wrnD-K": "wrn10-2", "resnet9-wW": "resnet9-w8"}
 NAMES = [SMALL_FORMS.get(name, name) for name in ARCHITECTURES]

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_results import study, write_evaluation
 
 from bat_dist.reporting.report import PAGE, write_report
 from bat_dist.results.compare import compare
 from bat_dist.results.find import find_results
 from bat_dist.storage.files import Folder
+from tests.helpers.made_results import study, write_evaluation
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACK = "<img src=x onerror=\"document.title='broken'\"></script><script>document.title='broken'</script>"

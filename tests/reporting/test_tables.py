@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import random_flags, study, write_evaluation
 
 from bat_dist.reporting import cells, latex, records, tables
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
+from tests.helpers.made_results import random_flags, study, write_evaluation
 
 NASTY = "a_b&c%d#e{f}g^h~i\\j|k<l>m$n α \"'"
 

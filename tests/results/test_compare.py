@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from made_results import facts_of, random_flags, study, write_evaluation, write_training
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
@@ -18,6 +17,7 @@ from bat_dist.results.published import departures, published_row
 from bat_dist.results.rows import TRAINED_BY, in_order
 from bat_dist.results.statistics import compare_methods
 from bat_dist.settings.train import TrainSettings
+from tests.helpers.made_results import facts_of, random_flags, study, write_evaluation, write_training
 
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
-from made_results import write_evaluation as write_older
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluation.hygiene import Check
 from bat_dist.evaluation.result import Evaluation, ResultRow
 from bat_dist.results.evaluation_file import EVALUATION, _as_json, read_evaluation, read_rows, write_evaluation
 from bat_dist.storage.files import Folder
+from tests.helpers.made_results import write_evaluation as write_older
 
 FLAGS = np.arange(20) < 15
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import random_flags, study, write_evaluation, write_training
 
 from bat_dist.errors import UserError
 from bat_dist.results.compare import compare
 from bat_dist.results.find import find_results
+from tests.helpers.made_results import random_flags, study, write_evaluation, write_training
 
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
 

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from waiting import until
 
 from bat_dist.program import run_command
 from bat_dist.storage import lease
 from bat_dist.storage.files import Folder
 from bat_dist.storage.lease import LOCK, FolderBusy, Lease, only_driver
+from tests.helpers.waiting import until
 
 STRANGER = {"host": "far-away", "pid": 4711, "nonce": "theirs", "beat": 7}
 

@@ -4,15 +4,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bat_dist.training.world import THIS_PROCESS
-
-sys.path.insert(0, str(Path(__file__).parent))
-import steps_on_ranks as program
+from tests.training import steps_on_ranks as program
 
 
 @pytest.fixture(scope="module")

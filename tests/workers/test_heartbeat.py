@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import until
 
 from bat_dist.storage.files import Folder
 from bat_dist.storage.status import PROGRESS, SILENT
 from bat_dist.workers.heartbeat import INTERVAL, Heartbeat
 from bat_dist.workers.running import Running
+from tests.helpers.waiting import until
 
 
 def progress(folder: Path) -> dict[str, Any]:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from waiting import until
 
 from bat_dist.data.datasets import Split
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.workers import metrics
 from bat_dist.workers.metrics import METRICS, CountedLoader, EpochTracker, Metric
+from tests.helpers.waiting import until
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 
