@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zarr
@@ -66,7 +66,7 @@ def test_trials_are_recorded_with_what_their_workers_chose(
     assert any(f"arch {SUITED}, precision {chosen} (" in message for message in caplog.messages)
     asked = json.loads((tmp_path / "summary.json").read_text())["settings"]
     assert (asked["arch"], asked["precision"]) == ("tinynet", chosen)
-    attributes = zarr.open_group(tmp_path / "trials", mode="r").attrs.asdict()
+    attributes = cast(dict[str, Any], zarr.open_group(tmp_path / "trials", mode="r").attrs.asdict())
     assert (attributes["identity"]["arch"], attributes["identity"]["precision"]) == ("tinynet", chosen)
     assert attributes["about"]["chosen"]["arch"] == SUITED
 

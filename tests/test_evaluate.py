@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -77,7 +78,7 @@ def evaluated(network: Path, tmp_path_factory: pytest.TempPathFactory, ray_clust
 def test_flags_are_those_of_the_network(evaluated: Path, network: Path) -> None:
     """Clean and FGSM have no random start: computed here on the whole test set at once."""
     found, test = flags(evaluated), load_dataset("digits", num_train=300, num_test=60).test
-    model = load_model(network)
+    model = load_model(str(network))
     x, y = torch.from_numpy(test.images).permute(0, 3, 1, 2) / 255, torch.from_numpy(test.labels)
     np.testing.assert_array_equal(found["clean"], (model(x).argmax(1) == y).numpy())
     attacked = fgsm(model, x, y, epsilon=16 / 255)
@@ -109,7 +110,7 @@ def test_the_first_images_of_a_split_and_their_subsets(
     np.testing.assert_array_equal(flags(tmp_path / "test")["clean"], flags(evaluated)["clean"][:20])
     assert rows(tmp_path / "test")["clean"]["typical"]["n"] == 7
     assert run(tmp_path / "train", network, "--split", "train", *words) == 0
-    model, train = load_model(network), dataset.train
+    model, train = load_model(str(network)), dataset.train
     x = torch.from_numpy(train.images[:20]).permute(0, 3, 1, 2) / 255
     right = (model(x).argmax(1) == torch.from_numpy(train.labels[:20])).numpy()
     np.testing.assert_array_equal(flags(tmp_path / "train")["clean"], right)
@@ -214,7 +215,7 @@ def test_nothing_is_replaced_by_less(
     document["settings"]["scores"] = str(copy / "typicality.npz")
     (copy / "evaluation.json").write_text(json.dumps(document))
     fingerprint = np.array(load_dataset("digits", num_train=300, num_test=60).fingerprint)
-    subsets = {"test_typical": np.arange(60) < 40, "test_atypical": np.arange(60) >= 40}
+    subsets: dict[str, Any] = {"test_typical": np.arange(60) < 40, "test_atypical": np.arange(60) >= 40}
     np.savez(copy / "typicality.npz", **subsets, fingerprint=fingerprint)
     assert run(copy, network, "--attacks", "clean", "--batch_size", "13", *NO_CHECKS) == 0
     found = flags(copy)
@@ -313,7 +314,7 @@ def test_seeds_and_restarts(evaluated: Path, network: Path, tmp_path: Path, ray_
 def test_the_images_that_fooled_the_network_are_evidence(network: Path, tmp_path: Path, ray_cluster: None) -> None:
     """Anyone can check them without an attack: outside of this program, with the network alone."""
     assert run(tmp_path, network, "--attacks", "clean", "pgd20", "--keep_adversarial", *NO_CHECKS) == 0
-    test, model = load_dataset("digits", num_train=300, num_test=60).test, load_model(network)
+    test, model = load_dataset("digits", num_train=300, num_test=60).test, load_model(str(network))
     store = RowStore.existing(Folder(tmp_path / "units" / "pgd20@0"))
     assert store is not None
     numbers = np.arange(store.num_rows)
@@ -473,7 +474,7 @@ def test_autoattack_with_fewer_targets_is_pyautoattacks_with_fewer(
     assert list(found) == [*(f"autoattack_t4:{part}" for part in parts), "autoattack_t4"]
     test = load_dataset("digits", num_train=150, num_test=40, num_classes=5).test
     x, y = torch.from_numpy(test.images).permute(0, 3, 1, 2).contiguous() / 255, torch.from_numpy(test.labels)
-    model = load_model(tmp_path / "network").requires_grad_(False)
+    model = load_model(str(tmp_path / "network")).requires_grad_(False)
     rival = AutoAttack(model, eps=0.08, seed=0, version="standard", device="cpu")
     rival.apgd_targeted.n_target_classes = rival.fab.n_target_classes = 4
     theirs = (model(rival.run_standard_evaluation(x, y, batch_size=40)[0]).argmax(1) == y).numpy()

@@ -242,7 +242,7 @@ def test_erm_is_not_said_to_be_attacked_in_training(tmp_path: Path) -> None:
 
 
 def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
-    spec = ModelSpec("tinynet", DIGITS, 8, (0.3,) * 3, (0.2,) * 3)
+    spec = ModelSpec("tinynet", DIGITS, 8, (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
     save_model(Folder(tmp_path / "run"), "best", spec.build().state_dict(), spec, {})
     assert export(tmp_path / "run", tmp_path / "out") == 0
     head, text = card_of(tmp_path / "out")

@@ -342,7 +342,9 @@ def test_another_value(
 
 def differing(verb: str, name: str) -> dict[str, Any]:
     """The settings of `verb` that another value of one makes another, as a mapping in YAML would have them."""
-    places = dict.fromkeys(("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x")
+    places: dict[str, str] = dict.fromkeys(
+        ("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x"
+    )
     places |= dict.fromkeys(("model", "other_model"), "x.py:y") | dict.fromkeys(("weights", "typicality"), "x")
     places["feldman_zhang"] = "x"
     of = [

@@ -106,15 +106,13 @@ def imports(file: Path, package: Path) -> Iterator[tuple[int, str]]:
             for alias in node.names if base == [HOUSE] else [None]:
                 yield node.lineno, ".".join([*base, alias.name] if alias else base)
         elif isinstance(node, ast.Call) and name_of(node.func) in ("import_module", "__import__"):
-            yield from ((node.lineno, a.value) for a in node.args[:1] if is_text(a))
+            for first in node.args[:1]:
+                if isinstance(first, ast.Constant) and isinstance(first.value, str):
+                    yield node.lineno, first.value
 
 
 def name_of(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-
-
-def is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def strangers(package: Path) -> list[str]:

@@ -60,11 +60,11 @@ def test_what_lies_in_the_folder_afterwards(tmp_path: Path, capsys: pytest.Captu
     header, *rows = (tmp_path / "history.csv").read_text().splitlines()
     assert "val_pgd_atypical" in header.split(",")
     assert len(rows) == 2
-    model = load_model(tmp_path)
+    model = load_model(str(tmp_path))
     assert not model.training
     images = torch.rand(3, 3, 8, 8)
     assert model(images).shape == (3, 10)
-    assert load_checkpoint(tmp_path, "last").facts["epoch"] == 2
+    assert load_checkpoint(str(tmp_path), "last").facts["epoch"] == 2
     # The same settings from the file it left give the same run again, to the last bit.
     again = tmp_path / "again"
     assert main(["--config", str(tmp_path / "config.yaml"), "--out", str(again)]) == 0

@@ -1,6 +1,7 @@
 """What holds for AutoAttack and each of its attacks on any model: by image, in the ball, honest, without a trace."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ SHORT = {
     "fab-t": StandardAttack(partial(fab_targeted, num_steps=8, num_targets=3), 4),
     "square": StandardAttack(partial(square, num_queries=60), 2),
 }
-SETTINGS = {"epsilon": EPSILON, "seed": 0, "ids": IDS}
+SETTINGS: dict[str, Any] = {"epsilon": EPSILON, "seed": 0, "ids": IDS}
 each_attack = pytest.mark.parametrize("name", SHORT)
 
 
@@ -67,7 +68,7 @@ def test_batches_do_not_matter_to_the_whole(size):
 def test_halves_of_a_batch_are_the_batch_in_single_precision_too():
     whole = autoattack(golden_net(), X, Y, **SETTINGS, attacks=SHORT).robust
     halves = [
-        autoattack(golden_net(), X[rows], Y[rows], **SETTINGS | {"ids": IDS[rows]}, attacks=SHORT).robust
+        autoattack(golden_net(), X[rows], Y[rows], **dict(SETTINGS, ids=IDS[rows]), attacks=SHORT).robust
         for rows in IDS.split(32)
     ]
     assert torch.equal(torch.cat(halves, dim=1), whole)

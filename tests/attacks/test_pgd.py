@@ -139,6 +139,8 @@ def test_a_graph_from_before_the_attack_still_has_its_gradients(mode):
     natural.backward()
     lone(x).sum().backward()
     for ours, expected in zip(model.parameters(), lone.parameters(), strict=True):
+        assert ours.grad is not None
+        assert expected.grad is not None
         assert torch.equal(ours.grad, expected.grad)
 
 
@@ -169,7 +171,7 @@ def test_bf16_runs_the_network_in_bf16_and_all_else_in_the_dtype_of_x():
 
 def test_in_train_mode_the_attack_sees_statistics_of_the_batch():
     model, twin, x, y = make("bn_train"), make("bn_train"), images(), labels()
-    twin[1].running_mean += 5  # which only eval mode would notice
+    twin.get_buffer("1.running_mean").add_(5)  # which only eval mode would notice
     keep = [ATTACKS["pgd from x"](m, x, y, mode="keep") for m in (model, twin)]
     assert torch.equal(*keep)
     assert not torch.equal(keep[0], ATTACKS["pgd from x"](twin, x, y))
@@ -184,7 +186,7 @@ def two_classes():
     weights = torch.randn(48, generator=seeded(5), dtype=torch.float64)
     weights[::7] = 0
     with torch.no_grad():
-        model[1].weight.copy_(torch.stack([torch.zeros(48, dtype=torch.float64), weights]))
+        model.get_parameter("1.weight").copy_(torch.stack([torch.zeros(48, dtype=torch.float64), weights]))
     return model, weights.view(3, 4, 4)
 
 
@@ -216,7 +218,8 @@ def test_black_and_white_pixels_move_inward(start):
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).double()
     x = (images() > 0.5).double()
     with torch.no_grad():
-        model[1].weight[0], model[1].weight[1] = 0, (1 - 2 * x[0]).flatten()
+        weight = model.get_parameter("1.weight")
+        weight[0], weight[1] = 0, (1 - 2 * x[0]).flatten()
     x_adv = pgd(model, x[:1], torch.zeros(1).long(), epsilon=0.1, step_size=0.1, num_steps=2, start=start,
                 generator=seeded(0))  # fmt: skip
     assert torch.allclose((x_adv - x[:1]).abs(), torch.full_like(x[:1], 0.1))

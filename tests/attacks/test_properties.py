@@ -51,7 +51,8 @@ def network(name):
     convolutions, norms = ([m for m in model.modules() if isinstance(m, kind)] for kind in (nn.Conv2d, nn.BatchNorm2d))
     convolutions[0].requires_grad_(False).weight.grad = None
     norms[-1].eval()
-    assert any(bits(norm.running_mean) != bits(torch.zeros_like(norm.running_mean)) for norm in norms)
+    means = [buffer for name, buffer in model.named_buffers() if name.endswith("running_mean")]
+    assert any(bits(mean) != bits(torch.zeros_like(mean)) for mean in means)
     return model
 
 
@@ -101,8 +102,8 @@ def linear():
     weights[1] += 0.1 * (weights[1] - weights[0]).sign()
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
     with torch.no_grad():
-        model[1].weight.copy_(weights)
-        model[1].bias.copy_(torch.tensor([0.3, -0.2]))
+        model.get_parameter("1.weight").copy_(weights)
+        model.get_parameter("1.bias").copy_(torch.tensor([0.3, -0.2]))
     return model, weights.view(2, 3, 4, 4)
 
 

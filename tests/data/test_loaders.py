@@ -2,6 +2,7 @@ import sys
 import threading
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def self_describing_split(count=NUM_SAMPLES, size=32):
 def make(kind, split, folder, *, crop_padding=PADDING, flip=True):
     spec = SimpleNamespace(crop_padding=crop_padding, flip=flip)
     dataset = SimpleNamespace(train=split, fingerprint="0f", spec=spec)
-    return dataset_loader(kind, dataset, "train", cache_dir=folder)
+    return dataset_loader(kind, cast(Any, dataset), "train", cache_dir=folder)
 
 
 @pytest.fixture(scope="module")
@@ -289,11 +290,14 @@ def test_split_is_checked(split):
 
 
 def test_memory_loader_uses_read_only_arrays_in_place(split):
-    images, labels = split.images.copy(), split.labels.copy()
+    memory, labels = np.zeros_like(split.images), split.labels.copy()
+    images = memory.view()
     images.flags.writeable = labels.flags.writeable = False
     assert shared_tensor(images).data_ptr() == images.ctypes.data
     loader = MemoryLoader(images, labels, crop_padding=PADDING, flip=True)
-    assert loader._images.data_ptr() == images.ctypes.data
+    memory[:] = split.images
+    read = torch.cat([batch.images for batch in loader.eval_epoch(batch_size=64)])
+    assert torch.equal(read, torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255)
     for batch in loader.train_epoch(range(NUM_SAMPLES), batch_size=64, generator=seeded(0)):
         for tensor in batch:
             tensor.zero_()  # batches belong to the caller
@@ -327,7 +331,7 @@ def test_ffcv_leaves_torchs_threads_and_numpys_generator_alone(split, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     np.random.seed(0)
-    expected = np.random.get_state()[1].copy()
+    expected = np.random.get_state(legacy=False)["state"]["key"].copy()
     try:
         loader = make("ffcv", split, tmp_path)
         for _ in loader.eval_epoch(batch_size=20):
@@ -335,7 +339,7 @@ def test_ffcv_leaves_torchs_threads_and_numpys_generator_alone(split, tmp_path):
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
-    assert np.array_equal(np.random.get_state()[1], expected)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], expected)
 
 
 def test_one_compilation_serves_every_batch_size(loaders, monkeypatch):

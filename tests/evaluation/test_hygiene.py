@@ -93,6 +93,8 @@ class Purifying(Wrapped):
 
 
 class Adapting(Wrapped):
+    asked: torch.Tensor
+
     def __init__(self, model):
         super().__init__(model)
         self.register_buffer("asked", torch.zeros(()))

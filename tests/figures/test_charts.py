@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram
 from bat_dist.figures.style import save
@@ -38,10 +39,11 @@ def test_bars_and_curve_hold_the_counts():
     left, right = histogram().axes
     bars = {}
     for bar in left.patches:
+        assert isinstance(bar, Rectangle)
         bars[round(bar.get_x(), 2)] = bars.get(round(bar.get_x(), 2), 0) + bar.get_height()
     filled = {x: share for x, share in bars.items() if share}
     assert filled == pytest.approx({-0.05: 0.1, 0: 0.5, 0.1: 0.1, 0.15: 0.1, 0.5: 0.1, 0.95: 0.1})
-    x, above = right.lines[0].get_data()
+    x, above = map(np.asarray, right.lines[0].get_data())
     np.testing.assert_allclose(above, [(value < MEM).sum() / 10 for value in x])
 
 
@@ -110,9 +112,11 @@ def test_any_alignment_is_readable(num, scale, visible_texts):
 def test_every_sample_is_drawn():
     rng = np.random.default_rng(0)
     many = alignment(rng.random(1000), rng.random(1000))
-    assert many.axes[0].collections[0].get_array().sum() == 1000
+    counts = many.axes[0].collections[0].get_array()
+    assert counts is not None
+    assert counts.sum() == 1000
     few = alignment(rng.random(299), rng.random(299))
-    assert len(few.axes[0].lines[0].get_xdata()) == 299
+    assert len(np.asarray(few.axes[0].lines[0].get_xdata())) == 299
 
 
 def test_no_sample_with_both_values(visible_texts):

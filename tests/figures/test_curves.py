@@ -30,4 +30,4 @@ def test_nothing_to_draw_is_said():
 
 def test_the_standard_error_is_that_of_the_split():
     fig = training_curves({"a": rows(0.2)}, title="t", num_val=400)
-    assert "2.5 points" in fig._supxlabel.get_text()  # pyright: ignore
+    assert "2.5 points" in fig.get_supxlabel()

@@ -58,7 +58,7 @@ def test_every_cell_is_the_nearest_of_its_class():
     rng = np.random.default_rng(0)
     mem, labels = rng.random(400), rng.integers(0, 4, 400)
     targets = np.array([0.0, 0.5, 1.0])
-    grid = near_targets(mem, labels, targets, 4)
+    grid = near_targets(mem, labels, targets.tolist(), 4)
     for row, column in np.ndindex(3, 4):
         mine = [i for i in range(400) if labels[i] == column and np.abs(targets - mem[i]).argmin() == row]
         assert grid[row, column] == min(mine, key=lambda i: abs(mem[i] - targets[row]))

@@ -66,13 +66,9 @@ def write_evaluation(
     } | changes
     document = {key: value for key, value in document.items() if value is not None}
     (place / "evaluation.json").write_text(json.dumps(document))
-    np.savez(
-        place / "flags.npz",
-        flags=np.array(list(flags.values())),
-        attacks=np.array(list(flags)),
-        fingerprint=np.array(own["fingerprint"]),
-        **{f"subset_{name}": members for name, members in (subsets or {}).items()},
-    )
+    arrays: dict[str, Any] = {f"subset_{name}": members for name, members in (subsets or {}).items()}
+    arrays |= {"flags": np.array(list(flags.values())), "attacks": np.array(list(flags))}
+    np.savez(place / "flags.npz", fingerprint=np.array(own["fingerprint"]), **arrays)
     return place
 
 

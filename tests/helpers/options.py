@@ -1,9 +1,10 @@
 """Command lines for tests: options in place of those that stand in a common part."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 
-def last_ones(words: Iterable[str]) -> list[str]:
+def last_ones(words: Iterable[str | Path]) -> list[str]:
     """The words without an option, and its values, that is given again further on: programs refuse that."""
     options: dict[str, list[str]] = {}
     name = ""

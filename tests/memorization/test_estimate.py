@@ -153,7 +153,7 @@ def test_newcombe_interval_averages_95_percent_where_networks_live():
 @given(st.data(), st.integers(1, 900), st.integers(1, 400), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_newcombe_interval_equals_statsmodels(data, n1, n0, level):
     k1, k0 = data.draw(st.integers(0, n1)), data.draw(st.integers(0, n0))
-    ours = newcombe_interval(*map(np.array, (k1, n1, k0, n0)), level)
+    ours = newcombe_interval(np.array(k1), np.array(n1), np.array(k0), np.array(n0), level)
     theirs = confint_proportions_2indep(k1, n1, k0, n0, method="newcomb", alpha=1 - level)
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
 
@@ -193,4 +193,4 @@ def test_bad_input_is_refused(mask, correct, message):
 @pytest.mark.parametrize("level", [0, 1, 95])
 def test_level_is_a_fraction(level):
     with pytest.raises(ValueError, match=r"level must be in \(0, 1\)"):
-        newcombe_interval(*map(np.array, (1, 2, 1, 2)), level)
+        newcombe_interval(np.array(1), np.array(2), np.array(1), np.array(2), level)

@@ -88,7 +88,7 @@ def test_pairs_are_left_out_together_as_often_as_at_random(plan, ratio):
 def test_uniform_plan_includes_everyone_with_probability_r():
     """Sum of squared standardized counts is chi-square with N-1 degrees of freedom (sizes are fixed)."""
     num_samples, num_trials, ratio = 50, 4000, 0.7
-    counts = sum(mask.astype(int) for mask in masks("uniform", num_samples, ratio, 1, range(num_trials)))
+    counts = np.sum([mask.astype(int) for mask in masks("uniform", num_samples, ratio, 1, range(num_trials))], axis=0)
     statistic = ((counts - num_trials * ratio) ** 2).sum() / (num_trials * ratio * (1 - ratio))
     statistic *= (num_samples - 1) / num_samples
     assert 0.001 < chi2.sf(statistic, num_samples - 1) < 0.999

@@ -6,7 +6,7 @@ from scipy.stats import norm
 
 from bat_dist.memorization.noise import Noise
 from bat_dist.memorization.proportions import agresti_caffo_se, difference
-from bat_dist.memorization.typicality import TypicalSets, typical_sets
+from bat_dist.memorization.typicality import Rule, TypicalSets, typical_sets
 
 
 def naive_test_sets(mem, mask, test_correct, train_labels, test_labels, *, same_class, z):
@@ -56,7 +56,8 @@ def test_sets_equal_plain_loops(rule, same_class, seed):
 
 def test_each_rule_has_its_own_pairs_unless_told():
     trials = study()
-    for rule, same_class in (("paper", False), ("significant", True)):
+    own_pairs: dict[Rule, bool] = {"paper": False, "significant": True}
+    for rule, same_class in own_pairs.items():
         own, told = typical_sets(*trials, rule=rule), typical_sets(*trials, rule=rule, same_class=same_class)
         np.testing.assert_array_equal(own.test_typical, told.test_typical)
         np.testing.assert_array_equal(own.test_atypical, told.test_atypical)
@@ -130,7 +131,8 @@ def test_an_excess_of_nothing_is_significant_as_often_as_its_level_says():
     rng, draws = np.random.default_rng(0), 400_000
     for p_out in (0.3, 0.6, 0.8, 0.9, 0.95, 0.98):
         k1, k0 = rng.binomial(700, p_out + 0.02, draws), rng.binomial(300, p_out, draws)
-        z = (difference(k1, 700, k0, 300) - 0.02) / agresti_caffo_se(k1, 700, k0, 300)
+        counts = (k1, np.array(700), k0, np.array(300))
+        z = (difference(*counts) - 0.02) / agresti_caffo_se(*counts)
         assert (z > norm.isf(0.01)).mean() < 0.012, p_out
 
 

@@ -16,6 +16,8 @@ def leaf(array, dtype=torch.float64):
     return torch.tensor(array, dtype=dtype, requires_grad=True)
 
 
-def gradients(loss, *leaves):
+def gradients(loss: torch.Tensor, *leaves: torch.Tensor) -> list[torch.Tensor]:
     loss.backward()
-    return [leaf.grad for leaf in leaves]
+    found = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    assert len(found) == len(leaves)
+    return found

@@ -43,7 +43,7 @@ def test_pgd_at(case, dtype):
     loss = PgdAt().objective(adv, labels)
     assert_near(loss.detach(), VECTORS[f"{case}.madry.loss"], tol)
     if dtype == torch.float64:
-        assert_near(*gradients(loss, adv), VECTORS[f"{case}.madry.dlogits_adv"], tol)
+        assert_near(gradients(loss, adv)[0], VECTORS[f"{case}.madry.dlogits_adv"], tol)
 
 
 @by_precision

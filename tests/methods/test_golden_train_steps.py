@@ -10,7 +10,7 @@ import itertools
 import math
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ GAUSSIAN = X + 0.001 * tensor("normal")
 UNIFORM = (X + tensor("uniform_noise")).clamp(0, 1)
 
 
-def ball(config, start):
+def ball(config, start) -> dict[str, Any]:
     epsilon, step_size, num_steps = config
     settings = {"epsilon": epsilon, "step_size": step_size, "num_steps": int(num_steps)}
     return settings | {"start": lambda x, *, epsilon, generator: start}
@@ -100,7 +100,7 @@ def madry(model, **attack):
 
 def gairat(model, *, progress=0.5, **attack):
     method = Gairat(final_lambda=float(VECTORS["gairat.lambda"]))
-    settings = {"num_steps": FAR["num_steps"]}
+    settings: dict[str, Any] = {"num_steps": FAR["num_steps"]}
     path = pgd_path(model, X, Y, **FAR | attack)
     loss = method.objective(model(path.x_adv), Y, path.kappa, progress=progress, **settings)
     raw = geometry_weights(path.kappa.double(), lambda_=method.lambda_at(1), function=method.function, **settings)
@@ -117,7 +117,10 @@ def take(step, model=None, **settings):
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay)
     loss, named = step(model, **settings)
     loss.backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        gradients[name] = parameter.grad.clone()
     optimizer.step()
     return Step({"loss": loss.detach()} | named, gradients, model.state_dict())
 

@@ -9,6 +9,7 @@ import copy
 import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ LABELS = [0, 0, 1, 1, 2, 0, 2, 1]
 MEM = [0.9, 0.0, 0.8, 0.0, 0.0, 0.1, 0.0, 0.0]  # the first ranks have the atypical samples
 KAPPA = [0, 1, 0, 3, 10, 9, 10, 7]
 SPLITS = [(4, 4), (5, 3), (3, 3, 2), (1, 7)]
-TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
 class Network(torch.nn.Module):
@@ -96,7 +97,8 @@ class Meeting:
     """Collectives between threads: each hands in a tensor and sees what all handed in."""
 
     def __init__(self, size):
-        self.size, self.barrier, self.table = size, threading.Barrier(size, timeout=60), [None] * size
+        self.size, self.barrier = size, threading.Barrier(size, timeout=60)
+        self.table: list[torch.Tensor] = [torch.empty(0)] * size
         self.calls = [[] for _ in range(size)]
 
     def exchange(self, rank, name, tensor):
@@ -117,7 +119,7 @@ class Meeting:
 
 def loss_and_gradient(losses, replicas):
     """Mean loss, and the mean over replicas of their gradients, as DDP has it."""
-    sum(losses).backward()
+    torch.stack(losses).sum().backward()
     gradients = [torch.cat([p.grad.flatten() for p in replica.parameters()]) for replica in replicas]
     return torch.stack(losses).mean().detach(), torch.stack(gradients).mean(0)
 
@@ -218,6 +220,7 @@ def test_a_weighted_mean_written_out():
     loss = weighted_mean(values, weights, ALONE)
     loss.backward()
     assert loss == (1 + 12) / 4
+    assert values.grad is not None
     assert values.grad.tolist() == [0.25, 0, 0.75]
     assert mean(values, ALONE) == torch.tensor(7 / 3)
 

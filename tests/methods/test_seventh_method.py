@@ -44,7 +44,9 @@ def test_the_seventh_method_trains(tmp_path: Path, logit_pairing: None, capsys: 
     method = ["--method", "logit_pairing"]
     assert main([*options, *method, "--hyper", "weight=1", "--out", str(tmp_path / "out")]) == 0
     last = read_history(Folder(tmp_path / "out"))[-1]
+    assert last["val_clean"] is not None
     assert last["val_clean"] > 0.4
+    assert last["val_pgd"] is not None
     assert last["val_pgd"] > 0.2
     assert main([*options, *method, "--hyper", "weight=much", "--out", str(tmp_path / "no")]) == 2
     assert "weight of logit_pairing, got 'much'" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +47,10 @@ def halved(factor: float) -> Callable[[torch.Tensor], torch.Tensor]:
     return lambda x: x * factor
 
 
+def to_zero(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+    return output * 0
+
+
 CHANGES: dict[str, Callable[[Scaled], object]] = {
     "a constant": lambda net: setattr(net, "scale", 0.0),
     "a constant of another type": lambda net: setattr(net, "scale", 1),
@@ -58,7 +63,7 @@ CHANGES: dict[str, Callable[[Scaled], object]] = {
     "another value in a closure": lambda net: setattr(net, "post", halved(0.25)),
     "a partial function": lambda net: setattr(net, "post", functools.partial(torch.clamp, min=0)),
     "an object": lambda net: setattr(net, "thing", Thing(4)),
-    "a hook": lambda net: net.register_forward_hook(lambda module, args, output: output * 0),
+    "a hook": lambda net: net.register_forward_hook(to_zero),
     "a layer of another kind": lambda net: setattr(net, "layer", nn.Sequential(nn.Linear(4, 2), nn.Tanh())),
     "an attribute of a layer": lambda net: setattr(net.layer, "in_features", 5),
     "an attribute more": lambda net: setattr(net, "extra", None),

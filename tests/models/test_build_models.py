@@ -60,7 +60,7 @@ def test_any_image_size_and_logits_are_the_head_of_the_features(name):
 def test_the_seed_alone_decides_the_weights(name):
     first, same, other = (network(name, seed=seed) for seed in (3, 3, 4))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), same.parameters(), strict=True))
-    assert not torch.equal(first.body[0].weight, other.body[0].weight)
+    assert not torch.equal(first.get_parameter("body.0.weight"), other.get_parameter("body.0.weight"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet20", "preactresnet18", "wrn10-2", "resnet9-w8", "tinynet"])

@@ -1,5 +1,8 @@
 """The numbers of a run, counted by hand."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -42,7 +45,7 @@ def test_what_was_counted_is_what_is_said(digits: Dataset) -> None:
 
 def of_networks(
     dataset: Dataset, *, num_trials: int, fitted: float | np.ndarray, left_out: np.ndarray | None = None
-) -> dict:
+) -> Mapping[str, Any]:
     """Each of a thousand samples is right with a chance of its own if left out, with that of `fitted` if trained on."""
     rng = np.random.default_rng(0)
     mask = rng.random((num_trials, 1000)) < 0.7

@@ -14,6 +14,7 @@ import pytest
 from bat_dist.reporting import cells, latex, records, tables
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
+from bat_dist.results.rows import ALL
 from tests.helpers.made_results import random_flags, study, write_evaluation
 
 NASTY = "a_b&c%d#e{f}g^h~i\\j|k<l>m$n α \"'"
@@ -61,10 +62,24 @@ def test_markdown_holds_means_marks_and_bold_for_what_is_better_alone(comparison
     assert "+20.0 [" in difference
 
 
+def grid_rows(part: str) -> list[list[str]]:
+    """The cells of a Markdown table, without its head."""
+    return [line.strip("| ").split(" | ") for line in part.splitlines()[2:]]
+
+
 def test_every_bold_number_is_significant(comparison: ComparedResults) -> None:
-    for table in comparison.tables:
-        for cell in table.cells.values():
-            bold = "**" in tables._bold(cell)
+    sections = tables.markdown(comparison).split("\n## ")[1:]
+    for table, section in zip(comparison.tables, sections, strict=False):  # what is missing comes last
+        parts = section.split("\n\n")
+        by_kind = next(number for number, part in enumerate(parts) if part.startswith("By kind of test image")) + 1
+        words: dict[tuple[int, str, str], str] = {}
+        for head, part, subsets in ((3, parts[2], [ALL]), (2, parts[by_kind], [n for n in table.subsets if n != ALL])):
+            places = [(attack, subset) for attack in table.attacks for subset in subsets]
+            for number, row in enumerate(grid_rows(part)):
+                words |= {(number, *place): cell for place, cell in zip(places, row[head:], strict=True)}
+        assert words.keys() == table.cells.keys()
+        for place, cell in table.cells.items():
+            bold = "**" in words[place]
             assert bold == bool(cell.compared and cell.compared.is_significant and cell.compared.found.difference > 0)
 
 
@@ -116,6 +131,7 @@ def test_robustbench_has_autoattack_only_where_it_was_run(tmp_path: Path) -> Non
     first, second = records.robustbench(compare(find_results([str(tmp_path)])))
     assert (first["clean_acc"], first["autoattack_acc"], first["eps"]) == ("50.00", "25.00", "16/255")
     assert second["autoattack_acc"] is None
+    assert isinstance(second["all_accuracies"], dict)
     assert second["all_accuracies"]["autoattack_fast"] == "30.00"
     json.dumps([first, second])
 

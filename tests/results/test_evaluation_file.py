@@ -51,7 +51,9 @@ def test_what_the_first_releases_did_not_write_is_undefined(tmp_path: Path) -> N
 def test_rows_are_read_whatever_else_the_file_lacks(tmp_path: Path) -> None:
     assert read_rows(Folder(tmp_path)) is None
     (tmp_path / EVALUATION).write_text(json.dumps({"rows": [{"attack": "clean", "accuracy": None}]}))
-    (row,) = read_rows(Folder(tmp_path)) or ()
+    rows = read_rows(Folder(tmp_path))
+    assert rows is not None
+    (row,) = rows
     assert row.attack == "clean"
     assert np.isnan(row.overall.accuracy)
     (tmp_path / EVALUATION).write_text("[]")

@@ -5,17 +5,17 @@ The lists are written out here as they stood before they were derived: folders t
 
 import dataclasses
 import uuid
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 
 from bat_dist.config import Given, to_dict
 from bat_dist.data.datasets import Dataset, load_dataset
-from bat_dist.jobs import tune_plan as sweep
 from bat_dist.jobs.experiment_record import identity_of_settings
 from bat_dist.jobs.training_plan import make_plan
+from bat_dist.jobs.tune_plan import plan_sweep
 from bat_dist.results.rows import TRAINED_BY, telling_apart
-from bat_dist.settings import reproduce
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, deciding
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import resumed
@@ -38,6 +38,12 @@ def dataset() -> Dataset:
 
 def names(settings_class: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(settings_class)}
+
+
+def identity_of_sweep(settings: TuneSettings, dataset: Dataset, folder: Folder) -> dict[str, Any]:
+    """As it stands in the sweep's folder."""
+    plan_sweep(folder, dataset, settings).record.add([], {})
+    return folder.read_json("sweep.json")["identity"]
 
 
 # --- the lists of before
@@ -67,9 +73,9 @@ def test_what_all_runs_of_a_sweep_share() -> None:
     } == NOT_OF_THE_SPACE
 
 
-def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset) -> None:
+def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Path) -> None:
     settings = TuneSettings(out="x", base={**ASKED, "crop_padding": 2}, space={"ema": [0.9]})
-    identity = sweep._identity(settings, dataset, {})
+    identity = identity_of_sweep(settings, dataset, Folder(tmp_path))
     left_out = {"out", "fresh", "seed", "data_dir", "download", "loader", "track", "status", "ray_address"} | {
         *("min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
         *("ema", "flip", "test_share"),  # of the space; of later versions, at their defaults
@@ -124,8 +130,17 @@ def test_what_is_given_to_an_experiment_and_not_to_its_parts() -> None:
     data = {"dataset", "data_dir", "download", "num_train", "num_test", "image_size", "test_share"}
     rows = {"seed", "method", "alpha", "beta", "scores"}
     evaluations = {"checkpoint", "which", "attacks", "split", "first"}
-    settings = ReproduceSettings(table=1, scale="small", out="x")
-    assert {*reproduce._GIVEN, *settings._data} == data | rows | evaluations | {"out", "fresh", "status"}
+    asked = names(MemorizeSettings) | names(TrainSettings) | names(EvaluateSettings)
+    given = data | rows | evaluations | {"out", "fresh", "status"}
+    assert {name for name in asked if is_given_to_the_experiment(name)} == given
+
+
+def is_given_to_the_experiment(name: str) -> bool:
+    try:
+        ReproduceSettings(table=1, scale="small", methods=("pgd_at",), seeds=(0,), out="x", memorize={name: "x"})
+    except ValueError as error:
+        return str(error) == f"memorize {name}: it is given to the experiment, not to its parts"
+    return False
 
 
 def test_what_tells_rows_of_a_table_apart() -> None:
@@ -182,7 +197,9 @@ def test_a_planted_setting_tells_rows_apart() -> None:
     assert telling_apart(Planted) - TRAINED_BY == {"plain", "threat", "later"}
 
 
-def test_a_planted_setting_is_in_the_lists_of_a_sweep(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_setting_is_in_the_lists_of_a_sweep(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shared = not_of_the_space(Planted)
     assert {name: shared[name] for name in NEW & shared.keys()} == {
         "threat": "threat",
@@ -191,7 +208,8 @@ def test_a_planted_setting_is_in_the_lists_of_a_sweep(dataset: Dataset, monkeypa
     }
     monkeypatch.setattr("bat_dist.settings.tune.TrainSettings", Planted)
     base = {**ASKED, "plain": 3, "later": 2, "file": "g", "way": 2, "call": 2}
-    identity = sweep._identity(TuneSettings(out="x", base=base, space={"lr": [0.1]}), dataset, {})
+    settings = TuneSettings(out="x", base=base, space={"lr": [0.1]})
+    identity = identity_of_sweep(settings, dataset, Folder(tmp_path))
     assert {name: identity[name] for name in NEW & identity.keys()} == {"plain": 3, "threat": 1, "told": 1, "later": 2}
 
 

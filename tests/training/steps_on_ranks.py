@@ -10,9 +10,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.multiprocessing.spawn import start_processes
 
 from bat_dist.data.datasets import load_dataset
-from bat_dist.data.loaders import Batch, dataset_loader
+from bat_dist.data.loaders import Batch, Indices, dataset_loader
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.parallel import Ranks
 from bat_dist.methods.table import build_method
@@ -45,6 +46,9 @@ class DoubleLoader:
     def train_epoch(self, *args: Any, **kwargs: Any) -> Iterator[Batch]:
         for images, labels, indices in self.loader.train_epoch(*args, **kwargs):
             yield Batch(images.double(), labels, indices)
+
+    def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
+        raise NotImplementedError
 
 
 def without_batch_norm(module: nn.Module) -> nn.Module:
@@ -110,7 +114,7 @@ def main(out: Path, rank: int, size: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=size)
     world = World.current()
-    found = {name_of(case): weights_after(case, world) for case in cases(size)}
+    found: dict[str, Any] = {name_of(case): weights_after(case, world) for case in cases(size)}
     with without_reduction(world):
         for method in ("gairat", "bat"):
             found[f"careless-{method}"] = weights_after((method, "none", "three", {}), world)
@@ -123,6 +127,4 @@ def main(out: Path, rank: int, size: int) -> None:
 
 if __name__ == "__main__":  # all ranks, forked from one process that has imported all there is to import
     size = int(sys.argv[2])
-    torch.multiprocessing.start_processes(
-        lambda rank: main(Path(sys.argv[1]), rank, size), nprocs=size, start_method="fork"
-    )
+    start_processes(lambda rank: main(Path(sys.argv[1]), rank, size), nprocs=size, start_method="fork")

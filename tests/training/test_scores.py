@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def digits() -> Dataset:
 MEM = np.linspace(-0.05, 0.6, 100)
 
 
-def write(folder: Path, dataset: Dataset, name: str = "memorization.npz", **arrays: np.ndarray) -> str:
+def write(folder: Path, dataset: Dataset, name: str = "memorization.npz", **arrays: Any) -> str:
     np.savez(folder / name, fingerprint=np.array(dataset.fingerprint), **arrays)
     return str(folder / name)
 
@@ -75,6 +76,6 @@ def test_the_published_format(tmp_path: Path, digits: Dataset) -> None:
 
 def test_of_other_data(tmp_path: Path, digits: Dataset) -> None:
     path = write(tmp_path, digits, mem=MEM)
-    for other in ({"num_train": 200, "num_test": 50}, {"num_train": 100, "num_test": 40}):
+    for num_train, num_test in ((200, 50), (100, 40)):
         with pytest.raises(UserError, match="of other data than the dataset"):
-            read_scores(path, load_dataset("digits", **other))
+            read_scores(path, load_dataset("digits", num_train=num_train, num_test=num_test))

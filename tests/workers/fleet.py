@@ -22,7 +22,7 @@ from bat_dist.workers.pool import Done, run_units
 from bat_dist.workers.resources import Resources
 
 WORKERS_PER_NODE = 2
-NODE = {
+NODE: dict[str, Any] = {
     "num_cpus": WORKERS_PER_NODE,
     "num_gpus": WORKERS_PER_NODE,
     "object_store_memory": 80 * 2**20,

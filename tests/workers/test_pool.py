@@ -15,23 +15,15 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import ray
 import ray.exceptions as rx
 import torch
+from ray import cloudpickle
 
 from bat_dist.errors import UserError
-from bat_dist.jobs.fill_rows import Filled, conclude, fill_rows
-from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.subsets import subset_mask
-from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import source_hash
-from bat_dist.storage.rows import Field, RowStore
-from bat_dist.storage.status import describe, failures
-from bat_dist.storage.unit_log import read_log
 from bat_dist.workers import pool
-from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import Pace
 from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
@@ -39,7 +31,7 @@ from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
 from bat_dist.workers.worker import AttemptResult, check_source
 
-ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -56,8 +48,10 @@ def squares(offset):
 def test_every_unit_comes_once_from_long_lived_workers() -> None:
     outcomes = list(run_units(range(20), squares, [ray.put(100)], resources=ONE_CPU))
     assert sorted(o.unit for o in outcomes) == list(range(20))
-    assert all(o.row["value"] == o.unit**2 + 100 for o in outcomes)
-    assert len({o.row["process"] for o in outcomes}) <= 2  # as many as there are CPUs, not one per unit
+    done = [o for o in outcomes if isinstance(o, Done)]
+    assert len(done) == 20
+    assert all(o.row["value"] == o.unit**2 + 100 for o in done)
+    assert len({o.row["process"] for o in done}) <= 2  # as many as there are CPUs, not one per unit
 
 
 def dies_once(marker):
@@ -96,10 +90,12 @@ def breaks_its_accelerator(marker):
 def test_a_process_whose_accelerator_broke_gets_no_other_unit(tmp_path: Path) -> None:
     arguments = [str(tmp_path / "broken")]
     outcomes = list(run_units(range(12), breaks_its_accelerator, arguments, resources=ONE_CPU, num_workers=1))
-    assert [o.unit for o in outcomes if isinstance(o, Done)] == [0, 1, *range(3, 12), 2]
+    done = [o for o in outcomes if isinstance(o, Done)]
+    assert len(done) == len(outcomes)
+    assert [o.unit for o in done] == [0, 1, *range(3, 12), 2]
     failures = [record for o in outcomes for record in o.records if record["event"] == "failed"]
     assert len(failures) == 1
-    assert [o.row["process"] == outcomes[0].row["process"] for o in outcomes] == [True, True] + 10 * [False]
+    assert [o.row["process"] == done[0].row["process"] for o in done] == [True, True] + 10 * [False]
 
 
 def dies_if_large():
@@ -113,16 +109,20 @@ def dies_if_large():
 
 
 def test_a_unit_that_kills_its_worker_is_tried_again_smaller() -> None:
-    outcomes = run_units(
-        [("a", 1), ("b", 8)], dies_if_large, [], resources=ONE_CPU, smaller=lambda unit: (unit[0], unit[1] // 2)
-    )
-    assert sorted(o.row["value"] for o in outcomes) == [("a", 1), ("b", 2)]  # the third and last try
+    units, half = [("a", 1), ("b", 8)], lambda unit: (unit[0], unit[1] // 2)
+    outcomes = run_units(units, dies_if_large, [], resources=ONE_CPU, smaller=half)
+    done = [o for o in outcomes if isinstance(o, Done)]
+    assert sorted(o.row["value"] for o in done) == [
+        ("a", 1),
+        ("b", 2),
+    ]  # the third and last try
 
 
 def test_units_can_be_added_between_outcomes_and_workers_stay() -> None:
     queue, processes, order = deque(range(2)), set(), []
     for outcome in run_units(queue, squares, [0], resources=ONE_CPU):
         order.append(outcome.unit)
+        assert isinstance(outcome, Done)
         processes.add(outcome.row["process"])
         if outcome.unit < 100 and len(order) >= 2:  # the queue is empty, workers have nothing to do
             time.sleep(0.5)
@@ -376,8 +376,7 @@ def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypat
     monkeypatch.setattr(pool, "ray", fake)
     monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool_of(num_workers=1)
-    assert [type(outcome) for outcome in crowd.outcomes([7])] == [Done]
+    assert [type(outcome) for outcome in run_units([7], squares, [0], resources=ONE_CPU, num_workers=1)] == [Done]
 
 
 NODE_DIED = "The actor died because its node has died. Node Id: 0123"
@@ -394,11 +393,10 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
     monkeypatch.setattr(pool, "ray", fake)
     monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
-    crowd = pool_of()
-    assert sorted(outcome.unit for outcome in crowd.outcomes(range(4))) == [0, 1, 2, 3]
+    assert sorted(outcome.unit for outcome in run_units(range(4), squares, [0], resources=ONE_CPU)) == [0, 1, 2, 3]
     gone = iter([rx.RayError("the process was killed")] * 3)
     with pytest.raises(WorkersCannotStart):
-        list(crowd.outcomes(range(4)))
+        list(run_units(range(4), squares, [0], resources=ONE_CPU))
 
 
 GPUS = """
@@ -532,78 +530,6 @@ def test_only_as_many_units_are_in_flight_as_there_are_workers(tmp_path: Path) -
 )
 def test_how_many_workers_a_node_holds(resources: Resources, node: dict[str, float], expected: int) -> None:
     assert resources.fit_into(node) == expected
-
-
-LABELS = np.array([0] * 10 + [1] * 10)
-DUPLICATE_OF = np.arange(20)
-DUPLICATE_OF[[4, 14]] = [3, 13]  # samples 3 and 4 are the same image, and so are 13 and 14
-
-
-def lookup_table():
-    """A learner that knows what it has seen, and answers 1 - label to all else."""
-
-    def work(trial):
-        mask = subset_mask(20, 0.7, 0, trial)
-        seen = np.isin(DUPLICATE_OF, DUPLICATE_OF[mask])
-        return {"mask": mask, "train_correct": seen}
-
-    return work
-
-
-def test_a_lookup_table_memorizes_the_unique_samples_and_not_the_duplicates(tmp_path: Path) -> None:
-    """Through workers, store and estimate.  A duplicate is lost only in trials that leave both out."""
-    num_trials = 60
-    fields = {"mask": Field("bool", (20,)), "train_correct": Field("bool", (20,))}
-    store = RowStore.open(Folder(tmp_path / "trials"), fields=fields, identity={}, num_rows=num_trials)
-    filled = fill(store, tmp_path, num_trials, lookup_table)
-    assert (filled.kept, filled.computed, filled.failed) == (0, num_trials, {})
-    mask, correct = (store.read(name, np.arange(num_trials)) for name in fields)
-    found = estimate_memorization(mask, correct)
-    unique = np.bincount(DUPLICATE_OF, minlength=20)[DUPLICATE_OF] == 1
-    np.testing.assert_array_equal(found.mem[unique], 1)
-    for i, twin in ((3, 4), (4, 3), (13, 14), (14, 13)):
-        without = ~mask[:, i]
-        assert found.mem[i] == pytest.approx(1 - mask[without, twin].mean())
-        assert found.mem[i] < 0.7
-
-
-def fill(store: RowStore, folder: Path, num_rows: int, build, *args, give_up_on=()) -> Filled:
-    how = {"what": "trials", "resources": ONE_CPU, "num_workers": None, "give_up_on": give_up_on}
-    with Heartbeat(Folder(folder), "trials", total=num_rows) as heart:
-        return fill_rows(store, Folder(folder), num_rows, build, args, **how, heart=heart)
-
-
-def fails_at_first(marker):
-    def work(unit):
-        if unit == 2 and not Path(marker).exists():
-            raise ArithmeticError("loss inf in epoch 1")
-        return {"value": np.float64(unit)}
-
-    return work
-
-
-def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = RowStore.open(Folder(tmp_path / "trials"), fields={"value": Field("float64", ())}, identity={}, num_rows=4)
-    marker = tmp_path / "healed"
-    first = fill(store, tmp_path, 4, fails_at_first, str(marker), give_up_on=(ArithmeticError,))
-    assert first.failed == {2: "ArithmeticError: loss inf in epoch 1"}
-    assert failures(Folder(tmp_path), "trials") == first.failed
-    assert "trial 2 failed: ArithmeticError: loss inf" in describe(Folder(tmp_path))
-    assert "its log: logs/trials-2.jsonl" in describe(Folder(tmp_path))
-    assert conclude(first, "trials") == 1
-    errors = capsys.readouterr().err
-    assert "1 trial failed; the same command tries again and keeps the others" in errors
-    assert "its log: logs/trials-2.jsonl" in errors
-    marker.touch()
-    second = fill(store, tmp_path, 4, fails_at_first, str(marker))
-    assert (second.kept, second.computed, second.failed) == (3, 1, {})
-    assert conclude(second, "trials") == 0
-    assert failures(Folder(tmp_path), "trials") == {}
-    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [f"trials-{row}.jsonl" for row in range(4)]
-    kept = [record["event"] for record in read_log(Folder(tmp_path), "trials", 2)]
-    assert kept == ["started", "failed", "started", "done"]  # of both runs
 
 
 def test_pace_counts_only_what_was_done_now() -> None:

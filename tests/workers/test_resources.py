@@ -54,7 +54,7 @@ def test_ones_own_machines_are_promised_by_nobody(launcher: Path) -> None:
 
 def test_an_operators_groups_count(launcher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray._private.state import state
-    from ray.core.generated.autoscaler_pb2 import ClusterConfig
+    from ray.core.generated.autoscaler_pb2 import ClusterConfig  # pyright: ignore[reportAttributeAccessIssue] made at import
 
     config = ClusterConfig()
     group = config.node_group_configs.add()

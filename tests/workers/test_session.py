@@ -120,9 +120,10 @@ def test_a_folder_too_long_for_sockets_is_no_hindrance(tmp_path: Path) -> None:
 
 
 def test_the_longest_name_of_a_socket_is_rays(ray_cluster: None) -> None:
-    import ray
+    from ray._private import worker
 
-    node = ray._private.worker._global_node
+    node = worker._global_node
+    assert node is not None
     names = [node.plasma_store_socket_name, node.raylet_socket_name]
     longest = max(len(name) - len(node.temp_dir) - len(str(os.getpid())) for name in names)
     assert longest + len("4194304") <= session.LONGEST_SOCKET_NAME
