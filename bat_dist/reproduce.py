@@ -30,7 +30,6 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.experiment_tasks import Reports
     from bat_dist.jobs.reproduce import carry_out_experiment
-    from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.memorization import report_leave_out
     from bat_dist.reporting.report import write_report
     from bat_dist.reporting.training import report_training
@@ -42,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     dataset = load_dataset(settings.data_name, **settings.data)
     folder = Folder(settings.out)
     with only_driver(folder):
-        reports = Reports(report_leave_out, report_training, report_evaluation)
+        reports = Reports(report_leave_out, report_training)
         ended = carry_out_experiment(folder, dataset, settings, reports)
         found = find_results([settings.out])
         print(write_report(folder / REPORT, found, compare(found)))

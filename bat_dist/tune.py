@@ -34,7 +34,6 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.jobs.tune import carry_out_sweep
     from bat_dist.jobs.tune_plan import plan_sweep
     from bat_dist.jobs.tune_test import judge_chosen
-    from bat_dist.reporting.evaluation import report_evaluation
     from bat_dist.reporting.sweep import report_sweep
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
@@ -46,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     with only_driver(folder):
         sweep, outcomes = carry_out_sweep(plan_sweep(folder, dataset, settings))
         results = summarize(outcomes, **choice)
-        tested = judge_chosen(sweep, results, report=report_evaluation)
+        tested = judge_chosen(sweep, results)
         print(report_sweep(folder, results, tested, about=sweep.about))
     return int(any(outcome.state not in ("done", "stopped") for outcome in results.outcomes))
 

@@ -17,7 +17,7 @@ from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate_here, with_earlier
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
-from bat_dist.results.evaluation_file import EVALUATION
+from bat_dist.results.evaluation_file import EVALUATION, write_evaluation
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
@@ -42,7 +42,6 @@ class Reports(NamedTuple):
 
     memorization: Callable[..., Any]
     training: Callable[..., Any]
-    evaluation: Callable[..., Any]
 
 
 class Task(NamedTuple):
@@ -107,7 +106,7 @@ class Experiment:
         subsets: Mapping[str, Any] = {}  # typical and atypical test images, where the scores tell
         if self.settings.needs_scores and place.exists(TYPICALITY):
             subsets = read_subsets((place / TYPICALITY).location, self.dataset.fingerprint, "test")
-        self.reports.evaluation(
+        write_evaluation(
             folder, self.dataset, to_dict(asked), found, subsets=subsets, facts=subject.facts, digest=subject.digest
         )
 

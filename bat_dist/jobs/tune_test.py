@@ -1,14 +1,13 @@
 """The one look at the test set that a sweep takes: for the chosen points, and for PGD-AT beside them."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from bat_dist.config import to_dict
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate, with_earlier
 from bat_dist.jobs.fresh import TEST
 from bat_dist.jobs.tune_plan import Sweep
-from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows
+from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows, write_evaluation
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings
 from bat_dist.storage.files import Folder
@@ -17,10 +16,10 @@ from bat_dist.sweep.results import Results
 from bat_dist.workers.nodes import job_session
 
 
-def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) -> dict[SweepRun, Sequence[AttackRow]]:
+def judge_chosen(sweep: Sweep, results: Results) -> dict[SweepRun, Sequence[AttackRow]]:
     """Attack the chosen points' checkpoints and PGD-AT's; their rows by run; none before every run has ended.
 
-    A checkpoint that has been judged by these attacks is not asked again. report: `reporting.evaluation`'s.
+    A checkpoint that has been judged by these attacks is not asked again.
     Raises as `evaluate`.
     """
     if not results.is_complete or not sweep.settings.test_attacks:
@@ -31,7 +30,7 @@ def judge_chosen(sweep: Sweep, results: Results, *, report: Callable[..., Any]) 
     if len(known) == len(runs):
         return known
     with job_session(sweep.settings, sweep.folder, all_write=False):
-        return {run: known.get(run) or _judge(sweep, run, report) for run in runs}
+        return {run: known.get(run) or _judge(sweep, run) for run in runs}
 
 
 def _place(sweep: Sweep, run: SweepRun) -> Folder:
@@ -49,7 +48,7 @@ def _judged(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow] | None:
     return rows if is_enough else None
 
 
-def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Sequence[AttackRow]:
+def _judge(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow]:
     place, example = _place(sweep, run), sweep.example
     data = {name: value for name, value in to_dict(example).items() if name in DataSettings.__dataclass_fields__}
     settings = EvaluateSettings(
@@ -65,5 +64,7 @@ def _judge(sweep: Sweep, run: SweepRun, report: Callable[..., Any]) -> Sequence[
     settings = with_earlier(place, settings)
     subject = load_subject(sweep.dataset, settings)
     evaluation = evaluate(place, sweep.dataset, settings, subject)
-    report(place, sweep.dataset, to_dict(settings), evaluation, subsets={}, facts=subject.facts, digest=subject.digest)
+    write_evaluation(
+        place, sweep.dataset, to_dict(settings), evaluation, subsets={}, facts=subject.facts, digest=subject.digest
+    )
     return read_rows(place) or ()
