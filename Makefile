@@ -104,9 +104,10 @@ bench: setup
 	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES)
 	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES) --accuracy --arch resnet9-w16
 
-# The reference of commands in docs/, from the programs' own --help.
+# The reference of commands in docs/, from the programs' own --help; the picture of the folders, from their imports.
 docs: setup
 	$(BIN)/python docs/make_reference.py
+	PYTHONPATH=. $(BIN)/python docs/make_rooms.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -31,7 +31,8 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.jobs.attacked_images import attacked
     from bat_dist.jobs.attacked_network import load_subject
     from bat_dist.jobs.evaluate import evaluate, with_earlier
-    from bat_dist.reporting.evaluation import report_evaluation
+    from bat_dist.reporting.evaluation import in_words
+    from bat_dist.results.evaluation_file import FLAGS, write_evaluation
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
 
@@ -42,9 +43,11 @@ def main(argv: Sequence[str]) -> int:
     dataset, subsets = attacked(dataset, settings, subject.facts)
     with only_driver(folder):
         evaluation = evaluate(folder, dataset, settings, subject)
-        of_network = {"facts": subject.facts, "digest": subject.digest}
         asked = {**to_dict(settings), "fresh": False}  # which it was for once
-        print(report_evaluation(folder, dataset, asked, evaluation, subsets=subsets, **of_network))
+        document = write_evaluation(
+            folder, dataset, asked, evaluation, subsets=subsets, facts=subject.facts, digest=subject.digest
+        )
+    print("\n".join([*in_words(document), f"by image: {folder}/{FLAGS}"]))
     return 0
 
 

@@ -79,3 +79,9 @@ def test_links_of_the_docs_lead_somewhere() -> None:
 def test_the_reference_is_what_help_says() -> None:
     page = ROOT / "docs" / "reference.md"
     assert page.read_text() == runpy.run_path(str(page.with_name("make_reference.py")))["reference"](), "run make docs"
+
+
+def test_the_picture_of_the_folders_is_up_to_date() -> None:
+    folder = ROOT / "docs"
+    drawn = runpy.run_path(str(folder / "make_rooms.py"))["picture"]()
+    assert (folder / "images/rooms.svg").read_text() == drawn, "run make docs"

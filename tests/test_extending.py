@@ -36,7 +36,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate import evaluate_here
 from bat_dist.planning.timed_operations import step_work
-from bat_dist.reporting.evaluation import report_evaluation
+from bat_dist.results.evaluation_file import write_evaluation
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 
@@ -55,7 +55,7 @@ def evaluate(name):
     folder, dataset = Folder(settings.out), load_dataset("digits", **settings.data)
     subject = load_subject(dataset, settings)
     found = evaluate_here(folder, dataset, settings, subject)
-    report_evaluation(folder, dataset, to_dict(settings), found, subsets={}, facts=subject.facts, digest=subject.digest)
+    write_evaluation(folder, dataset, to_dict(settings), found, subsets={}, facts=subject.facts, digest=subject.digest)
 
 SMALL = " ".join(DIGITS) + " --num_train 300 --epochs 1 --method pgd_at"
 train("method", " ".join(DIGITS) + " --epochs 5 --method logit_pairing --hyper weight=1")

@@ -22,6 +22,7 @@ from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs import experiment_record
 from bat_dist.jobs import tune_plan as sweep
+from bat_dist.results.experiment_file import ExperimentFile
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
@@ -404,4 +405,4 @@ def test_an_experiment_of_an_older_version_has_the_number_of_workers_that_was_as
     now = experiment_record.identity_of_settings(load_dataset("digits", num_train=100, num_test=40), settings)
     assert now["train.num_workers"] == number
     old = {name: value for name, value in now.items() if name != "train.num_workers"}
-    assert experiment_record.identity_of({"identity": old, "asked": to_dict(settings)}) == now
+    assert experiment_record.identity_of(ExperimentFile(identity=old, asked=to_dict(settings))) == now

@@ -87,10 +87,9 @@ def test_what_a_folder_knows_is_checked_as_what_is_given() -> None:
 def test_status_needs_the_folder_alone() -> None:
     about = {"prog": "bat-dist train"}
     assert status_asked(TrainSettings, ["--out", "o"], **about) is None
-    assert status_asked(TrainSettings, ["--status", "--out", "o", "--seed", "3"], **about) == {
-        **{"status": True, "out": "o"},
-        "seed": 3,
-    }
+    given = status_asked(TrainSettings, ["--status", "--out", "o", "--seed", "3"], **about)
+    assert given
+    assert {name: one.value for name, one in given.items()} == {"status": True, "out": "o", "seed": 3}
     with pytest.raises(ConfigError, match=r"^out is required: --out DIR$"):
         status_asked(TrainSettings, ["--status"], **about)
 

@@ -44,7 +44,7 @@ class Checkpoint(NamedTuple):
 
     model: ImageClassifier
     spec: ModelSpec
-    facts: dict[str, Any]  # plain values: epoch, accuracies, ...
+    facts: Mapping[str, Any]  # plain values: epoch, accuracies, ...
 
 
 def save_tensors(folder: Folder, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -55,7 +55,7 @@ def save_tensors(folder: Folder, name: str, tensors: Mapping[str, Tensor], about
     folder.write(name, safetensors.torch.save(dense, {_HEADER: header}))
 
 
-def load_tensors(folder: Folder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(folder: Folder, name: str) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """The tensors, on the CPU, and what was written about them.
 
     Raises UserError if the file is missing, damaged, or not one of `save_tensors`. The digest finds accidents, not

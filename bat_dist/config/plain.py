@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 
-def to_dict(settings: Any) -> dict[str, Any]:
+def to_dict(settings: Any) -> Mapping[str, Any]:
     """Plain values (lists for tuples), fit for YAML and JSON."""
     return {field.name: plain(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
 

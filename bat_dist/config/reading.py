@@ -69,7 +69,7 @@ def parse(
 
 def status_asked(
     settings_class: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str = ""
-) -> dict[str, Any] | None:
+) -> Mapping[str, Given] | None:
     """What was given, if `status` was: then nothing is required but `out`.  None if it was not, for `parse`.
 
     Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
@@ -82,7 +82,7 @@ def status_asked(
     errors = read.errors + _of_each(only_out, read.unfit, known=read.given if read.is_readable else settings)
     if errors:
         raise ConfigError(errors)
-    return {name: one.value for name, one in read.given.items()}
+    return read.given
 
 
 @dataclasses.dataclass

@@ -44,7 +44,7 @@ class EvaluationIdentity:
     num_checked: int
     keep_adversarial: bool
 
-    def identity_of(self, stage: Stage) -> dict[str, Any]:
+    def identity_of(self, stage: Stage) -> Mapping[str, Any]:
         """The identity of the stage's store."""
         own = {"batch_size": self.batch_size, "keep_adversarial": self.keep_adversarial}
         return {**self.identity, **own, **({"check_images": self.num_checked} if stage.among == "checked" else {})}

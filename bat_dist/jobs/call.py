@@ -4,9 +4,9 @@ Imports nothing heavy until a status is asked for, so that `--help` answers at o
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from bat_dist.config import Known, parse, status_asked
+from bat_dist.config import Given, Known, parse, status_asked
 from bat_dist.settings.known import nothing, resumed
 
 S = TypeVar("S")
@@ -20,16 +20,16 @@ def settings_of_call(
     `--help` and `--status` print and raise SystemExit(0).  Raises ConfigError with all errors.
     """
     prog = f"bat-dist {verb}"
-    if asked := status_asked(settings_class, argv, prog=prog, description=description):
-        print(_status(verb, asked))
+    if given := status_asked(settings_class, argv, prog=prog, description=description):
+        print(_status(verb, given))
         raise SystemExit(0)
     return parse(settings_class, argv, prog=prog, description=description, known=resumed(verb, settings_class, data))
 
 
-def _status(verb: str, asked: Mapping[str, Any]) -> str:
+def _status(verb: str, given: Mapping[str, Given]) -> str:
     from bat_dist.storage.files import Folder
 
-    folder = Folder(asked["out"])
+    folder = Folder(given["out"].value)
     if verb == "memorize":
         from bat_dist.storage import status
 
@@ -41,7 +41,7 @@ def _status(verb: str, asked: Mapping[str, Any]) -> str:
     if verb == "tune":
         from bat_dist.reporting.sweep import describe_sweep
 
-        return describe_sweep(folder, **{name: asked[name] for name in ("metric", "which") if name in asked})
+        return describe_sweep(folder, **{name: given[name].value for name in ("metric", "which") if name in given})
     from bat_dist.results.status import describe_evaluation, describe_experiment
 
     return describe_evaluation(folder) if verb == "evaluate" else describe_experiment(folder)

@@ -8,14 +8,19 @@ from bat_dist.config import differences, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.jobs.auto import Chosen
-from bat_dist.jobs.fresh import experiment_runs, remove_experiment
+from bat_dist.jobs.fresh import remove_experiment
 from bat_dist.jobs.memorize import TRIALS
-from bat_dist.results.find import EXPERIMENT
+from bat_dist.results.experiment_file import (
+    EXPERIMENT,
+    ExperimentFile,
+    PlannedRun,
+    read_experiment,
+    write_experiment,
+)
 from bat_dist.results.rows import flat
 from bat_dist.settings.decides import identity_values
 from bat_dist.settings.reproduce import OF_A_ROW, SCORES, ReproduceSettings, TableRun
 from bat_dist.storage.files import Folder
-from bat_dist.storage.provenance import provenance
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
 from bat_dist.training.files import is_begun
@@ -26,43 +31,41 @@ log = logging.getLogger(__name__)
 _NOT_OF_ALL = (*OF_A_ROW, "num_trials", "attacks", "num_workers")
 
 
-def begun_identity(folder: Folder) -> dict[str, Any]:
+def begun_identity(folder: Folder) -> Mapping[str, Any]:
     """The identity of the folder's experiment; nothing if there is none, or nothing of it is finished."""
-    if not folder.exists(EXPERIMENT):
-        return {}
-    return identity_of(folder.read_json(EXPERIMENT)) if _is_begun(folder) else {}
+    experiment = read_experiment(folder)
+    return identity_of(experiment) if _is_begun(folder, experiment) else {}
 
 
-def _is_begun(folder: Folder) -> bool:
+def _is_begun(folder: Folder, experiment: ExperimentFile) -> bool:
     store = RowStore.existing(folder / SCORES / TRIALS)
-    return (store is not None and store.is_begun()) or any(
-        is_begun(folder / about["training"]) for about in experiment_runs(folder)
-    )
+    return (store is not None and store.is_begun()) or any(is_begun(folder / run.training) for run in experiment.runs)
 
 
 def note_plan(folder: Folder, dataset: Dataset, settings: ReproduceSettings, chosen: Chosen) -> None:
     """`experiment.json`: what is to be there in the end; runs that were asked for before stay."""
     identity = identity_of_settings(dataset, settings)
-    old: Mapping[str, Any] = folder.read_json(EXPERIMENT) if folder.exists(EXPERIMENT) else {}
-    if old and (differs := differences(identity_of(old), identity)):
-        if _is_begun(folder):
+    old = read_experiment(folder)
+    if folder.exists(EXPERIMENT) and (differs := differences(identity_of(old), identity)):
+        if _is_begun(folder, old):
             raise UserError(f"{folder} holds another experiment; {WAY_OUT}\n" + "\n".join(differs))
         log.info("%s was made for another experiment, and nothing of it is finished: it is replaced", folder)
         remove_experiment(folder)
-        old = {}
-    runs = {(run["label"], run["seed"]): run for run in old.get("runs", ())}
+        old = ExperimentFile()
+    runs = {(run.label, run.seed): run for run in old.runs}
     for run in settings.runs():
-        known = runs.get((run.row, run.seed), {}).get("evaluations", {})
+        known = runs[run.row, run.seed].evaluations if (run.row, run.seed) in runs else {}
         evaluations = {**known, **{which: run.evaluation(which) for which in settings.which}}
-        about = {"label": run.row, "seed": run.seed, "training": run.training, "evaluations": evaluations}
-        runs[run.row, run.seed] = about
+        runs[run.row, run.seed] = PlannedRun(run.row, run.seed, run.training, evaluations)
     folder.create()
     note_settings(folder, "reproduce", settings)
-    document = {"table": settings.table, "scale": settings.scale, "identity": identity, "runs": list(runs.values())}
-    folder.write_json(EXPERIMENT, {**document, "asked": to_dict(settings), "chosen": chosen, **provenance()})
+    experiment = ExperimentFile(
+        settings.table, settings.scale, identity, tuple(runs.values()), asked=to_dict(settings), chosen=chosen
+    )
+    write_experiment(folder, experiment)
 
 
-def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> dict[str, Any]:
+def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> Mapping[str, Any]:
     """All that every number of the experiment depends on, beside row, seed, checkpoint and attack."""
     run = TableRun("pgd_at", 0)
     training = settings.training(run)
@@ -77,10 +80,11 @@ def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> dict[
     return {"data_fingerprint": dataset.fingerprint, **flat(kept)}
 
 
-def identity_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The identity in an `experiment.json`; those of earlier versions have `num_workers` only among what was asked."""
-    identity = dict(document.get("identity", {}))
-    if identity and "train.num_workers" not in identity:
-        asked = document["asked"].get("train") or {}
-        identity["train.num_workers"] = 1 if identity["train.sync_bn"] else max(1, asked.get("num_workers", 0))
-    return identity
+def identity_of(experiment: ExperimentFile) -> Mapping[str, Any]:
+    """An experiment's identity; those of earlier versions have `num_workers` only among what was asked."""
+    identity = experiment.identity
+    if not identity or "train.num_workers" in identity:
+        return identity
+    asked = experiment.asked.get("train") or {}
+    separate = 1 if identity["train.sync_bn"] else max(1, asked.get("num_workers", 0))
+    return {**identity, "train.num_workers": separate}

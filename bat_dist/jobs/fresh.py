@@ -4,12 +4,12 @@ Whoever calls this holds the folder (`storage.lease.only_driver`).
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 from bat_dist.artifacts.scores import MEMORIZATION_TABLE
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import EVALUATION, FLAGS
-from bat_dist.results.find import EXPERIMENT, MEMORIZATION
+from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
+from bat_dist.results.find import MEMORIZATION
 from bat_dist.settings.reproduce import REPORT, SCORES
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
@@ -94,22 +94,17 @@ def remove_sweep(folder: Folder) -> None:
 def remove_experiment(folder: Folder) -> None:
     """What `bat-dist reproduce` leaves."""
     check_alone(folder, "reproduce")
-    runs = experiment_runs(folder)
+    runs = read_experiment(folder).runs
     remove_memorization(folder / SCORES)
     folder.remove_if_empty(SCORES)
     for run in runs:
-        remove_run(folder, run["training"])
+        remove_run(folder, run.training)
     folder.remove_if_empty(RUNS)
-    _remove_evaluations(folder, [place for run in runs for place in run["evaluations"].values()])
+    _remove_evaluations(folder, [place for run in runs for place in run.evaluations.values()])
     folder.remove_files(f"{REPORT}/{name}" for name in _OF_REPORT)
     folder.remove(PROGRESS)
     forget_settings(folder, "reproduce")
     folder.remove(EXPERIMENT)  # last: what it names can then be found again
-
-
-def experiment_runs(folder: Folder) -> list[dict[str, Any]]:
-    """The runs that `experiment.json` names, with their places; none without the file."""
-    return list(folder.read_json(EXPERIMENT).get("runs", ())) if folder.exists(EXPERIMENT) else []
 
 
 def _remove_evaluations(folder: Folder, places: Iterable[str]) -> None:

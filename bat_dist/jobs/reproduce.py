@@ -5,7 +5,6 @@ import functools
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
@@ -16,7 +15,8 @@ from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import remove_experiment
 from bat_dist.jobs.scores import leave_out_scores
 from bat_dist.jobs.training_plan import make_plan
-from bat_dist.results.find import MEMORIZATION, SUMMARY
+from bat_dist.results.find import MEMORIZATION
+from bat_dist.results.summary_file import SUMMARY, read_summary
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
 from bat_dist.storage.files import Folder
@@ -72,7 +72,7 @@ def _without_auto(
         asked = settings.cpus_per_worker, settings.gpus_per_worker
         return hardware_of_workers(worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes))
 
-    def found(part: str, asked: S, usual: str) -> dict[str, Any]:
+    def settle(part: str, asked: S, usual: str) -> Mapping[str, str]:
         nonlocal chosen
         known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
         asked, settled = without_auto(asked, lambda: known, dataset, usual)
@@ -80,13 +80,13 @@ def _without_auto(
         chosen |= {f"{part}'s {name}": words for name, words in (settled | why).items()}
         return {"arch": asked.arch, "precision": precision}
 
-    train = found("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)
-    changes: dict[str, Any] = {"arch": train.pop("arch"), "train": {**settings.train, **train}}
+    train = settle("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)
+    memorize = settings.memorize
     if settings.needs_scores and not settings.scores:
-        memorize = found("memorize", settings.memorize_settings, ARCH_OF_TRIALS)
-        changes["memorize"] = {**settings.memorize, **memorize}
+        memorize = {**memorize, **settle("memorize", settings.memorize_settings, ARCH_OF_TRIALS)}
     say(chosen)
-    return dataclasses.replace(settings, **changes), chosen
+    of_runs = {**settings.train, "precision": train["precision"]}
+    return dataclasses.replace(settings, arch=train["arch"], train=of_runs, memorize=memorize), chosen
 
 
 def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Filled | None:
@@ -96,9 +96,9 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     place, asked = folder / SCORES, settings.memorize_settings
     dataset = dataset.augmented(asked.crop_padding, asked.flip)
     if place.exists(MEMORIZATION) and place.exists(SUMMARY):
-        known = place.read_json(SUMMARY)
-        if known.get("num_trials", 0) >= asked.num_trials and known.get("fingerprint") == dataset.fingerprint:
-            log.info("%s holds the scores of %s trials", place, known["num_trials"])
+        known = read_summary(place, SUMMARY)
+        if known.num_trials >= asked.num_trials and known.fingerprint == dataset.fingerprint:
+            log.info("%s holds the scores of %s trials", place, known.num_trials)
             return None
     scores, filled = leave_out_scores(place, dataset, asked)
     reports.memorization(place, dataset, to_dict(asked), scores, failed=filled.failed)

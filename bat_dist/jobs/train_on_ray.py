@@ -50,7 +50,7 @@ def train_on_ray(
                 num_workers=plan.asked.num_workers, use_gpu=bool(each.gpus), resources_per_worker=each.bundle
             ),
             run_config=ray.train.RunConfig(
-                **storage, failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures)
+                **storage._asdict(), failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures)
             ),
         )
         try:

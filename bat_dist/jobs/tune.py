@@ -153,7 +153,7 @@ def _tune(
                 trial_dirname_creator=lambda trial: trial.trial_id,
             ),
             run_config=tune.RunConfig(
-                **storage,
+                **storage._asdict(),
                 callbacks=[callbacks],
                 failure_config=tune.FailureConfig(max_failures=0),
                 verbose=0,

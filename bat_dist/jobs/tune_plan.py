@@ -41,7 +41,7 @@ class Sweep:
         return self.settings.example
 
     @property
-    def about(self) -> dict[str, Any]:
+    def about(self) -> Mapping[str, Any]:
         """What a report says of it."""
         names = ("dataset", "arch", "method")
         shared = {name: getattr(self.example, name) for name in names if name not in self.settings.space}

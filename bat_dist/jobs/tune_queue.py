@@ -5,7 +5,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypedDict
 
 from ray import tune
 from ray.tune.experiment import Trial
@@ -14,6 +14,8 @@ from ray.tune.search import Searcher
 
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_failure, read_outcome
+from bat_dist.sweep.space import Point
+from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
 from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 from bat_dist.workers.running import UNKNOWN_PLACE, Running, WorkerPlace
@@ -23,10 +25,17 @@ log = logging.getLogger(__name__)
 EVERYTHING = 10**9  # runs: the searcher says itself when there are no more
 
 
+class RunRequest(TypedDict):
+    """What a worker of Tune is told of the run that it is to train, as the config of a trial."""
+
+    point: Point
+    seed: int
+
+
 class _NotKept:
     """Tune pickles what it is given, for a restore that is never asked for."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict:
         return {}
 
 
@@ -44,14 +53,14 @@ class RunQueue(_NotKept, Searcher):
         self._deaths: Counter[SweepRun] = Counter()
         self._losses: Counter[SweepRun] = Counter()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> RunRequest | str | None:
         """The next run's config; None: none now; FINISHED: none any more."""
         if not self.waiting:
             self.waiting.extend(self._more())
         if not self.waiting:
             return None if self.at_work else Searcher.FINISHED
         run = self.at_work[trial_id] = self.waiting.popleft()
-        return {"point": dict(run.point), "seed": run.seed}
+        return RunRequest(point=dict(run.point), seed=run.seed)
 
     def put_back(self, run: SweepRun, *, machine_lost: bool) -> bool:
         """Try a run again whose process died; False if it has died too often."""
@@ -174,7 +183,7 @@ class Asha(ASHAScheduler):
         if (since := result.get("epoch", 0) - self._drop) > 0:
             super().on_trial_complete(tune_controller, trial, {**result, "epochs_after_drop": since})
 
-    def replay(self, name: str, history: Iterable[dict[str, Any]]) -> None:
+    def replay(self, name: str, history: Iterable[EpochRow]) -> None:
         """What a run of an earlier session had reached."""
         trial: Any = SimpleNamespace(trial_id=name)  # as much of a Tune trial as ASHA looks at
         super().on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]

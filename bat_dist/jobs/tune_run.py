@@ -12,6 +12,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
+from bat_dist.jobs.tune_queue import RunRequest
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
@@ -53,7 +54,7 @@ def run_settings(settings: TuneSettings, out: str, run: SweepRun) -> TrainSettin
     return settings.of_run(run.point, seed=run.seed, out=f"{out.rstrip('/')}/{run.name}")
 
 
-def train_run(config: dict[str, Any], *, shared: SharedByRuns) -> None:
+def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     """Train the run that `config` names (point, seed), from where it stands, and tell Tune of each epoch.
 
     A run that raises leaves the reason in its folder; one whose process dies leaves none.

@@ -60,7 +60,7 @@ def check_method(name: str) -> str:
     raise ValueError(f"there is no method {name!r}: {hint}The methods are {', '.join(METHODS)}")
 
 
-def build_method(name: str, hyper_parameters: Mapping[str, Any]) -> Method:
+def build_method(name: str, hyper_parameters: Mapping[str, float | str | None]) -> Method:
     """The method with these hyper-parameters, given as values or as text ("0.5"); its own defaults for the rest.
 
     Raises ValueError for a name or value that it does not take.

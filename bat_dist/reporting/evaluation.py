@@ -1,33 +1,10 @@
-"""The end of an evaluation: both its files, and a table for the terminal."""
+"""An evaluation in words, for the terminal."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-from jaxtyping import Bool
 
-from bat_dist.data.datasets import Dataset
-from bat_dist.evaluation.result import Evaluation
-from bat_dist.results.evaluation_file import FLAGS, EvaluationDocument, write_evaluation
-from bat_dist.storage.files import Folder
-
-
-def report_evaluation(
-    folder: Folder,
-    dataset: Dataset,
-    settings: Mapping[str, Any],
-    evaluation: Evaluation,
-    *,
-    subsets: Mapping[str, Bool[np.ndarray, " images"]],
-    facts: Mapping[str, Any],
-    digest: str,
-) -> str:
-    """Write both files; returns the lines to print.
-
-    subsets: of the test images, by name. facts and digest: of the network.
-    """
-    document = write_evaluation(folder, dataset, settings, evaluation, subsets=subsets, facts=facts, digest=digest)
-    return "\n".join([*in_words(document), f"by image: {folder}/{FLAGS}"])
+from bat_dist.results.evaluation_file import EvaluationDocument
 
 
 def in_words(document: EvaluationDocument) -> Iterator[str]:

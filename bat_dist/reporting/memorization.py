@@ -14,11 +14,11 @@ from bat_dist.reporting import figures
 from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import as_texts, render_memorization_page, save_figures
 from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
+from bat_dist.results.summary_file import SUMMARY
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 
 PAGE = "index.html"
-SUMMARY = "summary.json"
 
 
 def report_leave_out(

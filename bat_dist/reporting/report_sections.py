@@ -4,7 +4,6 @@ A new one is a function that fills it, an entry in `SECTIONS`, and `templates/se
 """
 
 import io
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -78,7 +77,7 @@ def sweeps(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
 def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
     """Each memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
     for run in found.memorized:
-        summary, is_ensemble = run.document, "score" in run.document
+        summary, is_ensemble = run.summary, run.summary.is_of_ensemble
         figures, dropped = [], []
         place = run.folder / ("ensemble_figures" if is_ensemble else "figures")
         for name in FIGURES:
@@ -90,15 +89,15 @@ def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
                 continue
             room -= len(figure.image.uri)
             figures.append(figure)
-        try:  # JSON has null for NaN
-            words = in_words({key: math.nan if value is None else value for key, value in summary.items()})
+        try:
+            words = in_words(summary.numbers)
         except (KeyError, TypeError, ValueError) as error:
             words = {"summary": f"cannot be read: {type(error).__name__}: {error}"}
         kind = "Ensemble scores" if is_ensemble else "Memorization"
         yield {
-            "title": f"{kind} of {summary.get('dataset', 'unknown data')}",
+            "title": f"{kind} of {summary.dataset}",
             "summary": {**words, "folder": str(run.folder)},
-            "warnings": summary.get("warnings", []),
+            "warnings": summary.warnings,
             "histogram": "" if is_ensemble else _histogram(run.folder),
             "figures": figures,
             "dropped": ", ".join(dropped),

@@ -231,14 +231,14 @@ def _missing(found: Found) -> Iterator[str]:
     trainings = {training.place: training for training in found.trainings}
     evaluated = {one.place for one in found.evaluations}
     for plan in found.planned:  # what `bat-dist reproduce` has still to do
-        for run in plan.document["runs"]:
-            places = run["evaluations"].items()
+        for run in plan.experiment.runs:
+            places = run.evaluations.items()
             lacking = [which for which, place in places if str(plan.folder / place) not in evaluated]
             if lacking:
-                training = trainings.get(str(plan.folder / run["training"]))
+                training = trainings.get(str(plan.folder / run.training))
                 state = _unfinished(training) if training else "not trained"
                 state = state or f"trained, not evaluated ({', '.join(lacking)} checkpoint)"
-                yield f"{run['label']}, seed {run['seed']}: {state}"
+                yield f"{run.label}, seed {run.seed}: {state}"
     planned = tuple(plan.folder.location.rstrip("/") + "/" for plan in found.planned)
     for training in found.trainings:
         if not training.place.startswith(planned) and (line := _unfinished(training)):

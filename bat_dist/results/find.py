@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import EVALUATION, FoundEvaluation, read_evaluation, read_object
+from bat_dist.results.experiment_file import EXPERIMENT, ExperimentFile, read_experiment
+from bat_dist.results.summary_file import ENSEMBLE, SUMMARY, ScoresSummary, read_summary
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, SweepFile, read_sweep
 from bat_dist.training import files as training_run
 
 log = logging.getLogger(__name__)
 
-EXPERIMENT = "experiment.json"
-MEMORIZATION, SUMMARY, ENSEMBLE = "memorization.npz", "summary.json", "ensemble_summary.json"
+MEMORIZATION = "memorization.npz"
 NOT_WALKED = {"trials", "units", "ensemble", "figures", "ensemble_figures", "logs", "failed"}  # inside of results
 DEEPEST = 12  # folders below the one that was named: links may lead in circles
 READERS = 16  # at a time: object stores answer slowly
@@ -59,11 +60,18 @@ class Swept(NamedTuple):
     sweep: SweepFile
 
 
-class FoundDocument(NamedTuple):
-    """A run of `memorize` or `reproduce`: its summary.json or experiment.json."""
+class Memorized(NamedTuple):
+    """A run of `bat-dist memorize`."""
 
     folder: Folder
-    document: Mapping[str, Any]
+    summary: ScoresSummary
+
+
+class PlannedExperiment(NamedTuple):
+    """A run of `bat-dist reproduce`."""
+
+    folder: Folder
+    experiment: ExperimentFile
 
 
 @dataclass
@@ -72,9 +80,9 @@ class Found:
 
     trainings: list[Training] = field(default_factory=list)
     evaluations: list[FoundEvaluation] = field(default_factory=list)
-    memorized: list[FoundDocument] = field(default_factory=list)
+    memorized: list[Memorized] = field(default_factory=list)
     swept: list[Swept] = field(default_factory=list)
-    planned: list[FoundDocument] = field(default_factory=list)
+    planned: list[PlannedExperiment] = field(default_factory=list)
     unfinished: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
@@ -137,7 +145,7 @@ def _read(place: _Place) -> Found:
     folder, files, found = place.folder, place.files, Found()
     try:
         if EXPERIMENT in files:
-            found.planned.append(FoundDocument(folder, read_object(folder, EXPERIMENT)))
+            found.planned.append(PlannedExperiment(folder, read_experiment(folder)))
         if SWEEP in files:
             found.swept.append(Swept(folder, read_sweep(folder)))
         if EVALUATION in files:
@@ -149,11 +157,11 @@ def _read(place: _Place) -> Found:
             failure = read_object(folder, FAILURE).get("reason", "") if FAILURE in files else ""
             found.trainings.append(Training(str(folder), run, training_run.read_history(folder), failure))
         if SUMMARY in files and MEMORIZATION in files:
-            found.memorized.append(FoundDocument(folder, read_object(folder, SUMMARY)))
+            found.memorized.append(Memorized(folder, read_summary(folder, SUMMARY)))
         elif "trials" in place.folders:
             found.unfinished.append(LeftOut(str(folder), "memorization is not finished: the same command goes on"))
         if ENSEMBLE in files:
-            found.memorized.append(FoundDocument(folder, read_object(folder, ENSEMBLE)))
+            found.memorized.append(Memorized(folder, read_summary(folder, ENSEMBLE)))
         return found
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
         what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

@@ -217,7 +217,7 @@ def telling_apart(settings_class: type) -> frozenset[str]:
 TRAINED_BY = telling_apart(TrainSettings)
 
 
-def trained_by(facts: Mapping[str, Any]) -> dict[str, Any]:
+def trained_by(facts: Mapping[str, Any]) -> Mapping[str, Any]:
     """How a network was trained, but for its seeds; in the order in which names of rows say it."""
     known = [name for name, value in facts.items() if name in TRAINED_BY and value is not None]
     return {name: facts[name] for name in sorted(known, key=lambda name: _PLACE_IN_NAMES.get(name, 0))}

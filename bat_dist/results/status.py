@@ -1,15 +1,16 @@
 """What folders of `bat-dist evaluate` and `bat-dist reproduce` hold, in words, from their files alone.  No torch."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.evaluation.plan import make_plan
-from bat_dist.results.evaluation_file import EVALUATION, read_rows
-from bat_dist.results.find import EXPERIMENT, READERS
+from bat_dist.results.evaluation_file import EVALUATION, read_object, read_rows
+from bat_dist.results.experiment_file import EXPERIMENT, PlannedRun, read_experiment
+from bat_dist.results.find import READERS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
@@ -68,12 +69,11 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     """Some lines on the driver, and on what is there.  Raises UserError if the folder holds no experiment."""
     if not folder.exists(EXPERIMENT):
         raise UserError(f"{folder} holds no experiment: run bat-dist reproduce --out {folder} first")
-    document = _document(folder, EXPERIMENT)
-    runs = document.get("runs", ())
-    asked: set[str] = set((document.get("asked") or {}).get("attacks") or ())
+    experiment = read_experiment(folder)
+    runs, asked = experiment.runs, set(experiment.asked.get("attacks") or ())
     with ThreadPoolExecutor(READERS) as readers:
         trainings = list(readers.map(lambda run: _training(folder, run), runs))
-        places = [(run, *one) for run in runs for one in run.get("evaluations", {}).items()]
+        places = [(run, *one) for run in runs for one in run.evaluations.items()]
         evaluations = list(readers.map(lambda one: _evaluation(folder, *one, asked=asked), places))
     parts = [*trainings, *evaluations]
     is_complete = all(part.state == "done" for part in parts)
@@ -81,7 +81,7 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     with suppress(UserError):  # no leave-out trials were begun: the scores are from elsewhere, or no row needs any
         lines += describe_memorization(folder / _SCORES, clock=clock).splitlines()
     lines += describe_driver(folder, {}, clock, is_complete=is_complete)
-    lines.append(f"{folder}: table {document.get('table')}, {'complete' if is_complete else f'not finished: {GO_ON}'}")
+    lines.append(f"{folder}: table {experiment.table}, {'complete' if is_complete else f'not finished: {GO_ON}'}")
     lines += [f"  trainings: {_counts(trainings)}", f"  evaluations: {_counts(evaluations)}"]
     lines += [f"  at epoch {part.reason}: {part.name}" for part in trainings if part.state == "begun"]
     failed = [part for part in parts if part.state == "failed"]
@@ -90,8 +90,8 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     return "\n".join(lines)
 
 
-def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
-    place, name = folder / run["training"], f"{run['label']} seed {run['seed']} train"
+def _training(folder: Folder, run: PlannedRun) -> _Part:
+    place, name = folder / run.training, f"{run.label} seed {run.seed} train"
     if finished(place):
         return _Part(name, "done")
     if place.exists(FAILURE):
@@ -100,8 +100,8 @@ def _training(folder: Folder, run: Mapping[str, Any]) -> _Part:
     return _Part(name, "begun", str(len(history))) if history or place.exists(RUN) else _Part(name, "waiting")
 
 
-def _evaluation(folder: Folder, run: Mapping[str, Any], which: str, there: str, *, asked: set[str]) -> _Part:
-    place, name = folder / there, f"{run['label']} seed {run['seed']} {which}"
+def _evaluation(folder: Folder, run: PlannedRun, which: str, there: str, *, asked: set[str]) -> _Part:
+    place, name = folder / there, f"{run.label} seed {run.seed} {which}"
     rows = read_rows(place)
     if rows is not None and {row.attack for row in rows} >= asked:
         return _Part(name, "done")
@@ -111,7 +111,7 @@ def _evaluation(folder: Folder, run: Mapping[str, Any], which: str, there: str, 
 
 
 def _reason(place: Folder) -> str:
-    return str(_document(place, FAILURE).get("reason"))
+    return str(read_object(place, FAILURE).get("reason"))
 
 
 def _counts(parts: list[_Part]) -> str:
@@ -119,8 +119,3 @@ def _counts(parts: list[_Part]) -> str:
     states = [part.state for part in parts]
     others = "".join(f", {states.count(s)} {s}" for s in ("failed", "begun") if s in states)
     return f"{states.count('done')} of {len(parts)} done{others}"
-
-
-def _document(folder: Folder, name: str) -> dict[str, Any]:
-    document = folder.read_json(name)
-    return document if isinstance(document, dict) else {}

@@ -45,11 +45,8 @@ RUN = Group("what is run")
 _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
 OF_A_ROW = ("method", "alpha", "beta", "seed")  # settings of `train` that a row and its seed give
 _OF_THE_TEST_SET = ("checkpoint", "split", "first")  # settings of `evaluate` that are the same in all tables
-# What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other places.
-_OF_PARTS = (
-    *("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers"),
-    *("ray_address", "min_nodes", "wait_minutes"),
-)
+# What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other workers.
+_OF_PARTS = ("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers")
 # The whole in minutes on two cores, if the data are small too.
 _SMALL: dict[str, dict[str, Any]] = {
     "memorize": {

@@ -1,7 +1,7 @@
 """Settings of `bat-dist train`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import AfterValidator
@@ -179,9 +179,10 @@ class TrainSettings(RaySettings, DataSettings):
         return changed(RECIPES[self.recipe], **{name: getattr(self, name) for name in names})
 
     @property
-    def hyper_parameters(self) -> dict[str, Any]:
+    def hyper_parameters(self) -> dict[str, float | str]:
         """The method's, as far as the user gave any.  Raises ValueError unless `hyper` reads NAME=VALUE."""
-        given = {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) is not None}
+        numbers = {"alpha": self.alpha, "beta": self.beta}
+        given: dict[str, float | str] = {name: value for name, value in numbers.items() if value is not None}
         for words in self.hyper:
             name, equals, value = words.partition("=")
             if not equals or name in given:

@@ -178,7 +178,7 @@ class TuneSettings(RaySettings):
         return with_references(points, self.dimensions, self.base_values) if self.is_bat else without_repetition(points)
 
     @property
-    def base_values(self) -> dict[str, Any]:
+    def base_values(self) -> Point:
         """A value for each name of `train`: of the base, else the default; alpha and beta as BAT has them."""
         defaults = {f.name: f.default for f in dataclasses.fields(TrainSettings)}
         return {**defaults, "alpha": ALPHA, "beta": BETA, **self.base}

@@ -17,7 +17,7 @@ ANSWER_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the
 
 def hardware_of_workers(each: Resources) -> list[Hardware]:
     """What each node that could host such a worker gives it; a node that does not answer in time is left out."""
-    nodes = [node["NodeID"] for node in alive_nodes() if each.fit_into(node["Resources"])]
+    nodes = [node.node_id for node in alive_nodes() if each.fit_into(node.resources)]
     # No CPU is asked for, since the answer takes no time; the GPUs are, since a task sees none otherwise.
     ask = ray.remote(num_cpus=0, num_gpus=each.gpus, max_retries=3)(this_hardware)
     asked = [

@@ -4,7 +4,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -98,9 +98,18 @@ def _wait(there: Callable[[], bool], wish: Callable[[], str], minutes: float) ->
         time.sleep(LOOK_INTERVAL)
 
 
-def alive_nodes() -> list[dict[str, Any]]:
-    """The session's nodes that are alive, as Ray tells them."""
-    return [node for node in ray.nodes() if node["Alive"]]
+class LiveNode(NamedTuple):
+    """A node of the session that is alive.  resources: all that it has, such as CPU and GPU, in use or not."""
+
+    node_id: str
+    host: str
+    resources: Mapping[str, float]
+
+
+def alive_nodes() -> list[LiveNode]:
+    """The session's nodes that are alive."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    return [LiveNode(node["NodeID"], node.get("NodeManagerHostname", ""), node["Resources"]) for node in alive]
 
 
 @dataclass(frozen=True)
@@ -120,15 +129,16 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
     Raises UserError, naming the nodes, if one runs other code than the driver, or does not see what the driver wrote
     and `all_write`; otherwise a folder of the driver's machine alone is only warned about.
     """
-    nodes, asked = alive_nodes(), {}
+    asked: list[tuple[LiveNode, Any]] = []
     name, content = f".visible-{secrets.token_hex(8)}", secrets.token_bytes(16)
     folder.create()
     folder.write(name, content)
     try:
-        for node in nodes:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            asked[node["NodeID"]] = _report.options(scheduling_strategy=there).remote(folder.location, name, content)
-        reports = [report for node_id, ref in asked.items() if (report := _answer(node_id, ref))]
+        for node in alive_nodes():
+            there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+            report = _report.options(scheduling_strategy=there).remote(folder.location, name, content)
+            asked.append((node, report))
+        reports = [report for node, ref in asked if (report := _answer(node, ref))]
     finally:
         folder.remove(name)
         for left in folder.names(f"{name}-*"):
@@ -143,15 +153,14 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
     log.info("%s: bat_dist %s (%s) on all", counted(len(reports), "node"), bat_dist.__version__, source_hash())
 
 
-def _answer(node_id: str, ref: Any) -> NodeReport | None:
+def _answer(node: LiveNode, ref: Any) -> NodeReport | None:
     """The node's report, or None if it is gone meanwhile."""
     try:
         return ray.get(ref, timeout=CHECK_SECONDS)
     except rx.RayTaskError as error:
-        host = next((node["NodeManagerHostname"] for node in ray.nodes() if node["NodeID"] == node_id), node_id)
-        raise UserError(f"{host} cannot run bat_dist: {str(error).strip().splitlines()[-1]}") from None
+        raise UserError(f"{node.host} cannot run bat_dist: {str(error).strip().splitlines()[-1]}") from None
     except rx.RayError as error:
-        log.warning("node %s did not answer: %s", node_id[:8], str(error).splitlines()[0])
+        log.warning("node %s did not answer: %s", node.node_id[:8], str(error).splitlines()[0])
         return None
 
 

@@ -160,7 +160,7 @@ class _Pool:
         now = time.monotonic()
         if now - self.looked_at >= CAPACITY_INTERVAL:
             if self.quarantine.held:
-                self.quarantine.keep({node["NodeID"] for node in alive_nodes()})
+                self.quarantine.keep({node.node_id for node in alive_nodes()})
             room = most_workers(self.resources) - len(self.quarantine.held)
             if self.quarantine.held and room <= 0:
                 raise WorkersCannotStart(f"no GPU that works is left: {MAX_ATTEMPTS} processes in a row failed on each")
@@ -233,7 +233,7 @@ class _Pool:
         if (
             not machine_lost and slot.place is not UNKNOWN_PLACE
         ):  # Ray may not yet say of the worker that its node is dead
-            machine_lost = all(node["NodeID"] != slot.place.node_id for node in alive_nodes())
+            machine_lost = all(node.node_id != slot.place.node_id for node in alive_nodes())
         if (current := slot.assignment) is None:
             if not machine_lost:
                 self._failed_start(reason)

@@ -1,7 +1,7 @@
 """What a worker occupies, and what room the nodes have, or will have once an autoscaler has brought its machines."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ class Resources:
             gpus = float(any(node.get("GPU", 0) for node in (*present_nodes(), *promised_nodes())))
         return cls(cpus, gpus)
 
-    def fit_into(self, node: dict[str, float]) -> int:
+    def fit_into(self, node: Mapping[str, float]) -> int:
         """How many workers a node with these resources holds."""
         by_cpu = int(node.get("CPU", 0) / self.cpus + 1e-9)
         if not self.gpus:
@@ -40,7 +40,7 @@ class Resources:
         gpus = int(node.get("GPU", 0))
         return min(by_cpu, gpus * per_gpu if per_gpu else int(gpus / self.gpus))
 
-    def fit_into_all(self, nodes: Iterable[dict[str, float]]) -> int:
+    def fit_into_all(self, nodes: Iterable[Mapping[str, float]]) -> int:
         """How many workers these nodes hold together."""
         return sum(map(self.fit_into, nodes))
 
@@ -83,9 +83,9 @@ def worker_resources(
     return each
 
 
-def present_nodes() -> list[dict[str, float]]:
+def present_nodes() -> list[Mapping[str, float]]:
     """The resources of each node that is alive."""
-    return [node["Resources"] for node in alive_nodes()]
+    return [node.resources for node in alive_nodes()]
 
 
 def promised_nodes() -> list[dict[str, float]]:

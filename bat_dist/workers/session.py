@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib
 import ray
@@ -28,6 +28,9 @@ from bat_dist.workers.private_ray import (
     ray_folder,
     wants_private,
 )
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +158,16 @@ def describe_resources() -> str:
     return f"{counted(len(nodes), 'node')}, {counted(totals['CPU'], 'CPU')}{gpus}"
 
 
+class RayStorage(NamedTuple):
+    """Where a run of Ray Train or Tune keeps its notes, as their `RunConfig` is told it."""
+
+    name: str
+    storage_path: str
+    storage_filesystem: "pyarrow.fs.FileSystem | None"
+
+
 @contextmanager
-def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
+def ray_storage(folder: Folder) -> Iterator[RayStorage]:
     """Where Ray Train and Tune may keep their own notes: below the folder, which all machines see; removed at the end.
 
     A new name each time: a run that Ray has seen end it would not start again, and the resume state is ours.
@@ -165,11 +176,11 @@ def ray_storage(folder: Folder) -> Iterator[dict[str, Any]]:
 
     name = f".ray-{secrets.token_hex(4)}"
     if folder.local_path is not None:
-        place = {"storage_path": str(folder.local_path.absolute())}
+        storage = RayStorage(name, str(folder.local_path.absolute()), None)
     else:
         handler = pyarrow.fs.FSSpecHandler(folder.fs)
-        place = {"storage_path": folder.root, "storage_filesystem": pyarrow.fs.PyFileSystem(handler)}
+        storage = RayStorage(name, folder.root, pyarrow.fs.PyFileSystem(handler))
     try:
-        yield {"name": name, **place}
+        yield storage
     finally:
         folder.remove_folder(name)

@@ -24,6 +24,7 @@ from ray import cloudpickle
 from bat_dist.errors import UserError
 from bat_dist.storage.provenance import source_hash
 from bat_dist.workers import pool
+from bat_dist.workers.nodes import LiveNode
 from bat_dist.workers.pace import Pace
 from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
@@ -333,9 +334,9 @@ class FakeRay:
     def kill(self, actor: Any) -> None:
         self.killed += 1
 
-    def alive_nodes(self) -> list[dict[str, Any]]:
+    def alive_nodes(self) -> list[LiveNode]:
         self.nodes_calls += 1
-        return [{"NodeID": "alive", "Alive": True, "Resources": {"CPU": 8}}]
+        return [LiveNode("alive", "here", {"CPU": 8})]
 
 
 def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
