@@ -138,6 +138,10 @@ CHANGED = {
         "num_val": "--num_val 30",
         "val_seed": "--val_seed 1",
         "val_steps": "--val_steps 2",
+        "watch": "--watch {sets}",
+        "watch_steps": "--watch {sets} --watch_steps 3",
+        "watch_every": "--watch {sets} --watch_every 2",
+        "train_subset": "--train_subset {subset}",
         "best_by": "--best_by val_clean",
         "track": "--track tensorboard",
         "sync_bn": "--sync_bn",
@@ -226,7 +230,12 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[
         np.savez(base / f"{name}.npz", mem=mem, fingerprint=fingerprint)
     typical = random.random(40) < 0.5
     np.savez(base / "typicality.npz", test_typical=typical, test_atypical=~typical, fingerprint=fingerprint)
-    found = {name: str(base / f"{name}.npz") for name in ("scores", "other_scores", "typicality")}
+    train_typical = random.random(100) < 0.5
+    halves = {"train_typical": train_typical, "train_atypical": ~train_typical}
+    np.savez(base / "sets.npz", **halves, test_typical=typical, test_atypical=~typical, fingerprint=fingerprint)
+    np.savez(base / "subset.npz", indices=np.arange(60), fingerprint=fingerprint)
+    names = ("scores", "other_scores", "typicality", "sets", "subset")
+    found = {name: str(base / f"{name}.npz") for name in names}
     found |= {"images": str(base / "images"), "images_of_one": str(base / "images_of_one")}
     shutil.copytree(base / "images/train", base / "images_of_one")
     for seed, name in enumerate(("network", "other_network")):
@@ -344,7 +353,7 @@ def test_another_value(
 def differing(verb: str, name: str) -> dict[str, Any]:
     """The settings of `verb` that another value of one makes another, as a mapping in YAML would have them."""
     places: dict[str, str] = dict.fromkeys(
-        ("images", "images_of_one", "scores", "other_scores", "network", "other_network"), "x"
+        ("images", "images_of_one", "scores", "other_scores", "network", "other_network", "sets", "subset"), "x"
     )
     places |= dict.fromkeys(("model", "other_model"), "x.py:y") | dict.fromkeys(("weights", "typicality"), "x")
     places["feldman_zhang"] = "x"

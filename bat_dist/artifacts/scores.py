@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt16
+from jaxtyping import Bool, Float, Int64, UInt16
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import Alignment
@@ -174,6 +174,31 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
             f"{folder}/{MEMORIZATION} was computed on other data than the one given, or on another order of it"
         )
     return arrays
+
+
+def write_indices(folder: Folder, name: str, indices: Int64[np.ndarray, " chosen"], fingerprint: str) -> None:
+    """Write which training samples a run of `bat-dist train --train_subset NAME` takes."""
+    folder.write_npz(name, indices=np.sort(indices), fingerprint=np.array(fingerprint))
+
+
+def read_indices(location: str, dataset: "Dataset") -> Int64[np.ndarray, " chosen"]:
+    """Read `indices` of training samples from a .npz, in ascending order.
+
+    Raises UserError if the file is missing or of other data, or if they are no positions in the training split.
+    """
+    folder, name = split_location(location)
+    arrays = folder.read_npz(name)
+    if "indices" not in arrays or str(arrays.get("fingerprint")) != dataset.fingerprint:
+        raise UserError(f"{location} has no `indices` with the `fingerprint` of these data in this order")
+    indices = arrays["indices"]
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        raise UserError(f"{location}: indices must be a list of whole numbers, got {indices.dtype} {indices.shape}")
+    found = np.unique(indices).astype(np.int64)
+    if len(found) < len(indices) or not len(found) or found[0] < 0 or found[-1] >= len(dataset.train):
+        raise UserError(
+            f"{location}: indices must be different positions from 0 to {len(dataset.train) - 1}, and one at least"
+        )
+    return found
 
 
 def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"]) -> dict[str, np.ndarray]:

@@ -50,7 +50,7 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
     if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
-        check_cache(plan.asked.loader, plan.dataset, ("train",))
+        check_cache(plan.asked.loader, plan.dataset, ("train", "test") if plan.watched else ("train",))
     heart = Heartbeat(folder, "epochs", total=plan.settings.recipe.epochs)
     with heart, _room(plan.asked, folder) as each:
         if plan.asked.fresh:
@@ -115,7 +115,7 @@ def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> 
 
 def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
     device = default_device()
-    data = plan.material(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device))
+    data = plan.material(lambda split: dataset_loader(plan.asked.loader, plan.dataset, split, device=device))
     with torch_threads(threads):
         return run.train(
             plan.settings, data, plan.record, device=device, open_trackers=plan.open_trackers, on_epoch=on_epoch

@@ -70,13 +70,16 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     dataset: Dataset = ray.get(config["dataset"])
     plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
     device = get_device()
-    loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, "train", device=device), "training")
+
+    def open_loader(split: str) -> CountedLoader:
+        return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, device=device), "training")
+
     if device.type == "cuda":
         keep_telling(partial(tell_gpu_memory, "training"))
     try:
         history = run.train(
             plan.settings,
-            plan.material(loader),
+            plan.material(open_loader),
             plan.record,
             device=device,
             world=World.current(),

@@ -1,6 +1,7 @@
 """What a training run will be, worked out and checked before anything is written."""
 
 import dataclasses
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from bat_dist.artifacts.scores import read_indices, read_subsets
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
@@ -21,13 +23,14 @@ from bat_dist.results.rows import flat
 from bat_dist.settings.decides import facts_as_asked
 from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
-from bat_dist.storage.files import Folder
+from bat_dist.storage.files import Folder, split_location
 from bat_dist.training import files
 from bat_dist.training.epoch import StepSettings, batch_sizes
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
 from bat_dist.training.trackers import Tracker, open_trackers
+from bat_dist.training.watched import WatchedSets
 from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
@@ -52,16 +55,19 @@ class TrainingPlan:
     identity: dict[str, Any]
     facts: dict[str, Any]
     chosen: Chosen
+    watched: WatchedSets | None = None
 
     @property
     def record(self) -> Record:
         """Where the run is kept, and as what."""
         return Record(Folder(self.asked.out), self.identity, self.facts)
 
-    def material(self, loader: Loader) -> TrainingData:
-        """What the network is trained on; loader: of the training split."""
+    def material(self, open_loader: Callable[[str], Loader]) -> TrainingData:
+        """What the network is trained on; open_loader: makes the loader of a split."""
         mem, subsets = (self.scores.values, self.scores.subsets) if self.scores else (None, {})
-        return TrainingData(self.dataset, loader, self.held, mem, subsets)
+        splits = {"train", *(self.watched.splits if self.watched else ())}
+        loaders = {name: open_loader(name) for name in sorted(splits)}
+        return TrainingData(self.dataset, loaders["train"], self.held, mem, subsets, self.watched, loaders)
 
     def open_trackers(self, first_epoch: int) -> list[Tracker]:
         """The trackers that were asked for; first_epoch: the first that they will hear of, counted from 1."""
@@ -110,6 +116,8 @@ def make_plan(
         method = build_method(asked.method, given)
         method.check_attack(asked.num_steps)
         held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
+        if asked.train_subset:
+            held = held._replace(train=np.intersect1d(held.train, read_indices(asked.train_subset, dataset)))
         _check_batches(asked, dataset, held, scores)
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -134,8 +142,28 @@ def make_plan(
         best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
     )
     facts = _facts(asked, dataset, settings, held, scores)
+    watched = _watched(asked, dataset, attack)
     identity = {**flat(facts), "num_workers": asked.separate_batch_norms}
-    return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen)
+    if watched:  # which columns the history has; no fact of the network
+        identity["watch"] = watched.digest
+    return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen, watched)
+
+
+def _watched(asked: TrainSettings, dataset: Dataset, attack: TrainingAttack) -> WatchedSets | None:
+    """The sets whose accuracies each epoch's row tells."""
+    if not asked.watch:
+        return None
+    of_train, of_test = (read_subsets(asked.watch, dataset.fingerprint, split) for split in ("train", "test"))
+    members = {
+        "train_atypical": of_train["atypical"],
+        "test_atypical": of_test["atypical"],
+        "test_typical": of_test["typical"],
+    }
+    sets = {name: np.flatnonzero(one) for name, one in members.items()}
+    steps = asked.watch_steps
+    judge = dataclasses.replace(attack, num_steps=steps, mode="eval", random_start=True) if steps else None
+    content = hashlib.sha256(b"".join(np.packbits(one).tobytes() for one in members.values())).hexdigest()[:16]
+    return WatchedSets(sets, judge, asked.watch_every, f"{content}, {steps} steps, every {asked.watch_every}")
 
 
 def with_settings(cls: type[T], asked: TrainSettings, **worked_out: Any) -> T:
@@ -180,6 +208,7 @@ def _facts(
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
         **dataset.spec.own_augmentation,
+        **({"train_subset": f"{_stem(asked.train_subset)} {_digest(held)}"} if asked.train_subset else {}),
         "num_train": len(held.train),
         "num_val": len(held.validation),
         "val_seed": asked.val_seed,
@@ -204,6 +233,14 @@ def _facts(
     }
     unsaid_as_usual = ("crop_padding", "flip", "num_workers")
     return {**facts, **facts_as_asked(asked, without={*facts, *unsaid_as_usual})}
+
+
+def _stem(location: str) -> str:
+    return split_location(location)[1].removesuffix(".npz")
+
+
+def _digest(held: Held) -> str:
+    return hashlib.sha256(np.ascontiguousarray(held.train, "<i8").tobytes()).hexdigest()[:16]
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

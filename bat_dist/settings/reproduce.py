@@ -44,6 +44,7 @@ TABLES = {  # of the paper: which data and architecture each is about; 1 and 4, 
 RUN = Group("what is run")
 _BAT = re.compile(r"bat_alpha(\d+(?:\.\d+)?)_beta(\d+(?:\.\d+)?)")
 OF_A_ROW = ("method", "alpha", "beta", "seed")  # settings of `train` that a row and its seed give
+_OF_A_STUDY = ("watch", "watch_steps", "watch_every", "train_subset")
 _OF_THE_TEST_SET = ("checkpoint", "split", "first")  # settings of `evaluate` that are the same in all tables
 # What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other workers.
 _OF_PARTS = ("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers")
@@ -251,4 +252,4 @@ class ReproduceSettings(RaySettings):
 
 
 _PARTS = {*names_of(MemorizeSettings), *names_of(TrainSettings), *names_of(EvaluateSettings)}
-_GIVEN = (_PARTS & {*names_of(ReproduceSettings)}).difference(_OF_PARTS).union(OF_A_ROW, _OF_THE_TEST_SET)
+_GIVEN = (_PARTS & {*names_of(ReproduceSettings)}).difference(_OF_PARTS).union(OF_A_ROW, _OF_A_STUDY, _OF_THE_TEST_SET)

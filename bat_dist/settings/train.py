@@ -9,7 +9,7 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help
 from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides, SaidIn, SameInSweep
+from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.fields import (
     ON_A_MACHINE,
     RAY,
@@ -31,7 +31,7 @@ from bat_dist.training.recipe import RECIPES, Precision, Recipe
 from bat_dist.wording import alternatives
 
 METHOD, ATTACK, VALIDATION = Group("method"), Group("attack"), Group("validation")
-HYPER, SPLIT = SaidIn("method_settings"), SameInSweep("validation split")
+HYPER, WATCH, SPLIT = SaidIn("method_settings"), SaidIn("watch"), SameInSweep("validation split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,13 @@ class TrainSettings(RaySettings, DataSettings):
         METHOD,
         HYPER,
     ] = ()
+
+    train_subset: Annotated[
+        str | None,
+        Help("train on these samples of the training split alone: a .npz with `indices` and `fingerprint`", "FILE"),
+        TRAINING,
+        Decides.CONTENT,
+    ] = None
 
     epsilon: Annotated[Epsilon, ATTACK] = None
     step_size: Annotated[Pixels | None, Help("default: the dataset's"), ATTACK] = None
@@ -136,6 +143,16 @@ class TrainSettings(RaySettings, DataSettings):
         Help("what the best checkpoint is best in; default: val_pgd, val_clean for erm"),
         VALIDATION,
     ] = None
+    watch: Annotated[
+        str | None,
+        Help("typicality.npz: tell the accuracies on the atypical sets and the test typical set after epochs", "FILE"),
+        VALIDATION,
+        Decides.CONTENT,
+    ] = None
+    watch_steps: Annotated[
+        int, Ge(0), Help("PGD steps on watched sets (20 in App. B); 0: clean only"), VALIDATION, WATCH, Later()
+    ] = 20
+    watch_every: Annotated[int, Ge(1), Help("epochs between two looks at watched sets"), VALIDATION, WATCH, Later()] = 1
     track: Annotated[
         tuple[Literal["tensorboard", "mlflow"], ...], Help("log epochs there too"), VALIDATION, Decides.WORKING
     ] = ()

@@ -192,6 +192,7 @@ NOT_OF_A_POINT = {  # settings of `train` that the sweep has itself
     },
     **{"out": "each run has its own folder below the sweep's --out", "status": "it is of the sweep"},
     "seed": "write seeds: [0, 1]",
+    **dict.fromkeys(("watch", "watch_steps", "watch_every", "train_subset"), "it is for a single run, and for studies"),
 }
 
 

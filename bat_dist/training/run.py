@@ -33,6 +33,7 @@ from bat_dist.training.seeding import seed_of, seeded_model
 from bat_dist.training.splits import Held
 from bat_dist.training.sync_batch_norm import synchronize_batch_norm
 from bat_dist.training.trackers import Tracker
+from bat_dist.training.watched import WatchedSets
 from bat_dist.training.world import THIS_PROCESS, World
 
 log = logging.getLogger(__name__)
@@ -56,13 +57,18 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What is trained on. mem: of every training sample, None without scores. subsets: of training samples, by name."""
+    """What is trained on. mem: of every training sample, None without scores. subsets: of training samples, by name.
+
+    watched: sets whose accuracies each epoch's row tells. loaders: of the splits that these sets are of.
+    """
 
     dataset: Dataset
     loader: Loader
     held: Held
     mem: Float[np.ndarray, " samples"] | None = None
     subsets: Mapping[str, Bool[np.ndarray, " samples"]] = field(default_factory=dict)
+    watched: WatchedSets | None = None
+    loaders: Mapping[str, Loader] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -221,7 +227,7 @@ def _train_epoch(
 def _validate(
     progress: Progress, settings: TrainingSettings, material: TrainingData, world: World
 ) -> dict[str, float | None]:
-    """Accuracies on the validation split, and on its part of each subset; None where there is nothing to count."""
+    """Accuracies on the validation split, on its part of each subset, and on watched sets; None: nothing to count."""
     clean, attacked = clean_and_pgd_correct(
         progress.judged,
         material.loader,
@@ -239,6 +245,16 @@ def _validate(
         for subset, members in material.subsets.items():
             chosen = correct[members[material.held.validation]]
             found[f"{name}_{subset}"] = float(chosen.mean()) if len(chosen) else None
+    if material.watched:
+        found |= material.watched.accuracies(
+            progress.judged,
+            material.loaders,
+            epoch=progress.epoch + 1,
+            last=settings.recipe.epochs,
+            precision=settings.step.precision,
+            seed=settings.seed,
+            world=world,
+        )
     return found
 
 

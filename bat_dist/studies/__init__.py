@@ -1,0 +1,1 @@
+"""The computations of the paper's own studies: pure numpy and scipy."""
