@@ -16,7 +16,7 @@ For epsilon = 0 that is the distance from the origin to the segment between thet
 For class +1 alone it is |theta - x0| - epsilon.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -111,7 +111,8 @@ class TheoremCheck:
     """What a grid of samples says of a theorem at one eta / sigma.
 
     num_points: samples that meet its conditions. violated: those where its claim is wrong, worst first, as rows of
-    x0 in units of eta, the distance to class +1 in units of l, and the error that contradicts it.
+    x0 in units of eta, the distance to class +1 in units of l, and the error that contradicts it. needed: of Theorem 1,
+    the distance that would be enough in its place, in units of l: the largest of a sample that no model fits so well.
     """
 
     theorem: int
@@ -119,6 +120,7 @@ class TheoremCheck:
     k: float | None
     num_points: int
     violated: Float[np.ndarray, "violated 4"]
+    needed: float | None = None
 
 
 def check_theorem_1(ratio: float, *, points: int = 401) -> TheoremCheck:
@@ -130,9 +132,11 @@ def check_theorem_1(ratio: float, *, points: int = 401) -> TheoremCheck:
     data = TwoGaussians(1.0, 1 / ratio)
     x0 = _disc(data, points)
     _, to_plus = data.distances(x0)
-    x0 = x0[to_plus >= data.closest]
-    error = best_error(data, x0)
-    return _check(1, data, None, x0, error, best_margin(data, x0) < data.tau - ROUNDING)
+    hard = best_margin(data, x0) < data.tau - ROUNDING
+    needed = float(to_plus[hard].max(initial=0.0) / data.closest)
+    counted = to_plus >= data.closest
+    found = _check(1, data, None, x0[counted], best_error(data, x0[counted]), hard[counted])
+    return replace(found, needed=needed)
 
 
 def check_theorem_2(ratio: float, k: float, *, points: int = 401) -> TheoremCheck:
