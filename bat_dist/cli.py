@@ -17,6 +17,7 @@ VERBS = {
     "export": "a trained network for others: Hugging Face Hub, RobustBench, ONNX",
     "reproduce": "a table of the paper: memorize, train, evaluate and report, from one command",
     "report": "tables, figures and one HTML page from all results",
+    "study": "a study of the paper: which samples help, which hurt, and which claims hold",
     "collect": "fetch results from the head node of a cluster",
     "plan": "what a job will cost, before it is spent",
 }

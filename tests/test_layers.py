@@ -21,7 +21,7 @@ LAYERS = [
     {"sweep"},
     {"settings"},
     {"results"},
-    {"planning", "figures"},
+    {"planning", "figures", "studies"},
     {"workers", "reporting"},
     {"jobs"},
 ]

@@ -142,15 +142,15 @@ def make_plan(
         best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
     )
     facts = _facts(asked, dataset, settings, held, scores)
-    watched = _watched(asked, dataset, attack)
+    watched = _watched(asked, dataset, attack, held)
     identity = {**flat(facts), "num_workers": asked.separate_batch_norms}
     if watched:  # which columns the history has; no fact of the network
         identity["watch"] = watched.digest
     return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen, watched)
 
 
-def _watched(asked: TrainSettings, dataset: Dataset, attack: TrainingAttack) -> WatchedSets | None:
-    """The sets whose accuracies each epoch's row tells."""
+def _watched(asked: TrainSettings, dataset: Dataset, attack: TrainingAttack, held: Held) -> WatchedSets | None:
+    """The sets whose accuracies each epoch's row tells; of the training set only what is trained on."""
     if not asked.watch:
         return None
     of_train, of_test = (read_subsets(asked.watch, dataset.fingerprint, split) for split in ("train", "test"))
@@ -160,6 +160,7 @@ def _watched(asked: TrainSettings, dataset: Dataset, attack: TrainingAttack) -> 
         "test_typical": of_test["typical"],
     }
     sets = {name: np.flatnonzero(one) for name, one in members.items()}
+    sets["train_atypical"] = np.intersect1d(sets["train_atypical"], held.train)
     steps = asked.watch_steps
     judge = dataclasses.replace(attack, num_steps=steps, mode="eval", random_start=True) if steps else None
     content = hashlib.sha256(b"".join(np.packbits(one).tobytes() for one in members.values())).hexdigest()[:16]

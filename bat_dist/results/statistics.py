@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from scipy import stats
 
 from bat_dist.evaluation.statistics import mcnemar
@@ -49,7 +49,17 @@ def compare_methods(
         reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * found.standard_error
         mean = found.difference
         return Difference(mean, mean - reach, mean + reach, found.p_value, num_seeds)
-    d = first.astype(float) - second.astype(float)
+    return mean_over_seeds_and_images(first.astype(float) - second.astype(float))
+
+
+def mean_over_seeds_and_images(d: Float[np.ndarray, "seeds images"]) -> Difference:
+    """The mean of a two-way table, with an interval for other seeds and other images: see `compare_methods`.
+
+    Raises ValueError unless there are two seeds and two images.
+    """
+    num_seeds, num_images = d.shape
+    if num_seeds < 2 or num_images < 2:
+        raise ValueError(f"two seeds and two images are needed, got {num_seeds} and {num_images}")
     mean, of_seed, of_image = d.mean(), d.mean(axis=1), d.mean(axis=0)
     seeds = num_images * float(np.var(of_seed, ddof=1))
     images = num_seeds * float(np.var(of_image, ddof=1))

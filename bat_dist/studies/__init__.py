@@ -1,1 +1,1 @@
-"""The computations of the paper's own studies: pure numpy and scipy."""
+"""The paper's own studies: training sets, statistics, claims and theory.  No torch, no ray."""

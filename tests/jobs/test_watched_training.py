@@ -65,7 +65,9 @@ def test_watching_tells_accuracies_of_the_network_and_leaves_the_training_as_it_
         True,
     ]  # every second epoch, and the last
     assert not any(rows[0][name] for name in columns)
-    network, members = load_model(str(tmp_path / "watched"), "last"), np.load(sets)
+    network, members = load_model(str(tmp_path / "watched"), "last"), dict(np.load(sets))
+    held = make_plan(dataset, TrainSettings(**ASKED, out="x")).held
+    members["train_atypical"][held.validation] = False  # which are not trained on
     for name in names:
         split: Split = getattr(dataset, name.split("_")[0])
         chosen = members[name]

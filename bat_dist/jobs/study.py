@@ -1,0 +1,186 @@
+"""The paper's own studies on Ray: leave-out trials, the trainings that studies share, and what follows from them."""
+
+import dataclasses
+import logging
+from collections import deque
+from contextlib import closing
+
+import numpy as np
+import ray
+
+from bat_dist.artifacts.checkpoints import load_model
+from bat_dist.artifacts.scores import write_indices
+from bat_dist.data.datasets import Dataset
+from bat_dist.data.loaders import dataset_loader
+from bat_dist.errors import RunError, UserError
+from bat_dist.jobs.auto import decide_precision, say
+from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
+from bat_dist.jobs.train import carry_out
+from bat_dist.jobs.training_plan import TrainingPlan, make_plan
+from bat_dist.settings.study import (
+    LEAST,
+    RANDOM,
+    SUBSETS,
+    WHOLE,
+    WITHOUT_ATYPICAL,
+    StudyRun,
+    StudySettings,
+    share_name,
+)
+from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import note_settings
+from bat_dist.studies.inputs import OUTPUTS, SampleSets, read_sets
+from bat_dist.studies.subsets import (
+    check_sets,
+    least_memorized_removed,
+    random_removed,
+    with_share,
+    without_atypical,
+)
+from bat_dist.sweep.record import FAILURE, note_failure
+from bat_dist.training.files import finished
+from bat_dist.training.outputs import outputs_of
+from bat_dist.training.precision import default_device
+from bat_dist.training.seeding import seed_of
+from bat_dist.workers.hardware import hardware_of_workers
+from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.nodes import ClusterTerms, job_session
+from bat_dist.workers.pace import progress
+from bat_dist.workers.pool import Failed, Row, Work, run_units
+from bat_dist.workers.resources import worker_resources
+
+log = logging.getLogger(__name__)
+
+VERB = "study"
+ENSEMBLE_SCORES = "ensemble_scores.npz"
+ATTACKED = 15  # stream of randomness, beside those of a training
+
+
+def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings) -> dict[str, str]:
+    """Do what the studies lack, up to the last training; returns what failed, by run.
+
+    Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
+    """
+    places = {name: Folder(place) for name in ("out", "data_dir") if (place := getattr(settings, name))}
+    changes = {name: place.absolute_location for name, place in places.items()}
+    if settings.scores:
+        changes["scores"] = Folder(settings.scores).absolute_location
+    settings = dataclasses.replace(settings, **changes)
+    with job_session(settings, folder, all_write=True) as terms:
+        folder.create()
+        note_settings(folder, VERB, settings)
+        _make_scores(dataset, settings)
+        sets = read_sets(dataset, settings)
+        _write_subsets(folder, dataset, settings, sets)
+        return _train(folder, dataset, settings, terms)
+
+
+def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
+    """The leave-out trials, and an ensemble where a study compares with it, unless the scores are there."""
+    place = Folder(settings.score_place)
+    if not settings.scores:
+        asked = settings.memorize_settings
+        leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+    if "alignment" in settings.study and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
+        asked = settings.ensemble_settings
+        ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+
+
+def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, sets: SampleSets) -> None:
+    """The files that say which samples a training takes."""
+    typical, atypical = sets["train_typical"], sets["train_atypical"]
+    needed = {run.subset for run in settings.runs()} - {WHOLE}
+    try:
+        if needed:
+            check_sets(sets.members, ["train_typical", "train_atypical", "test_typical"])
+        if "atypical" in settings.study:
+            check_sets(sets.members, ["train_atypical", "test_atypical"])
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    for seed in settings.seeds:
+        made = {share_name(share): with_share(typical, atypical, share, seed=seed) for share in settings.shares}
+        made |= {
+            WITHOUT_ATYPICAL: without_atypical(atypical),
+            RANDOM: random_removed(typical, atypical, seed=seed),
+            LEAST: least_memorized_removed(typical, atypical, sets.mem, seed=seed),
+        }
+        for name in needed & made.keys():
+            write_indices(folder, f"{SUBSETS}/{name}_seed{seed}.npz", made[name], dataset.fingerprint)
+
+
+def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: ClusterTerms) -> dict[str, str]:
+    """The trainings that are not finished; returns what failed, by run."""
+    runs = settings.runs()
+    left = [run for run in runs if not (finished(folder / run.place) and (folder / run.place).exists(OUTPUTS))]
+    log.info("%d of %d trainings are there", len(runs) - len(left), len(runs))
+    failed: dict[str, str] = {}
+    if not left:
+        return failed
+    resources = worker_resources(
+        settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
+    )
+    asked = settings.training(left[0])
+    precision, chosen = decide_precision(asked.precision, lambda: hardware_of_workers(resources))
+    say(chosen)
+    settings = dataclasses.replace(settings, train={**settings.train, "precision": precision})
+    for run in left:  # whatever can be known to fail fails before the first epoch
+        make_plan(dataset, settings.training(run))
+    with Heartbeat(folder, "trainings", total=len(runs)) as heart:
+        pace = heart.begin(done=len(runs) - len(left))
+        units = run_units(
+            deque(left),
+            build,
+            [ray.put(dataset), settings],
+            resources=resources,
+            what="runs",
+            num_workers=settings.num_workers,
+            give_up_on=(UserError, RunError, ValueError),
+            expected_source=terms.source,
+            watch=pace.watch,
+        )
+        with progress(pace), closing(units) as outcomes:
+            for outcome in outcomes:
+                place = folder / outcome.unit.place
+                if isinstance(outcome, Failed):
+                    failed[str(outcome.unit)] = outcome.reason
+                    log.error("%s failed: %s", outcome.unit, outcome.reason)
+                    note_failure(place, outcome.reason)
+                else:
+                    place.remove(FAILURE)
+                pace.step(failed=len(failed))
+    return failed
+
+
+def build(dataset: Dataset, settings: StudySettings) -> Work:
+    """The function that trains a run and asks its network; called once in each worker."""
+    atypical = np.flatnonzero(read_sets(dataset, settings)["train_atypical"])
+
+    def work(run: StudyRun) -> Row:
+        plan = make_plan(dataset, settings.training(run))
+        carry_out(plan)
+        write_outputs(plan, atypical)
+        return {}
+
+    return work
+
+
+def write_outputs(plan: TrainingPlan, atypical: np.ndarray) -> None:
+    """`outputs.npz`: what the last network says of all test samples and of the atypical training samples."""
+    folder, dataset, device = plan.record.folder, plan.dataset, default_device()
+    network = load_model(folder, "last", device=device)
+    attack = plan.watched and plan.watched.attack
+    if attack is None:
+        raise ValueError("a study attacks its networks: watch_steps must be at least 1")
+    arrays: dict[str, np.ndarray] = {"train_index": atypical, "fingerprint": np.array(dataset.fingerprint)}
+    for split, indices in (("test", np.arange(len(dataset.test))), ("train", atypical)):
+        loader = dataset_loader(plan.asked.loader, dataset, split, device=device)
+        found = outputs_of(
+            network,
+            loader,
+            indices,
+            attack=attack,
+            precision=plan.settings.step.precision,
+            seed=seed_of(plan.settings.seed, ATTACKED),
+        )
+        arrays |= {f"{split}_{name}": values for name, values in vars(found).items()}
+    folder.write_npz(OUTPUTS, **arrays)

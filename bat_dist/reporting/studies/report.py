@@ -1,0 +1,63 @@
+"""All studies by name, and the files that each leaves: data, figures, `findings.json`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+
+from bat_dist.reporting.page import save_figures
+from bat_dist.reporting.studies import curves
+from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import provenance
+from bat_dist.studies.claims import CLAIMS, Finding
+from bat_dist.studies.inputs import StudyInputs
+
+FINDINGS, STUDIES = "findings.json", "studies"
+
+
+class StudyReport(NamedTuple):
+    """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone."""
+
+    analyse: Callable[[StudyInputs, Folder], list[Finding]]
+    draw: Callable[[Folder, Mapping[str, Any]], dict[str, Figure]]
+
+
+REPORTS = {
+    "atypical": StudyReport(curves.analyse_atypical, curves.draw_atypical),
+    "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
+}
+
+
+def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
+    """Write a study's data, findings and figures; yields the lines to print."""
+    folder = inputs.folder / STUDIES / name
+    folder.create()
+    findings = REPORTS[name].analyse(inputs, folder)
+    about = {"note": inputs.about}
+    document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
+    folder.write_json(FINDINGS, document)
+    redraw(name, folder)
+    yield f"{name}: {inputs.about}"
+    yield from (f"  {line}" for one in findings for line in in_words(one))
+    yield f"  data, figures and findings: {folder}"
+
+
+def redraw(name: str, folder: Folder) -> None:
+    """Draw the figures again from the study's own data."""
+    about = folder.read_json(FINDINGS)["about"]
+    save_figures(folder, REPORTS[name].draw(folder, about))
+
+
+def in_words(finding: Finding) -> Sequence[str]:
+    """The claim, its estimate and the verdict, in two lines."""
+    claim = CLAIMS[finding.claim]
+    interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {finding.based_on}"
+    return [
+        f"{claim.place}: {claim.statement}: {finding.verdict}",
+        f"  {claim.quantity}: {finding.estimate:.3f} ({interval})",
+    ]
+
+
+def _document(finding: Finding) -> Mapping[str, Any]:
+    claim = CLAIMS[finding.claim]
+    return {**finding._asdict(), "verdict": finding.verdict, "place": claim.place, "statement": claim.statement}

@@ -1,0 +1,76 @@
+"""What the runs of a study have left in its folder: histories, and what the last networks say of samples."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bat_dist.artifacts.scores import read_memorization, read_subsets
+from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
+from bat_dist.settings.study import WHOLE, StudyRun, StudySettings
+from bat_dist.storage.files import Folder
+from bat_dist.training.files import EpochRow, read_history
+
+TYPICALITY, OUTPUTS = "typicality.npz", "outputs.npz"
+
+
+@dataclass(frozen=True)
+class SampleSets:
+    """Memorization of the training samples, and the four sets by name (`train_atypical`, ...), bool by sample."""
+
+    mem: np.ndarray
+    members: Mapping[str, np.ndarray]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.members[name]
+
+
+def read_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
+    """The scores and sets that the studies stand on.  Raises UserError if they are missing or of other data."""
+    place = Folder(settings.score_place)
+    location = (place / TYPICALITY).location
+    members = {
+        f"{split}_{kind}": one
+        for split in ("train", "test")
+        for kind, one in read_subsets(location, dataset.fingerprint, split).items()
+    }
+    return SampleSets(read_memorization(place, dataset.fingerprint)["mem"], members)
+
+
+@dataclass(frozen=True)
+class StudyInputs:
+    """The folder of the studies and their data."""
+
+    folder: Folder
+    dataset: Dataset
+    settings: StudySettings
+    sets: SampleSets
+
+    @property
+    def about(self) -> str:
+        """`tinynet on digits, 3 seeds`, for captions."""
+        return f"{self.settings.network} on {self.dataset.name}, {len(self.settings.seeds)} seeds"
+
+    def histories(self, method: str, subset: str = WHOLE, score: str = "") -> Sequence[Sequence[EpochRow]]:
+        """The histories of a training with each seed.  Raises UserError if one is missing."""
+        return [self._history(StudyRun(method, subset, seed, score)) for seed in self.settings.seeds]
+
+    def outputs(self, method: str, subset: str = WHOLE, score: str = "") -> list[dict[str, np.ndarray]]:
+        """`outputs.npz` of a training with each seed.  Raises UserError if one is missing."""
+        runs = [StudyRun(method, subset, seed, score) for seed in self.settings.seeds]
+        return [(self.folder / run.place).read_npz(OUTPUTS) for run in runs]
+
+    def flags(self, method: str, subset: str = WHOLE, score: str = "") -> dict[str, np.ndarray]:
+        """Which test images the last network of each seed classifies right, bool [seeds, images]: clean, and pgd."""
+        labels, found = self.dataset.test.labels, self.outputs(method, subset, score)
+        return {
+            kind: np.array([one[f"test_{name}"].argmax(axis=1) == labels for one in found])
+            for kind, name in (("clean", "clean"), ("pgd", "attacked"))
+        }
+
+    def _history(self, run: StudyRun) -> Sequence[EpochRow]:
+        history = read_history(self.folder / run.place)
+        if not history:
+            raise UserError(f"{self.folder}/{run.place} holds no epoch of {run}: the same command trains it")
+        return history
