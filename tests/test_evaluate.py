@@ -524,7 +524,7 @@ def wait_for_more_units(out: Path, before: int, driver: subprocess.Popen) -> Non
         assert driver.poll() is None, "it ended by itself"
         return num_units(out) > before
 
-    until(more, seconds=120, what=f"more than {before} units")
+    until(more, what=f"more than {before} units")
 
 
 def kill_a_worker(driver: subprocess.Popen) -> None:
@@ -537,7 +537,7 @@ def kill_a_worker(driver: subprocess.Popen) -> None:
                 return True
         return False
 
-    until(killed, seconds=10, what="worker to be killed")
+    until(killed, what="worker to be killed")
 
 
 def descends(process: psutil.Process, pid: int) -> bool:

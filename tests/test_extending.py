@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.helpers.waiting import PATIENCE
 from tests.test_house import LONGEST_FUNCTION, length
 from tests.test_layers import violations
 
@@ -114,7 +115,12 @@ def tried(tmp_path_factory: pytest.TempPathFactory) -> Tried:
         git_apply(diff, tree)
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, out], cwd=tree, env=environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", PROGRAM, out],
+        cwd=tree,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads((out / "said.json").read_text())

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.helpers.waiting import PATIENCE
+
 LEAN = """
 import importlib, sys
 for name in ("ray", "ffcv", "zarr", "numcodecs", "optuna", "plotly"):
@@ -39,10 +41,10 @@ print([name for name in {EXPENSIVE} if name in sys.modules])
 
 def test_rooms_below_the_sweep_import_without_ray_ffcv_zarr_optuna_and_plotly():
     root = Path(__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", LEAN], cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", LEAN], cwd=root, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_a_training_and_a_trial_import_nothing_expensive(tmp_path):
-    done = subprocess.run([sys.executable, "-c", WORK, tmp_path], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", WORK, tmp_path], capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stdout + done.stderr[-2000:]

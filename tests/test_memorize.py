@@ -23,7 +23,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
 from tests.helpers.options import last_ones
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[1]
 SMALL = shlex.split(
@@ -82,7 +82,7 @@ def test_a_script_copied_alone_runs_from_another_folder(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert f"page: {out}/index.html" in done.stdout
@@ -410,7 +410,7 @@ def test_no_cluster_to_be_found_is_said(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env={key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | {"RAY_TMPDIR": str(tmp_path)},
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2, done.stderr
     assert "no Ray cluster answers at 'auto'" in done.stderr
@@ -460,7 +460,7 @@ def wait_for_rows(out: Path, number: int, driver: subprocess.Popen) -> None:
         assert driver.poll() is None, "it ended by itself"
         return len(list((out / "trials" / "digest").glob("c.*.0"))) >= number
 
-    until(there, seconds=120, what=f"{number} rows", every=0.02)
+    until(there, what=f"{number} rows", every=0.02)
 
 
 def test_estimates_do_not_depend_on_the_order_of_arrival() -> None:

@@ -33,6 +33,7 @@ from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
 from tests.helpers.made_results import study
 from tests.helpers.options import last_ones
+from tests.helpers.waiting import PATIENCE
 
 KEY, SECRET = "AKIAIOSFODNN7BATDIST", "wJalrXUtnFEMI/K7MDENG/not-to-be-found-anywhere"
 BUCKET = "results-of-tests"
@@ -294,7 +295,7 @@ def kill_after_epochs(count: int, out: Folder, process: subprocess.Popen[str], s
     process.kill()
     process.communicate()
     own = [child for child in children if not child.name().endswith("Agent")]  # Ray's agents stay for a minute
-    _, alive = psutil.wait_procs(own, timeout=60)
+    _, alive = psutil.wait_procs(own, timeout=PATIENCE)
     assert not alive
     server.relay.join()
     assert out.exists(lease.LOCK)
@@ -330,7 +331,7 @@ def test_data_parallel_training_on_s3_is_that_of_one_process_on_disk(tmp_path: P
     assert train([*options, "--out", str(tmp_path)]) == 0
     out, two = on_s3("two-workers"), ["--num_workers", "2", "--ray_address", "local"]
     process = driver("train", *options, *two, "--out", out.location)  # its workers know the server
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said[-3000:]
     assert out.names(".ray-*") == []
     alone, together = (load_model(place, "last").state_dict() for place in (str(tmp_path), out.location))
@@ -385,7 +386,7 @@ def test_a_run_of_a_sweep_on_s3_is_that_of_train_on_disk(tmp_path: Path, server:
     ]
     out = on_s3("sweep")
     process = driver("tune", *options, "--ray_address", "local", "--out", out.location)  # its workers know the server
-    said = process.communicate(timeout=200)[1]
+    said = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 0, said[-3000:]
     assert (
         train(

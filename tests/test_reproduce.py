@@ -17,7 +17,7 @@ from bat_dist.config import parse
 from bat_dist.errors import ConfigError
 from bat_dist.reproduce import main
 from bat_dist.settings.reproduce import PAPER_ROWS, ReproduceSettings, TableRun
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 SMALL = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--ray_address", "local"]
@@ -35,12 +35,15 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("reproduce") / "out"
     command = [str(Path(sys.executable).with_name("bat-dist")), "reproduce", *SMALL, *QUICK, *TWO, "--out", str(place)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as driver:
-        until(lambda: list(place.glob("runs/*/*/run.json")) or driver.poll() is not None, seconds=240, what="training")
+        until(
+            lambda: list(place.glob("runs/*/*/run.json")) or driver.poll() is not None,
+            what="training",
+        )
         driver.send_signal(signal.SIGKILL)
     assert list(place.glob("runs/*/*/run.json"))
     assert not (place / "report").exists()
     trials = (place / "scores" / "memorization.npz").read_bytes()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (place / "scores" / "memorization.npz").read_bytes() == trials  # not run again
     (place / "said.txt").write_text(done.stdout)

@@ -17,7 +17,7 @@ from bat_dist.artifacts.checkpoints import load_checkpoint, load_model
 from bat_dist.data.datasets import load_dataset
 from bat_dist.train import main
 from tests.helpers.options import last_ones
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 SMALL = ["--dataset", "digits", "--num_train", "300", "--num_test", "100", "--arch", "tinynet", "--loader", "memory"]
 QUICK = [*SMALL, "--recipe", "fast", "--epochs", "2", "--batch_size", "32", "--num_steps", "2", "--precision", "fp32"]
@@ -191,7 +191,7 @@ def wait_for_epochs(out: Path, count: int, driver: subprocess.Popen) -> None:
         assert driver.poll() is None, driver.stderr.read().decode()  # pyright: ignore[reportOptionalMemberAccess]
         return history.exists() and len(history.read_text().splitlines()) > count
 
-    until(enough, seconds=120, what=f"{count} epochs")
+    until(enough, what=f"{count} epochs")
 
 
 LONG = ["--epochs", "24", "--num_steps", "10"]  # far from their end when they are hurt, on any machine
@@ -200,14 +200,14 @@ LONG = ["--epochs", "24", "--num_steps", "10"]  # far from their end when they a
 @pytest.mark.slow
 def test_a_killed_process_goes_on_to_the_same_end(tmp_path: Path) -> None:
     undisturbed = program(tmp_path / "undisturbed", *LONG)  # a process of its own too: as many threads
-    _, errors = undisturbed.communicate(timeout=300)
+    _, errors = undisturbed.communicate(timeout=PATIENCE)
     assert undisturbed.returncode == 0, errors.decode()[-3000:]
     for epochs in (2, 5):
         driver = program(tmp_path / "killed", *LONG)
         wait_for_epochs(tmp_path / "killed", epochs, driver)
         driver.kill()
         driver.communicate()
-    _, errors = program(tmp_path / "killed", *LONG).communicate(timeout=300)
+    _, errors = program(tmp_path / "killed", *LONG).communicate(timeout=PATIENCE)
     assert b"going on after epoch" in errors
     files = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("undisturbed", "killed")]
     assert files[0] == files[1]
@@ -228,7 +228,7 @@ def test_a_killed_worker_costs_the_epoch_it_was_in(tmp_path: Path, ray_cluster: 
     ]
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    _, errors = driver.communicate(timeout=300)
+    _, errors = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, errors.decode()[-3000:]
     files = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("undisturbed", "killed")]
     assert files[0] == files[1]

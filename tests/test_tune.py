@@ -22,7 +22,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
 from bat_dist.tune import main
 from tests.helpers.options import last_ones
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
@@ -63,7 +63,7 @@ def tune_here(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -
 
 def tune(out: Path, scores: Path, *words: str, code: int = 0, **how: Any) -> str:
     """As a user does."""
-    done = subprocess.run(command(out, scores, *words, **how), capture_output=True, text=True, timeout=400)
+    done = subprocess.run(command(out, scores, *words, **how), capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -175,7 +175,7 @@ def test_killed_it_ends_as_if_undisturbed(swept: Path, tmp_path: Path, scores: P
 
 
 def wait_for_runs(out: Path, least: int) -> None:
-    until(lambda: num_done(out) >= least, seconds=200, what=f"{least} finished runs")
+    until(lambda: num_done(out) >= least, what=f"{least} finished runs")
 
 
 def num_done(out: Path) -> int:
@@ -317,7 +317,7 @@ def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, sco
     space, base = {"alpha": [2], "beta": [0.2]}, {"num_workers": 2, "epochs": 2}
     words = command(out, scores, "--seeds", "0", space=space, base=base)[2:]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=500, env=env)
+    done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=PATIENCE, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]
     assert line == f"FOUND {['done'] * 2} {{'REMOVED'}} 3.0"

@@ -42,6 +42,7 @@ def _status(verb: str, given: Mapping[str, Given]) -> str:
         from bat_dist.reporting.sweep import describe_sweep
 
         return describe_sweep(folder, **{name: given[name].value for name in ("metric", "which") if name in given})
-    from bat_dist.results.status import describe_evaluation, describe_experiment
+    from bat_dist.results.status import describe_evaluation, describe_experiment, describe_studies
 
-    return describe_evaluation(folder) if verb == "evaluate" else describe_experiment(folder)
+    describe = {"evaluate": describe_evaluation, "reproduce": describe_experiment, "study": describe_studies}
+    return describe[verb](folder)

@@ -10,7 +10,9 @@ from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
 from bat_dist.results.find import MEMORIZATION
+from bat_dist.results.study_file import STUDY, read_studies
 from bat_dist.settings.reproduce import REPORT, SCORES
+from bat_dist.settings.study import OUTPUTS, RESULTS, SUBSETS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
@@ -27,6 +29,7 @@ _MARKS = {  # what shows whose results a folder holds
     "evaluate": (UNITS, EVALUATION),
     "tune": (SWEEP,),
     "reproduce": (EXPERIMENT,),
+    "study": (STUDY,),
 }
 _DRAWN = (".png", ".svg")
 _PAGE = ("summary.json", "index.html")
@@ -40,6 +43,7 @@ _OF_SWEEP = (
     *("results.csv", "results.parquet", "points.csv", *_PAGE, PROGRESS),
     *(f"figures/{name}{end}" for name in ("surfaces", "clean_against_robust") for end in _DRAWN),
 )
+_OF_STUDY = (*_DRAWN, ".csv", ".npz", ".json", ".html")
 _OF_REPORT = ("report.html", "tables.md", "tables.csv", "tables.tex", "robustbench.json")
 
 
@@ -105,6 +109,27 @@ def remove_experiment(folder: Folder) -> None:
     folder.remove(PROGRESS)
     forget_settings(folder, "reproduce")
     folder.remove(EXPERIMENT)  # last: what it names can then be found again
+
+
+def remove_studies(folder: Folder) -> None:
+    """What `bat-dist study` leaves."""
+    check_alone(folder, "study")
+    there = read_studies(folder)
+    remove_memorization(folder / SCORES)
+    folder.remove_if_empty(SCORES)
+    for run in there.runs:
+        (folder / run.place).remove(OUTPUTS)
+        remove_run(folder, run.place)
+        for depth in (2, 1):
+            folder.remove_if_empty("/".join(run.place.split("/")[: depth + 1]))
+    folder.remove_if_empty(RUNS)
+    folder.remove_files([f"{SUBSETS}/*_seed*.npz"])
+    for name in there.studies:
+        folder.remove_files(f"{RESULTS}/{name}/*{end}" for end in _OF_STUDY)
+    folder.remove_if_empty(RESULTS)
+    folder.remove(PROGRESS)
+    forget_settings(folder, "study")
+    folder.remove(STUDY)  # last: what it names can then be found again
 
 
 def _remove_evaluations(folder: Folder, places: Iterable[str]) -> None:

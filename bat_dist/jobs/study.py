@@ -14,11 +14,15 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.auto import decide_precision, say
+from bat_dist.jobs.fresh import remove_studies
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import TrainingPlan, make_plan
+from bat_dist.models.names import AUTO
+from bat_dist.results.study_file import add_studies
 from bat_dist.settings.study import (
     LEAST,
+    OUTPUTS,
     RANDOM,
     SUBSETS,
     WHOLE,
@@ -29,7 +33,7 @@ from bat_dist.settings.study import (
 )
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
-from bat_dist.studies.inputs import OUTPUTS, SampleSets, read_sets
+from bat_dist.studies.inputs import SampleSets, read_sets
 from bat_dist.studies.subsets import (
     check_sets,
     least_memorized_removed,
@@ -38,16 +42,17 @@ from bat_dist.studies.subsets import (
     without_atypical,
 )
 from bat_dist.sweep.record import FAILURE, note_failure
-from bat_dist.training.files import finished
+from bat_dist.training.files import begun_identity, finished
 from bat_dist.training.outputs import outputs_of
 from bat_dist.training.precision import default_device
+from bat_dist.training.run import check_identity
 from bat_dist.training.seeding import seed_of
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.nodes import ClusterTerms, job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import Failed, Row, Work, run_units
-from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.resources import Resources, worker_resources
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +72,11 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
         changes["scores"] = Folder(settings.scores).absolute_location
     settings = dataclasses.replace(settings, **changes)
     with job_session(settings, folder, all_write=True) as terms:
+        if settings.fresh:
+            remove_studies(folder)
+            settings = dataclasses.replace(settings, fresh=False)
         folder.create()
+        add_studies(folder, settings.study, settings.runs())
         note_settings(folder, VERB, settings)
         _make_scores(dataset, settings)
         sets = read_sets(dataset, settings)
@@ -109,22 +118,22 @@ def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, se
 
 
 def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: ClusterTerms) -> dict[str, str]:
-    """The trainings that are not finished; returns what failed, by run."""
+    """The trainings that are not finished; returns what failed, by run.
+
+    Raises UserError if one that is there was made with other settings.
+    """
     runs = settings.runs()
+    resources = worker_resources(
+        settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
+    )
+    settings = _with_precision(folder, settings, resources)
+    for run in runs:  # whatever can be known to fail fails before the first epoch
+        check_identity(make_plan(dataset, settings.training(run)).record)
     left = [run for run in runs if not (finished(folder / run.place) and (folder / run.place).exists(OUTPUTS))]
     log.info("%d of %d trainings are there", len(runs) - len(left), len(runs))
     failed: dict[str, str] = {}
     if not left:
         return failed
-    resources = worker_resources(
-        settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
-    )
-    asked = settings.training(left[0])
-    precision, chosen = decide_precision(asked.precision, lambda: hardware_of_workers(resources))
-    say(chosen)
-    settings = dataclasses.replace(settings, train={**settings.train, "precision": precision})
-    for run in left:  # whatever can be known to fail fails before the first epoch
-        make_plan(dataset, settings.training(run))
     with Heartbeat(folder, "trainings", total=len(runs)) as heart:
         pace = heart.begin(done=len(runs) - len(left))
         units = run_units(
@@ -149,6 +158,19 @@ def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: Clu
                     place.remove(FAILURE)
                 pace.step(failed=len(failed))
     return failed
+
+
+def _with_precision(folder: Folder, settings: StudySettings, resources: Resources) -> StudySettings:
+    """The settings with one precision for all trainings: as one of them was begun, else as all workers have it."""
+    runs = settings.runs()
+    begun = [identity for run in runs if (identity := begun_identity(folder / run.place))]
+    if not runs or settings.training(runs[0]).precision != AUTO:
+        return settings
+    precision, chosen = begun[0]["precision"] if begun else None, {}
+    if precision is None:
+        precision, chosen = decide_precision(AUTO, lambda: hardware_of_workers(resources))
+    say(chosen)
+    return dataclasses.replace(settings, train={**settings.train, "precision": precision})
 
 
 def build(dataset: Dataset, settings: StudySettings) -> Work:

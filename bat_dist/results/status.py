@@ -11,6 +11,8 @@ from bat_dist.evaluation.plan import make_plan
 from bat_dist.results.evaluation_file import EVALUATION, read_object, read_rows
 from bat_dist.results.experiment_file import EXPERIMENT, PlannedRun, read_experiment
 from bat_dist.results.find import READERS
+from bat_dist.results.study_file import read_studies
+from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
@@ -72,7 +74,9 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     experiment = read_experiment(folder)
     runs, asked = experiment.runs, set(experiment.asked.get("attacks") or ())
     with ThreadPoolExecutor(READERS) as readers:
-        trainings = list(readers.map(lambda run: _training(folder, run), runs))
+        trainings = list(
+            readers.map(lambda run: _training(folder / run.training, f"{run.label} seed {run.seed} train"), runs)
+        )
         places = [(run, *one) for run in runs for one in run.evaluations.items()]
         evaluations = list(readers.map(lambda one: _evaluation(folder, *one, asked=asked), places))
     parts = [*trainings, *evaluations]
@@ -90,8 +94,27 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     return "\n".join(lines)
 
 
-def _training(folder: Folder, run: PlannedRun) -> _Part:
-    place, name = folder / run.training, f"{run.label} seed {run.seed} train"
+def describe_studies(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
+    """Some lines on the driver, and on what is there.  Raises UserError if the folder holds no study."""
+    there = read_studies(folder)
+    if not there.studies:
+        raise UserError(f"{folder} holds no study: run bat-dist study --out {folder} first")
+    with ThreadPoolExecutor(READERS) as readers:
+        trainings = list(readers.map(lambda run: _training(folder / run.place, str(run)), there.runs))
+    written = [name for name in there.studies if (folder / RESULTS / name).exists(FINDINGS)]
+    is_complete = all(part.state == "done" for part in trainings) and len(written) == len(there.studies)
+    lines = []
+    with suppress(UserError):  # no leave-out trials were begun: the scores are from elsewhere, or no study needs any
+        lines += describe_memorization(folder / _SCORES, clock=clock).splitlines()
+    lines += describe_driver(folder, {}, clock, is_complete=is_complete)
+    lines.append(f"{folder}: {', '.join(there.studies)}: {'complete' if is_complete else f'not finished: {GO_ON}'}")
+    lines.append(f"  trainings: {_counts(trainings)}" if trainings else "  no training is needed")
+    lines += [f"  at epoch {part.reason}: {part.name}" for part in trainings if part.state == "begun"]
+    lines += [f"  failed: {part.name}: {part.reason}" for part in trainings if part.state == "failed"][:_MOST]
+    return "\n".join([*lines, f"  findings of: {', '.join(written) or 'none yet'}"])
+
+
+def _training(place: Folder, name: str) -> _Part:
     if finished(place):
         return _Part(name, "done")
     if place.exists(FAILURE):

@@ -40,6 +40,9 @@ SMALL_TRAIN: Mapping[str, Any] = {
     **{"precision": "fp32", "loader": "memory"},
 }
 SUBSETS = "subsets"  # folder of the files that say what is trained on
+OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
+FINDINGS = "findings.json"  # of a study
+RESULTS = "studies"  # folder of what the studies find, one below for each
 ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
 SMALL_NUM_TRAIN = 300  # of all 1,297 hardly one is atypical: each has others like it
 

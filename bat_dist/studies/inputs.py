@@ -8,11 +8,11 @@ import numpy as np
 from bat_dist.artifacts.scores import read_memorization, read_subsets
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
-from bat_dist.settings.study import WHOLE, StudyRun, StudySettings
+from bat_dist.settings.study import OUTPUTS, WHOLE, StudyRun, StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.training.files import EpochRow, read_history
 
-TYPICALITY, OUTPUTS = "typicality.npz", "outputs.npz"
+TYPICALITY = "typicality.npz"
 
 
 @dataclass(frozen=True)

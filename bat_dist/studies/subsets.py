@@ -37,12 +37,9 @@ def least_memorized_removed(
 
 
 def check_sets(sets: Mapping[str, Members], names: Iterable[str]) -> None:
-    """Raise ValueError, saying what to do, if one of these sets is empty."""
+    """Raise ValueError, saying what to do, if one of these sets (`train_atypical`, ...) is empty."""
     for name in names:
         if not sets[name].any():
             split, kind = name.split("_")
-            raise ValueError(
-                f"there is no {kind} sample in the {split}ing set: run more leave-out trials, or take more data"
-                if split == "train"
-                else f"there is no {kind} sample in the test set: run more leave-out trials, or take more data"
-            )
+            whole = "training set" if split == "train" else "test set"
+            raise ValueError(f"there is no {kind} sample in the {whole}: run more leave-out trials, or take more data")

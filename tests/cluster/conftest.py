@@ -61,12 +61,12 @@ def reference(lab: Lab) -> Path:
     out = lab.hosts.shared / "reference"
     while True:
         job = submit_memorize(lab, out, "--min_nodes", "3", "--loader", "ffcv", options=["--tmux"])  # equal batches
-        assert job.wait(seconds=60) == 0, job.output
-        until(lambda: (out / "index.html").exists(), seconds=240, what="the page")  # which comes last
+        assert job.wait() == 0, job.output
+        until(lambda: (out / "index.html").exists(), what="the page")  # which comes last
         if hosts_of_trials(out).keys() == set(NODES):
             return out
         # The driver still holds the folder for a moment after its page.
-        until(lambda: not lab.hosts.processes("head", DRIVER), seconds=60, what="end of the driver")
+        until(lambda: not lab.hosts.processes("head", DRIVER), what="end of the driver")
         shutil.rmtree(out)
 
 

@@ -65,7 +65,7 @@ def shown_done(job: Submitted) -> int:
 
 def in_the_middle(out: str | Path, *, done: int = TRIALS // 4) -> None:
     """Wait until so many trials are there."""
-    until(lambda: num_done(out) >= done, seconds=180, what=f"{done} finished trials in {out}", every=0.3)
+    until(lambda: num_done(out) >= done, what=f"{done} finished trials in {out}", every=0.3)
 
 
 def memorize_on_every_host(lab: Lab, out: Path) -> Submitted:
@@ -77,7 +77,7 @@ def memorize_on_every_host(lab: Lab, out: Path) -> Submitted:
     while True:
         job = submit_memorize(lab, out)
         in_the_middle(out)
-        until(lambda: everywhere() or num_done(out) == TRIALS, seconds=180, what="trials of every host", every=0.3)
+        until(lambda: everywhere() or num_done(out) == TRIALS, what="trials of every host", every=0.3)
         if everywhere() and num_done(out) <= TRIALS * 2 // 3:
             return job
         assert job.wait() == 0, job.output
@@ -136,7 +136,7 @@ def hurt_and_resubmit(lab: Lab, out: Path, *blows: Blow) -> list[Result]:
         blow.mend()
         job = submit_memorize(lab, out)
         new = lambda seen=since[-1]: [r["at"] for r in records(out) if r["event"] == "done" and r["at"] > seen]  # noqa: E731
-        until(new, seconds=180, what="a trial of the second command", every=0.3)
+        until(new, what="a trial of the second command", every=0.3)
         lost = f"at most {busy} trials"
         results.append(Result(f"{TRIALS} trials", blow.words, since[-1] - at, min(new()) - at, lost, 2))
     assert job.wait() == 0, job.output

@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.helpers.waiting import PATIENCE
+
 REPOSITORY = Path(__file__).parents[2]
 TOOLS = ("ip", "nsenter", "unshare", "rsync", "ssh", "sshd", "ssh-keygen", "ss", "tmux")
 SMALL_BYTES = 8 * 2**20
@@ -255,7 +257,7 @@ class Hosts:
 
 
 def _call(*words: str | Path) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=PATIENCE)
     if done.returncode:
         raise RuntimeError(f"{' '.join(map(str, words))}: {done.stderr.strip()}")
     return done.stdout

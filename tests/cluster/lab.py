@@ -14,7 +14,7 @@ from bat_dist.storage.rows import RowStore
 from tests.cluster.hosts import Hosts
 from tests.cluster.image import prepare_laptop, prepare_node
 from tests.helpers.options import last_ones
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 ADDRESSES = {"laptop": "10.78.0.1", "head": "10.78.0.2", "w1": "10.78.0.11", "w2": "10.78.0.12", "store": "10.78.0.20"}
 NODES = ("head", "w1", "w2")
@@ -31,7 +31,7 @@ class Lab:
 
     def up(self, *options: str) -> str:
         """`ray up` from the laptop."""
-        return self.on_laptop(["ray", "up", "-y", *options, YAML], timeout=300)
+        return self.on_laptop(["ray", "up", "-y", *options, YAML], timeout=PATIENCE)
 
     def on_laptop(self, words: Sequence[str], *, timeout: float = 120, check: bool = True) -> str:
         """What a command prints in the laptop's clone."""
@@ -59,7 +59,7 @@ class Lab:
         token = (self.hosts.home("laptop") / ".ray/auth_token").read_text().strip()
         return self.on_head(f"curl -s -H 'Authorization: Bearer {token}' '{_ALIVE}'", check=False).count('"node_id"')
 
-    def wait_for_nodes(self, number: int, *, seconds: float = 120) -> None:
+    def wait_for_nodes(self, number: int, *, seconds: float = PATIENCE) -> None:
         """Raises AssertionError if the cluster has not so many nodes in time."""
         until(lambda: self.num_nodes() >= number, seconds=seconds, what=f"{number} nodes", every=2.0)
 
@@ -85,7 +85,7 @@ class Submitted:
         """All that it printed so far."""
         return self.log.read_text(errors="replace")
 
-    def wait(self, *, seconds: float = 240) -> int:
+    def wait(self, *, seconds: float = PATIENCE) -> int:
         """Its exit code."""
         return self.process.wait(timeout=seconds)
 
@@ -98,7 +98,7 @@ def object_store(lab: Lab, bucket: str):
         server = subprocess.Popen(lab.hosts.command("store", words), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         make = f"import s3fs; s3fs.S3FileSystem().mkdir({bucket!r})"
-        until(lambda: "Error" not in lab.on_laptop(["python", "-c", make], check=False), seconds=60, what="bucket")
+        until(lambda: "Error" not in lab.on_laptop(["python", "-c", make], check=False), what="bucket")
         yield f"s3://{bucket}"
     finally:
         for number in lab.hosts.processes("store", "moto.server"):

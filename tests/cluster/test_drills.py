@@ -37,7 +37,7 @@ CUT = 40.0
 @pytest.fixture(autouse=True)
 def _all_nodes(lab: Lab) -> None:
     """What an earlier drill broke has come back by itself."""
-    lab.wait_for_nodes(len(NODES), seconds=240)
+    lab.wait_for_nodes(len(NODES))
 
 
 def test_in_tmux_both_workers_do_trials_and_the_table_comes_back(lab: Lab, reference: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_driver_is_killed_then_the_storage_is_full_then_the_head_loses_power
     lost = Blow(words, lambda: lab.hosts.switch_off("head"), mend=lambda: lab.replace("head"))
     results += hurt_and_resubmit(lab, out, killed, full, lost)
     assert_equal_scores(out, reference)
-    until(lambda: lab.num_nodes() == len(NODES), seconds=60, what="all nodes")
+    until(lambda: lab.num_nodes() == len(NODES), what="all nodes")
 
 
 def test_the_storage_does_not_answer_and_a_link_is_cut(lab: Lab, reference: Path, results: list[Result]) -> None:
@@ -119,7 +119,6 @@ def submit_to_store(lab: Lab, bucket: str) -> tuple[Submitted, str]:
         busy = lambda job=job: shown_done(job) >= TRIALS // 4 and lab.hosts.processes("w1", "ray::Worker.run")  # noqa: E731
         until(
             lambda job=job, busy=busy: busy() or job.process.poll() is not None,
-            seconds=180,
             what="work on w1",
             every=0.2,
         )

@@ -44,7 +44,7 @@ EVALUATE = ("--dataset", "digits", "--loader", "memory", *ATTACKS)
 
 @pytest.fixture(autouse=True)
 def _all_nodes(lab: Lab) -> None:
-    lab.wait_for_nodes(len(NODES), seconds=240)
+    lab.wait_for_nodes(len(NODES))
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +68,11 @@ def evaluated(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Evalua
 def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -> None:
     out = lab.hosts.shared / "trained-hurt"
     job = lab.submit("train", *TRAIN, "--out", str(out))
-    until(lambda: epochs(out) >= 2, seconds=180, what="two epochs")
+    until(lambda: epochs(out) >= 2, what="two epochs")
     host = next(name for name in ("w1", "w2") if lab.hosts.processes(name, "RayTrainWorker"))
     before = epochs(out)
     with switched_off(lab, host):
-        recovered = until(lambda: epochs(out) > before + 1, seconds=200, what="another epoch")
+        recovered = until(lambda: epochs(out) > before + 1, what="another epoch")
         assert job.wait() == 0, job.output
     results.append(
         Result("training on 2 workers", "a worker host loses power", None, recovered, "the epoch that was running", 1)
@@ -92,11 +92,11 @@ def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Evaluation,
         if host := busy_host(lab, job):
             at = time.time()
             with switched_off(lab, host):
-                assert job.wait(seconds=400) == 0, job.output
+                assert job.wait() == 0, job.output
             if bad := [r for r in records(out) if r["event"] in ("lost", "retried") and r["at"] > at]:
                 break
         assert job.wait() == 0, job.output
-        lab.wait_for_nodes(len(NODES), seconds=240)
+        lab.wait_for_nodes(len(NODES))
     lost = sum(r.get("seconds", 0.0) for r in bad)
     seen = min(r["at"] for r in bad) - at
     results.append(Result("AutoAttack", "a worker host loses power", seen, None, f"{len(bad)} units, {lost:.0f} s", 1))
@@ -117,7 +117,7 @@ def busy_host(lab: Lab, job: Submitted) -> str:
             since.setdefault(one, time.monotonic())
         return next((name for (name, _), start in since.items() if time.monotonic() - start > 0.5), "")
 
-    until(lambda: found() or job.process.poll() is not None, seconds=240, what="work on a worker host", every=0.1)
+    until(lambda: found() or job.process.poll() is not None, what="work on a worker host", every=0.1)
     return found()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.cluster_files import CLUSTER, settings_of
+from tests.helpers.waiting import PATIENCE
 
 SLURM = CLUSTER / "slurm.sh"
 FAKES = {
@@ -81,7 +82,7 @@ class Job:
 
     def run(self, *words: str, **environment: str) -> tuple[int, str]:
         process = self.start(*words, **environment)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
     def stop_in_the_middle(self, *words: str, **environment: str) -> tuple[int, str]:
@@ -92,7 +93,7 @@ class Job:
                 break
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
     def calls(self, name: str) -> list[str]:

@@ -18,7 +18,7 @@ HEAD = ADDRESSES["head"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_nodes(lab: Lab) -> None:
-    lab.wait_for_nodes(len(NODES), seconds=240)
+    lab.wait_for_nodes(len(NODES))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def sweep(lab: Lab) -> Path:
     out = lab.hosts.shared / "sweep"
     less = ["--seeds", "0", "--test_attacks", "clean", "--space", "alpha=[1]", "beta=[0.2]"]
     job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", *less, "--out", str(out))
-    assert job.wait(seconds=400) == 0, job.output
+    assert job.wait() == 0, job.output
     assert "2 points, 2 runs: 2 done" in job.output
     return out
 
@@ -48,7 +48,7 @@ def test_a_sweep_runs_and_its_tables_are_printed_on_the_head_and_fetched(
     assert (sweep / "index.html").is_file()
     out = lab.hosts.shared / "report"
     job = lab.submit("report", "--runs", str(sweep), str(reference), "--out", str(out))
-    assert job.wait(seconds=200) == 0, job.output
+    assert job.wait() == 0, job.output
     assert "tinynet on digits" in job.output
     assert "BAT (α = 0, β = 0)" in job.output  # which is PGD-AT, and always judged
     lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(out), "--out", "fetched"])
@@ -63,7 +63,7 @@ def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
     short = ["--memorize", "num_trials=6", "epochs=2", "--train", "epochs=1", "num_steps=2", "num_val=60"]
     rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "--attacks", "clean", "pgd5"]
     job = lab.submit("reproduce", *data, *short, *rows, "--out", str(out))
-    assert job.wait(seconds=400) == 0, job.output
+    assert job.wait() == 0, job.output
     assert "BAT (α = 1, β = 0.2)" in job.output
     assert "missing" not in job.output
     assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 2
@@ -82,7 +82,7 @@ def test_a_job_of_rays_job_server_is_seen_on_metrics_ports_refuses_a_second_driv
     def scrape() -> str:
         return "".join(lab.hosts.shell(name, "curl -s http://127.0.0.1:8080/metrics", check=False) for name in NODES)
 
-    until(lambda: "ray_bat_dist_" in scrape(), seconds=60, what="metrics")
+    until(lambda: "ray_bat_dist_" in scrape(), what="metrics")
     second = lab.submit("memorize", *words)
     assert second.wait() != 0
     assert "another run is writing to" in second.output
@@ -99,8 +99,8 @@ def test_a_lost_connection_ends_the_driver_cleanly(lab: Lab) -> None:
     in_the_middle(out, done=1)
     kill_processes(lab, "laptop", "ssh -tt")
     assert job.wait() != 0
-    until(lambda: not lab.hosts.processes("head", DRIVER), seconds=120, what="end of the driver")
-    until(lambda: not any(lab.hosts.processes(name, "ray::Worker") for name in NODES), seconds=120, what="idle nodes")
+    until(lambda: not lab.hosts.processes("head", DRIVER), what="end of the driver")
+    until(lambda: not any(lab.hosts.processes(name, "ray::Worker") for name in NODES), what="idle nodes")
     assert Folder(str(out)).read_json("progress.json")["state"] == "stopped"
     assert 0 < num_done(out) < 6
 

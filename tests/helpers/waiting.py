@@ -3,8 +3,12 @@
 import time
 from collections.abc import Callable
 
+PATIENCE = 900.0  # seconds for what must come: far more than any machine needs, and less than the limit of a test
 
-def until(there: Callable[[], object], *, seconds: float = 60, what: str = "sign of it", every: float = 0.1) -> float:
+
+def until(
+    there: Callable[[], object], *, seconds: float = PATIENCE, what: str = "sign of it", every: float = 0.1
+) -> float:
     """Seconds until it is so.  Raises AssertionError after so many."""
     start = time.monotonic()
     while not there():

@@ -20,6 +20,7 @@ from bat_dist.methods.mart import Mart
 from bat_dist.methods.parallel import ALONE, Ranks, mean, weighted_mean
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.trades import Trades
+from tests.helpers.waiting import PATIENCE
 
 LABELS = [0, 0, 1, 1, 2, 0, 2, 1]
 MEM = [0.9, 0.0, 0.8, 0.0, 0.0, 0.1, 0.0, 0.0]  # the first ranks have the atypical samples
@@ -97,7 +98,7 @@ class Meeting:
     """Collectives between threads: each hands in a tensor and sees what all handed in."""
 
     def __init__(self, size):
-        self.size, self.barrier = size, threading.Barrier(size, timeout=60)
+        self.size, self.barrier = size, threading.Barrier(size, timeout=PATIENCE)
         self.table: list[torch.Tensor] = [torch.empty(0)] * size
         self.calls = [[] for _ in range(size)]
 

@@ -16,6 +16,7 @@ from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.rows import ALL
 from tests.helpers.made_results import random_flags, study, write_evaluation
+from tests.helpers.waiting import PATIENCE
 
 NASTY = "a_b&c%d#e{f}g^h~i\\j|k<l>m$n α \"'"
 
@@ -107,7 +108,7 @@ def test_latex_compiles_whatever_the_names(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-2000:]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.waiting import PATIENCE
+
 FLEET = Path(__file__).with_name("fleet.py")
 
 
@@ -21,7 +23,7 @@ def test_many_trials_on_a_fleet_that_loses_a_node_every_few_seconds() -> None:
         prefix="fleet"
     ) as place:  # or other programs would take it for the cluster at hand
         env = {**os.environ, "RAY_TMPDIR": place}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=540, env=env)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["once"]

@@ -19,7 +19,7 @@ from bat_dist.data.datasets import Split
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.workers import metrics
 from bat_dist.workers.metrics import METRICS, CountedLoader, EpochTracker, Metric
-from tests.helpers.waiting import until
+from tests.helpers.waiting import PATIENCE, until
 
 CLUSTER = Path(__file__).parents[2] / "cluster"
 
@@ -154,7 +154,7 @@ def test_a_job_is_counted_on_the_metrics_port_and_the_token_stays_secret(tmp_pat
     script = tmp_path / "job.py"
     script.write_text(JOB)
     command = [sys.executable, str(script), str(tmp_path), str(free_port())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])  # Ray itself tells of the worker that died
     assert said["found"] == {

@@ -31,6 +31,7 @@ from bat_dist.workers.resources import Resources
 from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
 from bat_dist.workers.worker import AttemptResult, check_source
+from tests.helpers.waiting import PATIENCE
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
@@ -445,7 +446,7 @@ def test_a_gpu_that_fails_process_after_process_gets_no_more_work(tmp_path: Path
     """One of two GPUs is broken; then both are."""
     script = tmp_path / "job.py"
     script.write_text(GPUS)
-    found = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=200)
+    found = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=PATIENCE)
     assert found.returncode == 0, found.stderr
     one, both = (json.loads(line) for line in found.stdout.splitlines()[-2:])
     assert found.stderr.count(f"GPU 1 of {socket.gethostname()} failed 3 processes in a row") == 2

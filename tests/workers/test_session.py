@@ -13,6 +13,7 @@ from bat_dist.settings.ray_address import host_and_port
 from bat_dist.workers import session
 from bat_dist.workers.private_ray import current_cluster, prepare_environment, wants_private
 from bat_dist.workers.session import ray_session
+from tests.helpers.waiting import PATIENCE
 
 NICENESS = "RAY_worker_niceness"
 PRIVATE = """
@@ -38,7 +39,7 @@ print([p.name() for p in psutil.Process().children(recursive=True) if "ray" in p
 
 def test_a_private_ray_listens_on_loopback_alone_and_leaves_nothing(tmp_path: Path) -> None:
     home = {**os.environ, "HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, env=home, timeout=120)
+    done = subprocess.run([sys.executable, "-c", PRIVATE], capture_output=True, text=True, env=home, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     listening, mode, after = done.stdout.splitlines()
     number, outside = listening.split(maxsplit=1)
@@ -111,7 +112,7 @@ def test_a_folder_too_long_for_sockets_is_no_hindrance(tmp_path: Path) -> None:
     long.mkdir()
     where = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"} | {"TMPDIR": str(long)}
     code = PRIVATE.replace("    listening =", "    print(ray._private.worker._global_node.temp_dir)\n    listening =")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=where, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     place = Path(done.stdout.splitlines()[0])
     assert place.parent == Path("/tmp")

@@ -7,12 +7,11 @@ from matplotlib.figure import Figure
 
 from bat_dist.reporting.page import save_figures
 from bat_dist.reporting.studies import curves
+from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.studies.claims import CLAIMS, Finding
 from bat_dist.studies.inputs import StudyInputs
-
-FINDINGS, STUDIES = "findings.json", "studies"
 
 
 class StudyReport(NamedTuple):
@@ -30,7 +29,7 @@ REPORTS = {
 
 def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     """Write a study's data, findings and figures; yields the lines to print."""
-    folder = inputs.folder / STUDIES / name
+    folder = inputs.folder / RESULTS / name
     folder.create()
     findings = REPORTS[name].analyse(inputs, folder)
     about = {"note": inputs.about}
