@@ -18,26 +18,36 @@ OF_A_TABLE = (
 )
 DESCRIPTION = (
     "Say what leave-out trials, trainings and evaluations will take (worker-hours, wall-clock, disk, money), from one "
-    "measurement of this machine. It says nothing about another machine. --table N is another form, see below."
+    "measurement of this machine. It says nothing about another machine. --table N and --study NAME are other "
+    "forms, see below."
 )
 
 
-def is_of_a_table(argv: Sequence[str]) -> bool:
-    """Is the plan of `bat-dist reproduce` asked for?  It alone has a folder, which may know the rest."""
-    return any(word.partition("=")[0] in ("--table", "--out") for word in argv)
+OF_STUDIES = (
+    "The same for all that `bat-dist study NAME ...` runs, with accuracies along the epochs as evaluations. Sizes of "
+    "the data and the options of workers are as above, and these take the place of the others:"
+)
+
+
+def verb_of(argv: Sequence[str]) -> str:
+    """Whose plan is asked for: `reproduce` (it alone has a folder, which may know the rest), `study`, or of neither."""
+    names = {word.partition("=")[0] for word in argv}
+    return "study" if "--study" in names else "reproduce" if names & {"--table", "--out"} else ""
 
 
 def _help() -> str:
-    """What `--help` says of both forms."""
+    """What `--help` says of all forms."""
     from bat_dist.config import Group, help_text
     from bat_dist.settings.decides import marks
     from bat_dist.settings.fields import RAY
-    from bat_dist.settings.plan import PlanSettings, TablePlanSettings
+    from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
 
     of_ray = [name for name, group in marks(TablePlanSettings, Group).items() if group == RAY]
     same = {*DATA, *OF_WORKERS, "robust_share", "status", *of_ray}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
-    return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}".rstrip()
+    without = {*same, "out", "fresh", "loader", "num_classes", "num_workers", "gpus_per_worker"}
+    of_studies = help_text(StudyPlanSettings, prog=PROG, description=OF_STUDIES, without=without)
+    return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}\n{of_studies}".rstrip()
 
 
 @command
@@ -45,14 +55,16 @@ def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done) or 2 (bad input)."""
     from bat_dist.config import parse
     from bat_dist.settings.known import resumed
-    from bat_dist.settings.plan import PlanSettings, TablePlanSettings
+    from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
 
     if {"--help", "-h"} & {*argv}:
         print(_help())
         return 0
-    if is_of_a_table(argv):
+    if verb_of(argv) == "reproduce":
         known = resumed("reproduce", TablePlanSettings)
         settings = parse(TablePlanSettings, argv, prog=PROG, description=OF_A_TABLE, known=known)[0].plan
+    elif verb_of(argv) == "study":
+        settings = parse(StudyPlanSettings, argv, prog=PROG, description=OF_STUDIES)[0].plan
     else:
         settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION)
     # Everything that loads torch comes after --help and the settings' own checks.

@@ -26,7 +26,7 @@ def with_option(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
     from bat_dist.jobs.call import settings_of_call
-    from bat_dist.settings.study import StudySettings
+    from bat_dist.settings.study import RESULTS, StudySettings
     from bat_dist.workers.private_ray import prepare_environment
 
     settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION)
@@ -34,12 +34,16 @@ def main(argv: Sequence[str]) -> int:
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.study import carry_out_studies
-    from bat_dist.reporting.studies.report import report_study
+    from bat_dist.reporting.studies.report import redraw, report_study
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
     from bat_dist.studies.inputs import StudyInputs, read_sets
 
     folder = Folder(settings.out)
+    if settings.redraw:
+        for name in settings.study:
+            redraw(name, folder / RESULTS / name)
+        return 0
     dataset = load_dataset(settings.data_name, **settings.data)
     with only_driver(folder):
         failed = carry_out_studies(folder, dataset, settings)

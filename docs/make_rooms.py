@@ -19,7 +19,7 @@ WIDTH, ROW, BOX, HEIGHT = 760, 64, 132, 30  # pixels: of the picture, between ro
 
 def imported_rooms() -> dict[str, set[str]]:
     """For each folder of the package, and for all run files together, the folders that it imports."""
-    found: dict[str, set[str]] = {RUN_FILES: set()} | {room: set() for room in LEVEL}
+    found: dict[str, set[str]] = {RUN_FILES: set()} | {room: set() for room in sorted(LEVEL)}
     for file in PACKAGE.rglob("*.py"):
         room = room_of(file, PACKAGE)
         targets = {module.split(".")[1] for _, module in imports(file, PACKAGE) if module.startswith("bat_dist.")}

@@ -9,16 +9,18 @@ import pytest
 
 from bat_dist import collect
 from bat_dist.config import parse
-from bat_dist.plan import is_of_a_table
+from bat_dist.plan import verb_of
 from bat_dist.settings.collect import CollectSettings
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
 from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.settings.plan import PlanSettings, TablePlanSettings
+from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
 from bat_dist.settings.report import ReportSettings
 from bat_dist.settings.reproduce import ReproduceSettings
+from bat_dist.settings.study import StudySettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings, find_config
+from bat_dist.study import with_option
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -31,6 +33,7 @@ SETTINGS = {
     "report": ReportSettings,
     "reproduce": ReproduceSettings,
     "plan": PlanSettings,
+    "study": StudySettings,
 }
 PAGES = [
     ROOT / "README.md",
@@ -61,9 +64,11 @@ def commands() -> list[tuple[str, str]]:
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
-    of_table = verb == "plan" and is_of_a_table(words)
+    planned = verb_of(words) if verb == "plan" else ""
     told = ["--dataset", "cifar10"] if verb == "evaluate" and "--dataset" not in words else []  # by the checkpoint
-    parse(TablePlanSettings if of_table else SETTINGS[verb], [*words, *told], prog=verb)
+    words = with_option(words) if verb == "study" else words
+    forms = {"reproduce": TablePlanSettings, "study": StudyPlanSettings}
+    parse(forms[planned] if planned else SETTINGS[verb], [*words, *told], prog=verb)
 
 
 def test_there_are_commands() -> None:

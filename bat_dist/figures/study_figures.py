@@ -43,6 +43,6 @@ def curves_with_bands(panels: Mapping[str, Mapping[str, Series]], *, title: str,
         ax.set_xlabel("epoch")
         ax.set_ylabel("accuracy")
     handles = axes[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=min(4, len(handles[1])), title=note, title_fontsize=9)
+    fig.legend(*handles, loc="outside lower center", ncols=min(3, len(handles[1])), title=note, title_fontsize=9)
     fig.legends[0].get_title().set_color(SOFT_INK)
     return fig

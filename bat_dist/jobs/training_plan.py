@@ -136,7 +136,13 @@ def make_plan(
         asked,
         recipe=asked.training,
         step=with_settings(
-            StepSettings, asked, method=method, attack=attack, precision=precision, awp_from=asked.awp_from - 1
+            StepSettings,
+            asked,
+            method=method,
+            attack=attack,
+            precision=precision,
+            awp_from=asked.awp_from - 1,
+            smallest_batch=_smallest_batch(asked),
         ),
         validation_attack=judge,
         best_by=asked.best_by or ("val_clean" if asked.method == "erm" or judge is None else "val_pgd"),
@@ -173,10 +179,15 @@ def with_settings(cls: type[T], asked: TrainSettings, **worked_out: Any) -> T:
     return cls(**worked_out, **{name: getattr(asked, name) for name in names})
 
 
+def _smallest_batch(asked: TrainSettings) -> int:
+    """Half a batch for a part of the training set: parts differ in size, which BatchNorm on a few images would show."""
+    return asked.training.batch_size // 2 if asked.train_subset else 2
+
+
 def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: TrainingScores | None) -> None:
     """Raise ValueError if a batch can never hold what the method needs; warn if it will seldom."""
     size, workers = asked.training.batch_size, max(1, asked.num_workers)
-    if not batch_sizes(len(held.train), size, workers):
+    if not batch_sizes(len(held.train), size, workers, smallest=_smallest_batch(asked)):
         raise ValueError(
             f"{counted(len(held.train), 'training sample')} are too few for {counted(workers, 'worker')}: "
             "each needs two at least; lower num_workers"

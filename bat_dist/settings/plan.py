@@ -1,5 +1,6 @@
 """Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -9,6 +10,7 @@ from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
 from bat_dist.data.table import DATASETS
+from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
@@ -24,7 +26,9 @@ from bat_dist.settings.fields import (
     TestShare,
     changed,
 )
+from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
+from bat_dist.settings.study import StudySettings
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 from bat_dist.wording import alternatives
 
@@ -51,21 +55,12 @@ class TablePlanSettings(ReproduceSettings):
         run = TableRun(self.methods[0], 0)
         train, evaluate = self.training(run), self.evaluation(run, "best")
         memorize = self.memorize_settings if self.needs_scores and not self.scores else None
-        trials: dict[str, Any] = {"num_trials": 0}
-        if memorize:
-            trials = {
-                "num_trials": memorize.num_trials,
-                "subset_ratio": memorize.subset_ratio,
-                "trial_recipe": memorize.recipe,
-                "trial_epochs": memorize.epochs,
-                "trial_batch_size": memorize.batch_size,
-            }
         own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "cpus_per_worker", "robust_share")
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
             **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
-            **trials,
+            **_trials(memorize),
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),
             recipe=train.recipe,
@@ -77,6 +72,65 @@ class TablePlanSettings(ReproduceSettings):
             num_checkpoints=len(self.which),
             attacks=self.all_attacks,
             check_images=evaluate.check_images,
+        )
+
+
+def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
+    """What a plan is told of leave-out trials."""
+    if memorize is None:
+        return {"num_trials": 0}
+    return {
+        "num_trials": memorize.num_trials,
+        "subset_ratio": memorize.subset_ratio,
+        "trial_recipe": memorize.recipe,
+        "trial_epochs": memorize.epochs,
+        "trial_batch_size": memorize.batch_size,
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyPlanSettings(StudySettings):
+    """`bat-dist plan --study NAME ...`: the options of `bat-dist study`, and what a plan asks beyond them."""
+
+    out: Annotated[str, Help("as for study; nothing is written there", "DIR"), Decides.CALL] = "."
+    workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
+    price: Price = None
+    currency: Currency = "USD"
+    seconds: Seconds = 20.0
+
+    @property
+    def plan(self) -> "PlanSettings":
+        """The studies' runs as a plan's settings.
+
+        Trainings on a part of the samples count as on all, and a look at watched sets as an evaluation of the test set.
+        """
+        runs = self.runs()
+        if not runs and (not self.needs_scores or self.scores):
+            raise ConfigError([f"{' and '.join(self.study)}: neither trials nor trainings, nothing to plan"])
+        train = self.training(runs[0]) if runs else None
+        own = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "cpus_per_worker")
+        trainings: dict[str, Any] = {"num_seeds": 0}
+        if train:
+            trainings = {
+                "methods": tuple(run.method for run in runs if run.seed == self.seeds[0]),
+                "num_seeds": len(self.seeds),
+                "recipe": train.recipe,
+                "epochs": train.epochs,
+                "batch_size": train.batch_size,
+                "num_steps": train.num_steps,
+                "num_val": train.num_val,
+                "num_checkpoints": math.ceil(train.training.epochs / self.watch_every) + 1,
+                "attacks": ("clean", f"pgd{self.watch_steps}"),
+                "check_images": 0,
+                "precision": train.precision,
+            }
+        memorize = self.memorize_settings if self.needs_scores and not self.scores else None
+        return PlanSettings(
+            dataset=self.data_name,
+            arch=self.network,
+            **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
+            **_trials(memorize),
+            **trainings,
         )
 
 
@@ -116,9 +170,7 @@ class PlanSettings:
     num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), TRAININGS] = 10
     num_val: Annotated[int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), TRAININGS] = None
 
-    num_checkpoints: Annotated[
-        int, Ge(1), Le(2), Help("evaluated of each training: 2 if best and last"), EVALUATIONS
-    ] = 1
+    num_checkpoints: Annotated[int, Ge(1), Help("evaluated of each training: 2 if best and last"), EVALUATIONS] = 1
     attacks: Annotated[Attacks, EVALUATIONS] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[
         float, Ge(0), Le(1), Help("share of test images that stand, which AutoAttack meets to the end"), EVALUATIONS

@@ -139,6 +139,9 @@ class StudySettings(RaySettings, DataSettings):
     ] = None
     num_workers: Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY] = None
 
+    redraw: Annotated[
+        bool, Help("draw the figures again from the studies' data, and run nothing"), STUDY, Decides.CALL
+    ] = False
     status: Status = False
 
     def __post_init__(self) -> None:

@@ -42,6 +42,7 @@ class StepSettings:
     awp: float | None = None  # gamma of `awp`
     awp_from: int = 0  # the epoch, from 0, at which it begins
     clip_norm: float | None = None
+    smallest_batch: int = 2  # samples; a smaller last batch of an epoch is left out
 
     def differentiated(self, epoch: int) -> Callable[..., Float[Tensor, ""]]:
         """What leaves the gradient of a batch in that epoch, counted from 0."""
@@ -65,13 +66,14 @@ def train_epoch(
     """Train on each of `indices` once, in an order and with noise that (seed, epoch) alone decide; the mean loss.
 
     forward: the network, or DDP around it. mem: memorization of every sample of the loader's split.
-    A last batch of fewer than two samples per rank is dropped. Raises NonFiniteBatch on all ranks, before the update.
+    A last batch of fewer than two samples per rank, or `smallest_batch`, is dropped. Raises NonFiniteBatch on all ranks
+    before the update.
     """
     epoch = progress.epoch
     generator = torch.Generator().manual_seed(seed_of(seed, _EPOCH, epoch))
     # What a network or a loss draws from torch's global generators (dropout) must not depend on a resume either.
     torch.manual_seed(seed_of(seed, _WARM_UP, epoch, world.rank))
-    sizes = batch_sizes(len(indices), recipe.batch_size, world.size)
+    sizes = batch_sizes(len(indices), recipe.batch_size, world.size, smallest=settings.smallest_batch)
     batches = loader.train_epoch(
         indices,
         batch_size=recipe.batch_size,

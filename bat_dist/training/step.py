@@ -29,10 +29,10 @@ def differentiate(method: Method, batch: MiniBatch, optimizer: Sgd, precision: P
     return loss.detach()
 
 
-def batch_sizes(num_samples: int, batch_size: int, num_ranks: int = 1) -> list[int]:
-    """Samples in each batch of an epoch, over all ranks; a last one with fewer than two for each rank is left out.
+def batch_sizes(num_samples: int, batch_size: int, num_ranks: int = 1, *, smallest: int = 2) -> list[int]:
+    """Samples in each batch of an epoch, over all ranks.
 
-    Batch statistics of one image are none.
+    A last one with fewer than `smallest`, or two for each rank, is left out: batch statistics of one image are none.
     """
     whole, last = divmod(num_samples, batch_size)
-    return [batch_size] * whole + [last] * (last >= 2 * num_ranks)
+    return [batch_size] * whole + [last] * (last >= max(smallest, 2 * num_ranks))

@@ -18,6 +18,7 @@ from bat_dist.jobs.training_plan import make_plan
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.training.files import read_history
+from bat_dist.training.step import batch_sizes
 
 ASKED: dict[str, Any] = {
     **{"dataset": "digits", "num_train": 100, "num_test": 40, "method": "pgd_at", "num_val": 20, "num_steps": 1},
@@ -140,6 +141,18 @@ def test_indices_that_are_no_subset(dataset: Dataset, tmp_path: Path, indices: l
     np.savez(tmp_path / "subset.npz", indices=np.array(indices), fingerprint=np.array(dataset.fingerprint))
     with pytest.raises(UserError, match=problem):
         make_plan(dataset, TrainSettings(**ASKED, out="x", train_subset=str(tmp_path / "subset.npz")))
+
+
+def test_a_part_of_the_training_set_has_no_short_batch(dataset: Dataset, tmp_path: Path) -> None:
+    """Of 43 samples in batches of 40 three are left out each epoch, others each time; of 60 none."""
+    held = make_plan(dataset, TrainSettings(**ASKED, out="x")).held
+    sizes = {}
+    for count in (43, 60):
+        write_indices(Folder(str(tmp_path)), f"{count}.npz", held.train[:count], dataset.fingerprint)
+        plan = make_plan(dataset, TrainSettings(**ASKED, out="x", train_subset=str(tmp_path / f"{count}.npz")))
+        sizes[count] = batch_sizes(len(plan.held.train), 40, smallest=plan.settings.step.smallest_batch)
+    assert sizes == {43: [40], 60: [40, 20]}
+    assert make_plan(dataset, TrainSettings(**ASKED, out="x")).settings.step.smallest_batch == 2
 
 
 def test_files_of_other_data_are_refused(dataset: Dataset, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def analyse_atypical(inputs: StudyInputs, folder: Folder) -> list[Finding]:
 
 def draw_atypical(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     """Fig. 1 and 8 to 13: for each method, clean and adversarial accuracy on train and test atypical samples."""
-    groups = _read(folder, ["method", "column"])
+    groups, sizes = _read(folder, ["method", "column"]), about["sizes"]
     figures = {}
     for method, name in METHODS.items():
         panels = {
@@ -46,7 +46,8 @@ def draw_atypical(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]
             for kind, words in KINDS.items()
         }
         title = f"{name} on atypical samples"
-        figures[f"atypical_{method}"] = curves_with_bands(panels, title=title, note=about["note"])
+        note = f"{_band(about)}, {sizes['train_atypical']:,} train and {sizes['test_atypical']:,} test atypical samples"
+        figures[f"atypical_{method}"] = curves_with_bands(panels, title=title, note=note)
     return figures
 
 
@@ -78,18 +79,22 @@ def draw_typical(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
         }
         for method, kind in (("pgd_at", "clean"), ("pgd_at", "pgd"), ("erm", "clean"), ("erm", "pgd"))
     }
-    title = "Accuracy on test typical samples"
-    return {"typical": curves_with_bands(panels, title=title, note=about["note"])}
+    note = f"{_band(about)}, {about['sizes']['test_typical']:,} test typical samples"
+    return {"typical": curves_with_bands(panels, title="Accuracy on test typical samples", note=note)}
 
 
 def set_in_words(subset: str) -> str:
     """A training set as a legend has it."""
     words = {
         WHOLE: "all samples",
-        RANDOM: "as many left out at random",
-        LEAST: "as many of the most typical left out",
+        RANDOM: "random removed",
+        LEAST: "most typical removed",
     }
-    return words.get(subset) or f"{subset.removeprefix('atypical')}% of the atypical"
+    return words.get(subset) or f"{subset.removeprefix('atypical')}% of atypical"
+
+
+def _band(about: Mapping[str, Any]) -> str:
+    return f"{about['note']} (line: mean, band: lowest to highest)"
 
 
 def _write(folder: Folder, inputs: StudyInputs, curves: Iterable[tuple[Mapping[str, str], Curve]]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
 from bat_dist.reporting.studies import curves
 from bat_dist.settings.study import FINDINGS, RESULTS
@@ -32,7 +33,8 @@ def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     folder = inputs.folder / RESULTS / name
     folder.create()
     findings = REPORTS[name].analyse(inputs, folder)
-    about = {"note": inputs.about}
+    sizes = {name: int(members.sum()) for name, members in inputs.sets.members.items()}
+    about = {"note": inputs.about, "sizes": sizes}
     document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
     folder.write_json(FINDINGS, document)
     redraw(name, folder)
@@ -42,7 +44,9 @@ def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
 
 
 def redraw(name: str, folder: Folder) -> None:
-    """Draw the figures again from the study's own data."""
+    """Draw the figures again from the study's own data.  Raises UserError if it has none yet."""
+    if not folder.exists(FINDINGS):
+        raise UserError(f"{folder} holds no findings to draw: run bat-dist study {name} first")
     about = folder.read_json(FINDINGS)["about"]
     save_figures(folder, REPORTS[name].draw(folder, about))
 
