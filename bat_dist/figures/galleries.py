@@ -129,12 +129,12 @@ def look_alike_gallery(groups: Mapping[str, Sequence[LookAlike]], *, note: str) 
     for heading, pairs in groups.items():
         cells = []
         for one in pairs:
-            names = [fit(name, 0.5, SMALL) for name in one.classes]
-            below = [(f"{names[0]} (atypical), {names[1]} (typical)", INK), (f"score {plus_minus(one.q)}", SOFT_INK)]
+            label, other = (fit(name, 0.62, SMALL) for name in one.classes)
+            below = [(f"{label}, taken for {other}", INK), (f"score {plus_minus(one.q)}", SOFT_INK)]
             cells.append(GalleryCell(list(one.images), list(one.ids), below))
         blocks.append(Block(heading, cells))
     nothing = "No atypical sample is confused with a class that has a typical one."
-    return _sheet("Atypical samples and the class they resemble", note, blocks, per_row=4, nothing=nothing)
+    return _sheet("Atypical samples and the class they are taken for", note, blocks, per_row=4, nothing=nothing)
 
 
 def plus_minus(value: float, error: float = np.nan) -> str:

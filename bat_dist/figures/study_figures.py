@@ -67,15 +67,13 @@ def human_labels(
 
     by_answer: by set (a series) and by what the label is (a place on the axis). by_mem: by a range of mem.
     """
-    title = "Labels that people gave to training samples"
-    fig = titled_figure(title, 3.7)
+    fig = titled_figure("Labels that people gave to training samples", 3.7)
     left, right = fig.subplots(1, 2, width_ratios=(1, 1.15))
     for number, (name, shares) in enumerate(by_answer.items()):
         shift = 0.16 * (2 * number - len(by_answer) + 1)
         label = f"{name}, {next(iter(shares.values())).n:,} images"
         _points(left, shares, shift, color=(RED, BLUE)[number % 2], marker="os"[number % 2], label=label)
-    left.set_title("by poisoning score")
-    left.set_ylabel("share of people's labels")
+    left.set(title="by poisoning score", ylabel="share of people's labels", xlabel="label")
     _points(right, by_mem, 0, color=INK, marker="D", label="")
     right.set_xticks(range(len(by_mem)), [f"{name}\nn = {one.n:,}" for name, one in by_mem.items()], fontsize=8)
     right.set(title="that differ from the given label, by memorization", xlabel="mem value")
@@ -94,6 +92,8 @@ def _points(ax: Axes, shares: Mapping[str, Estimate], shift: float, *, color: st
     values = list(shares.values())
     reach = np.array([(one.share - one.low, one.high - one.share) for one in values]).reshape(-1, 2).T
     places = np.arange(len(values)) + shift
-    ax.errorbar(places, [one.share for one in values], reach, fmt=marker, color=color, capsize=3, label=label)
+    ax.errorbar(
+        places, [one.share for one in values], reach, fmt=marker, color=color, capsize=3, label=label, clip_on=False
+    )
     ax.set_xticks(range(len(values)), list(shares))
     ax.set_xlim(-0.6, len(values) - 0.4)

@@ -138,7 +138,7 @@ def table_of_answers(answered: Answered, samples: PoisoningSamples) -> list[Answ
     """The paper's table: for the high and the low set, by annotator, and pooled (all answers alike)."""
     pooled = {POOLED: np.stack(list(answered.values()), axis=1)} if answered else {}
     rows = []
-    for name, answers in (answered | pooled if answered else {}).items():
+    for name, answers in {**answered, **pooled}.items():
         for of in (HIGH, LOW):
             given = answers[samples.members(of)]
             counts = np.array([(given == answer).sum() for answer in ANSWERS])

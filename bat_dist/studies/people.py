@@ -29,7 +29,7 @@ Shares = Float[np.ndarray, " images"]
 
 
 class MeanDifference(NamedTuple):
-    """A difference of two means with its 95% bootstrap interval and the p-value of a two-sided permutation test."""
+    """A difference of two means, its 95% bootstrap interval, and the p-value of a permutation test (two tails)."""
 
     difference: float
     low: float
@@ -38,7 +38,7 @@ class MeanDifference(NamedTuple):
 
 
 class MeanShare(NamedTuple):
-    """The mean of shares over images, with a 95% t interval within [0, 1]; NaN where it is undefined."""
+    """The mean of shares over n images; the bounds of a 95% t interval within [0, 1], NaN for fewer than 4 images."""
 
     share: float
     low: float
@@ -108,10 +108,10 @@ def mean_of_images(shares: Shares) -> MeanShare:
     """The mean of the shares that are known, with an interval for other images."""
     known = shares[~np.isnan(shares)]
     if not len(known):
-        return MeanShare(*[float("nan")] * 3, 0)
+        return MeanShare(float("nan"), float("nan"), float("nan"), 0)
     mean = float(known.mean())
-    if len(known) < 2:
-        return MeanShare(mean, float("nan"), float("nan"), 1)
+    if len(known) < FEWEST:
+        return MeanShare(mean, float("nan"), float("nan"), len(known))
     reach = float(stats.t.ppf((1 + LEVEL) / 2, len(known) - 1) * stats.sem(known))
     return MeanShare(mean, max(0.0, mean - reach), min(1.0, mean + reach), len(known))
 
@@ -139,7 +139,7 @@ def mean_difference(first: Shares, second: Shares) -> MeanDifference:
         lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
         vectorized=True,
         n_resamples=RESAMPLES,
-        random_state=rng,
+        random_state=rng,  # pyright: ignore[reportCallIssue]  scipy before 1.15 does not know it as rng
     )
     return MeanDifference(difference, float(low), float(high), float(test.pvalue))
 

@@ -26,11 +26,12 @@ from bat_dist.studies.annotation import (
 from bat_dist.studies.claims import Finding
 from bat_dist.studies.people import HumanLabels, mean_difference, mean_of_images, share_of
 from bat_dist.studies.poisoning import HIGH, LOW, PoisoningSamples
+from bat_dist.wording import counted
 
 LABEL_TABLE, ANSWER_TABLE, AGREEMENT = "labels.csv", "answers.csv", "kappa.csv"
 BY_SCORE, BY_MEM = "poisoning score", "mem"
-DIFFERS = "other than given"
-MEM_EDGES = (0.02, 0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # the paper's two thresholds, then even steps
+GIVEN, DIFFERS, NETWORKS, THIRD = "given (y1)", "not the given", "network's (y2)", "a third"
+MEM_EDGES = (0.02, 0.15, 0.4, 0.7)  # the first two are the paper's
 
 
 def analyse_labels(
@@ -48,7 +49,7 @@ def analyse_labels(
     named = share_of(labels[samples.index], samples.y2)
     rows = [*_by_score(samples, differ[samples.index], named), *_by_mem(differ, mem)]
     folder.write(LABEL_TABLE, pd.DataFrame(rows).to_csv(index=False).encode())
-    seeds = f"{samples.scores.shape[1]} seeds"
+    seeds = counted(samples.scores.shape[1], "seed")
     known = ~np.isnan(differ) & ~np.isnan(mem)
     spearman, interval = spearman_with_interval(differ[known], mem[known], 1000, 0, LEVEL)
     return [
@@ -72,39 +73,37 @@ def analyse_answers(folder: Folder, samples: PoisoningSamples, answered: Answere
     folder.write(ANSWER_TABLE, pd.DataFrame(rows).to_csv(index=False).encode())
     pairs = pd.DataFrame(agreements(answered), columns=["first", "second", "n", "kappa"])
     folder.write(AGREEMENT, pairs.to_csv(index=False).encode())
-    people = f"{len(answered)} people, {samples.scores.shape[1]} seeds"
-    return [_compared("poisoning_answers", share_of_other_class(answered), samples, people)]
+    basis = f"{counted(len(answered), 'person', 'people')}, {counted(samples.scores.shape[1], 'seed')}"
+    return [_compared("poisoning_answers", share_of_other_class(answered), samples, basis)]
 
 
 def draw_labels(folder: Folder, note: str) -> Figure:
     """What people call samples of high and low scores, and how often they differ by memorization."""
-    table = _read(folder, LABEL_TABLE)
-    scores, mem = (table[table["by"] == by] for by in (BY_SCORE, BY_MEM))
-    by_answer = {f"{of} scores": _estimates(rows, "label") for of, rows in scores.groupby("group", sort=False)}
-    return human_labels(by_answer, _estimates(mem, "group"), note=f"{note}; bars: 95% t interval over images")
+    rows = _rows(folder, LABEL_TABLE)
+    by_answer = {f"{of} scores": _estimates(_of_set(rows, of)[1:], "label") for of in (HIGH, LOW)}  # [0]: given
+    by_mem = _estimates([row for row in rows if row["by"] == BY_MEM], "group")
+    return human_labels(by_answer, by_mem, note=f"{note}; bars: 95% t interval over images")
 
 
 def label_lines(folder: Folder) -> Iterator[str]:
     """The shares of people's labels in the two sets; nothing if no labels are known."""
     if folder.exists(LABEL_TABLE):
-        table = _read(folder, LABEL_TABLE)
-        for of, rows in table[table["by"] == BY_SCORE].groupby("group", sort=False):
-            shares = ", ".join(f"{row.label} {100 * row.share:.1f}%" for row in rows.itertuples())
-            yield f"people's labels, {of} scores ({rows['n'].iloc[0]} images): {shares}"
+        for of in (HIGH, LOW):
+            found = _estimates(_of_set(_rows(folder, LABEL_TABLE), of), "label")
+            shares = ", ".join(f"{label} {100 * found[label].share:.1f}%" for label in (GIVEN, NETWORKS, THIRD))
+            yield f"people's labels, {of} scores ({counted(found[GIVEN].n, 'image')}): {shares}"
 
 
 def answer_lines(folder: Folder) -> Iterator[str]:
     """The paper's table by annotator, with the paper's own rows, and the agreement; nothing if nobody was asked."""
     if not folder.exists(ANSWER_TABLE):
         return
-    table = _read(folder, ANSWER_TABLE)
     yield "percent of the answers (y1: the given class, y2: the network's):"
-    for row in table.to_dict("records"):
+    for row in _rows(folder, ANSWER_TABLE):
         yield _answer_line(row["annotator"], row["set"], f"n = {row['n']}", [float(row[name]) for name in ANSWERS])
     for of, percent in published_answers().items():
         yield _answer_line(PAPER, of, "CIFAR-100, 2 people", percent)
-    pairs = _read(folder, AGREEMENT)
-    for row in pairs.to_dict("records"):
+    for row in _rows(folder, AGREEMENT):
         kappa = "undefined" if np.isnan(row["kappa"]) else f"{row['kappa']:.3f}"
         yield f"Cohen's kappa of {row['first']} and {row['second']}: {kappa} (n = {row['n']})"
 
@@ -129,7 +128,8 @@ def _by_score(
 ) -> Iterator[Mapping[str, Any]]:
     for of in (HIGH, LOW):
         members = samples.members(of)
-        for label, shares in (("given (y1)", 1 - differ), ("network's (y2)", named), ("a third", differ - named)):
+        each = {GIVEN: 1 - differ, DIFFERS: differ, NETWORKS: named, THIRD: differ - named}
+        for label, shares in each.items():
             yield {"by": BY_SCORE, "group": of, "label": label, **mean_of_images(shares[members])._asdict()}
 
 
@@ -144,13 +144,16 @@ def _by_mem(differ: Float[np.ndarray, " train"], mem: Float[np.ndarray, " train"
             yield {"by": BY_MEM, "group": name, "label": DIFFERS, **mean_of_images(inside)._asdict()}
 
 
-def _estimates(rows: pd.DataFrame, key: str) -> dict[str, Estimate]:
-    return {
-        str(row[key]): Estimate(*(float(row[name]) for name in ("share", "low", "high")), int(row["n"]))
-        for row in rows.to_dict("records")
-    }
+def _of_set(rows: Sequence[Mapping[str, Any]], of: str) -> Sequence[Mapping[str, Any]]:
+    return [row for row in rows if (row["by"], row["group"]) == (BY_SCORE, of)]
 
 
-def _read(folder: Folder, name: str) -> pd.DataFrame:
-    names = {"annotator": str, "first": str, "second": str}  # somebody may be called 7, or NA
-    return pd.read_csv(io.BytesIO(folder.read(name)), dtype=names, keep_default_na=False, na_values=[""])
+def _estimates(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, Estimate]:
+    return {row[key]: Estimate(row["share"], row["low"], row["high"], row["n"]) for row in rows}
+
+
+def _rows(folder: Folder, name: str) -> list[Any]:
+    """The rows of a table, as mappings."""
+    names: Any = {"annotator": str, "first": str, "second": str}  # somebody may be called 7, or NA
+    table = pd.read_csv(io.BytesIO(folder.read(name)), dtype=names, keep_default_na=False, na_values=[""])
+    return table.to_dict("records")

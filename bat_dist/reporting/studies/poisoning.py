@@ -27,7 +27,7 @@ from bat_dist.studies.annotation import Answered, answers_by_sample, read_answer
 from bat_dist.studies.claims import Finding
 from bat_dist.studies.inputs import StudyInputs
 from bat_dist.studies.people import HumanLabels, label_counts, read_human_labels
-from bat_dist.studies.poisoning import HIGH, LOW, PoisoningSamples, nearest_typical, poisoning_samples
+from bat_dist.studies.poisoning import HIGH, LOW, NEITHER, PoisoningSamples, nearest_typical, poisoning_samples
 
 SAMPLES, GALLERY = "poisoning.csv", "gallery.npz"
 SHOWN = {HIGH: 12, LOW: 4}  # pairs of the gallery
@@ -60,9 +60,9 @@ def draw(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     """Fig. 3, and what people call the samples, if that is known."""
     arrays = folder.read_npz(GALLERY)
     groups = {}
-    for of, words in ((HIGH, "highest"), (LOW, "lowest")):
-        chosen = np.flatnonzero(arrays["of"] == of)
-        heading = f"of the {int(arrays[f'num_{of}'])} {words} poisoning scores; {about['note']}"
+    for of, words in ((HIGH, "Highest"), (LOW, "Lowest")):
+        chosen = np.flatnonzero(arrays["of"] == of).tolist()
+        heading = f"{words} poisoning scores, {len(chosen)} of {int(arrays[f'num_{of}'])}; {about['note']}"
         groups[heading] = [_look_alike(arrays, at) for at in chosen]
     figures = {"poisoning_gallery": look_alike_gallery(groups, note="left: atypical, right: the nearest typical")}
     if folder.exists(LABEL_TABLE):
@@ -77,9 +77,11 @@ def lines(folder: Folder) -> list[str]:
 
 
 def _set_lines(table: pd.DataFrame) -> Iterator[str]:
-    for of in (HIGH, LOW):
+    is_split = len(table) - np.count_nonzero(table["set"] != NEITHER) < 2
+    for of, half in ((HIGH, "upper"), (LOW, "lower")):
         q = table.loc[table["set"] == of, "q"]
-        yield f"{of} poisoning scores: {len(q)} of {len(table)} atypical samples, {q.min():.3f} to {q.max():.3f}"
+        which = f"the {half} half, {len(q)}" if is_split else str(len(q))
+        yield f"{of} poisoning scores: {which} of {len(table)} atypical samples, {q.min():.3f} to {q.max():.3f}"
 
 
 def _ranked(inputs: StudyInputs) -> PoisoningSamples:
