@@ -73,7 +73,8 @@ def human_labels(
         shift = 0.16 * (2 * number - len(by_answer) + 1)
         label = f"{name}, {next(iter(shares.values())).n:,} images"
         _points(left, shares, shift, color=(RED, BLUE)[number % 2], marker="os"[number % 2], label=label)
-    left.set(title="by poisoning score", ylabel="share of people's labels", xlabel="label")
+    left.set(title="by poisoning score", ylabel="share of people's labels")
+    left.set_xlabel("label (y1: the given class, y2: the network's)")
     _points(right, by_mem, 0, color=INK, marker="D", label="")
     right.set_xticks(range(len(by_mem)), [f"{name}\nn = {one.n:,}" for name, one in by_mem.items()], fontsize=8)
     right.set(title="that differ from the given label, by memorization", xlabel="mem value")

@@ -36,7 +36,7 @@ def test_shares_of_labels(visible_texts: Callable[[Any], list[str]], top: float)
     def some(names: list[str]) -> dict[str, Estimate]:
         return {name: Estimate(top / 2, 0, top, 50_000) for name in names}
 
-    answers = ["not the given", "network's (y2)", "a third"]
+    answers = ["not y1", "y2", "a third"]
     by_mem = some(["≤ 0.02", "0.02–0.15", "0.15–0.4", "0.4–0.7"]) | {"> 0.7": Estimate(top, np.nan, np.nan, 2)}
     fig = human_labels({"high scores": some(answers), "low scores": some(answers)}, by_mem, note="9 seeds; bars: x")
     texts = visible_texts(fig)

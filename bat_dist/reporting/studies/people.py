@@ -30,7 +30,7 @@ from bat_dist.wording import counted
 
 LABEL_TABLE, ANSWER_TABLE, AGREEMENT = "labels.csv", "answers.csv", "kappa.csv"
 BY_SCORE, BY_MEM = "poisoning score", "mem"
-GIVEN, DIFFERS, NETWORKS, THIRD = "given (y1)", "not the given", "network's (y2)", "a third"
+GIVEN, DIFFERS, NETWORKS, THIRD = "y1", "not y1", "y2", "a third"  # y1: the given class, y2: the network's
 MEM_EDGES = (0.02, 0.15, 0.4, 0.7)  # the first two are the paper's
 
 
