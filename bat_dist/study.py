@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.reporting.studies.report import redraw, report_study
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
+    from bat_dist.studies.annotation import read_answers
     from bat_dist.studies.inputs import StudyInputs, read_sets
+    from bat_dist.studies.people import read_human_labels
 
     folder = Folder(settings.out)
     if settings.redraw:
@@ -45,6 +47,9 @@ def main(argv: Sequence[str]) -> int:
             redraw(name, folder / RESULTS / name)
         return 0
     dataset = load_dataset(settings.data_name, **settings.data)
+    if settings.labels:  # what people said is read before hours of training, and again after them
+        read_human_labels(settings.labels, dataset)
+    read_answers(settings.answers, dataset.fingerprint)
     with only_driver(folder):
         failed = carry_out_studies(folder, dataset, settings)
         inputs = StudyInputs(folder, dataset, settings, read_sets(dataset, settings))

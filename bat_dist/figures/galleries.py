@@ -110,6 +110,33 @@ def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: Influ
     )
 
 
+class LookAlike(NamedTuple):
+    """An atypical sample (y1), and the typical sample of another class (y2) beside which it is drawn.
+
+    images, ids, classes: of the two. q: poisoning score of the first.
+    """
+
+    images: tuple[UInt8[np.ndarray, "height width 3"], UInt8[np.ndarray, "height width 3"]]
+    ids: tuple[str, str]
+    classes: tuple[str, str]
+    q: float
+
+
+@style()
+def look_alike_gallery(groups: Mapping[str, Sequence[LookAlike]], *, note: str) -> Figure:
+    """The paper's Fig. 3: atypical samples, each beside a typical one of the class it is confused with, by heading."""
+    blocks = []
+    for heading, pairs in groups.items():
+        cells = []
+        for one in pairs:
+            label, other = (fit(name, 0.62, SMALL) for name in one.classes)
+            below = [(f"{label}, taken for {other}", INK), (f"score {plus_minus(one.q)}", SOFT_INK)]
+            cells.append(GalleryCell(list(one.images), list(one.ids), below))
+        blocks.append(Block(heading, cells))
+    nothing = "No atypical sample is confused with a class that has a typical one."
+    return _sheet("Atypical samples and the class they are taken for", note, blocks, per_row=4, nothing=nothing)
+
+
 def plus_minus(value: float, error: float = np.nan) -> str:
     """`0.53 ± 0.04`; the value alone where the error is undefined, `n/a` where the value is."""
     if not np.isfinite(value):

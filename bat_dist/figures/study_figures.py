@@ -1,13 +1,15 @@
 """The figures of the studies of Sec. 3 and App. B."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bat_dist.figures.curves import COLORS
-from bat_dist.figures.style import SOFT_INK, message_figure, style, titled_figure
+from bat_dist.figures.style import BLUE, INK, RED, SOFT_INK, message_figure, style, titled_figure
 
 Series = tuple[Sequence[float], Sequence[Sequence[float]]]  # epochs, and for each seed a value per epoch
 
@@ -46,3 +48,53 @@ def curves_with_bands(panels: Mapping[str, Mapping[str, Series]], *, title: str,
     fig.legend(*handles, loc="outside lower center", ncols=min(3, len(handles[1])), title=note, title_fontsize=9)
     fig.legends[0].get_title().set_color(SOFT_INK)
     return fig
+
+
+class Estimate(NamedTuple):
+    """A share, the bounds of its 95% interval, and the images behind it."""
+
+    share: float
+    low: float
+    high: float
+    n: int
+
+
+@style()
+def human_labels(
+    by_answer: Mapping[str, Mapping[str, Estimate]], by_mem: Mapping[str, Estimate], *, note: str
+) -> Figure:
+    """What people call samples.  Left: shares of their labels, for sets of samples; right: how many differ, by mem.
+
+    by_answer: by set (a series) and by what the label is (a place on the axis). by_mem: by a range of mem.
+    """
+    fig = titled_figure("Labels that people gave to training samples", 3.7)
+    left, right = fig.subplots(1, 2, width_ratios=(1, 1.15))
+    for number, (name, shares) in enumerate(by_answer.items()):
+        shift = 0.16 * (2 * number - len(by_answer) + 1)
+        label = f"{name}, {next(iter(shares.values())).n:,} images"
+        _points(left, shares, shift, color=(RED, BLUE)[number % 2], marker="os"[number % 2], label=label)
+    left.set(title="by poisoning score", ylabel="share of people's labels")
+    left.set_xlabel("label (y1: the given class, y2: the network's)")
+    _points(right, by_mem, 0, color=INK, marker="D", label="")
+    right.set_xticks(range(len(by_mem)), [f"{name}\nn = {one.n:,}" for name, one in by_mem.items()], fontsize=8)
+    right.set(title="that differ from the given label, by memorization", xlabel="mem value")
+    for ax in (left, right):
+        ax.grid(axis="y")
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    handles = left.get_legend_handles_labels()
+    fig.legend(*handles, loc="outside lower center", ncols=2, title=note, title_fontsize=9)
+    fig.legends[0].get_title().set_color(SOFT_INK)
+    return fig
+
+
+def _points(ax: Axes, shares: Mapping[str, Estimate], shift: float, *, color: str, marker: str, label: str) -> None:
+    """Each share as a point with its interval, in its place on the axis, moved by `shift`."""
+    values = list(shares.values())
+    reach = np.array([(one.share - one.low, one.high - one.share) for one in values]).reshape(-1, 2).T
+    places = np.arange(len(values)) + shift
+    ax.errorbar(
+        places, [one.share for one in values], reach, fmt=marker, color=color, capsize=3, label=label, clip_on=False
+    )
+    ax.set_xticks(range(len(values)), list(shares))
+    ax.set_xlim(-0.6, len(values) - 0.4)

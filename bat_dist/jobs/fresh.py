@@ -43,7 +43,7 @@ _OF_SWEEP = (
     *("results.csv", "results.parquet", "points.csv", *_PAGE, PROGRESS),
     *(f"figures/{name}{end}" for name in ("surfaces", "clean_against_robust") for end in _DRAWN),
 )
-_OF_STUDY = (*_DRAWN, ".csv", ".npz", ".json", ".html")
+_OF_STUDY = (*(f"*{end}" for end in (*_DRAWN, ".csv", ".npz")), "findings.json", "annotate.html")
 _OF_REPORT = ("report.html", "tables.md", "tables.csv", "tables.tex", "robustbench.json")
 
 
@@ -125,7 +125,7 @@ def remove_studies(folder: Folder) -> None:
     folder.remove_if_empty(RUNS)
     folder.remove_files([f"{SUBSETS}/*_seed*.npz"])
     for name in there.studies:
-        folder.remove_files(f"{RESULTS}/{name}/*{end}" for end in _OF_STUDY)
+        folder.remove_files(f"{RESULTS}/{name}/{file}" for file in _OF_STUDY)
     folder.remove_if_empty(RESULTS)
     folder.remove(PROGRESS)
     forget_settings(folder, "study")

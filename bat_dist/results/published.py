@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -36,6 +36,15 @@ def published_row(dataset: str, arch: str, method: str, settings: Mapping[str, A
             values = {column: value / 100 for column, value in zip(columns, rows[name], strict=True)}
             return Published(values, title.partition("(")[2].rstrip(")"))
     return None
+
+
+def published_answers() -> Mapping[str, Sequence[float]]:
+    """The paper's table of App. B.3: for `high` and `low`, percent of the answers y1, y2, both and neither.
+
+    Two people were asked about CIFAR-100. As printed: the first row sums to 101.
+    """
+    table = _document()["appendix_b3_annotation_percent"]
+    return {of: table[f"{of}_poisoning_score"] for of in ("high", "low")}
 
 
 def departures(dataset: str, measured: Mapping[str, Any]) -> list[str]:

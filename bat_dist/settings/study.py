@@ -111,13 +111,20 @@ class StudySettings(RaySettings, DataSettings):
     labels: Annotated[
         str | None,
         Help(
-            "poisoning: labels that people gave, one file of (index, label) rows (.csv) or a .npz with an array of "
-            "labels for all training samples in order (some labels each)",
+            "poisoning: labels that people gave: a .csv of rows index,label (several for an index; a class by name or "
+            "number), or a .npz of integer arrays [samples] or [samples, labels] (as CIFAR-10N) in the order of the "
+            "whole training set; it must agree with most of the given labels",
             "FILE",
         ),
         STUDY,
         Decides.CONTENT,
     ] = None
+    answers: Annotated[
+        tuple[str, ...],
+        Help("poisoning: what people answered on annotate.html: the files answers-NAME.json that it saved", "FILE"),
+        STUDY,
+        Decides.CONTENT,
+    ] = ()
     ratios: Annotated[
         tuple[Annotated[float, Gt(2.33), Lt(1e4)], ...], Len(1), Help("theory: eta / sigma", "RATIO"), STUDY
     ] = (2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0)

@@ -165,11 +165,18 @@ CLAIMS: dict[str, Claim] = {
         "share of people's labels that name that class: high scores minus low scores",
         "above",
     ),
+    "poisoning_answers": Claim(
+        "App. B.3",
+        "People who are asked say more often of samples of high score that they are of that class, or of both",
+        "poisoning",
+        "share of the answers that are the other class or both: high scores minus low scores",
+        "above",
+    ),
     "people_disagree_on_memorized": Claim(
         "Sec. 2.1",
         "Samples that must be memorized are ambiguous or labelled wrong",
         "poisoning",
-        "Spearman correlation of mem with the share of people's labels that differ",
+        "Spearman correlation of mem with the share of people's labels that differ, over training samples",
         "above",
     ),
     "disagreement_aligns": Claim(

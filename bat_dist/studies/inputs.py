@@ -11,6 +11,7 @@ from bat_dist.errors import UserError
 from bat_dist.settings.study import OUTPUTS, WHOLE, StudyRun, StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.training.files import EpochRow, read_history
+from bat_dist.wording import counted
 
 TYPICALITY = "typicality.npz"
 
@@ -50,7 +51,7 @@ class StudyInputs:
     @property
     def about(self) -> str:
         """`tinynet on digits, 3 seeds`, for captions."""
-        return f"{self.settings.network} on {self.dataset.name}, {len(self.settings.seeds)} seeds"
+        return f"{self.settings.network} on {self.dataset.name}, {counted(len(self.settings.seeds), 'seed')}"
 
     def histories(self, method: str, subset: str = WHOLE, score: str = "") -> Sequence[Sequence[EpochRow]]:
         """The histories of a training with each seed.  Raises UserError if one is missing."""

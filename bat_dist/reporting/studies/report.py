@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import curves
+from bat_dist.reporting.studies import curves, poisoning
 from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
@@ -16,15 +16,20 @@ from bat_dist.studies.inputs import StudyInputs
 
 
 class StudyReport(NamedTuple):
-    """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone."""
+    """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone.
+
+    lines: what is printed beside the findings, from the data alone.
+    """
 
     analyse: Callable[[StudyInputs, Folder], list[Finding]]
     draw: Callable[[Folder, Mapping[str, Any]], dict[str, Figure]]
+    lines: Callable[[Folder], Sequence[str]] = lambda _: ()
 
 
 REPORTS = {
     "atypical": StudyReport(curves.analyse_atypical, curves.draw_atypical),
     "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
+    "poisoning": StudyReport(poisoning.analyse, poisoning.draw, poisoning.lines),
 }
 
 
@@ -40,6 +45,7 @@ def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     redraw(name, folder)
     yield f"{name}: {inputs.about}"
     yield from (f"  {line}" for one in findings for line in in_words(one))
+    yield from (f"  {line}" for line in REPORTS[name].lines(folder))
     yield f"  data, figures and findings: {folder}"
 
 
