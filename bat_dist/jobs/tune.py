@@ -136,8 +136,8 @@ def _tune(
 
     workers = sweep.example.num_workers
     trainable = tune.with_parameters(train_run, shared=shared)
-    # With data-parallel workers a run is a bystander: its workers take the room.
-    place = {"cpu": 0.01} if workers else {"cpu": bundle["CPU"], "gpu": bundle.get("GPU", 0.0)}
+    # With data-parallel workers a run only starts them: it takes no part of a CPU, which one of them may need.
+    place = {"memory": 1.0} if workers else {"cpu": bundle["CPU"], "gpu": bundle.get("GPU", 0.0)}
     with ray_storage(sweep.folder) as storage:
         tuner = tune.Tuner(
             tune.with_resources(trainable, place),

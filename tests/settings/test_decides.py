@@ -28,6 +28,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import DATA
 
 ASKED: dict[str, Any] = {"dataset": "digits", "num_train": 100, "num_test": 40, "method": "pgd_at", "num_val": 20}
+OF_A_STUDY = {"watch", "watch_steps", "watch_every", "train_subset"}
 RAY = {"fresh", "ray_address", "min_nodes", "wait_minutes"}
 
 
@@ -59,6 +60,7 @@ def test_what_a_sweep_gives_its_runs_itself() -> None:
         "min_nodes": to_the_sweep,
         "wait_minutes": to_the_sweep,
         "status": "it is of the sweep",
+        **dict.fromkeys(OF_A_STUDY, "it is for a single run, and for studies"),
     } == NOT_OF_A_POINT
 
 
@@ -80,7 +82,7 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
         *("min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
         *("ema", "flip", "test_share"),  # of the space; of later versions, at their defaults
     }
-    own = ["varies", *(name for name in to_dict(settings.example) if name not in left_out | {"scores"})]
+    own = ["varies", *(name for name in to_dict(settings.example) if name not in left_out | OF_A_STUDY | {"scores"})]
     assert list(identity) == [*own, "data_fingerprint", "scores"]
 
 
@@ -102,7 +104,7 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
     of_training = [
         f"train.{name}"
         for name in to_dict(TrainSettings(**ASKED, out="x"))
-        if name not in always | rows | place | {"max_failures", "track"}
+        if name not in always | rows | place | OF_A_STUDY | {"max_failures", "track"}
     ]
     assert [name for name in identity if name.startswith("train.")] == [*of_training, "train.num_workers"]
 
@@ -131,7 +133,7 @@ def test_what_is_given_to_an_experiment_and_not_to_its_parts() -> None:
     rows = {"seed", "method", "alpha", "beta", "scores"}
     evaluations = {"checkpoint", "which", "attacks", "split", "first"}
     asked = names(MemorizeSettings) | names(TrainSettings) | names(EvaluateSettings)
-    given = data | rows | evaluations | {"out", "fresh", "status"}
+    given = data | rows | evaluations | OF_A_STUDY | RAY | {"out", "status"}
     assert {name for name in asked if is_given_to_the_experiment(name)} == given
 
 
@@ -148,7 +150,7 @@ def test_what_tells_rows_of_a_table_apart() -> None:
         *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
         *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
         *("ema_warm_up", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers", "crop_padding", "flip", "model"),
-        "weights",
+        *("weights", "train_subset"),
     }
 
 
