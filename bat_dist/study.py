@@ -30,16 +30,21 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.workers.private_ray import prepare_environment
 
     settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION)
+    from bat_dist.reporting.studies.report import report_study, report_theory
+    from bat_dist.storage.files import Folder
+    from bat_dist.storage.lease import only_driver
+
+    folder = Folder(settings.out)
+    if not settings.needs_scores:
+        with only_driver(folder):
+            print("\n".join(report_theory(folder, settings)))
+        return 0
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.study import carry_out_studies
-    from bat_dist.reporting.studies.report import report_study
-    from bat_dist.storage.files import Folder
-    from bat_dist.storage.lease import only_driver
     from bat_dist.studies.inputs import StudyInputs, read_sets
 
-    folder = Folder(settings.out)
     dataset = load_dataset(settings.data_name, **settings.data)
     with only_driver(folder):
         failed = carry_out_studies(folder, dataset, settings)

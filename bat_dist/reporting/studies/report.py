@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import curves
+from bat_dist.reporting.studies import curves, theory
+from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.studies.claims import CLAIMS, Finding
@@ -16,30 +17,39 @@ FINDINGS, STUDIES = "findings.json", "studies"
 
 
 class StudyReport(NamedTuple):
-    """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone."""
+    """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone.
+
+    note: what it is based on, for captions.
+    """
 
     analyse: Callable[[StudyInputs, Folder], list[Finding]]
     draw: Callable[[Folder, Mapping[str, Any]], dict[str, Figure]]
+    note: Callable[[StudyInputs], str] = lambda inputs: inputs.about
 
 
 REPORTS = {
     "atypical": StudyReport(curves.analyse_atypical, curves.draw_atypical),
     "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
+    "theory": StudyReport(
+        lambda inputs, folder: theory.analyse_theory(inputs.settings, folder),
+        theory.draw_theory,
+        lambda inputs: theory.about_theory(inputs.settings),
+    ),
 }
 
 
 def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     """Write a study's data, findings and figures; yields the lines to print."""
-    folder = inputs.folder / STUDIES / name
+    report, folder = REPORTS[name], inputs.folder / STUDIES / name
     folder.create()
-    findings = REPORTS[name].analyse(inputs, folder)
-    about = {"note": inputs.about}
-    document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
-    folder.write_json(FINDINGS, document)
-    redraw(name, folder)
-    yield f"{name}: {inputs.about}"
-    yield from (f"  {line}" for one in findings for line in in_words(one))
-    yield f"  data, figures and findings: {folder}"
+    yield from _report(name, folder, report.analyse(inputs, folder), report.note(inputs))
+
+
+def report_theory(studies: Folder, settings: StudySettings) -> Iterator[str]:
+    """`report_study` of `theory`, for a call that asks for this study alone and so has no data."""
+    folder = studies / STUDIES / "theory"
+    folder.create()
+    yield from _report("theory", folder, theory.analyse_theory(settings, folder), theory.about_theory(settings))
 
 
 def redraw(name: str, folder: Folder) -> None:
@@ -48,10 +58,21 @@ def redraw(name: str, folder: Folder) -> None:
     save_figures(folder, REPORTS[name].draw(folder, about))
 
 
+def _report(name: str, folder: Folder, findings: Sequence[Finding], note: str) -> Iterator[str]:
+    document = {"study": name, "about": {"note": note}, "findings": [_document(one) for one in findings]}
+    folder.write_json(FINDINGS, {**document, **provenance()})
+    redraw(name, folder)
+    yield f"{name}: {note}"
+    yield from (f"  {line}" for one in findings for line in in_words(one))
+    yield f"  data, figures and findings: {folder}"
+
+
 def in_words(finding: Finding) -> Sequence[str]:
     """The claim, its estimate and the verdict, in two lines."""
     claim = CLAIMS[finding.claim]
-    interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {finding.based_on}"
+    interval = finding.based_on
+    if finding.low < finding.high:  # else it is exact, or unknown
+        interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {interval}"
     return [
         f"{claim.place}: {claim.statement}: {finding.verdict}",
         f"  {claim.quantity}: {finding.estimate:.3f} ({interval})",
