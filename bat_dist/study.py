@@ -7,7 +7,7 @@
 The same command resumes; studies with one --out share their trials and trainings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bat_dist.program import command, run_installed
 
@@ -42,12 +42,15 @@ def main(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.jobs.study import carry_out_studies
     from bat_dist.studies.inputs import StudyInputs, read_sets
 
     dataset = load_dataset(settings.data_name, **settings.data)
+    failed: Mapping[str, str] = {}
     with only_driver(folder):
-        failed = carry_out_studies(folder, dataset, settings)
+        if settings.needs_workers:
+            from bat_dist.jobs.study import carry_out_studies
+
+            failed = carry_out_studies(folder, dataset, settings)
         inputs = StudyInputs(folder, dataset, settings, read_sets(dataset, settings))
         for name in settings.study:
             print("\n".join(report_study(name, inputs)))

@@ -9,7 +9,7 @@ import numpy as np
 import ray
 
 from bat_dist.artifacts.checkpoints import load_model
-from bat_dist.artifacts.scores import write_indices
+from bat_dist.artifacts.scores import ENSEMBLE_SCORES, write_indices
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
@@ -52,7 +52,6 @@ from bat_dist.workers.resources import worker_resources
 log = logging.getLogger(__name__)
 
 VERB = "study"
-ENSEMBLE_SCORES = "ensemble_scores.npz"
 ATTACKED = 15  # stream of randomness, beside those of a training
 
 
@@ -70,8 +69,8 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
         folder.create()
         note_settings(folder, VERB, settings)
         _make_scores(dataset, settings)
-        sets = read_sets(dataset, settings)
-        _write_subsets(folder, dataset, settings, sets)
+        if settings.needs_sets:
+            _write_subsets(folder, dataset, settings, read_sets(dataset, settings))
         return _train(folder, dataset, settings, terms)
 
 

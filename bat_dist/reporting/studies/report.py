@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import curves, theory
+from bat_dist.reporting.studies import alignment, curves, gallery, separation, theory
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
@@ -30,6 +30,10 @@ class StudyReport(NamedTuple):
 REPORTS = {
     "atypical": StudyReport(curves.analyse_atypical, curves.draw_atypical),
     "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
+    "separation": StudyReport(separation.analyse_separation, separation.draw_separation),
+    "alignment": StudyReport(alignment.analyse_alignment, alignment.draw_alignment),
+    "gallery": StudyReport(gallery.analyse_gallery, gallery.draw_gallery, gallery.about_scores),
+    "histogram": StudyReport(gallery.analyse_histogram, gallery.draw_histogram, gallery.about_scores),
     "theory": StudyReport(
         lambda inputs, folder: theory.analyse_theory(inputs.settings, folder),
         theory.draw_theory,
