@@ -10,6 +10,7 @@ from scipy import stats
 
 from bat_dist.results.statistics import LEVEL, mean_over_seeds_and_images
 from bat_dist.studies.claims import Finding
+from bat_dist.wording import counted
 
 EARLY = 0.2  # the share of the epochs after which "as training goes" begins
 Flags = Bool[np.ndarray, "seeds images"]
@@ -107,7 +108,7 @@ def typical_findings(flags: Mapping[tuple[str, str, str], Flags], shares: Sequen
 
 def based_on(num_seeds: int, samples: int, how: str) -> str:
     """`3 seeds, 126 samples, t interval over seeds`."""
-    return f"{num_seeds} seeds, {samples:,} samples, {how}"
+    return f"{counted(num_seeds, 'seed')}, {samples:,} samples, {how}"
 
 
 def _two_way(claim: str, d: Float[np.ndarray, "seeds images"]) -> Finding:

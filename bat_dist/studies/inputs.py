@@ -12,6 +12,7 @@ from bat_dist.settings.study import WHOLE, StudyRun, StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.training.files import EpochRow, read_history
+from bat_dist.wording import counted
 
 TYPICALITY, OUTPUTS = "typicality.npz", "outputs.npz"
 
@@ -54,7 +55,7 @@ class StudyInputs:
     @property
     def about(self) -> str:
         """`tinynet on digits, 3 seeds`, for captions."""
-        return f"{self.settings.network} on {self.dataset.name}, {len(self.settings.seeds)} seeds"
+        return f"{self.settings.network} on {self.dataset.name}, {counted(len(self.settings.seeds), 'seed')}"
 
     def trials(self) -> Trials | None:
         """The leave-out trials that the scores come from; None for scores that lie there without them."""

@@ -55,8 +55,8 @@ def analyse_alignment(inputs: StudyInputs, folder: Folder) -> list[Finding]:
         found = by_place.loc[(score, "all", "pgd")]
         interval = "paired t interval over seeds and images" if found["num_seeds"] > 1 else "no interval"
         how = f"{interval}; atypical: {shares[score]:.1%}, with mem {shares['mem']:.1%}"
-        bounds = found["difference"], found["low"], found["high"]
-        findings.append(Finding(f"bat_with_{score}", *bounds, based_on(found["num_seeds"], found["num_images"], how)))
+        base = based_on(int(found["num_seeds"]), int(found["num_images"]), how)
+        findings.append(Finding(f"bat_with_{score}", found["difference"], found["low"], found["high"], base))
     return findings
 
 
@@ -98,7 +98,11 @@ def draw_alignment(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure
 
 
 def _alignments(inputs: StudyInputs, folder: Folder) -> pd.DataFrame:
-    """The statistics of each cheaper score; higher is more atypical, also of `confidence`."""
+    """The statistics of each cheaper score; higher is more atypical, also of `confidence`.
+
+    ceiling: the largest correlation that a score without error would have with the memorization of so many trials, the
+    root of its split-half reliability. It is that of Pearson's correlation, and about that of Spearman's.
+    """
     found = read_ensemble_scores(Folder(inputs.settings.score_place), inputs.dataset.fingerprint)
     mem, trials = inputs.sets.mem, inputs.trials()
     folder.write_npz(SCORES, mem=mem, **{score: found[score] for score in ALL_SCORES[1:]})
