@@ -81,7 +81,9 @@ def projections(
         for number, label in enumerate(drawn):
             look = {"color": COLORS[number % len(COLORS)], "marker": MARKERS[number % len(MARKERS)]}
             x, y = panel.points[labels == label].T
-            ax.plot(x, y, linestyle="", ms=3.5, mew=0, alpha=0.75, label=fit(class_names[label], WIDTH / 6, 9), **look)
+            ax.plot(
+                x, y, linestyle="", ms=3.5, mew=0, alpha=0.75, label=fit(class_names[label], WIDTH / 8.5, 9), **look
+            )
         ax.set_title(panel.title)
         first, second = (
             f"component {n} ({100 * share:.0f}%)" for n, share in zip((1, 2), panel.explained, strict=True)
