@@ -57,8 +57,8 @@ def silhouette(features: Features, labels: Labels, *, most: int = MOST_SILHOUETT
 def probe_accuracy(features: Features, labels: Labels, *, seed: int = 0) -> float:
     """The accuracy of a linear probe on samples that it was not fitted to, in 5 folds drawn by `seed`.
 
-    The probe is a ridge classifier (penalty 1) on features of mean 0 and variance 1, with one target of -1 and 1 for
-    each class, in closed form. NaN for fewer than two classes or fewer samples than folds.
+    The probe is a ridge classifier (penalty 1) on features of mean 0 and variance 1, with a target of 0 or 1 for each
+    class, in closed form. NaN for fewer than two classes or fewer samples than folds.
     """
     classes, number = np.unique(labels, return_inverse=True)
     if len(classes) < 2 or len(labels) < FOLDS:
@@ -105,6 +105,6 @@ def _ridge_predictions(x: Features, number: Labels, asked: Features, num_classes
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     deviation[deviation == 0] = 1.0
     x, asked = (x - mean) / deviation, (asked - mean) / deviation
-    targets = 2.0 * np.eye(num_classes)[number] - 1
+    targets = np.eye(num_classes)[number]
     weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ (targets - targets.mean(axis=0)))
     return (asked @ weights + targets.mean(axis=0)).argmax(axis=1)

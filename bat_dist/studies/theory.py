@@ -123,7 +123,7 @@ class TheoremCheck:
     k: float | None
     num_points: int
     violated: Float[np.ndarray, "violated 4"]
-    needed: float | None = None
+    needed: float = np.nan
 
 
 def check_theorem_1(ratio: float, *, points: int = POINTS_PER_AXIS) -> TheoremCheck:

@@ -61,7 +61,7 @@ def _write_scores(place: Folder, dataset: Dataset, with_trials: bool) -> None:
     test_correct = rng.random((NUM_TRIALS, NUM_TEST)) < 0.9
     test_correct[:, ::6] = mask[:, : 5 * NUM_TEST // 6 : 5]
     found = estimate_memorization(mask, train_correct)
-    rows = {"mask": mask, "train_correct": train_correct, "test_correct": test_correct}
+    rows: dict[str, np.ndarray] = {"mask": mask, "train_correct": train_correct, "test_correct": test_correct}
     rows["metrics"] = np.zeros((NUM_TRIALS, 2), np.float32)
     write_memorization(place, names, found, Trials(np.arange(NUM_TRIALS), **rows) if with_trials else None)
     pairs = influential_pairs(mask, test_correct, threshold=0.15, same_class=False)

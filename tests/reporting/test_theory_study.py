@@ -56,6 +56,9 @@ def test_what_is_listed_contradicts_theorem_1_and_nothing_else_is_counted(tmp_pa
     assert findings["theorem_2"]["verdict"] == "reproduced"
     assert findings["theorem_2"]["based_on"].endswith("fails for none")
     assert not any("95%" in line for line in lines)  # it is exact
+    drawn = np.column_stack(theory.draw_theory(folder, {"note": ""})["theorem_1"].axes[0].lines[3].get_data())
+    listed = {(round(float(row["x1"]), 9), round(float(row["x2"]), 9)) for row in violations}
+    assert {tuple(point) for point in drawn.round(9).tolist()} == listed | {(x, -y) for x, y in listed}
 
 
 def test_where_the_classes_are_far_apart_both_theorems_hold(tmp_path: Path) -> None:

@@ -76,18 +76,15 @@ def draw_alignment(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure
             note=_words_of(row),
         )
     table = pd.read_csv(io.BytesIO(folder.read(ACCURACIES)))
+    groups: dict[Any, pd.DataFrame] = dict(iter(table.groupby(["set", "kind", "score"], sort=False)))
     panels = []
     for name, words in SETS.items():
-        of_set = table[(table["set"] == name) & (table["num_images"] > 0)]
+        size = int(groups[name, "clean", "mem"]["num_images"].to_numpy()[0])
         series = {
-            kind_in_words: {
-                str(score): group["accuracy"].tolist()
-                for score, group in of_set[of_set["kind"] == kind].groupby("score", sort=False)
-            }
+            kind_in_words: {score: groups[name, kind, score]["accuracy"].tolist() for score in ALL_SCORES}
             for kind, kind_in_words in KINDS.items()
         }
-        size = int(of_set["num_images"].max()) if len(of_set) else 0
-        panels.append(Panel(f"{words}, n = {size:,}", "accuracy", series, percent=True))
+        panels.append(Panel(f"{words}, n = {size:,}", "accuracy", series if size else {}, percent=True))
     figures["alignment_bat"] = points_by_category(
         panels,
         title="BAT with memorization and with cheaper scores",

@@ -63,10 +63,11 @@ def analyse_separation(inputs: StudyInputs, folder: Folder) -> list[Finding]:
 def draw_separation(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     """The measures by training set, seeds as points; and three networks' features in the plane."""
     table = pd.read_csv(io.BytesIO(folder.read(TABLE)))
+    by_panel: dict[Any, pd.DataFrame] = dict(iter(table.groupby(["measure", "set"])))
     panels = []
     for measure, words in MEASURES_IN_WORDS.items():
         for name, of_set in SETS.items():
-            rows = table[(table["measure"] == measure) & (table["set"] == name)]
+            rows = by_panel[measure, name]
             series = {
                 METHODS[str(method)]: {
                     _short(str(subset)): group["value"].tolist()
@@ -74,7 +75,7 @@ def draw_separation(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
                 }
                 for method, of_method in rows.groupby("method", sort=False)
             }
-            title = f"{of_set}, n = {rows['num_samples'].iloc[0]:,}"
+            title = f"{of_set}, n = {rows['num_samples'].max():,}"
             panels.append(Panel(title, words, series, percent=measure == "linear_probe"))
     arrays = folder.read_npz(POINTS)
     names = [str(name) for name in arrays["class_names"]]
@@ -103,11 +104,12 @@ def draw_separation(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
 def _differences(table: pd.DataFrame, without: str, others: Sequence[str]) -> pd.DataFrame:
     """What each measure has without atypical samples more than otherwise: mean over seeds, and its 95% t interval."""
     rows = []
-    for keys, group in table.groupby(["method", "set", "measure"], sort=False):
+    by_place: dict[Any, pd.DataFrame] = dict(iter(table.groupby(["method", "set", "measure"], sort=False)))
+    for (method, name, measure), group in by_place.items():
         wide = group.pivot_table(index="seed", columns="training_set", values="value", dropna=False)
         for other in others:
             found = over_seeds((wide[without] - wide[other]).to_numpy())
-            where = dict(zip(("method", "set", "measure"), keys, strict=True))
+            where = {"method": method, "set": name, "measure": measure}
             bounds = {"difference": found.mean, "low": found.low, "high": found.high}
             rows.append({**where, "first": without, "second": other, **bounds, "num_seeds": len(wide)})
     return pd.DataFrame(rows)

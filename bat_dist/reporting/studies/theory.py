@@ -61,13 +61,15 @@ def about_theory(settings: StudySettings) -> str:
 def draw_theory(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     """The models of the proof where Theorem 1 fails and where it holds; both theorems over eta / sigma."""
     checks = pd.read_csv(io.BytesIO(folder.read(CHECKS))).sort_values("ratio")
+    by_theorem: dict[Any, pd.DataFrame] = dict(iter(checks.groupby("theorem")))
     violations = pd.read_csv(io.BytesIO(folder.read(VIOLATIONS)))
-    first, second = (checks[checks["theorem"] == theorem] for theorem in (1, 2))
-    panels = [_panel(row, violations[violations["ratio"] == row["ratio"]]) for _, row in first.iterrows()]
+    listed: dict[Any, pd.DataFrame] = dict(iter(violations.groupby(["theorem", "ratio"])))
+    first, none = by_theorem[1], violations.head(0)
+    panels = [_panel(row, listed.get((1, row["ratio"]), none)) for row in first.to_dict("records")]
     fails, holds = [one for one in panels if one.share], [one for one in panels if not one.share]
     needed: dict[str, Lines] = {"Theorem 1": _line(first, "needed")}
     shares: dict[str, Lines] = {"Theorem 1": _line(first, "share_violated")}
-    for k, rows in second.groupby("k"):
+    for k, rows in by_theorem[2].groupby("k"):
         needed[f"Theorem 2, k = {k:g}"] = _line(rows, "needed")
         shares[f"Theorem 2, k = {k:g}"] = _line(rows, "share_violated")
     return {
@@ -77,10 +79,10 @@ def draw_theory(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     }
 
 
-def _panel(check: "pd.Series[Any]", violated: pd.DataFrame) -> TheoremPanel:
+def _panel(check: Mapping[Any, Any], violated: pd.DataFrame) -> TheoremPanel:
     """One check of Theorem 1, in units of eta."""
     data = TwoGaussians(1.0, 1 / check["ratio"])
-    points = violated.loc[violated["theorem"] == 1, ["x1", "x2"]].to_numpy()
+    points = violated[["x1", "x2"]].to_numpy()
     both_halves = np.concatenate([points, points * [1, -1]])
     share = float(check["share_violated"])
     return TheoremPanel(check["ratio"], data.sigma, data.closest, *paper_models(data), both_halves, share)
