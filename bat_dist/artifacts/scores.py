@@ -18,7 +18,8 @@ from bat_dist.storage.rows import RowStore
 if TYPE_CHECKING:
     from bat_dist.data.datasets import Dataset
 
-MEMORIZATION = "memorization.npz"
+TRIALS = "trials"  # folder of the store
+MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
 MEMORIZATION_TABLE = "memorization.csv"
 
 
@@ -146,7 +147,7 @@ def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOu
 def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:
     """Write `influence.npz`: pairs above the threshold, largest first."""
     folder.write_npz(
-        "influence.npz",
+        INFLUENCE,
         train_index=pairs.train_index,
         test_index=pairs.test_index,
         influence=pairs.influence,
@@ -163,17 +164,24 @@ def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> Non
 
 def write_ensemble_scores(folder: Folder, names: SampleNames, scores: Mapping[str, np.ndarray]) -> None:
     """Write `ensemble_scores.npz`: one value per training sample for each score; higher is more atypical."""
-    folder.write_npz("ensemble_scores.npz", **scores, **asdict(names))
+    folder.write_npz(ENSEMBLE_SCORES, **scores, **asdict(names))
 
 
 def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]:
     """The arrays of `memorization.npz`.  Raises UserError if it is missing, damaged, or of other data."""
-    arrays = folder.read_npz(MEMORIZATION)
-    if str(arrays.get("fingerprint")) != fingerprint:
-        raise UserError(
-            f"{folder}/{MEMORIZATION} was computed on other data than the one given, or on another order of it"
-        )
-    return arrays
+    return _arrays_of(fingerprint, folder, MEMORIZATION)
+
+
+def read_ensemble_scores(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]:
+    """The arrays of `ensemble_scores.npz`.  Raises UserError if it is missing, damaged, or of other data."""
+    return _arrays_of(fingerprint, folder, ENSEMBLE_SCORES)
+
+
+def read_influence(folder: Folder, fingerprint: str) -> InfluencePairs:
+    """The pairs of `influence.npz`.  Raises UserError if it is missing, damaged, or of other data."""
+    arrays = _arrays_of(fingerprint, folder, INFLUENCE)
+    columns = {name: arrays[name] for name in ("train_index", "test_index", "influence", "influence_se")}
+    return InfluencePairs(**columns, num_found=len(arrays["influence"]))
 
 
 def write_indices(folder: Folder, name: str, indices: Int64[np.ndarray, " chosen"], fingerprint: str) -> None:
@@ -214,3 +222,10 @@ def read_subsets(location: str, fingerprint: str, split: Literal["train", "test"
         return {name: arrays[f"{split}_{name}"] for name in ("typical", "atypical")}
     except KeyError:
         raise UserError(f"{location} has no typical sets of the {split} samples: take typicality.npz") from None
+
+
+def _arrays_of(fingerprint: str, folder: Folder, name: str) -> dict[str, np.ndarray]:
+    arrays = folder.read_npz(name)
+    if str(arrays.get("fingerprint")) != fingerprint:
+        raise UserError(f"{folder}/{name} was computed on other data than the one given, or on another order of it")
+    return arrays

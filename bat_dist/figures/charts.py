@@ -124,10 +124,12 @@ def alignment_scatter(
     spearman_interval: tuple[float, float],
     auroc: float,
     atypical_threshold: float = 0.15,
+    note: str = "",
 ) -> Figure:
     """A cheaper score against memorization: the rank correlation, and how well the score finds the atypical.
 
     Draws the samples for which both are defined; the statistics are the caller's, an undefined one reads n/a.
+    note: what they are based on, below the figure.
     """
     both = np.isfinite(score) & np.isfinite(mem)
     title = f"{score_name[:1].upper()}{score_name[1:]} against memorization, {both.sum():,} samples"
@@ -139,12 +141,20 @@ def alignment_scatter(
     ax.axhline(atypical_threshold, color=RED, linewidth=1.2, linestyle=(0, (4, 2)))
     ax.set_xlabel(fit(score_name, WIDTH * 0.7, 9.5))
     ax.set_ylabel("mem value")
+    if note:
+        fig.supxlabel(note, fontsize=9, color=SOFT_INK)
     low, high = (_number(bound) for bound in spearman_interval)
     ax.set_title(
         f"Spearman {_number(spearman)} [{low}, {high}]   ·   "
         f"AUROC for mem > {atypical_threshold:g} (dashed): {_number(auroc)}"
     )
     return fig
+
+
+def bin_edges(defined: Float[np.ndarray, " samples"]) -> Float[np.ndarray, " edges"]:
+    """Edges of bins of 0.05 that hold all values, and reach from 0 to 1 at least; the last holds its upper edge too."""
+    first, last = (int(f(v / BIN)) for f, v in ((np.floor, defined.min()), (np.ceil, defined.max())))
+    return np.round(np.arange(min(first, 0), max(last, round(1 / BIN)) + 1) * BIN, 10)  # 0.15, not 0.15000000000000002
 
 
 def _titled(title: str, height: float) -> Figure:
@@ -156,9 +166,7 @@ def _stacked_shares(
     ax: Axes, defined: Float[np.ndarray, " samples"], groups: Mapping[str, tuple[str, Bool[np.ndarray, " samples"]]]
 ) -> None:
     """Bars of 0.05; a bar that a threshold cuts has a part in each group's colour.  groups: colour and members."""
-    first, last = (int(f(v / BIN)) for f, v in ((np.floor, defined.min()), (np.ceil, defined.max())))
-    edges = np.arange(min(first, 0), max(last, round(1 / BIN)) + 1) * BIN
-    edges = np.round(edges, 10)  # 0.15, not 0.15000000000000002
+    edges = bin_edges(defined)
     base = np.zeros(len(edges) - 1)
     for name, (color, members) in groups.items():
         label = f"{name}\n{_share(members.mean())} ({members.sum():,})"

@@ -85,7 +85,7 @@ def extremes_gallery(samples: MemorizedSamples, *, k: int = 24) -> Figure:
 
 @style()
 def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: InfluencePairs, *, k: int = 8) -> Figure:
-    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample."""
+    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample, of all that were found."""
     train, class_names = samples.split, samples.class_names
     shown = distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, k)
     cells = []
@@ -100,7 +100,7 @@ def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: Influ
         ]
         ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
         cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))
-    heading = f"{len(shown)} of {counted(len(pairs.influence), 'pair')}; one per train sample"
+    heading = f"{len(shown)} of {counted(pairs.num_found, 'pair')}; one per train sample"
     return _sheet(
         "Train and test samples of high influence",
         "infl ± standard error",

@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 
+from bat_dist.artifacts.scores import TRIALS
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
 from bat_dist.jobs.auto import Chosen, decide_precision, identity_in, say, without_auto
@@ -32,7 +33,7 @@ from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
 
 VERB = "memorize"
-TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
+ENSEMBLE = "ensemble"  # folder of the store
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:

@@ -9,17 +9,16 @@ import numpy as np
 import ray
 
 from bat_dist.artifacts.checkpoints import load_model
-from bat_dist.artifacts.scores import write_indices
+from bat_dist.artifacts.scores import ENSEMBLE_SCORES, write_indices
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.auto import decide_precision, say
-from bat_dist.jobs.fresh import remove_studies
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
+from bat_dist.jobs.study_folder import begin_studies
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import TrainingPlan, make_plan
 from bat_dist.models.names import AUTO
-from bat_dist.results.study_file import add_studies
 from bat_dist.settings.study import (
     LEAST,
     OUTPUTS,
@@ -32,7 +31,6 @@ from bat_dist.settings.study import (
     share_name,
 )
 from bat_dist.storage.files import Folder
-from bat_dist.storage.recorded import note_settings
 from bat_dist.studies.inputs import SampleSets, read_sets
 from bat_dist.studies.subsets import (
     check_sets,
@@ -56,8 +54,6 @@ from bat_dist.workers.resources import Resources, worker_resources
 
 log = logging.getLogger(__name__)
 
-VERB = "study"
-ENSEMBLE_SCORES = "ensemble_scores.npz"
 ATTACKED = 15  # stream of randomness, beside those of a training
 
 
@@ -66,21 +62,11 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
 
     Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
     """
-    places = {name: Folder(place) for name in ("out", "data_dir") if (place := getattr(settings, name))}
-    changes = {name: place.absolute_location for name, place in places.items()}
-    if settings.scores:
-        changes["scores"] = Folder(settings.scores).absolute_location
-    settings = dataclasses.replace(settings, **changes)
     with job_session(settings, folder, all_write=True) as terms:
-        if settings.fresh:
-            remove_studies(folder)
-            settings = dataclasses.replace(settings, fresh=False)
-        folder.create()
-        add_studies(folder, settings.study, settings.runs())
-        note_settings(folder, VERB, settings)
+        settings = begin_studies(folder, settings)
         _make_scores(dataset, settings)
-        sets = read_sets(dataset, settings)
-        _write_subsets(folder, dataset, settings, sets)
+        if settings.needs_sets:
+            _write_subsets(folder, dataset, settings, read_sets(dataset, settings))
         return _train(folder, dataset, settings, terms)
 
 

@@ -68,6 +68,12 @@ class InfluencePairs:
     influence_se: Float[np.ndarray, " pairs"]
     num_found: int
 
+    def of(self, chosen: Bool[np.ndarray, " train"]) -> "InfluencePairs":
+        """The pairs that are here of these training samples."""
+        kept = chosen[self.train_index]
+        columns = (self.train_index, self.test_index, self.influence, self.influence_se)
+        return InfluencePairs(*(column[kept] for column in columns), num_found=int(np.count_nonzero(kept)))
+
 
 @dataclass(frozen=True)
 class MaxInfluence:

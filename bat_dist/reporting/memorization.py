@@ -1,7 +1,6 @@
 """The end of a memorization run: figures, page, `summary.json`, and a few lines for the terminal."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -59,14 +58,7 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     found, mem = scores.memorization, scores.memorization.mem
     samples = MemorizedSamples(dataset.train, dataset.class_names, mem, found.mem_se, found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
-    pairs, of_atypical = scores.pairs, mem[scores.pairs.train_index] > ATYPICAL_THRESHOLD
-    pairs = replace(
-        pairs,
-        train_index=pairs.train_index[of_atypical],
-        test_index=pairs.test_index[of_atypical],
-        influence=pairs.influence[of_atypical],
-        influence_se=pairs.influence_se[of_atypical],
-    )
+    pairs = scores.pairs.of(mem > ATYPICAL_THRESHOLD)
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,

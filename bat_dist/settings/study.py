@@ -188,6 +188,16 @@ class StudySettings(RaySettings, DataSettings):
         return set(self.study) != {"theory"}
 
     @property
+    def needs_sets(self) -> bool:
+        """Is there a study of typical and atypical sets, not of scores or theory alone?"""
+        return not {*self.study} <= {"gallery", "histogram", "theory"}
+
+    @property
+    def needs_workers(self) -> bool:
+        """Is there anything to be trained?  Figures of given scores need nothing."""
+        return self.needs_scores and not (self.scores and not self.runs())
+
+    @property
     def score_place(self) -> str:
         """The folder of memorization.npz, typicality.npz and ensemble_scores.npz: that of `scores`, else their own."""
         if not self.scores:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bat_dist.artifacts.scores import read_memorization, read_subsets
+from bat_dist.artifacts.scores import TRIALS, Trials, read_memorization, read_subsets
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.settings.study import OUTPUTS, WHOLE, StudyRun, StudySettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import RowStore
 from bat_dist.training.files import EpochRow, read_history
 from bat_dist.wording import counted
 
@@ -28,12 +29,15 @@ class SampleSets:
 
 
 def read_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
-    """The scores and sets that the studies stand on.  Raises UserError if they are missing or of other data."""
+    """The scores and sets that the studies stand on.  Raises UserError if they are missing or of other data.
+
+    Without sets if no study needs them: imported scores have none.
+    """
     place = Folder(settings.score_place)
     location = (place / TYPICALITY).location
     members = {
         f"{split}_{kind}": one
-        for split in ("train", "test")
+        for split in (("train", "test") if settings.needs_sets else ())
         for kind, one in read_subsets(location, dataset.fingerprint, split).items()
     }
     return SampleSets(read_memorization(place, dataset.fingerprint)["mem"], members)
@@ -52,6 +56,11 @@ class StudyInputs:
     def about(self) -> str:
         """`tinynet on digits, 3 seeds`, for captions."""
         return f"{self.settings.network} on {self.dataset.name}, {counted(len(self.settings.seeds), 'seed')}"
+
+    def trials(self) -> Trials | None:
+        """The leave-out trials that the scores come from; None for scores that lie there without them."""
+        store = RowStore.existing(Folder(self.settings.score_place) / TRIALS)
+        return Trials.read(store) if store and store.is_begun() else None
 
     def histories(self, method: str, subset: str = WHOLE, score: str = "") -> Sequence[Sequence[EpochRow]]:
         """The histories of a training with each seed.  Raises UserError if one is missing."""

@@ -24,6 +24,7 @@ from scipy.special import ndtr, ndtri
 
 BEST, HALF = 0.01, 0.5  # errors of Theorem 1 (at most) and of Theorem 2 (at least)
 ROUNDING = 1e-9  # of a margin, in units of eta
+POINTS_PER_AXIS = 401  # of the grid of samples
 
 Points = Float[np.ndarray, "*batch 2"]
 Values = Float[np.ndarray, "*batch"]
@@ -111,8 +112,10 @@ class TheoremCheck:
     """What a grid of samples says of a theorem at one eta / sigma.
 
     num_points: samples that meet its conditions. violated: those where its claim is wrong, worst first, as rows of
-    x0 in units of eta, the distance to class +1 in units of l, and the error that contradicts it. needed: of Theorem 1,
-    the distance that would be enough in its place, in units of l: the largest of a sample that no model fits so well.
+    x0 in units of eta, the distance to class +1 in units of l, and the error that contradicts it.
+
+    needed, in units of l: of Theorem 1 the distance that would be enough in place of l, the largest of a sample that no
+    model fits so well; of Theorem 2 the radius that would be enough in place of k l, the largest that a sample needs.
     """
 
     theorem: int
@@ -120,10 +123,10 @@ class TheoremCheck:
     k: float | None
     num_points: int
     violated: Float[np.ndarray, "violated 4"]
-    needed: float | None = None
+    needed: float = np.nan
 
 
-def check_theorem_1(ratio: float, *, points: int = 401) -> TheoremCheck:
+def check_theorem_1(ratio: float, *, points: int = POINTS_PER_AXIS) -> TheoremCheck:
     """Is there, for each sample of a grid that meets the conditions, a model that fits it and errs on at most 1%?
 
     ratio: eta / sigma. points: of the grid, along each axis of the disc around the centre of class -1.
@@ -139,14 +142,15 @@ def check_theorem_1(ratio: float, *, points: int = 401) -> TheoremCheck:
     return replace(found, needed=needed)
 
 
-def check_theorem_2(ratio: float, k: float, *, points: int = 401) -> TheoremCheck:
+def check_theorem_2(ratio: float, k: float, *, points: int = POINTS_PER_AXIS) -> TheoremCheck:
     """Does every model that fits the ball of radius k l, around each sample of a grid, err on half of class +1?"""
     data = TwoGaussians(1.0, 1 / ratio)
     x0 = _disc(data, points)
     _, to_plus = data.distances(x0)
     x0 = x0[(to_plus >= data.closest) & (to_plus < k * data.closest)]
-    epsilon = k * data.closest
-    return _check(2, data, k, x0, best_robust_error(data, x0, epsilon), smallest_epsilon(data, x0) > epsilon)
+    epsilon, needed = k * data.closest, smallest_epsilon(data, x0)
+    found = _check(2, data, k, x0, best_robust_error(data, x0, epsilon), needed > epsilon)
+    return replace(found, needed=float(needed.max(initial=0.0) / data.closest))
 
 
 def proof_fails_at(data: TwoGaussians, x0: Points) -> Bool[np.ndarray, "*batch"]:

@@ -117,9 +117,18 @@ def test_theorem_2_holds(ratio: float, k: float) -> None:
     assert len(found.violated) == 0
 
 
+def test_theorem_2_asks_for_no_more_than_its_farthest_sample_needs() -> None:
+    """A radius of its distance costs a sample half of class +1, and any smaller one less."""
+    data, found = TwoGaussians(1.0, 1 / 5), check_theorem_2(5, 1.5, points=401)
+    assert 1.499 < found.needed < 1.5
+    x0 = np.array([1 - found.needed * data.closest, 0.0])
+    assert best_robust_error(data, x0, found.needed * data.closest).item() == pytest.approx(0.5)
+    assert best_robust_error(data, x0, 1.499 * data.closest).item() < 0.5
+
+
 def test_a_model_fits_a_ball_if_it_fits_its_farthest_point() -> None:
     w, b, x0 = np.array([0.6, 0.8]), np.array(-1.0), np.array([0.1, 0.2])
-    room = -(w @ x0 + b)
+    room = float(-(w @ x0 + b))
     assert fits(w, b, x0, room - 1e-6)
     assert not fits(w, b, x0, room + 1e-6)
 

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import curves, poisoning
-from bat_dist.settings.study import FINDINGS, RESULTS
+from bat_dist.reporting.studies import alignment, curves, gallery, poisoning, separation, theory
+from bat_dist.settings.study import FINDINGS, RESULTS, StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.studies.claims import CLAIMS, Finding
@@ -18,35 +18,46 @@ from bat_dist.studies.inputs import StudyInputs
 class StudyReport(NamedTuple):
     """How a study ends.  analyse: writes data, returns findings. draw: figures by name, from the data alone.
 
-    lines: what is printed beside the findings, from the data alone.
+    lines: what is printed beside the findings, from the data alone. note: what it is based on, for captions.
     """
 
     analyse: Callable[[StudyInputs, Folder], list[Finding]]
     draw: Callable[[Folder, Mapping[str, Any]], dict[str, Figure]]
     lines: Callable[[Folder], Sequence[str]] = lambda _: ()
+    note: Callable[[StudyInputs], str] = lambda inputs: inputs.about
 
 
 REPORTS = {
     "atypical": StudyReport(curves.analyse_atypical, curves.draw_atypical),
     "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
+    "separation": StudyReport(separation.analyse_separation, separation.draw_separation),
+    "alignment": StudyReport(alignment.analyse_alignment, alignment.draw_alignment),
+    "gallery": StudyReport(gallery.analyse_gallery, gallery.draw_gallery, note=gallery.about_scores),
+    "histogram": StudyReport(gallery.analyse_histogram, gallery.draw_histogram, note=gallery.about_scores),
+    "theory": StudyReport(
+        lambda inputs, folder: theory.analyse_theory(inputs.settings, folder),
+        theory.draw_theory,
+        note=lambda inputs: theory.about_theory(inputs.settings),
+    ),
     "poisoning": StudyReport(poisoning.analyse, poisoning.draw, poisoning.lines),
 }
 
 
 def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     """Write a study's data, findings and figures; yields the lines to print."""
-    folder = inputs.folder / RESULTS / name
+    report, folder = REPORTS[name], inputs.folder / RESULTS / name
     folder.create()
-    findings = REPORTS[name].analyse(inputs, folder)
     sizes = {name: int(members.sum()) for name, members in inputs.sets.members.items()}
-    about = {"note": inputs.about, "sizes": sizes}
-    document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
-    folder.write_json(FINDINGS, document)
-    redraw(name, folder)
-    yield f"{name}: {inputs.about}"
-    yield from (f"  {line}" for one in findings for line in in_words(one))
-    yield from (f"  {line}" for line in REPORTS[name].lines(folder))
-    yield f"  data, figures and findings: {folder}"
+    about = {"note": report.note(inputs), "sizes": sizes}
+    yield from _report(name, folder, report.analyse(inputs, folder), about)
+
+
+def report_theory(studies: Folder, settings: StudySettings) -> Iterator[str]:
+    """`report_study` of `theory`, for a call that asks for this study alone and so has no data."""
+    folder = studies / RESULTS / "theory"
+    folder.create()
+    about = {"note": theory.about_theory(settings)}
+    yield from _report("theory", folder, theory.analyse_theory(settings, folder), about)
 
 
 def redraw(name: str, folder: Folder) -> None:
@@ -57,10 +68,22 @@ def redraw(name: str, folder: Folder) -> None:
     save_figures(folder, REPORTS[name].draw(folder, about))
 
 
+def _report(name: str, folder: Folder, findings: Sequence[Finding], about: Mapping[str, Any]) -> Iterator[str]:
+    document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
+    folder.write_json(FINDINGS, document)
+    redraw(name, folder)
+    yield f"{name}: {about['note']}"
+    yield from (f"  {line}" for one in findings for line in in_words(one))
+    yield from (f"  {line}" for line in REPORTS[name].lines(folder))
+    yield f"  data, figures and findings: {folder}"
+
+
 def in_words(finding: Finding) -> Sequence[str]:
     """The claim, its estimate and the verdict, in two lines."""
     claim = CLAIMS[finding.claim]
-    interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {finding.based_on}"
+    interval = finding.based_on
+    if finding.low < finding.high:  # else it is exact, or unknown
+        interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {interval}"
     return [
         f"{claim.place}: {claim.statement}: {finding.verdict}",
         f"  {claim.quantity}: {finding.estimate:.3f} ({interval})",
