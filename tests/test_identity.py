@@ -232,7 +232,8 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[
     np.savez(base / "typicality.npz", test_typical=typical, test_atypical=~typical, fingerprint=fingerprint)
     train_typical = random.random(100) < 0.5
     halves = {"train_typical": train_typical, "train_atypical": ~train_typical}
-    np.savez(base / "sets.npz", **halves, test_typical=typical, test_atypical=~typical, fingerprint=fingerprint)
+    of_test = {"test_typical": typical, "test_atypical": ~typical}
+    Folder(base).write_npz("sets.npz", **halves, **of_test, fingerprint=fingerprint)
     np.savez(base / "subset.npz", indices=np.arange(60), fingerprint=fingerprint)
     names = ("scores", "other_scores", "typicality", "sets", "subset")
     found = {name: str(base / f"{name}.npz") for name in names}

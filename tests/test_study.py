@@ -185,10 +185,10 @@ def test_scores_without_atypical_samples_are_refused_before_anything_is_trained(
     dataset = load_dataset("digits", num_train=200, num_test=100)
     names, fingerprint = SampleNames.of(dataset), np.array(dataset.fingerprint)
     (tmp_path / "scores").mkdir()
-    np.savez(tmp_path / "scores/memorization.npz", mem=np.zeros(200), **asdict(names))
+    Folder(str(tmp_path)).write_npz("scores/memorization.npz", mem=np.zeros(200), **asdict(names))
     members = {"train_typical": np.ones(200, bool), "train_atypical": np.zeros(200, bool)}
     members |= {"test_typical": np.ones(100, bool), "test_atypical": np.zeros(100, bool)}
-    np.savez(tmp_path / "scores/typicality.npz", **members, fingerprint=fingerprint)
+    Folder(str(tmp_path)).write_npz("scores/typicality.npz", **members, fingerprint=fingerprint)
     words = ["typical", *DATA, "--scores", tmp_path / "scores/memorization.npz", "--out", tmp_path / "out"]
     assert call(*words) == 2
     assert "there is no atypical sample in the training set" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The network that is evaluated: from ours or from elsewhere, checked against the data, ready to travel."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ class AttackedNetwork:
     """A network that takes images in [0, 1]; facts: what is known of it; digest: of its weights and code."""
 
     network: nn.Module
-    facts: dict[str, Any]
+    facts: Mapping[str, Any]
     digest: str
 
 

@@ -1,4 +1,4 @@
-"""The report's sections below its tables: training curves, sweeps, memorization.
+"""The report's sections below its tables: the paper's claims, training curves, sweeps, memorization.
 
 A new one is a function that fills it, an entry in `SECTIONS`, and `templates/section_ID.html.j2` (docs/extending.md).
 """
@@ -14,11 +14,15 @@ from bat_dist.errors import UserError
 from bat_dist.reporting import report_charts as charts
 from bat_dist.reporting import sweep_charts
 from bat_dist.reporting.explanations import explained
-from bat_dist.reporting.page import EmbeddedImage, embedded_image
+from bat_dist.reporting.page import EmbeddedImage, PageFigure, embedded_image
+from bat_dist.reporting.studies.report import interval_in_words
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
+from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.find import MEMORIZATION, Found, Training
+from bat_dist.results.findings_file import FoundStudy
 from bat_dist.results.labels import label_of
+from bat_dist.settings.study import STUDIES
 from bat_dist.storage.files import Folder
 
 WIDEST = 1500  # pixels of an embedded figure
@@ -74,6 +78,44 @@ def sweeps(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
         yield {"title": f"Sweep {swept.folder}", "words": words, **drawn}
 
 
+def claims(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
+    """The paper's claims, each with what the studies say of it, and the studies' figures as far as they fit."""
+    if not found.studies:
+        return
+    by_claim: dict[str, list[tuple[FoundStudy, Finding]]] = {}
+    for study in found.studies:
+        for finding in study.findings:
+            by_claim.setdefault(finding.claim, []).append((study, finding))
+    rows = []
+    for name, claim in CLAIMS.items():
+        for study, finding in by_claim.get(name, [(None, None)]):
+            rows.append(
+                {
+                    "place": claim.place,
+                    "statement": claim.statement,
+                    "quantity": claim.quantity,
+                    "estimate": interval_in_words(finding) if finding else "",
+                    "verdict": finding.verdict if finding else "not tested",
+                    "based_on": f"{study.about['note']}; {finding.based_on}" if study and finding else "",
+                }
+            )
+    figures, dropped = [], []
+    for study in found.studies:
+        for name in sorted(study.folder.names("*.png")):
+            figure = PageFigure(
+                title=f"{study.study}: {name.removesuffix('.png').replace('_', ' ')}",
+                caption=f"{STUDIES[study.study]}. {study.about['note']}. Data: {study.folder}.",
+                alt=f"Figure of the study {study.study}; its data lie beside it as a table",
+                image=_small(study.folder.read(name)),
+            )
+            if len(figure.image.uri) > room:
+                dropped.append(figure.title)
+                continue
+            room -= len(figure.image.uri)
+            figures.append(figure)
+    yield {"rows": rows, "figures": figures, "dropped": ", ".join(dropped)}
+
+
 def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
     """Each memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
     for run in found.memorized:
@@ -124,6 +166,7 @@ def _small(png: bytes) -> EmbeddedImage:
 
 
 SECTIONS = (
+    PageSection("claims", "Claims of the paper", claims),
     PageSection("curves", "Training curves", curves),
     PageSection("sweeps", "Sweeps", sweeps),
     PageSection("memorization", "Memorization", memorization),

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import EVALUATION, FoundEvaluation, read_evaluation, read_object
 from bat_dist.results.experiment_file import EXPERIMENT, ExperimentFile, read_experiment
+from bat_dist.results.findings_file import FoundStudy, read_findings
 from bat_dist.results.summary_file import ENSEMBLE, SUMMARY, ScoresSummary, read_summary
+from bat_dist.settings.study import FINDINGS
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, SweepFile, read_sweep
 from bat_dist.training import files as training_run
@@ -83,13 +85,15 @@ class Found:
     memorized: list[Memorized] = field(default_factory=list)
     swept: list[Swept] = field(default_factory=list)
     planned: list[PlannedExperiment] = field(default_factory=list)
+    studies: list[FoundStudy] = field(default_factory=list)
     unfinished: list[LeftOut] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Is there nothing to report?"""
-        return not (self.trainings or self.evaluations or self.memorized or self.swept or self.planned)
+        results = (self.trainings, self.evaluations, self.memorized, self.swept, self.planned, self.studies)
+        return not any(results)
 
 
 def find_results(locations: Sequence[str]) -> Found:
@@ -130,7 +134,7 @@ def _walk(folder: Folder, depth: int = 0) -> Iterator[_Place]:
     """The folder and all below it, but not the insides of results."""
     folders, files = folder.entries()
     place = _Place(folder, frozenset(files), frozenset(folders))
-    if place.files & {EVALUATION, training_run.RUN, training_run.HISTORY, SWEEP, EXPERIMENT, FAILURE} or (
+    if place.files & {EVALUATION, training_run.RUN, training_run.HISTORY, SWEEP, EXPERIMENT, FINDINGS, FAILURE} or (
         place.files & {MEMORIZATION, ENSEMBLE} or place.folders & {"units", "trials", "ensemble"}
     ):
         yield place
@@ -146,6 +150,8 @@ def _read(place: _Place) -> Found:
     try:
         if EXPERIMENT in files:
             found.planned.append(PlannedExperiment(folder, read_experiment(folder)))
+        if FINDINGS in files:
+            found.studies.append(read_findings(folder))
         if SWEEP in files:
             found.swept.append(Swept(folder, read_sweep(folder)))
         if EVALUATION in files:

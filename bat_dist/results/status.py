@@ -72,7 +72,8 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     if not folder.exists(EXPERIMENT):
         raise UserError(f"{folder} holds no experiment: run bat-dist reproduce --out {folder} first")
     experiment = read_experiment(folder)
-    runs, asked = experiment.runs, set(experiment.asked.get("attacks") or ())
+    runs = experiment.runs
+    asked: set[str] = set(experiment.asked.get("attacks") or ())
     with ThreadPoolExecutor(READERS) as readers:
         trainings = list(
             readers.map(lambda run: _training(folder / run.training, f"{run.label} seed {run.seed} train"), runs)

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from bat_dist.results.claims import Finding
 from bat_dist.results.statistics import LEVEL, mean_over_seeds_and_images
-from bat_dist.studies.claims import Finding
 from bat_dist.wording import counted
 
 EARLY = 0.2  # the share of the epochs after which "as training goes" begins
@@ -27,12 +27,10 @@ class Curve:
     def of(cls, histories: Sequence[Sequence[Mapping[str, float | None]]], column: str) -> "Curve":
         """The column of these histories, one per seed, in epochs that all of them have."""
         length = min(map(len, histories))
-        rows = [[np.nan if row.get(column) is None else row[column] for row in one[:length]] for one in histories]
-        epochs = [int(row["epoch"] or 0) for row in histories[0][:length]]
-        looked = ~np.isnan(np.array(rows, float)).any(axis=0)
-        return cls(
-            [epoch for epoch, seen in zip(epochs, looked, strict=True) if seen], np.array(rows, float)[:, looked]
-        )
+        values = np.array([[row.get(column) for row in one[:length]] for one in histories], float)  # None is NaN
+        epochs = np.array([row["epoch"] for row in histories[0][:length]])
+        looked = ~np.isnan(values).any(axis=0)
+        return cls(epochs[looked].tolist(), values[:, looked])
 
     @property
     def last(self) -> Float[np.ndarray, " seeds"]:

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from scipy.stats import binomtest
 
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
+from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.statistics import LEVEL
-from bat_dist.studies.claims import CLAIMS, Finding
 
 NUM_TRAIN = {"cifar10": 50_000, "cifar100": 50_000, "tiny_imagenet": 25_000}
 """Training samples of the data that the paper has a number for; of Tiny ImageNet these are its first 50 classes."""

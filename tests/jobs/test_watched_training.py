@@ -35,7 +35,7 @@ def dataset() -> Dataset:
 def sets(dataset: Dataset, tmp_path: Path) -> str:
     random = np.random.default_rng(0)
     drawn = {f"{split}_{name}": random.random(n) < 0.4 for split, n in (("train", 100), ("test", 40)) for name in KINDS}
-    np.savez(tmp_path / "sets.npz", **drawn, fingerprint=np.array(dataset.fingerprint))
+    Folder(str(tmp_path)).write_npz("sets.npz", **drawn, fingerprint=np.array(dataset.fingerprint))
     return str(tmp_path / "sets.npz")
 
 
@@ -159,7 +159,7 @@ def test_files_of_other_data_are_refused(dataset: Dataset, tmp_path: Path) -> No
     np.savez(tmp_path / "subset.npz", indices=np.arange(3), fingerprint=np.array("other"))
     for setting in ("train_subset", "watch"):
         with pytest.raises(UserError, match="of these data"):
-            make_plan(dataset, TrainSettings(**ASKED, out="x", **{setting: str(tmp_path / "subset.npz")}))
+            make_plan(dataset, TrainSettings(**{**ASKED, setting: str(tmp_path / "subset.npz")}, out="x"))
 
 
 def test_too_few_samples_to_train_on(dataset: Dataset, tmp_path: Path) -> None:

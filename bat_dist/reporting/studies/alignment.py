@@ -17,10 +17,10 @@ from bat_dist.memorization.agreement import alignment
 from bat_dist.memorization.reliability import split_half_reliability
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
 from bat_dist.reporting.studies.curves import KINDS
+from bat_dist.results.claims import Finding
 from bat_dist.results.statistics import Difference, mean_over_seeds_and_images
 from bat_dist.settings.study import ALL_SCORES, WHOLE, StudyRun
 from bat_dist.storage.files import Folder
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.curves import based_on
 from bat_dist.studies.inputs import StudyInputs
 from bat_dist.training.score_file import read_scores

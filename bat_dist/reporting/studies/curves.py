@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bat_dist.figures.study_figures import Series, curves_with_bands
+from bat_dist.results.claims import Finding
 from bat_dist.settings.study import LEAST, RANDOM, WHOLE, share_name
 from bat_dist.storage.files import Folder
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.curves import Curve, atypical_findings, typical_findings
 from bat_dist.studies.inputs import StudyInputs
 

@@ -20,8 +20,8 @@ from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.results.claims import Finding
 from bat_dist.storage.files import Folder
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.histogram import share_atypical
 from bat_dist.studies.inputs import StudyInputs
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from bat_dist.figures.study_figures import Estimate, human_labels
 from bat_dist.memorization.agreement import spearman_with_interval
+from bat_dist.results.claims import Finding
 from bat_dist.results.published import published_answers
 from bat_dist.results.statistics import LEVEL
 from bat_dist.storage.files import Folder
@@ -23,7 +24,6 @@ from bat_dist.studies.annotation import (
     share_of_other_class,
     table_of_answers,
 )
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.people import HumanLabels, mean_difference, mean_of_images, share_of
 from bat_dist.studies.poisoning import HIGH, LOW, PoisoningSamples
 from bat_dist.wording import counted

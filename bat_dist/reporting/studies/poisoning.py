@@ -21,10 +21,10 @@ from bat_dist.reporting.studies.people import (
     draw_labels,
     label_lines,
 )
+from bat_dist.results.claims import Finding
 from bat_dist.settings.study import WITHOUT_ATYPICAL
 from bat_dist.storage.files import Folder
 from bat_dist.studies.annotation import Answered, answers_by_sample, read_answers
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.inputs import StudyInputs
 from bat_dist.studies.people import HumanLabels, label_counts, read_human_labels
 from bat_dist.studies.poisoning import HIGH, LOW, NEITHER, PoisoningSamples, nearest_typical, poisoning_samples

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
 from bat_dist.reporting.studies import alignment, curves, gallery, poisoning, separation, theory
+from bat_dist.results.claims import CLAIMS, Finding
+from bat_dist.results.findings_file import FoundStudy, read_findings, write_findings
 from bat_dist.settings.study import FINDINGS, RESULTS, StudySettings
 from bat_dist.storage.files import Folder
-from bat_dist.storage.provenance import provenance
-from bat_dist.studies.claims import CLAIMS, Finding
 from bat_dist.studies.inputs import StudyInputs
 
 
@@ -64,13 +64,11 @@ def redraw(name: str, folder: Folder) -> None:
     """Draw the figures again from the study's own data.  Raises UserError if it has none yet."""
     if not folder.exists(FINDINGS):
         raise UserError(f"{folder} holds no findings to draw: run bat-dist study {name} first")
-    about = folder.read_json(FINDINGS)["about"]
-    save_figures(folder, REPORTS[name].draw(folder, about))
+    save_figures(folder, REPORTS[name].draw(folder, read_findings(folder).about))
 
 
 def _report(name: str, folder: Folder, findings: Sequence[Finding], about: Mapping[str, Any]) -> Iterator[str]:
-    document = {"study": name, "about": about, "findings": [_document(one) for one in findings], **provenance()}
-    folder.write_json(FINDINGS, document)
+    write_findings(FoundStudy(folder, name, about, tuple(findings)))
     redraw(name, folder)
     yield f"{name}: {about['note']}"
     yield from (f"  {line}" for one in findings for line in in_words(one))
@@ -81,15 +79,13 @@ def _report(name: str, folder: Folder, findings: Sequence[Finding], about: Mappi
 def in_words(finding: Finding) -> Sequence[str]:
     """The claim, its estimate and the verdict, in two lines."""
     claim = CLAIMS[finding.claim]
-    interval = finding.based_on
-    if finding.low < finding.high:  # else it is exact, or unknown
-        interval = f"95%: {finding.low:.3f} to {finding.high:.3f}; {interval}"
     return [
         f"{claim.place}: {claim.statement}: {finding.verdict}",
-        f"  {claim.quantity}: {finding.estimate:.3f} ({interval})",
+        f"  {claim.quantity}: {interval_in_words(finding)} ({finding.based_on})",
     ]
 
 
-def _document(finding: Finding) -> Mapping[str, Any]:
-    claim = CLAIMS[finding.claim]
-    return {**finding._asdict(), "verdict": finding.verdict, "place": claim.place, "statement": claim.statement}
+def interval_in_words(finding: Finding) -> str:
+    """`0.027 (95%: 0.004 to 0.050)`; the estimate alone where it is exact, or its interval unknown."""
+    interval = f" (95%: {finding.low:.3f} to {finding.high:.3f})" if finding.low < finding.high else ""
+    return f"{finding.estimate:.3f}{interval}"

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from bat_dist.figures.points import Panel, Projection, points_by_category, projections
 from bat_dist.reporting.studies.curves import METHODS
+from bat_dist.results.claims import Finding
 from bat_dist.settings.study import LEAST, RANDOM, share_name
 from bat_dist.storage.files import Folder
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.curves import based_on, over_seeds
 from bat_dist.studies.inputs import StudyInputs
 from bat_dist.studies.separation import MEASURES, principal_plane

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bat_dist.figures.theory_figures import Lines, TheoremPanel, by_ratio, theorem_regions
+from bat_dist.results.claims import Finding
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
-from bat_dist.studies.claims import Finding
 from bat_dist.studies.theory import (
     POINTS_PER_AXIS,
     TheoremCheck,

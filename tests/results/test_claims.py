@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from bat_dist.results.claims import CLAIMS, Claim, Finding
 from bat_dist.settings.study import STUDIES, StudyName
-from bat_dist.studies.claims import CLAIMS, Claim, Finding
 
 ABOVE, BELOW, NEAR = (name for name in ("at_clean_drops", "more_is_worse", "erm_does_not_drop"))
 
