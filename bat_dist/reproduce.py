@@ -28,6 +28,7 @@ def main(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
+    from bat_dist.jobs.all_studies import Studies
     from bat_dist.jobs.experiment_tasks import Reports
     from bat_dist.jobs.reproduce import carry_out_experiment
     from bat_dist.reporting.memorization import report_leave_out
@@ -43,11 +44,17 @@ def main(argv: Sequence[str]) -> int:
     with only_driver(folder):
         reports = Reports(report_leave_out, report_training)
         ended = carry_out_experiment(folder, dataset, settings, reports)
+        failed = dict(ended.failed)
+        if settings.study_settings and not ended.lost_trials:
+            studies = Studies(settings.study_settings)
+            for line in studies.lines():
+                print(line)
+            failed |= studies.failed
         found = find_results([settings.out])
         print(write_report(folder / REPORT, found, compare(found)))
-    for task, reason in ended.failed.items():
+    for task, reason in failed.items():
         print(f"failed: {task}: {reason}")
-    return int(bool(ended.failed or ended.lost_trials))
+    return int(bool(failed or ended.lost_trials))
 
 
 if __name__ == "__main__":

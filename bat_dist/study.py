@@ -7,7 +7,7 @@
 The same command resumes; studies with one --out share their trials and trainings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from bat_dist.program import command, run_installed
 
@@ -30,7 +30,10 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.workers.private_ray import prepare_environment
 
     settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION)
-    from bat_dist.reporting.studies.report import redraw, report_study, report_theory
+    prepare_environment(settings.ray_address)
+    # What loads libraries comes after --help and the settings' own checks.
+    from bat_dist.jobs.all_studies import Studies
+    from bat_dist.reporting.studies.report import redraw
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
 
@@ -39,37 +42,13 @@ def main(argv: Sequence[str]) -> int:
         for name in settings.study:
             redraw(name, folder / RESULTS / name)
         return 0
-    from bat_dist.jobs.study_folder import begin_studies
-
-    if not settings.needs_scores:
-        with only_driver(folder):
-            print("\n".join(report_theory(folder, begin_studies(folder, settings))))
-        return 0
-    prepare_environment(settings.ray_address)
-    # Everything that loads torch or ray comes after --help and the settings' own checks.
-    from bat_dist.data.datasets import load_dataset
-    from bat_dist.studies.annotation import read_answers
-    from bat_dist.studies.inputs import StudyInputs, read_sets
-    from bat_dist.studies.people import read_human_labels
-
-    dataset = load_dataset(settings.data_name, **settings.data)
-    if settings.labels:  # what people said is read before hours of training, and again after them
-        read_human_labels(settings.labels, dataset)
-    read_answers(settings.answers, dataset.fingerprint)
-    failed: Mapping[str, str] = {}
+    studies = Studies(settings)
     with only_driver(folder):
-        if settings.needs_workers:
-            from bat_dist.jobs.study import carry_out_studies
-
-            failed = carry_out_studies(folder, dataset, settings)
-        else:
-            settings = begin_studies(folder, settings)
-        inputs = StudyInputs(folder, dataset, settings, read_sets(dataset, settings))
-        for name in settings.study:
-            print("\n".join(report_study(name, inputs)))
-    for run, reason in failed.items():
+        for line in studies.lines():
+            print(line)
+    for run, reason in studies.failed.items():
         print(f"failed: {run}: {reason}")
-    return int(bool(failed))
+    return int(bool(studies.failed))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from bat_dist.results.experiment_file import (
 )
 from bat_dist.results.rows import flat
 from bat_dist.settings.decides import identity_values
-from bat_dist.settings.reproduce import OF_A_ROW, SCORES, ReproduceSettings, TableRun
+from bat_dist.settings.reproduce import OF_A_ROW, ReproduceSettings, TableRun
+from bat_dist.settings.small import SCORES
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore

@@ -11,7 +11,8 @@ from bat_dist.results.evaluation_file import EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
 from bat_dist.results.find import MEMORIZATION
 from bat_dist.results.study_file import STUDY, read_studies
-from bat_dist.settings.reproduce import REPORT, SCORES
+from bat_dist.settings.reproduce import REPORT
+from bat_dist.settings.small import SCORES
 from bat_dist.settings.study import OUTPUTS, RESULTS, SUBSETS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings

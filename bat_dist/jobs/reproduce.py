@@ -18,7 +18,8 @@ from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.find import MEMORIZATION
 from bat_dist.results.summary_file import SUMMARY, read_summary
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
-from bat_dist.settings.reproduce import SCORES, ReproduceSettings, TableRun
+from bat_dist.settings.reproduce import ReproduceSettings, TableRun
+from bat_dist.settings.small import SCORES
 from bat_dist.storage.files import Folder
 from bat_dist.training.precision import Hardware
 from bat_dist.workers.hardware import hardware_of_workers

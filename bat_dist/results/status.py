@@ -12,6 +12,7 @@ from bat_dist.results.evaluation_file import EVALUATION, read_object, read_rows
 from bat_dist.results.experiment_file import EXPERIMENT, PlannedRun, read_experiment
 from bat_dist.results.find import READERS
 from bat_dist.results.study_file import read_studies
+from bat_dist.settings.small import SCORES
 from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
@@ -21,7 +22,6 @@ from bat_dist.storage.status import describe as describe_memorization
 from bat_dist.sweep.record import FAILURE
 from bat_dist.training.files import RUN, finished, read_history
 
-_SCORES = "scores"  # folder of an experiment; `settings.reproduce` has the same name for it
 _MOST = 10  # failures that are shown
 
 
@@ -84,7 +84,7 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     is_complete = all(part.state == "done" for part in parts)
     lines = []
     with suppress(UserError):  # no leave-out trials were begun: the scores are from elsewhere, or no row needs any
-        lines += describe_memorization(folder / _SCORES, clock=clock).splitlines()
+        lines += describe_memorization(folder / SCORES, clock=clock).splitlines()
     lines += describe_driver(folder, {}, clock, is_complete=is_complete)
     lines.append(f"{folder}: table {experiment.table}, {'complete' if is_complete else f'not finished: {GO_ON}'}")
     lines += [f"  trainings: {_counts(trainings)}", f"  evaluations: {_counts(evaluations)}"]
@@ -106,7 +106,7 @@ def describe_studies(folder: Folder, *, clock: Callable[[], float] = time.time) 
     is_complete = all(part.state == "done" for part in trainings) and len(written) == len(there.studies)
     lines = []
     with suppress(UserError):  # no leave-out trials were begun: the scores are from elsewhere, or no study needs any
-        lines += describe_memorization(folder / _SCORES, clock=clock).splitlines()
+        lines += describe_memorization(folder / SCORES, clock=clock).splitlines()
     lines += describe_driver(folder, {}, clock, is_complete=is_complete)
     lines.append(f"{folder}: {', '.join(there.studies)}: {'complete' if is_complete else f'not finished: {GO_ON}'}")
     lines.append(f"  trainings: {_counts(trainings)}" if trainings else "  no training is needed")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
+from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.fields import (
@@ -28,11 +29,18 @@ from bat_dist.settings.fields import (
 )
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import RaySettings, check_fresh
+from bat_dist.settings.small import SCORES
+from bat_dist.settings.study import StudyName, StudySettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
-SCORES, RUNS, EVALUATIONS, REPORT = "scores", "runs", "evaluations", "report"  # folders of an experiment
+RUNS, EVALUATIONS, REPORT, STUDIES = (
+    "runs",
+    "evaluations",
+    "report",
+    "studies",
+)  # folders of an experiment, beside its scores
 TABLES = {  # of the paper: which data and architecture each is about; 1 and 4, and 2 and 6, are the same
     1: ("cifar100", "wrn28-10"),
     2: ("tiny_imagenet", "wrn28-10"),
@@ -48,19 +56,7 @@ _OF_A_STUDY = ("watch", "watch_steps", "watch_every", "train_subset")
 _OF_THE_TEST_SET = ("checkpoint", "split", "first")  # settings of `evaluate` that are the same in all tables
 # What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other workers.
 _OF_PARTS = ("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers")
-# The whole in minutes on two cores, if the data are small too.
-_SMALL: dict[str, dict[str, Any]] = {
-    "memorize": {
-        **{"num_trials": 240, "subset_ratio": 0.5, "epochs": 20, "batch_size": 16},
-        **{"precision": "fp32", "loader": "memory"},
-    },
-    "train": {
-        **{"recipe": "fast", "epochs": 40, "batch_size": 32, "lr": 0.1, "num_steps": 3},
-        **{"precision": "fp32", "loader": "memory"},
-    },
-    "evaluate": {"check_images": 0},
-}
-_SMALL_NUM_TRAIN = {"digits": 300}  # of all 1,297 hardly one is atypical: each has others like it
+_SMALL = {"memorize": small.MEMORIZE, "train": small.TRAIN, "evaluate": small.EVALUATE}
 _SMALL_ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack_fast")
 _ATTACKS = ("clean", "fgsm", "pgd100", "cw", "autoattack")
 
@@ -126,6 +122,9 @@ class ReproduceSettings(RaySettings):
         Help("memorization.npz or another score file of these data, instead of leave-out trials", "FILE"),
         RUN,
     ] = None
+    studies: Annotated[
+        tuple[StudyName, ...], Help("also these studies of bat-dist study, on the same data and scores", "NAME"), RUN
+    ] = ()
     memorize: Annotated[dict[str, Any], Help("settings of bat-dist memorize: num_trials=100 epochs=8"), RUN] = field(
         default_factory=dict
     )
@@ -157,6 +156,7 @@ class ReproduceSettings(RaySettings):
                     raise ValueError(f"{name} {key}: it is given to the experiment, not to its parts")
         if self.needs_scores and not self.scores:
             _ = self.memorize_settings
+        _ = self.study_settings
         for run in self.runs():
             _ = self.training(run)
             _ = self.evaluation(run, self.which[0])
@@ -169,12 +169,12 @@ class ReproduceSettings(RaySettings):
     @property
     def data_name(self) -> str:
         """The dataset."""
-        return self.dataset or ("digits" if self.scale == "small" else TABLES[self.table][0])
+        return self.dataset or (small.DATASET if self.scale == "small" else TABLES[self.table][0])
 
     @property
     def network(self) -> str:
         """The architecture of all rows."""
-        return self.arch or ("tinynet" if self.scale == "small" else TABLES[self.table][1])
+        return self.arch or (small.NETWORK if self.scale == "small" else TABLES[self.table][1])
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -194,6 +194,28 @@ class ReproduceSettings(RaySettings):
     def runs(self) -> Iterator[TableRun]:
         """All rows with the first seed, then with the next: a table of one seed is there early."""
         return (TableRun(row, seed) for seed in self.seeds for row in self.methods)
+
+    @property
+    def study_settings(self) -> StudySettings | None:
+        """The settings of the studies, in a folder below the experiment's, if any are asked for.
+
+        Raises ConfigError for what is no setting of bat-dist study.
+        """
+        if not self.studies:
+            return None
+        names = (
+            "seeds",
+            "cpus_per_worker",
+            "gpus_per_worker",
+            "num_workers",
+            "ray_address",
+            "min_nodes",
+            "wait_minutes",
+        )
+        scores = {"scores": self.score_file} if self.scores or self.needs_scores else {}
+        parts = {"arch": self.network, "memorize": self.memorize, "train": self.train, "scale": self.scale}
+        own = {**self._data, **{name: getattr(self, name) for name in names}, **parts, **scores}
+        return from_dict(StudySettings, {**own, "study": self.studies, "out": self._place(STUDIES)}, "studies")
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
@@ -231,7 +253,7 @@ class ReproduceSettings(RaySettings):
         names = ("data_dir", "download", "num_train", "num_test", "image_size", "test_share")
         given = {name: getattr(self, name) for name in names}
         if self.scale == "small" and self.num_train is None:
-            given["num_train"] = _SMALL_NUM_TRAIN.get(self.data_name)
+            given["num_train"] = small.num_train(self.data_name)
         return {"dataset": self.data_name, **given}
 
     def _preset(self, name: str) -> Mapping[str, Any]:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from bat_dist.config import Group, Help, from_dict
+from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.fields import DATA, RAY, Arch, CpusPerWorker, DatasetName, Seeds, Status
 from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.settings.reproduce import SCORES
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
+from bat_dist.settings.small import SCORES
 from bat_dist.settings.train import TrainSettings
 
 STUDIES = {
@@ -30,21 +31,11 @@ WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_re
 
 STUDY, RUNS = Group("study"), Group("runs")
 OF_TRAINING = ("method", "scores", "score", "alpha", "beta", "seed", "watch", "watch_steps", "train_subset", "out")
-# Minutes on two cores, if the data are small too; all networks fit their training samples.
-SMALL_MEMORIZE: Mapping[str, Any] = {
-    **{"num_trials": 240, "subset_ratio": 0.5, "epochs": 20, "batch_size": 16},
-    **{"precision": "fp32", "loader": "memory"},
-}
-SMALL_TRAIN: Mapping[str, Any] = {
-    **{"recipe": "fast", "epochs": 60, "batch_size": 32, "lr": 0.1, "num_steps": 3, "crop_padding": 0},
-    **{"precision": "fp32", "loader": "memory"},
-}
 SUBSETS = "subsets"  # folder of the files that say what is trained on
 OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
 FINDINGS = "findings.json"  # of a study
 RESULTS = "studies"  # folder of what the studies find, one below for each
 ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
-SMALL_NUM_TRAIN = 300  # of all 1,297 hardly one is atypical: each has others like it
 
 
 def share_name(percent: float) -> str:
@@ -170,12 +161,12 @@ class StudySettings(RaySettings, DataSettings):
     @property
     def data_name(self) -> str:
         """The dataset."""
-        return self.dataset or ("digits" if self.scale == "small" else "cifar100")
+        return self.dataset or (small.DATASET if self.scale == "small" else "cifar100")
 
     @property
     def network(self) -> str:
         """The architecture of all trainings."""
-        return self.arch or ("tinynet" if self.scale == "small" else "wrn28-10")
+        return self.arch or (small.NETWORK if self.scale == "small" else "wrn28-10")
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -238,7 +229,12 @@ class StudySettings(RaySettings, DataSettings):
         """The settings of one training.  Raises ConfigError for what is no setting of bat-dist train."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
         given = {
-            **{**self._data, **own, **(SMALL_TRAIN if self.scale == "small" else {"recipe": "study"}), **self.train},
+            **{
+                **self._data,
+                **own,
+                **(small.TRAIN_OF_STUDIES if self.scale == "small" else {"recipe": "study"}),
+                **self.train,
+            },
             **{"method": run.method, "seed": run.seed, "arch": self.network, "out": self.place(run.place)},
             **{"watch": self._score_file("typicality.npz"), "watch_steps": self.watch_steps},
             "watch_every": self.watch_every,
@@ -257,7 +253,7 @@ class StudySettings(RaySettings, DataSettings):
     def _memorize(self, given: Mapping[str, Any]) -> MemorizeSettings:
         own = {"cpus_per_trial": self.cpus_per_worker, "gpus_per_trial": self.gpus_per_worker}
         arch = {"arch": self.network} if self.scale == "small" else {}
-        preset = SMALL_MEMORIZE if self.scale == "small" else {}
+        preset = small.MEMORIZE if self.scale == "small" else {}
         asked = {**arch, **own, "num_workers": self.num_workers, **preset, **self.memorize, **given}
         return from_dict(MemorizeSettings, {**self._data, **asked, "out": self.score_place}, "memorize")
 
@@ -268,8 +264,8 @@ class StudySettings(RaySettings, DataSettings):
     def _data(self) -> dict[str, Any]:
         names = set(names_of(DataSettings)) - {"out"}
         given = {name: getattr(self, name) for name in names} | {"dataset": self.data_name}
-        if self.scale == "small" and self.data_name == "digits" and self.num_train is None:
-            given["num_train"] = SMALL_NUM_TRAIN
+        if self.scale == "small" and self.num_train is None:
+            given["num_train"] = small.num_train(self.data_name)
         return given
 
 
