@@ -107,7 +107,10 @@ def test_what_is_there_is_kept_and_more_is_added(experiment: Path) -> None:
     assert len(before) == 4
     more = [*TWO[:-2], "clean", "pgd5", "fgsm", "--which", "best", "last"]
     more = [word if word != "1" else "2" for word in more]  # seeds 0 and 2
-    assert main([*SMALL, *QUICK, *more, "--out", str(experiment)]) == 0
+    assert main([*SMALL, *QUICK, *more, "--studies", "histogram", "theory", "--out", str(experiment)]) == 0
+    found = json.loads((experiment / "study/studies/histogram/findings.json").read_text())
+    assert found["about"]["note"] == "digits, 300 training samples, 12 trials"  # those of the experiment
+    assert 'id="rows-claims"' in (experiment / "report" / "report.html").read_text()
     after = {path: path.stat().st_mtime_ns for path in experiment.glob("runs/*/*/best.safetensors")}
     assert len(after) == 6
     assert before.items() <= after.items()

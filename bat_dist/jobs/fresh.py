@@ -11,7 +11,7 @@ from bat_dist.results.evaluation_file import EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
 from bat_dist.results.find import MEMORIZATION
 from bat_dist.results.study_file import STUDY, read_studies
-from bat_dist.settings.reproduce import REPORT
+from bat_dist.settings.reproduce import REPORT, STUDIES
 from bat_dist.settings.small import SCORES
 from bat_dist.settings.study import OUTPUTS, RESULTS, SUBSETS
 from bat_dist.storage.files import Folder
@@ -107,6 +107,8 @@ def remove_experiment(folder: Folder) -> None:
     folder.remove_if_empty(RUNS)
     _remove_evaluations(folder, [place for run in runs for place in run.evaluations.values()])
     folder.remove_files(f"{REPORT}/{name}" for name in _OF_REPORT)
+    remove_studies(folder / STUDIES)
+    folder.remove_if_empty(STUDIES)
     folder.remove(PROGRESS)
     forget_settings(folder, "reproduce")
     folder.remove(EXPERIMENT)  # last: what it names can then be found again

@@ -35,12 +35,8 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 
 PAPER_ROWS = ("pgd_at", "trades", "mart", "gairat", "bat_alpha1_beta0.2", "bat_alpha2_beta0.2")
-RUNS, EVALUATIONS, REPORT, STUDIES = (
-    "runs",
-    "evaluations",
-    "report",
-    "studies",
-)  # folders of an experiment, beside its scores
+# Folders of an experiment, beside that of its scores.
+RUNS, EVALUATIONS, REPORT, STUDIES = "runs", "evaluations", "report", "study"
 TABLES = {  # of the paper: which data and architecture each is about; 1 and 4, and 2 and 6, are the same
     1: ("cifar100", "wrn28-10"),
     2: ("tiny_imagenet", "wrn28-10"),
