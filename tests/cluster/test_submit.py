@@ -57,16 +57,18 @@ def test_a_sweep_runs_and_its_tables_are_printed_on_the_head_and_fetched(
     assert (fetched / "report.html").stat().st_size < 10_000_000
 
 
-def test_a_table_of_the_paper_runs_by_ray_submit(lab: Lab) -> None:
+def test_a_table_of_the_paper_and_a_study_run_by_ray_submit(lab: Lab) -> None:
     out = lab.hosts.shared / "table"
     data = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--num_workers", "2"]
-    short = ["--memorize", "num_trials=6", "epochs=2", "--train", "epochs=1", "num_steps=2", "num_val=60"]
+    short = ["--memorize", "num_trials=8", "epochs=15", "--train", "epochs=1", "num_steps=2", "num_val=60"]
     rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "--attacks", "clean", "pgd5"]
-    job = lab.submit("reproduce", *data, *short, *rows, "--out", str(out))
+    job = lab.submit("reproduce", *data, *short, *rows, "--studies", "typical", "--out", str(out))
     assert job.wait() == 0, job.output
     assert "BAT (α = 1, β = 0.2)" in job.output
     assert "missing" not in job.output
     assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 2
+    assert "PGD-AT drops and ERM does not" in job.output
+    assert len(list(out.glob("study/runs/*/*/seed0/outputs.npz"))) == 2 * (3 + 2)  # methods, shares and controls
 
 
 def test_a_job_of_rays_job_server_is_seen_on_metrics_ports_refuses_a_second_driver_and_stops_cleanly(
