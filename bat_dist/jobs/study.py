@@ -62,11 +62,13 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
 
     Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
     """
+    if settings.scores and settings.needs_sets:  # they are here already: what does not fit needs no cluster to be seen
+        _checked_sets(dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:
         settings = begin_studies(folder, settings)
         _make_scores(dataset, settings)
         if settings.needs_sets:
-            _write_subsets(folder, dataset, settings, read_sets(dataset, settings))
+            _write_subsets(folder, dataset, settings, _checked_sets(dataset, settings))
         return _train(folder, dataset, settings, terms)
 
 
@@ -81,17 +83,23 @@ def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
         ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
 
 
-def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, sets: SampleSets) -> None:
-    """The files that say which samples a training takes."""
-    typical, atypical = sets["train_typical"], sets["train_atypical"]
-    needed = {run.subset for run in settings.runs()} - {WHOLE}
+def _checked_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
+    """The sets of the samples.  Raises UserError if they are of other data, or if one that is needed is empty."""
+    sets = read_sets(dataset, settings)
     try:
-        if needed:
+        if {run.subset for run in settings.runs()} - {WHOLE}:
             check_sets(sets.members, ["train_typical", "train_atypical", "test_typical"])
         if "atypical" in settings.study:
             check_sets(sets.members, ["train_atypical", "test_atypical"])
     except ValueError as error:
         raise UserError(str(error)) from None
+    return sets
+
+
+def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, sets: SampleSets) -> None:
+    """The files that say which samples a training takes."""
+    typical, atypical = sets["train_typical"], sets["train_atypical"]
+    needed = {run.subset for run in settings.runs()} - {WHOLE}
     for seed in settings.seeds:
         made = {share_name(share): with_share(typical, atypical, share, seed=seed) for share in settings.shares}
         made |= {

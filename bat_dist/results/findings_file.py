@@ -1,5 +1,6 @@
 """`findings.json`: what a study says of the paper's claims; read and written here."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +35,14 @@ def write_findings(study: FoundStudy) -> None:
 def read_findings(folder: Folder) -> FoundStudy:
     """What the file says; claims that this version does not know are left out.  Raises UserError if it is damaged."""
     document = read_object(folder, FINDINGS)
-    rows: Sequence[Mapping[str, Any]] = document["findings"]
-    numbers = [
-        [float("nan") if row[name] is None else row[name] for name in ("estimate", "low", "high")] for row in rows
-    ]
+    rows: Sequence[Mapping[str, Any]] = [row for row in document["findings"] if row["claim"] in CLAIMS]
     findings = [
-        Finding(row["claim"], *values, row["based_on"])
-        for row, values in zip(rows, numbers, strict=True)
-        if row["claim"] in CLAIMS
+        Finding(row["claim"], *(_number(row[name]) for name in ("estimate", "low", "high")), based_on=row["based_on"])
+        for row in rows
     ]
     return FoundStudy(folder, document["study"], document["about"], tuple(findings))
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for NaN."""
+    return math.nan if value is None else value
