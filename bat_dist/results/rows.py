@@ -21,9 +21,8 @@ from bat_dist.settings.train import TrainSettings
 
 # Those of no setting: samples left to train on, how averages begin, and what networks from elsewhere are called.
 _OTHER_FACTS = frozenset({"num_train", "train_subset", "ema_warm_up", "model", "weights"})
-_NOT_OF_A_ROW = frozenset(
-    {"seed", "val_seed", "arch", "watch"}
-)  # its networks differ in their seeds, its table is of one arch
+# The networks of a row differ in their seeds, its table is of one architecture, and watching changes no network.
+_NOT_OF_A_ROW = frozenset({"seed", "val_seed", "arch", "watch"})
 _PLACE_IN_NAMES = {"method": -3, "method_settings": -2, "scores": -1, "crop_padding": 1, "flip": 1}  # else 0
 ALL = "all"  # the subset of all images
 
