@@ -84,6 +84,7 @@ def copy_tree(place: Path) -> Path:
         if (ROOT / name).is_file():  # else removed, but not yet from git
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
+    subprocess.run(["git", "init", "-q"], cwd=tree, check=True)  # the laptop of the drills takes what git would
     if (shared := ROOT.parent / "shared").exists():
         (place / "shared").symlink_to(shared)
     return tree
