@@ -59,9 +59,17 @@ class Lab:
         token = (self.hosts.home("laptop") / ".ray/auth_token").read_text().strip()
         return self.on_head(f"curl -s -H 'Authorization: Bearer {token}' '{_ALIVE}'", check=False).count('"node_id"')
 
-    def wait_for_nodes(self, number: int, *, seconds: float = PATIENCE) -> None:
-        """Raises AssertionError if the cluster has not so many nodes in time."""
-        until(lambda: self.num_nodes() >= number, seconds=seconds, what=f"{number} nodes", every=2.0)
+    def wait_for_nodes(self) -> None:
+        """Wait until every host runs a raylet and the head counts these alone: not one that has just been lost."""
+        until(
+            lambda: self.num_nodes() == len(NODES) and all(map(self._runs_raylet, NODES)), what="all nodes", every=2.0
+        )
+
+    def _runs_raylet(self, name: str) -> bool:
+        try:
+            return bool(self.hosts.processes(name, "raylet/raylet"))
+        except (KeyError, OSError):  # it is off
+            return False
 
     def replace(self, name: str) -> None:
         """Put a new machine in the place of one that is off, and make the cluster anew."""
@@ -69,7 +77,7 @@ class Lab:
         prepare_node(self.hosts, name)
         self.on_laptop(["ray", "down", "-y", YAML])  # or `ray up` would take it for the machine that it set up before
         self.up()
-        self.wait_for_nodes(len(NODES))
+        self.wait_for_nodes()
 
 
 class Submitted:
@@ -116,7 +124,7 @@ def cluster_lab():
         prepare_laptop(hosts, "laptop", head="head", workers=["w1", "w2"])
         lab.on_laptop(["ray", "get-auth-token", "--generate"])
         lab.up()
-        lab.wait_for_nodes(len(NODES))
+        lab.wait_for_nodes()
         try:
             yield lab
         finally:

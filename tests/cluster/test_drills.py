@@ -37,7 +37,7 @@ CUT = 40.0
 @pytest.fixture(autouse=True)
 def _all_nodes(lab: Lab) -> None:
     """What an earlier drill broke has come back by itself."""
-    lab.wait_for_nodes(len(NODES))
+    lab.wait_for_nodes()
 
 
 def test_in_tmux_both_workers_do_trials_and_the_table_comes_back(lab: Lab, reference: Path) -> None:

@@ -19,7 +19,7 @@ from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import of_checkpoint, resumed
 from bat_dist.storage.files import Folder
 from tests.cluster.drills import DATA, Result, records
-from tests.cluster.lab import NODES, Lab, Submitted
+from tests.cluster.lab import Lab, Submitted
 from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -44,7 +44,7 @@ EVALUATE = ("--dataset", "digits", "--loader", "memory", *ATTACKS)
 
 @pytest.fixture(autouse=True)
 def _all_nodes(lab: Lab) -> None:
-    lab.wait_for_nodes(len(NODES))
+    lab.wait_for_nodes()
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Evaluation,
             if bad := [r for r in records(out) if r["event"] in ("lost", "retried") and r["at"] > at]:
                 break
         assert job.wait() == 0, job.output
-        lab.wait_for_nodes(len(NODES))
+        lab.wait_for_nodes()
     lost = sum(r.get("seconds", 0.0) for r in bad)
     seen = min(r["at"] for r in bad) - at
     results.append(Result("AutoAttack", "a worker host loses power", seen, None, f"{len(bad)} units, {lost:.0f} s", 1))

@@ -18,7 +18,7 @@ HEAD = ADDRESSES["head"]
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_nodes(lab: Lab) -> None:
-    lab.wait_for_nodes(len(NODES))
+    lab.wait_for_nodes()
 
 
 @pytest.fixture(scope="module")
