@@ -101,10 +101,11 @@ def test_no_influence_above_1_is_asked_for(trials: int) -> None:
     assert any(few in note for note in notes) == (0.15 + 3 * largest_noise > 1)
 
 
-def test_the_help_of_plan_is_of_both_forms(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_plan_is_of_all_forms(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(["--help"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("usage: bat-dist plan --dataset NAME [options]")
     assert "usage: bat-dist plan --table N [options]" in text
-    assert text.count("  --table N ") == text.count("  --scale NAME ") == text.count("  --price X ") == 1
+    assert "usage: bat-dist plan --study NAME ... [options]" in text
+    assert text.count("  --table N ") == text.count("  --study NAME ...") == text.count("  --price X ") == 1
     assert "--status" not in text

@@ -66,8 +66,7 @@ def train_epoch(
     """Train on each of `indices` once, in an order and with noise that (seed, epoch) alone decide; the mean loss.
 
     forward: the network, or DDP around it. mem: memorization of every sample of the loader's split.
-    A last batch of fewer than two samples per rank, or `smallest_batch`, is dropped. Raises NonFiniteBatch on all ranks
-    before the update.
+    A last batch that is too small (`batch_sizes`) is dropped. Raises NonFiniteBatch on all ranks, before the update.
     """
     epoch = progress.epoch
     generator = torch.Generator().manual_seed(seed_of(seed, _EPOCH, epoch))
