@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from bat_dist.artifacts.scores import SampleNames
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.studies.report import redraw
+from bat_dist.results.find import find_results
 from bat_dist.results.study_file import read_studies
 from bat_dist.storage.files import Folder
 from bat_dist.study import main
@@ -132,6 +133,7 @@ def test_another_call_trains_nothing_and_status_says_so(studies: Path, capsys: p
     assert call("--status", "--out", studies) == 0
     said = capsys.readouterr().out
     assert f"trainings: {NUM_RUNS} of {NUM_RUNS} done" in said
+    assert not find_results([str(studies)]).unfinished  # its trials are a finished run of memorize
     assert "atypical, typical: complete" in said
 
 

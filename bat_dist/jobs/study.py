@@ -10,6 +10,7 @@ import ray
 
 from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.artifacts.scores import ENSEMBLE_SCORES, write_indices
+from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
@@ -74,13 +75,17 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
 
 def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
     """The leave-out trials, and an ensemble where a study compares with it, unless the scores are there."""
+    from bat_dist.reporting.memorization import report_ensemble, report_leave_out  # here: workers draw nothing
+
     place = Folder(settings.score_place)
     if not settings.scores:
         asked = settings.memorize_settings
-        leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        scores, filled = leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        report_leave_out(place, dataset, to_dict(asked), scores, failed=filled.failed)
     if "alignment" in settings.study and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
         asked = settings.ensemble_settings
-        ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        found, _ = ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        report_ensemble(place, dataset, to_dict(asked), found)
 
 
 def _checked_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:

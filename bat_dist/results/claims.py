@@ -93,7 +93,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "at_fits_adversarial": Claim(
         "Sec. 3.1",
-        "and their adversarial counterparts",
+        "PGD adversarial training memorizes their adversarial counterparts, too",
         "atypical",
         "adversarial accuracy of PGD-AT on the train atypical set after the last epoch",
         "above",
@@ -108,7 +108,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "at_adversarial_constant": Claim(
         "Sec. 3.1",
-        "while its adversarial accuracy there stays constant",
+        "The adversarial accuracy of PGD-AT on the test atypical set stays constant",
         "atypical",
         "last epoch minus the end of the first fifth",
         "near",
@@ -130,7 +130,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "at_adversarial_drops": Claim(
         "Sec. 3.2",
-        "and its adversarial accuracy there",
+        "Atypical training samples lower the adversarial accuracy of PGD-AT on the test typical set",
         "typical",
         "without atypical samples minus with all of them",
         "above",
@@ -187,7 +187,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "poisoning_named_class": Claim(
         "App. B.3",
-        "and then to the class that the network confuses them with",
+        "People then choose the class that the network confuses them with",
         "poisoning",
         "share of people's labels that name that class: high scores minus low scores",
         "above",
@@ -215,7 +215,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "confidence_aligns": Claim(
         "App. A.1",
-        "and so does its confidence",
+        "The confidence of an ensemble finds the samples that are memorized",
         "alignment",
         "Spearman correlation with mem",
         "above",
@@ -230,7 +230,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     "bat_with_confidence": Claim(
         "App. A.1",
-        "and so is BAT with confidence",
+        "BAT with confidence in place of memorization is as robust",
         "alignment",
         "adversarial accuracy on the test set: with confidence minus with mem",
         "near",
