@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from bat_dist.figures.style import BLUE, GREEN, INK, RED, SOFT_INK, message_figure, style, titled_figure
+from bat_dist.figures.style import BLUE, GREEN, INK, RED, SOFT_INK, message_figure, panel_figure, style
 
 History = Sequence[Mapping[str, Any]]
 
@@ -32,13 +32,9 @@ def training_curves(histories: Mapping[str, History], *, title: str, num_val: in
     panels = [key for key in PANELS if any(row.get(key) is not None for rows in drawn.values() for row in rows)]
     if not panels:
         return message_figure(title, "No epoch is finished.")
-    rows = (len(panels) + 1) // 2
-    fig = titled_figure(title, 0.9 + 2.6 * rows)
-    axes = fig.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
-    for ax, key in zip(axes, panels, strict=False):
+    fig, axes = panel_figure(title, len(panels), height=0.9, row=2.6)
+    for ax, key in zip(axes, panels, strict=True):
         _panel(ax, key, drawn)
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
     note = (
         f"{num_val:,} validation samples: the standard error of an accuracy of 50% is {50 / num_val**0.5:.1f} points, "
         "more on a part of them"

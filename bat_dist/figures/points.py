@@ -10,7 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bat_dist.figures.curves import COLORS
-from bat_dist.figures.style import SOFT_INK, WIDTH, fit, message_figure, style, titled_figure
+from bat_dist.figures.style import (
+    SOFT_INK,
+    WIDTH,
+    fit,
+    legend_below,
+    message_figure,
+    panel_figure,
+    style,
+    titled_figure,
+)
 
 MARKERS = "os^Dv"
 MOST_CLASSES = 10  # of a projection: more colours and markers could not be told apart
@@ -43,18 +52,12 @@ def points_by_category(panels: Sequence[Panel], *, title: str, xlabel: str, note
     panels = [panel for panel in panels if any(panel.series.values())]
     if not panels:
         return message_figure(title, "There is no value to draw.")
-    rows = (len(panels) + 1) // 2
-    fig = titled_figure(title, 1.1 + 2.5 * rows)
-    axes = fig.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
-    for ax, panel in zip(axes, panels, strict=False):
+    fig, axes = panel_figure(title, len(panels), height=1.1, row=2.5)
+    for ax, panel in zip(axes, panels, strict=True):
         _points(ax, panel)
-    for ax in axes[max(0, len(panels) - 2) : len(panels)]:
+    for ax in axes[-2:]:
         ax.set_xlabel(xlabel)
-    handles = axes[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=min(4, len(handles[1])), title=note, title_fontsize=9)
-    fig.legends[0].get_title().set_color(SOFT_INK)
+    legend_below(fig, axes[0], note=note, columns=4)
     return fig
 
 

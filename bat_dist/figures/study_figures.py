@@ -9,7 +9,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from bat_dist.figures.curves import COLORS
-from bat_dist.figures.style import BLUE, INK, RED, SOFT_INK, message_figure, style, titled_figure
+from bat_dist.figures.style import (
+    BLUE,
+    INK,
+    RED,
+    SOFT_INK,
+    legend_below,
+    message_figure,
+    panel_figure,
+    style,
+    titled_figure,
+)
 
 Series = tuple[Sequence[float], Sequence[Sequence[float]]]  # epochs, and for each seed a value per epoch
 
@@ -23,13 +33,9 @@ def curves_with_bands(panels: Mapping[str, Mapping[str, Series]], *, title: str,
     panels = {name: groups for name, groups in panels.items() if groups}
     if not panels:
         return message_figure(title, "No training has finished an epoch.")
-    rows = (len(panels) + 1) // 2
-    fig = titled_figure(title, 0.9 + 2.7 * rows)
-    axes = fig.subplots(rows, min(2, len(panels)), squeeze=False).flatten()
-    for ax in axes[len(panels) :]:
-        ax.set_visible(False)
+    fig, axes = panel_figure(title, len(panels), height=0.9, row=2.7)
     styles = ("-", "--", ":", "-.")
-    for ax, (name, groups) in zip(axes, panels.items(), strict=False):
+    for ax, (name, groups) in zip(axes, panels.items(), strict=True):
         for number, (label, (epochs, values)) in enumerate(groups.items()):
             color, over_seeds = COLORS[number % len(COLORS)], np.asarray(values, float)
             ax.plot(epochs, over_seeds.mean(axis=0), styles[number % len(styles)], color=color, label=label)
@@ -44,9 +50,7 @@ def curves_with_bands(panels: Mapping[str, Mapping[str, Series]], *, title: str,
         ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         ax.set_xlabel("epoch")
         ax.set_ylabel("accuracy")
-    handles = axes[0].get_legend_handles_labels()
-    fig.legend(*handles, loc="outside lower center", ncols=min(3, len(handles[1])), title=note, title_fontsize=9)
-    fig.legends[0].get_title().set_color(SOFT_INK)
+    legend_below(fig, axes[0], note=note, columns=3)
     return fig
 
 

@@ -156,6 +156,25 @@ def titled_figure(title: str, height: float, *, layout: Any = "constrained", x: 
     return fig
 
 
+def panel_figure(title: str, number: int, *, height: float, row: float) -> tuple[Figure, list[Any]]:
+    """A figure with axes for so many panels, two in a row.  height: inches beside the rows; row: of each row."""
+    rows = (number + 1) // 2
+    fig = titled_figure(title, height + row * rows)
+    axes = fig.subplots(rows, min(2, number), squeeze=False).flatten().tolist()
+    for ax in axes[number:]:
+        ax.set_visible(False)
+    return fig, axes[:number]
+
+
+def legend_below(fig: Figure, ax: Any, *, note: str, columns: int) -> None:
+    """The legend of an axes below the figure, under a note; at most so many columns."""
+    handles = ax.get_legend_handles_labels()
+    legend = fig.legend(
+        *handles, loc="outside lower center", ncols=min(columns, len(handles[1])), title=note, title_fontsize=9
+    )
+    legend.get_title().set_color(SOFT_INK)
+
+
 @style()
 def message_figure(title: str, message: str) -> Figure:
     """A figure that says why there is nothing to draw, so that a run always leaves the same set of files."""

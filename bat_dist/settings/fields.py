@@ -122,6 +122,10 @@ Attacks = Annotated[
 
 Status = Annotated[bool, Help("say what DIR holds, and run nothing"), Decides.CALL]
 RayAddress = Annotated[str, AfterValidator(_ray_address)]
+GpusOfRun = Annotated[
+    float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
+]
+RunsAtATime = Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY]
 CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, ON_A_MACHINE]
 
 

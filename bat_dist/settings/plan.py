@@ -14,7 +14,7 @@ from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides
+from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.fields import (
     DATA,
     ArchOrAuto,
@@ -39,15 +39,24 @@ Seconds = Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"),
 
 
 @dataclass(frozen=True, kw_only=True)
-class TablePlanSettings(ReproduceSettings):
-    """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
+class PlanTerms:
+    """What a plan asks beyond the options of the program that it is of."""
 
-    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR"), Decides.CALL] = "."
-    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), EVALUATIONS] = 0.5
     workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
     price: Price = None
     currency: Currency = "USD"
     seconds: Seconds = 20.0
+
+
+_TERMS = names_of(PlanTerms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TablePlanSettings(PlanTerms, ReproduceSettings):
+    """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
+
+    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR"), Decides.CALL] = "."
+    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), EVALUATIONS] = 0.5
 
     @property
     def plan(self) -> "PlanSettings":
@@ -59,7 +68,7 @@ class TablePlanSettings(ReproduceSettings):
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
-            **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
+            **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),
@@ -89,14 +98,10 @@ def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudyPlanSettings(StudySettings):
+class StudyPlanSettings(PlanTerms, StudySettings):
     """`bat-dist plan --study NAME ...`: the options of `bat-dist study`, and what a plan asks beyond them."""
 
     out: Annotated[str, Help("as for study; nothing is written there", "DIR"), Decides.CALL] = "."
-    workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
-    price: Price = None
-    currency: Currency = "USD"
-    seconds: Seconds = 20.0
 
     @property
     def plan(self) -> "PlanSettings":
@@ -128,7 +133,7 @@ class StudyPlanSettings(StudySettings):
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
-            **{name: getattr(self, name) for name in (*own, "workers", "price", "currency", "seconds")},
+            **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             **trainings,
         )

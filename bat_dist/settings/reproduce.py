@@ -17,12 +17,13 @@ from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.fields import (
     DATA,
-    RAY,
     CpusPerWorker,
     DataDir,
     Download,
+    GpusOfRun,
     ImageSize,
     NumTest,
+    RunsAtATime,
     Seeds,
     Status,
     TestShare,
@@ -132,10 +133,8 @@ class ReproduceSettings(RaySettings):
     )
 
     cpus_per_worker: CpusPerWorker = 1
-    gpus_per_worker: Annotated[
-        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
-    ] = None
-    num_workers: Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY] = None
+    gpus_per_worker: GpusOfRun = None
+    num_workers: RunsAtATime = None
 
     status: Status = False
 

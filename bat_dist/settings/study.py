@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
-from bat_dist.settings.fields import DATA, RAY, Arch, CpusPerWorker, DatasetName, Seeds, Status
+from bat_dist.settings.fields import DATA, Arch, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
@@ -132,10 +132,8 @@ class StudySettings(RaySettings, DataSettings):
     )
 
     cpus_per_worker: CpusPerWorker = 1
-    gpus_per_worker: Annotated[
-        float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
-    ] = None
-    num_workers: Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY] = None
+    gpus_per_worker: GpusOfRun = None
+    num_workers: RunsAtATime = None
 
     redraw: Annotated[
         bool, Help("draw the figures again from the studies' data, and run nothing"), STUDY, Decides.CALL
