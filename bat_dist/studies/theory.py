@@ -75,13 +75,8 @@ def paper_models(data: TwoGaussians) -> tuple[Float[np.ndarray, "3 2"], Float[np
     return np.array([[1.0, 0.0], [tau / eta, across], [tau / eta, -across]]), np.array([tau - eta, 0.0, 0.0])
 
 
-def fits(w: Points, b: Values, x0: Points, radius: float = 0.0) -> Bool[np.ndarray, "*batch"]:
-    """Whether models classify all of the ball around x0 as -1; on the boundary counts, but for rounding."""
-    return (w * x0).sum(-1) + b + radius <= ROUNDING * np.maximum(1.0, np.abs(b))
-
-
 def best_margin(data: TwoGaussians, x0: Points) -> Values:
-    """The largest smaller margin of any model that fits x0; negative if each errs on more than half of a class."""
+    """The largest smaller margin of any model that fits x0; 0 where each errs on at least half of a class."""
     start, end = np.broadcast_to(data.theta, x0.shape), data.theta - x0
     step = end - start
     length = (step**2).sum(-1)
@@ -151,12 +146,6 @@ def check_theorem_2(ratio: float, k: float, *, points: int = POINTS_PER_AXIS) ->
     epsilon, needed = k * data.closest, smallest_epsilon(data, x0)
     found = _check(2, data, k, x0, best_robust_error(data, x0, epsilon), needed > epsilon)
     return replace(found, needed=float(needed.max(initial=0.0) / data.closest))
-
-
-def proof_fails_at(data: TwoGaussians, x0: Points) -> Bool[np.ndarray, "*batch"]:
-    """Whether none of the three models of the proof fits x0."""
-    w, b = paper_models(data)
-    return ~np.any([fits(one, offset, x0) for one, offset in zip(w, b, strict=True)], axis=0)
 
 
 def _disc(data: TwoGaussians, points: int) -> Points:

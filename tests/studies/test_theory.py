@@ -11,14 +11,23 @@ from bat_dist.studies.theory import (
     best_robust_error,
     check_theorem_1,
     check_theorem_2,
-    fits,
     paper_models,
-    proof_fails_at,
     smallest_epsilon,
 )
 
 ANGLES = np.linspace(0, 2 * np.pi, 20001)
 W = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=-1)
+
+
+def fits(w: np.ndarray, b: np.ndarray, x0: np.ndarray, radius: float = 0.0) -> np.ndarray:
+    """Whether models classify all of the ball around x0 as -1, but for rounding."""
+    return (w * x0).sum(-1) + b + radius <= 1e-9
+
+
+def proof_fails_at(data: TwoGaussians, x0: np.ndarray) -> np.ndarray:
+    """Whether none of the three models of the proof fits x0."""
+    w, b = paper_models(data)
+    return ~np.any([fits(one, offset, x0) for one, offset in zip(w, b, strict=True)], axis=0)
 
 
 def some_samples(number: int) -> np.ndarray:
