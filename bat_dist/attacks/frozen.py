@@ -112,16 +112,18 @@ def attacked(
     *,
     mode: Mode = "eval",
     precision: Precision = "fp32",
+    checked: bool = False,
 ) -> Iterator[tuple[FrozenModel, Images, Labels]]:
     """The frozen model, and the batch as copies that are free of any graph.
 
     Inside no graph is recorded but by `FrozenModel.gradient`, in whatever contexts the caller is: no_grad,
     inference_mode (whose tensors may enter a graph only as copies), autocast (which would reach the loss and the
     backward pass). Raises ValueError for a batch, labels or ids that cannot be attacked.
+    checked: the caller has images in [0, 1] and labels from 0 on; on a GPU, looking at them again is a wait.
     """
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
-    largest_label = check_batch(x, y)
+    largest_label = 0 if checked else check_batch(x, y)
     if ids is not None:
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)

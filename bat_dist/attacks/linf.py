@@ -10,29 +10,41 @@ import torch
 from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
+from bat_dist.attacks import noise
+from bat_dist.attacks.noise import Keys
+
 Images = Float[Tensor, "batch *image"]
+Randomness = torch.Generator | Keys | None
+"""What random starts are drawn from: a generator, whose numbers depend on the batch that asks, or the images' keys
+(`noise.image_keys`) on the images' device, from which an image draws the same in any batch, on any device."""
 
 
 class Start(Protocol):
     """Where an attack begins; called once per restart."""
 
-    def __call__(self, x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+    def __call__(self, x: Images, *, epsilon: float, generator: Randomness) -> Images:
         """The first iterate: shape, dtype, device and memory format of x."""
         ...
 
 
-def no_start(x: Images, *, epsilon: float, generator: torch.Generator | None = None) -> Images:
+def no_start(x: Images, *, epsilon: float, generator: Randomness = None) -> Images:
     """The clean images themselves. The gradient of KL is 0 there: ascend KL from `gaussian_start`."""
     return x
 
 
-def uniform_start(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+def uniform_start(x: Images, *, epsilon: float, generator: Randomness) -> Images:
     """Uniform in the ball, clipped to [0, 1] (Madry et al. 2018, arXiv:1706.06083)."""
-    return (x + _empty(x, generator).uniform_(-epsilon, epsilon, generator=generator).to(x.device)).clamp(0, 1)
+    if isinstance(generator, Tensor):
+        moves = noise.uniform(generator, 0, *x.shape[1:], dtype=x.dtype).mul_(2).sub_(1).mul_(epsilon)
+    else:
+        moves = _empty(x, generator).uniform_(-epsilon, epsilon, generator=generator).to(x.device)
+    return (x + moves).clamp_(0, 1)
 
 
-def gaussian_start(x: Images, *, epsilon: float, generator: torch.Generator | None, std: float = 0.001) -> Images:
+def gaussian_start(x: Images, *, epsilon: float, generator: Randomness, std: float = 0.001) -> Images:
     """x + std * N(0, 1), not clipped, as TRADES (arXiv:1901.08573) and MART begin; their std is 0.001."""
+    if isinstance(generator, Tensor):
+        return x + noise.normal(generator, 0, *x.shape[1:], dtype=x.dtype).mul_(std)
     return x + _empty(x, generator).normal_(0, std, generator=generator).to(x.device)
 
 

@@ -2,8 +2,9 @@
 
     x_{k+1} = project(x_k + step_size * sign(grad loss(f(x_k), target)))        k = 0 .. num_steps - 1
 
-All randomness comes from `generator`. The model is seen through `frozen.attacked` and left as it was. A step costs one
-forward pass and one backward pass with respect to the images alone.
+All randomness comes from `generator`: a torch.Generator or the images' keys (`linf.Randomness`). The model is seen
+through `frozen.attacked` and left as it was. A step costs one forward pass and one backward pass with respect to the
+images alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_choice, check_settings
 from bat_dist.attacks.frozen import FrozenModel, Mode, Precision, attacked, wrong
-from bat_dist.attacks.linf import Images, Start, choose, no_start, project, step, uniform_start
+from bat_dist.attacks.linf import Images, Randomness, Start, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
+from bat_dist.attacks.noise import later
 
 Against = Literal["labels", "clean_logits"]
 
@@ -49,9 +51,10 @@ def pgd(
     start: Start = uniform_start,
     restarts: int = 1,
     best_iterate: bool = False,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     precision: Precision = "fp32",
     mode: Mode = "eval",
+    checked: bool = False,
 ) -> Images:
     """Adversarial images: |x_adv - x| <= epsilon, in [0, 1], detached, with x's dtype, device and memory format.
 
@@ -61,24 +64,26 @@ def pgd(
     restarts: of several runs, each sample keeps the one that ends with the larger loss, of equal ones the later (Rice
     et al. 2020, arXiv:2002.11569). best_iterate: per sample the iterate with the largest loss, not the last; start
     and end included, of equal ones the earlier (MadryLab/robustness). Either costs a forward pass per run.
-    generator: for random starts, of any device; one of x's device spares a copy.
+    generator: for random starts; a torch.Generator (one of x's device spares a copy), or the images' keys.
     precision: of the network alone; images, loss and all between are in x's dtype.
     mode: "keep" attacks the model in the mode it is in; see `frozen`.
+    checked: x and y come from a loader, which gives nothing that would be refused; spares a wait for the GPU.
     Raises ValueError as `checks` says.
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps, restarts=restarts)
     check_choice("against", against, Against)
-    with attacked(model, x, y, mode=mode, precision=precision) as (victim, x, y):
+    with attacked(model, x, y, mode=mode, precision=precision, checked=checked) as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
 
-        def run() -> _Iterate:
-            first = start(x, epsilon=epsilon, generator=generator)
+        def run(restart: int) -> _Iterate:
+            source = later(generator, restart) if isinstance(generator, Tensor) else generator
+            first = start(x, epsilon=epsilon, generator=source)
             if best_iterate:
                 return reduce(partial(_better, torch.gt), ascend(project(first, x, epsilon), look_at_last=True))
             return reduce(lambda _, new: new, ascend(first, look_at_last=restarts > 1))
 
-        return reduce(partial(_better, torch.ge), (run() for _ in range(restarts))).x
+        return reduce(partial(_better, torch.ge), map(run, range(restarts))).x
 
 
 def pgd_path(
@@ -92,9 +97,10 @@ def pgd_path(
     loss: Loss = cross_entropy,
     against: Against = "labels",
     start: Start = uniform_start,
-    generator: torch.Generator | None = None,
+    generator: Randomness = None,
     precision: Precision = "fp32",
     mode: Mode = "eval",
+    checked: bool = False,
     look_at_last: bool = True,
 ) -> PgdPath:
     """The images of `pgd` with the same settings, and which iterates the model classifies right.
@@ -103,7 +109,7 @@ def pgd_path(
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps)
     check_choice("against", against, Against)
-    with attacked(model, x, y, mode=mode, precision=precision) as (victim, x, y):
+    with attacked(model, x, y, mode=mode, precision=precision, checked=checked) as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
         rows, x_adv = [], x

@@ -18,7 +18,7 @@ from bat_dist.attacks.folding import faster
 from bat_dist.attacks.frozen import attacked, wrong
 from bat_dist.attacks.linf import Images, choose
 from bat_dist.attacks.losses import Labels, Loss, cross_entropy, margin, rescaled_cross_entropy
-from bat_dist.attacks.noise import image_keys, uniform
+from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
@@ -148,12 +148,10 @@ def _pgd(
         if not len(at):
             break
         keys = image_keys(seed, f"{name} {restart}", ids[at])
-
-        def start(x: Images, *, epsilon: float, generator: torch.Generator | None, keys: Ids = keys) -> Images:
-            return (x + epsilon * (2 * uniform(keys, 0, *x.shape[1:], dtype=x.dtype) - 1)).clamp(0, 1)
-
         epsilon, step_size = settings.epsilon, settings.step_size
-        found = pgd(model, x[at], y[at], epsilon=epsilon, step_size=step_size, num_steps=steps, loss=loss, start=start)
+        found = pgd(
+            model, x[at], y[at], epsilon=epsilon, step_size=step_size, num_steps=steps, loss=loss, generator=keys
+        )
         robust[at], x_adv[at] = _outcome(model, x[at], y[at], found)
     return AttackOutcome(robust, x_adv)
 

@@ -219,6 +219,7 @@ def _facts(
         "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
+        "noise": "by sample",  # of attacks' starts; runs of versions that drew it by batch have no such entry
         **dataset.spec.own_augmentation,
         **({"train_subset": f"{_stem(asked.train_subset)} {_digest(held)}"} if asked.train_subset else {}),
         "num_train": len(held.train),

@@ -37,6 +37,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from bat_dist.attacks.checks import check_choice
+from bat_dist.attacks.noise import Keys, uniform
 from bat_dist.methods.checks import check_above_0, check_at_least_0, check_per_example
 from bat_dist.methods.defaults import ALPHA, BETA
 from bat_dist.methods.mini_batch import MiniBatch
@@ -47,6 +48,7 @@ from bat_dist.methods.terms import cross_entropy, full_precision, largest_wrong,
 Downweight = Literal["misclassified", "as_printed", "all_atypical"]
 Denominator = Literal["pos_plus_neg", "neg_only", "supcon"]
 Average = Literal["pairs", "anchors"]
+_NEGATIVES = 1  # number of the draw; draw 0 is where attacks start
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class Bat(Method):
         if batch.mem is None:
             raise ValueError("BAT needs the memorization of its samples: give scores")
         logits, features = batch.forward(batch.adversarial(), with_features=True)
-        return self.objective(logits, features, batch.labels, batch.mem, ranks=batch.ranks, generator=batch.generator)
+        return self.objective(logits, features, batch.labels, batch.mem, ranks=batch.ranks, keys=batch.keys)
 
     def objective(
         self,
@@ -97,11 +99,11 @@ class Bat(Method):
         mem: Float[Tensor, " batch"],
         *,
         ranks: Ranks = ALONE,
-        generator: torch.Generator | None = None,
+        keys: Keys | None = None,
     ) -> Float[Tensor, ""]:
         """L_BAT of the batch (Eq. 10); `mem` is the memorization of its samples.
 
-        `generator` is needed for `num_negatives` alone, and must be in the same state on all ranks.
+        `keys`: of its samples; needed for `num_negatives` alone. Raises ValueError without them.
         """
         check_per_example("mem", mem, labels, "index the scores by the batch's positions in the training set")
         weights = poisoning_weights(
@@ -120,7 +122,7 @@ class Bat(Method):
             unit_length=self.unit_length,
             average=self.average,
             num_negatives=self.num_negatives,
-            generator=generator,
+            keys=ranks.gather(keys) if self.num_negatives and keys is not None else None,
         )
         return reweighted + self.beta * discrimination  # Eq. 10
 
@@ -165,11 +167,11 @@ def discrimination_loss(
     unit_length: bool = True,
     average: Average = "pairs",
     num_negatives: int | None = None,
-    generator: torch.Generator | None = None,
+    keys: Keys | None = None,
 ) -> Float[Tensor, ""]:
     """L_DL: -s_ij + log D over pairs of typical samples of one class (Eq. 9); 0 with a zero gradient if there are none.
 
-    Masks instead of picked rows: nothing waits for the device, unless negatives are drawn.
+    Masks instead of picked rows: nothing waits for the device.  keys: of the samples, from which negatives are drawn.
     """
     s = similarity(features, tau=tau, unit_length=unit_length)
     positive, negative = pair_masks(labels, typical)
@@ -177,9 +179,7 @@ def discrimination_loss(
     if num_negatives is None:
         losses = -s + log_denominator(s, positive, negative, denominator)  # Eq. 9
     else:
-        pairs = counted.nonzero()
-        drawn = draw_negatives(negative, pairs[:, 0], num_negatives, generator)
-        losses = torch.zeros_like(s).index_put(pairs.unbind(1), sampled_losses(s, pairs, drawn, denominator))
+        losses = sampled_losses(s, draw_negatives(negative, num_negatives, keys), denominator)
     return average_pairs(losses, counted, average)
 
 
@@ -217,34 +217,28 @@ def log_denominator(
 
 
 def sampled_losses(
-    s: Float[Tensor, "batch batch"],
-    pairs: Int64[Tensor, "pairs 2"],
-    negatives: Int64[Tensor, "pairs drawn"],
-    denominator: Denominator,
-) -> Float[Tensor, " pairs"]:
+    s: Float[Tensor, "batch batch"], negatives: Int64[Tensor, "batch batch drawn"], denominator: Denominator
+) -> Float[Tensor, "batch batch"]:
     """-s_ij + log D of each pair (i, j), with D over the pair's own drawn negatives (Eq. 9 with K)."""
-    anchor, positive = pairs.unbind(1)
-    s_ij, log_sum = s[anchor, positive], s[anchor[:, None], negatives].logsumexp(dim=1)
-    return -s_ij + (torch.logaddexp(s_ij, log_sum) if denominator == "pos_plus_neg" else log_sum)
+    anchors = torch.arange(len(s), device=s.device)[:, None, None]
+    log_sum = s[anchors, negatives].logsumexp(dim=2)
+    return -s + (torch.logaddexp(s, log_sum) if denominator == "pos_plus_neg" else log_sum)
 
 
 def draw_negatives(
-    negative: Bool[Tensor, "batch batch"],
-    anchors: Int64[Tensor, " pairs"],
-    num_negatives: int,
-    generator: torch.Generator | None,
-) -> Int64[Tensor, "pairs drawn"]:
-    """`num_negatives` for each anchor out of its row of `negative`, uniformly, with replacement (the K of Eq. 9).
+    negative: Bool[Tensor, "batch batch"], num_negatives: int, keys: Keys | None
+) -> Int64[Tensor, "batch batch drawn"]:
+    """`num_negatives` for each pair (i, j) out of row i of `negative`, uniformly, with replacement (the K of Eq. 9).
 
-    The generator may live on another device than the batch. Raises ValueError without one.
+    A row without any gets samples without meaning. Raises ValueError without keys.
     """
-    if generator is None:
-        raise ValueError("num_negatives needs a generator: give one with the same state to all ranks")
+    if keys is None:
+        raise ValueError("num_negatives needs the keys of the samples, from which it draws: see attacks/noise.py")
+    size = len(negative)
     in_front = negative.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    shape = (len(anchors), num_negatives)
-    uniform = torch.rand(shape, dtype=torch.float64, generator=generator, device=generator.device)
-    rank = uniform.to(anchors.device) * negative.sum(dim=1)[anchors, None]
-    return in_front[anchors[:, None], rank.long()]
+    numbers = uniform(keys, _NEGATIVES, size * num_negatives, dtype=torch.float64)
+    rank = (numbers * negative.sum(dim=1, keepdim=True)).long()
+    return in_front.gather(1, rank).view(size, size, num_negatives)
 
 
 def average_pairs(

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.frozen import Mode, Precision
 from bat_dist.attacks.linf import Images, Start, no_start, uniform_start
 from bat_dist.attacks.losses import Loss, cross_entropy
+from bat_dist.attacks.noise import Keys
 from bat_dist.attacks.pgd import Against, PgdPath, pgd, pgd_path
 from bat_dist.methods.parallel import ALONE, Ranks
 
@@ -57,7 +57,8 @@ class MiniBatch:
     network: the bare network, for attacks. forward: what the loss calls, `forward(images)` -> logits or
     `forward(images, with_features=True)` -> (logits, features); under data parallelism DDP around the network.
     mem: memorization of the rows' samples, None without scores. progress: the finished share of the epochs.
-    generator: on the CPU, in the same state on all ranks. rows: which of the `total` rows of all ranks these are.
+    keys: of the rows' samples (`noise.image_keys`), from which random starts and drawn negatives come; the same for any
+    number of ranks. checked: images and labels come from a loader, and attacks need not look at them again.
     Attacks are computed once: asked again with the same settings, the same images come back.
     """
 
@@ -66,12 +67,11 @@ class MiniBatch:
     network: nn.Module
     forward: Callable[..., Any]
     attack: TrainingAttack | None = None
-    generator: torch.Generator | None = None
+    keys: Keys | None = None
     mem: Float[Tensor, " batch"] | None = None
     progress: float = 0.0
     ranks: Ranks = ALONE
-    rows: slice | None = None
-    total: int | None = None
+    checked: bool = False
     _attacked: dict[Any, PgdPath | Images] = field(default_factory=dict, repr=False)
 
     def adversarial(
@@ -87,7 +87,8 @@ class MiniBatch:
                 loss=loss,
                 against=against,
                 start=self._start(start),
-                generator=self.generator,
+                generator=self.keys,
+                checked=self.checked,
                 **self._settings(),
             )
         return self._attacked[key]  # pyright: ignore[reportReturnType]
@@ -100,7 +101,8 @@ class MiniBatch:
                 self.images,
                 self.labels,
                 start=self._start(uniform_start),
-                generator=self.generator,
+                generator=self.keys,
+                checked=self.checked,
                 look_at_last=False,
                 **self._settings(),
             )
@@ -119,19 +121,4 @@ class MiniBatch:
     def _start(self, start: Start) -> Start:
         if self.attack and not self.attack.random_start and start is uniform_start:
             return no_start  # a Gaussian start stays: the gradient of KL is 0 at the image
-        return start if self.rows is None or self.total is None else rows_of_start(start, self.rows, self.total)
-
-
-def rows_of_start(start: Start, rows: slice, total: int) -> Start:
-    """The start whose noise is drawn for all `total` rows of a batch, of which the images are `rows`.
-
-    So that several ranks attack from where one process would.
-    """
-
-    def sliced(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
-        whole = torch.zeros((total, *x.shape[1:]), dtype=x.dtype, device=x.device)
-        whole[rows] = x
-        own = start(whole, epsilon=epsilon, generator=generator)[rows]
-        return torch.empty_like(x).copy_(own)  # in x's memory format
-
-    return sliced
+        return start

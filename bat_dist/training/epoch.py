@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from bat_dist.attacks.noise import image_keys
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import Method
@@ -66,7 +67,9 @@ def train_epoch(
     """Train on each of `indices` once, in an order and with noise that (seed, epoch) alone decide; the mean loss.
 
     forward: the network, or DDP around it. mem: memorization of every sample of the loader's split.
-    A last batch that is too small (`batch_sizes`) is dropped. Raises NonFiniteBatch on all ranks, before the update.
+    A last batch that is too small (`batch_sizes`) is dropped. Losses are looked at after the last batch, so that no
+    step waits for a GPU; one that is not finite cancels its own update and all later ones on the device. Raises
+    NonFiniteBatch for the first of them, on all ranks.
     """
     epoch = progress.epoch
     generator = torch.Generator().manual_seed(seed_of(seed, _EPOCH, epoch))
@@ -80,32 +83,44 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
+
+    def rate(number: int) -> float:
+        return learning_rate(recipe, step=epoch * len(sizes) + number, num_steps=recipe.epochs * len(sizes))
+
     differentiated = settings.differentiated(epoch)
     progress.network.train()
-    total = 0.0
+    losses, trained_on, not_finite = list[Tensor](), list[Tensor](), None
+    noise_seed = seed_of(seed, _EPOCH, epoch)
     for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
-        lr = learning_rate(recipe, step=epoch * len(sizes) + number, num_steps=recipe.epochs * len(sizes))
+        lr = rate(number)
         batch = MiniBatch(
             images,
             labels,
             network=progress.network,
             forward=forward,
             attack=settings.attack,
-            generator=generator,
+            keys=image_keys(noise_seed, "training", positions),
             mem=None if mem is None else mem[positions],
             progress=epoch / recipe.epochs,
             ranks=world.ranks(size),
-            rows=world.share.rows(size),
-            total=size,
+            checked=True,
         )
         loss = differentiated(settings.method, batch, progress.optimizer, settings.precision)
-        value = world.sum(loss).item() / world.size
-        if not math.isfinite(value):
-            raise NonFiniteBatch(
-                f"loss {value} in epoch {epoch + 1}, batch {number + 1} of {len(sizes)}, at learning rate {lr:.3g}: "
-                "try a lower lr, precision fp32, or clip_norm 1",
-                [index for rank in world.concatenate(positions.tolist()) for index in rank],
-            )
-        progress.update(lr, clip_norm=settings.clip_norm)
-        total += value * size
-    return total / sum(sizes)
+        losses.append(world.sum(loss))
+        trained_on.append(positions)
+        not_finite = cancelled(losses[-1], not_finite)
+        progress.update(lr, clip_norm=settings.clip_norm, cancel=not_finite)
+    values = [value / world.size for value in torch.stack(losses).tolist()]  # the only wait for a GPU
+    if bad := [number for number, value in enumerate(values) if not math.isfinite(value)]:
+        raise NonFiniteBatch(
+            f"loss {values[bad[0]]} in epoch {epoch + 1}, batch {bad[0] + 1} of {len(sizes)}, at learning rate "
+            f"{rate(bad[0]):.3g}: try a lower lr, precision fp32, or clip_norm 1",
+            [index for rank in world.concatenate(trained_on[bad[0]].tolist()) for index in rank],
+        )
+    return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def cancelled(loss: Float[Tensor, ""], before: Float[Tensor, ""] | None) -> Float[Tensor, ""]:
+    """1 if the loss is not finite or `before` was 1, else 0; on the loss's device, for `Progress.update` to look at."""
+    now = loss.isfinite().logical_not_().to(torch.float32)
+    return now if before is None else torch.maximum(now, before)

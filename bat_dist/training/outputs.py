@@ -8,13 +8,12 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from bat_dist.attacks.linf import uniform_start
+from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision
-from bat_dist.training.seeding import seed_of
 
 BATCH_SIZE = 250
 
@@ -39,15 +38,15 @@ def outputs_of(
 ) -> NetworkOutputs:
     """Outputs on clean images and on those of the attack: eval mode, no augmentation.
 
-    indices: of the loader's split, one at least. The attack's start depends on the seed and the place in `indices`.
+    indices: of the loader's split, one at least. An image's start depends on the seed and its position in the split.
     """
     network.eval()
     clean, attacked, features = [], [], []
     for start in range(0, len(indices), BATCH_SIZE):
         batch = indices[start : start + BATCH_SIZE]
-        generator = torch.Generator().manual_seed(seed_of(seed, start))
-        for images, labels, _ in loader.eval_epoch(batch, batch_size=len(batch)):
-            x_adv = pgd(network, images, labels, start=uniform_start, generator=generator, **attack.settings())
+        for images, labels, positions in loader.eval_epoch(batch, batch_size=len(batch)):
+            keys = image_keys(seed, "outputs", positions)
+            x_adv = pgd(network, images, labels, generator=keys, checked=True, **attack.settings())
             with torch.no_grad(), autocast(images.device, precision):
                 logits, penultimate = network(images, with_features=True)
                 clean.append(_plain(logits.float().softmax(dim=1)))

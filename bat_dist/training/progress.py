@@ -1,6 +1,7 @@
 """What a training run is between two epochs: weights, momentum, averaged weights and history, as tensors and values."""
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -28,11 +29,14 @@ class Progress:
         """The network that is validated and kept: the averaged one if there is one."""
         return self.network if self.average is None else self.average.module
 
-    def update(self, lr: float, *, clip_norm: float | None) -> None:
-        """Clip the gradients in `.grad`, move the weights along them, and take the weights into their average."""
+    def update(self, lr: float, *, clip_norm: float | None, cancel: Float[Tensor, ""] | None = None) -> None:
+        """Clip the gradients in `.grad`, move the weights along them, and take the weights into their average.
+
+        cancel: on the weights' device; where it is 1, neither weights nor momentum move.
+        """
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), clip_norm)
-        self.optimizer.step(lr)
+        self.optimizer.step(lr, cancel=cancel)
         if self.average is not None:
             self.average.update_parameters(self.network)
 

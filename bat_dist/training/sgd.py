@@ -5,6 +5,7 @@ worker process, for a compiler that nothing here uses.  The step itself is torch
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
@@ -29,8 +30,8 @@ class Sgd:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """Move all parameters that have a gradient."""
+    def step(self, lr: float, *, cancel: Float[Tensor, ""] | None = None) -> None:
+        """Move all parameters that have a gradient; where `cancel`, on their device, is 1, leave them as they are."""
         self.lr = lr
         moved = [parameter for parameter in self.parameters if parameter.grad is not None]
         begun = [parameter for parameter in moved if parameter in self.momentum]
@@ -47,6 +48,7 @@ class Sgd:
                 nesterov=self.recipe.nesterov,
                 maximize=False,
                 fused=True,
+                found_inf=cancel,
             )
             for parameter, buffer in zip(some, buffers, strict=True):
                 if buffer is not None:

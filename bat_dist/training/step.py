@@ -1,9 +1,9 @@
 """What a step is in both training loops.
 
 There are two, because their results rest on different streams of random numbers. `loop.fit` draws all of a trial from
-one generator, and looks at the loss once an epoch, so that no step waits for the GPU. `epoch.train_epoch` draws each
-epoch anew from (seed, epoch), so that a run can be resumed, and looks at every loss, because all ranks must stop before
-an update that is not finite.
+one generator. `epoch.train_epoch` draws each epoch anew from (seed, epoch), so that a run can be resumed, adds up the
+losses of all ranks, and cancels an update that is not finite. Both look at their losses once an epoch, so that no step
+waits for a GPU.
 """
 
 from jaxtyping import Float

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import chisquare, kstest
 
-from bat_dist.attacks.noise import _mix, image_keys, uniform
+from bat_dist.attacks.noise import _mixed, image_keys, uniform
 
 GAMMA = 0x9E3779B97F4A7C15
 KNOWN = [[18025, 9497128, 12958106], [11213450, 13232347, 13855556]]
@@ -29,7 +29,7 @@ def test_it_is_splitmix64():
     assert splitmix64(GAMMA) == 0xE220A8397B1DCDAF
     states = [k * GAMMA % 2**64 for k in range(1, 50)] + [0, 2**63, 2**64 - 1]
     signed = torch.tensor([state - 2**64 if state >= 2**63 else state for state in states])
-    assert [value % 2**64 for value in _mix(signed).tolist()] == [splitmix64(state) for state in states]
+    assert [value % 2**64 for value in _mixed(signed).tolist()] == [splitmix64(state) for state in states]
 
 
 def test_known_numbers_stay():

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bat_dist.attacks.noise import image_keys
 from bat_dist.methods.bat import Bat, discrimination_loss, draw_negatives, pair_masks, poisoning_weights
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.terms import cross_entropy
@@ -21,13 +22,13 @@ READINGS = [
 LOW, HIGH, UNKNOWN = 0.0, 0.9, math.nan
 
 
-def generator():
-    return torch.Generator().manual_seed(0)
+def keys_of(labels):
+    return image_keys(0, "test", torch.arange(len(labels)))
 
 
 def batch(labels, mem, dtype=torch.float32):
     """Logits [n, 4] and features [n, 5], as leaves."""
-    random = generator()
+    random = torch.Generator().manual_seed(0)
     logits = torch.randn(len(labels), 4, dtype=dtype, generator=random).requires_grad_()
     features = torch.randn(len(labels), 5, dtype=dtype, generator=random).requires_grad_()
     return logits, features, torch.tensor(labels), torch.tensor(mem, dtype=dtype)
@@ -68,12 +69,12 @@ def test_without_its_two_terms_it_is_pgd_at_bit_for_bit(size):
 )
 def test_without_pairs_the_discrimination_loss_and_its_gradient_are_zero(labels, mem, reading):
     logits, features, labels, mem = batch(labels, mem)
-    loss = discrimination_loss(features, labels, mem < 0.15, tau=0.1, generator=generator(), **reading)
+    loss = discrimination_loss(features, labels, mem < 0.15, tau=0.1, keys=keys_of(labels), **reading)
     assert loss == 0
     with torch.autograd.set_detect_anomaly(True):  # no NaN on the way either
         (gradient,) = gradients(loss, features)
     assert torch.equal(gradient, torch.zeros_like(features))
-    total = Bat(**reading).objective(logits, features, labels, mem, generator=generator())
+    total = Bat(**reading).objective(logits, features, labels, mem, keys=keys_of(labels))
     assert torch.equal(total, Bat(beta=0).objective(logits, features, labels, mem))
 
 
@@ -81,7 +82,7 @@ def test_without_pairs_the_discrimination_loss_and_its_gradient_are_zero(labels,
 def test_anchors_without_a_negative_or_positive_harm_no_others(reading):
     """Class 0 twice, class 1 and 2 once: only class 0 has pairs; of the rest, samples 2 and 3 are its negatives."""
     _, features, labels, mem = batch([0, 0, 1, 2, 0, 1], [LOW, LOW, LOW, LOW, HIGH, UNKNOWN])
-    loss = discrimination_loss(features, labels, mem < 0.15, tau=0.1, generator=generator(), **reading)
+    loss = discrimination_loss(features, labels, mem < 0.15, tau=0.1, keys=keys_of(labels), **reading)
     (gradient,) = gradients(loss, features)
     assert loss.isfinite()
     assert gradient.isfinite().all()
@@ -184,12 +185,14 @@ def test_negatives_are_drawn_from_typical_samples_of_other_classes_uniformly():
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 2, 0])
     typical = torch.tensor([True, True, True, False, True, True, False, True])
     _, negative = pair_masks(labels, typical)
-    drawn = draw_negatives(negative, torch.tensor([0, 4]), 6000, generator())
-    assert [sorted(row.unique().tolist()) for row in drawn] == [[2, 4, 5], [0, 1, 2, 7]]
-    for row, share in zip(drawn, (1 / 3, 1 / 4), strict=True):
+    drawn = draw_negatives(negative, 6000, keys_of(labels))
+    assert [sorted(drawn[i, j].unique().tolist()) for i, j in ((0, 1), (4, 5))] == [[2, 4, 5], [0, 1, 2, 7]]
+    for row, share in zip((drawn[0, 1], drawn[4, 5]), (1 / 3, 1 / 4), strict=True):
         counts = row.bincount(minlength=8) / 6000
         assert (counts[counts > 0] - share).abs().max() < 4 * math.sqrt(share * (1 - share) / 6000)
-    assert torch.equal(drawn, draw_negatives(negative, torch.tensor([0, 4]), 6000, generator()))
+    same = (drawn[0, 1] == drawn[0, 7]).float().mean()  # each pair has draws of its own
+    assert abs(same - 1 / 3) < 4 * math.sqrt(1 / 3 * 2 / 3 / 6000)
+    assert torch.equal(drawn, draw_negatives(negative, 6000, keys_of(labels)))
 
 
 @pytest.mark.parametrize("average", ["pairs", "anchors"])
@@ -198,7 +201,7 @@ def test_drawn_negatives_that_are_all_alike_count_k_times(average):
     features = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.0, 1.0]])
     labels, typical = torch.tensor([0, 0, 1, 2]), torch.ones(4, dtype=torch.bool)
     settings = {"tau": 0.5, "average": average, "denominator": "neg_only"}
-    loss = discrimination_loss(features, labels, typical, num_negatives=5, generator=generator(), **settings)
+    loss = discrimination_loss(features, labels, typical, num_negatives=5, keys=keys_of(labels), **settings)
     terms = [-0.8 / 0.5 + math.log(5 * math.exp(s / 0.5)) for s in (0.0, 0.6)]
     assert loss.item() == pytest.approx(sum(terms) / 2)
 
@@ -222,6 +225,6 @@ def test_memorization_that_is_not_of_the_batch_is_refused(shape):
         Bat().objective(logits, features, labels, torch.zeros(shape))
 
 
-def test_drawing_without_a_generator_is_refused():
-    with pytest.raises(ValueError, match="num_negatives needs a generator"):
+def test_drawing_without_keys_is_refused():
+    with pytest.raises(ValueError, match="num_negatives needs the keys"):
         Bat(num_negatives=2).objective(*batch([0, 0, 1], [LOW] * 3))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from bat_dist.attacks.noise import image_keys
 from bat_dist.methods.bat import Bat
 from bat_dist.methods.gairat import Gairat
 from bat_dist.methods.mart import Mart
@@ -69,8 +70,8 @@ def gairat(network, images, adversarial, labels, mem, kappa, ranks, **settings):
 
 def bat(network, images, adversarial, labels, mem, kappa, ranks, **settings):
     logits, features = network(adversarial)
-    random = torch.Generator().manual_seed(3)
-    return Bat(**settings).objective(logits, features, labels, mem, ranks=ranks, generator=random)
+    keys = image_keys(3, "test", (1e6 * mem.nan_to_num()).long())  # a sample's own, on whatever rank it is
+    return Bat(**settings).objective(logits, features, labels, mem, ranks=ranks, keys=keys)
 
 
 METHODS = {
