@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bat_dist.attacks.frozen import frozen
+from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.tf32 import without_tf32
 
@@ -36,7 +37,7 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
     for conv, norm in _pairs(copy, x):
         _try(copy, plain, x, {conv: fuse_conv_bn_eval(conv, norm), norm: nn.Identity()})
     _try(copy, plain, x, {module: nn.ReLU(inplace=True) for module in copy.modules() if type(module) is nn.ReLU})
-    return copy
+    return record_calls_of(copy)
 
 
 def _try(copy: nn.Module, plain: nn.Module, x: Images, changes: dict[nn.Module, nn.Module]) -> None:

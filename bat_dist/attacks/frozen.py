@@ -1,14 +1,24 @@
 """How every attack sees a model: frozen, as logits or as a gradient with respect to the images, and left as it was."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
+from bat_dist.attacks.graphs import (
+    Recordings,
+    Tensors,
+    addresses,
+    is_worthwhile,
+    padded,
+    padded_size,
+    recordings_of,
+)
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
 from bat_dist.attacks.standing import Flags, Ids
@@ -69,23 +79,27 @@ class FrozenModel:
     num_draws: passes over which a gradient is averaged, for a model that draws random numbers in each: the expectation
     over transformation (EOT) of Athalye et al. 2018 (arXiv:1707.07397), as AutoAttack `rand` takes it.
     largest_label: of the images that are attacked; the model must have a class for it.
+    recordings: of the model's passes, for GPUs (see `graphs`). padded: fill batches up to a few sizes for these.
     """
 
     model: nn.Module
     precision: Precision = "fp32"
     num_draws: int = 1
     largest_label: int = 0
+    recordings: Recordings | None = None
+    padded: bool = False
 
     def logits(self, x: Images, known: Logits | None = None) -> Logits:
         """The logits at x: by one forward pass, without a graph, or a copy of `known` if the caller has them.
 
         Raises ValueError if they are not a logit for each image and each class that a label names.
         """
-        if known is None:
-            with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-                logits = self.model(x).to(x.dtype)
-        else:
+        if known is not None:
             logits = known.clone()
+        elif torch.is_grad_enabled():
+            logits = self._pass(x)
+        else:
+            (logits,) = self._recorded("logits", lambda x: (self._pass(x),), x)
         check_logits(logits, len(x), self.largest_label)
         return logits
 
@@ -93,14 +107,33 @@ class FrozenModel:
         """The gradient of the sum of the losses: for each image, that of its own loss, unless BatchNorm in train mode
         mixes the images.  Logits and losses are those of the last draw.
         """
+        if self.num_draws == 1 and isinstance(loss, FunctionType) and loss.__closure__ is None:
+            return GradientAt(*self._recorded(loss, lambda x, against: self._gradient(x, loss, against), x, against))
+        return self._gradient(x, loss, against)
+
+    def _pass(self, x: Images) -> Logits:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model(x).to(x.dtype)
+
+    def _gradient(self, x: Images, loss: Loss, against: Tensor) -> GradientAt:
         leaf, gradients = x.detach().requires_grad_(), []
         for _ in range(self.num_draws):
             with torch.enable_grad():
-                logits = self.logits(leaf)
+                logits = self._pass(leaf)
+                check_logits(logits, len(x), self.largest_label)
                 losses = loss(logits, against)
                 gradients += torch.autograd.grad(losses.sum(), leaf)
         gradient = gradients[0] if self.num_draws == 1 else torch.stack(gradients).mean(dim=0)
         return GradientAt(gradient, logits.detach(), losses.detach())
+
+    def _recorded(self, kind: Hashable, function: Callable[..., Tensors], *inputs: Tensor) -> Tensors:
+        """What the function gives for the inputs, which have a row per image; it asks the model alone."""
+        if self.recordings is None or not is_worthwhile(inputs):
+            return function(*inputs)
+        count = len(inputs[0])
+        size = padded_size(count) if self.padded else count
+        kind = (kind, self.precision, addresses(self.model))
+        return tuple(out[:count] for out in self.recordings(kind, function, *(padded(one, size) for one in inputs)))
 
 
 @contextmanager
@@ -128,7 +161,11 @@ def attacked(
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
     with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
-        yield FrozenModel(model, precision, largest_label=largest_label), x.detach().clone(), y.clone()
+        recordings = recordings_of(model) if mode == "eval" else None
+        victim = FrozenModel(
+            model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
+        )
+        yield victim, x.detach().clone(), y.clone()
 
 
 def wrong(logits: Logits, y: Labels) -> Flags:

@@ -149,7 +149,8 @@ def make_plan(
     )
     facts = _facts(asked, dataset, settings, held, scores)
     watched = _watched(asked, dataset, attack, held)
-    identity = {**flat(facts), "num_workers": asked.separate_batch_norms}
+    # Attacks start from noise that each sample draws; versions that drew it by batch wrote no such entry.
+    identity = {**flat(facts), "num_workers": asked.separate_batch_norms, "noise": "by sample"}
     if watched:  # which columns the history has; no fact of the network
         identity["watch"] = watched.digest
     return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen, watched)
@@ -219,7 +220,6 @@ def _facts(
         "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
-        "noise": "by sample",  # of attacks' starts; runs of versions that drew it by batch have no such entry
         **dataset.spec.own_augmentation,
         **({"train_subset": f"{_stem(asked.train_subset)} {_digest(held)}"} if asked.train_subset else {}),
         "num_train": len(held.train),

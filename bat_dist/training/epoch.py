@@ -1,7 +1,7 @@
 """One epoch of any method, on one of several ranks.  `step` says why a leave-out trial has a loop of its own."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -83,16 +83,13 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
-
-    def rate(number: int) -> float:
-        return learning_rate(recipe, step=epoch * len(sizes) + number, num_steps=recipe.epochs * len(sizes))
-
+    first, last = epoch * len(sizes), recipe.epochs * len(sizes)
+    rates = [learning_rate(recipe, step=first + number, num_steps=last) for number in range(len(sizes))]
     differentiated = settings.differentiated(epoch)
     progress.network.train()
-    losses, trained_on, not_finite = list[Tensor](), list[Tensor](), None
+    losses = EpochLosses(world)
     noise_seed = seed_of(seed, _EPOCH, epoch)
-    for number, ((images, labels, positions), size) in enumerate(zip(batches, sizes, strict=True)):
-        lr = rate(number)
+    for (images, labels, positions), size, lr in zip(batches, sizes, rates, strict=True):
         batch = MiniBatch(
             images,
             labels,
@@ -106,21 +103,41 @@ def train_epoch(
             checked=True,
         )
         loss = differentiated(settings.method, batch, progress.optimizer, settings.precision)
-        losses.append(world.sum(loss))
-        trained_on.append(positions)
-        not_finite = cancelled(losses[-1], not_finite)
-        progress.update(lr, clip_norm=settings.clip_norm, cancel=not_finite)
-    values = [value / world.size for value in torch.stack(losses).tolist()]  # the only wait for a GPU
-    if bad := [number for number, value in enumerate(values) if not math.isfinite(value)]:
-        raise NonFiniteBatch(
-            f"loss {values[bad[0]]} in epoch {epoch + 1}, batch {bad[0] + 1} of {len(sizes)}, at learning rate "
-            f"{rate(bad[0]):.3g}: try a lower lr, precision fp32, or clip_norm 1",
-            [index for rank in world.concatenate(trained_on[bad[0]].tolist()) for index in rank],
-        )
+        losses.add(loss, positions)
+        progress.update(lr, clip_norm=settings.clip_norm, cancel=losses.not_finite)
+    values = losses.values(f"epoch {epoch + 1}", rates)
     return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
 
 
-def cancelled(loss: Float[Tensor, ""], before: Float[Tensor, ""] | None) -> Float[Tensor, ""]:
-    """1 if the loss is not finite or `before` was 1, else 0; on the loss's device, for `Progress.update` to look at."""
-    now = loss.isfinite().logical_not_().to(torch.float32)
-    return now if before is None else torch.maximum(now, before)
+class EpochLosses:
+    """The losses of an epoch's batches over all ranks; they stay on the device, and are read once, at the end.
+
+    not_finite: on the device, 1 from the first loss on that is not finite, else 0; None before the first loss.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._sums, self._positions = list[Tensor](), list[Tensor]()
+        self.not_finite: Float[Tensor, ""] | None = None
+
+    def add(self, loss: Float[Tensor, ""], positions: Int64[Tensor, " batch"]) -> None:
+        """Take this rank's loss of a batch; positions: which samples its rows are."""
+        self._sums.append(self._world.sum(loss))
+        self._positions.append(positions)
+        now = self._sums[-1].isfinite().logical_not_().to(torch.float32)
+        self.not_finite = now if self.not_finite is None else torch.maximum(now, self.not_finite)
+
+    def values(self, when: str, rates: Sequence[float]) -> list[float]:
+        """The loss of each batch, for which the host waits.  Raises NonFiniteBatch for the first that is not finite.
+
+        when: the epoch, and rates: the learning rate of each batch, for the message.
+        """
+        values = [value / self._world.size for value in torch.stack(self._sums).tolist()]
+        for number, value in enumerate(values):
+            if not math.isfinite(value):
+                where = f"{when}, batch {number + 1} of {len(values)}, at learning rate {rates[number]:.3g}"
+                raise NonFiniteBatch(
+                    f"loss {value} in {where}: try a lower lr, precision fp32, or clip_norm 1",
+                    [index for rank in self._world.concatenate(self._positions[number].tolist()) for index in rank],
+                )
+        return values

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Int64
-from torch import nn
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
 
+from bat_dist.attacks.graphs import Recordings
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
@@ -35,14 +36,21 @@ def fit(
     optimizer = Sgd(model, recipe)
     losses, step = [], 0
     model.train()
+    rates = _learning_rates(recipe, recipe.epochs * len(sizes), next(model.parameters()).device)
+
+    def train_on(images: Tensor, labels: Tensor, rate: Tensor) -> tuple[Tensor]:
+        loss = differentiate(method, MiniBatch(images, labels, network=model, forward=model), optimizer, precision)
+        optimizer.step(rate)
+        return (loss,)
+
+    recordings = Recordings(lambda: [*model.parameters(), *model.buffers(), *optimizer.momentum.values()])
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
         batches = loader.train_epoch(
             indices, batch_size=recipe.batch_size, generator=generator, drop_last=sum(sizes) < len(indices)
         )
         for images, labels, _ in batches:
-            loss = differentiate(method, MiniBatch(images, labels, network=model, forward=model), optimizer, precision)
-            optimizer.step(learning_rate(recipe, step=step, num_steps=recipe.epochs * len(sizes)))
+            (loss,) = recordings("step", train_on, images, labels, rates[step])
             total = total.to(loss.device) + loss * len(labels)
             step += 1
         losses.append(total.item() / sum(sizes))
@@ -51,3 +59,9 @@ def fit(
                 f"loss {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}: try a lower lr than {recipe.lr}, or fp32"
             )
     return losses
+
+
+def _learning_rates(recipe: Recipe, num_steps: int, device: torch.device) -> Float[Tensor, " steps"]:
+    """The learning rate of each step; in float32 on a GPU, whose kernels take no other."""
+    rates = [learning_rate(recipe, step=step, num_steps=num_steps) for step in range(num_steps)]
+    return torch.tensor(rates, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)

@@ -15,7 +15,8 @@ from bat_dist.training.recipe import Recipe
 class Sgd:
     """SGD with the recipe's momentum and weight decay, at a learning rate that is given with every step.
 
-    lr: of the last step, before the first one the recipe's.  momentum: the buffer of each parameter that has moved.
+    lr: of the last step that was given a number, before the first one the recipe's.  momentum: the buffer of each
+    parameter that has moved.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
@@ -30,9 +31,13 @@ class Sgd:
             parameter.grad = None
 
     @torch.no_grad()
-    def step(self, lr: float, *, cancel: Float[Tensor, ""] | None = None) -> None:
-        """Move all parameters that have a gradient; where `cancel`, on their device, is 1, leave them as they are."""
-        self.lr = lr
+    def step(self, lr: float | Float[Tensor, ""], *, cancel: Float[Tensor, ""] | None = None) -> None:
+        """Move all parameters that have a gradient; where `cancel`, on their device, is 1, leave them as they are.
+
+        A learning rate in a tensor on their device can be another each time that a recorded step is replayed.
+        """
+        if not isinstance(lr, Tensor):
+            self.lr = lr
         moved = [parameter for parameter in self.parameters if parameter.grad is not None]
         begun = [parameter for parameter in moved if parameter in self.momentum]
         for some in (begun, [parameter for parameter in moved if parameter not in self.momentum]):
