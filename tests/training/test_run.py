@@ -24,14 +24,15 @@ from bat_dist.methods.table import METHODS, build_method
 from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed
-from bat_dist.training.epoch import NonFiniteBatch, StepSettings
+from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
+from bat_dist.training.seeding import seeded_model
 from bat_dist.training.sgd import Sgd
 from bat_dist.training.splits import hold_out
 from bat_dist.training.step import batch_sizes
-from bat_dist.training.world import World
+from bat_dist.training.world import THIS_PROCESS, World
 
 CPU = torch.device("cpu")
 ATTACK = TrainingAttack(epsilon=16 / 255, step_size=4 / 255, num_steps=3)
@@ -312,20 +313,43 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path, mater
     assert not (tmp_path / files.STATE).exists()
 
 
-def test_the_update_is_not_made_when_the_loss_is_not_finite(
-    tmp_path: Path, material: TrainingData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def loss(self, batch: Any) -> torch.Tensor:
-            return batch.forward(batch.images).sum() * float("nan")
+def test_neither_that_update_is_made_nor_a_later_one(material: TrainingData) -> None:
+    """The third of eight losses is not finite: weights and momentum stay as they were, and its batch is named."""
+    network = seeded_model("tinynet", material.dataset, CPU, key=(0,))
+    progress = Progress(network, RECIPE)
+    batches: list[torch.Tensor] = []
+    before: dict[str, torch.Tensor] = {}
 
-    steps = []
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: steps.append(1))
-    chosen = settings()
-    chosen = dataclasses.replace(chosen, step=dataclasses.replace(chosen.step, method=Broken()))
-    with pytest.raises(NonFiniteBatch):
-        run.train(chosen, material, record(tmp_path), device=CPU)
-    assert not steps
+    class Breaks:
+        def loss(self, batch: Any) -> torch.Tensor:
+            batches.append(batch.labels)
+            if len(batches) == 3:
+                before.update({name: tensor.clone() for name, tensor in weights_and_momentum(progress).items()})
+            return batch.forward(batch.images).square().mean() * (float("nan") if len(batches) == 3 else 1)
+
+    step = dataclasses.replace(settings().step, method=Breaks())  # pyright: ignore[reportArgumentType]
+    with pytest.raises(NonFiniteBatch, match="loss nan in epoch 1, batch 3 of 8") as caught:
+        train_epoch(
+            progress,
+            network,
+            material.loader,
+            material.held.train,
+            recipe=RECIPE,
+            settings=step,
+            mem=None,
+            seed=0,
+            world=THIS_PROCESS,
+        )
+    assert len(batches) == 8
+    after = weights_and_momentum(progress)
+    assert len(after) == len(before) > 2
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert material.dataset.train.labels[caught.value.indices].tolist() == batches[2].tolist()
+
+
+def weights_and_momentum(progress: Progress) -> dict[str, torch.Tensor]:
+    found = progress.tensors()
+    return {name: found[name] for name in found if "running" not in name and "num_batches" not in name}
 
 
 def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
