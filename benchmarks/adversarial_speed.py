@@ -20,17 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, load_dataset
-from bat_dist.data.loaders import Loader, make_loader
+from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.bat import Bat
 from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
 from bat_dist.methods.table import Method
 from bat_dist.models.build import build
-from bat_dist.training.epoch import StepSettings, differentiate
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe, learning_rate
+from bat_dist.training.step import differentiate
 
 EPSILON, STEP_SIZE, NUM_STEPS = 8 / 255, 2 / 255, 10
 ATTACK = TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision="bf16")
@@ -70,14 +71,12 @@ def textbook(arch: str, seed: int) -> tuple[nn.Module, Step]:
 def ours(arch: str, seed: int, method: Method) -> tuple[nn.Module, Step]:
     model = network(arch, seed).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     progress = Progress(model, RECIPE)
-    settings = StepSettings(method, ATTACK, "bf16")
-    generator = torch.Generator().manual_seed(seed)
-
     def step(images: Tensor, labels: Tensor, lr: float) -> None:
         model.train()
+        keys = image_keys(seed, "step", torch.arange(len(labels)))
         mem = torch.where(torch.arange(len(labels)) % 3 == 0, 0.5, 0.0)  # a third is atypical
-        batch = MiniBatch(images, labels, network=model, forward=model, attack=ATTACK, generator=generator, mem=mem)
-        differentiate(progress, batch, settings, with_awp=False)
+        batch = MiniBatch(images, labels, network=model, forward=model, attack=ATTACK, keys=keys, mem=mem)
+        differentiate(method, batch, progress.optimizer, "bf16")
         progress.optimizer.step(lr)
 
     return model, step
@@ -155,9 +154,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     dataset = load_dataset("image_folder", data_dir=Path(args.data_dir), num_train=5000, num_test=1000)
-    loader = make_loader(
-        "memory", dataset.train, crop_padding=4, flip=True, fingerprint=dataset.fingerprint, split_name="train"
-    )
+    loader = dataset_loader("memory", dataset.augmented(4, True), "train")
     if args.accuracy:
         accuracy(args.arch, args.seeds, dataset, loader)
     else:

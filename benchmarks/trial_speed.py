@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from bat_dist.data.datasets import Dataset, Split, load_dataset
-from bat_dist.data.loaders import make_loader
+from bat_dist.data.loaders import dataset_loader
 from bat_dist.models.build import build
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
 from bat_dist.training.trial import TrialSettings, run_trial
@@ -84,15 +84,7 @@ _WORK = {}
 def set_up(dataset: Dataset, arch: str, recipe: Recipe) -> None:
     torch.set_num_threads(1)
     loaders = {
-        f"{name}_loader": make_loader(
-            "memory",
-            getattr(dataset, name),
-            crop_padding=4,
-            flip=True,
-            fingerprint=dataset.fingerprint,
-            split_name=name,
-        )
-        for name in ("train", "test")
+        f"{name}_loader": dataset_loader("memory", dataset.augmented(4, True), name) for name in ("train", "test")
     }
     settings = TrialSettings(arch, recipe, "bf16", 0.7, "uniform", 0)
     _WORK.update(settings=settings, dataset=dataset, device=CPU, **loaders)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from scipy.stats import chisquare, kstest
+from scipy.stats import chisquare, kstest, normaltest
 
-from bat_dist.attacks.noise import _mixed, image_keys, uniform
+from bat_dist.attacks.linf import gaussian_start, uniform_start
+from bat_dist.attacks.noise import _mixed, image_keys, later, normal, uniform
 
 GAMMA = 0x9E3779B97F4A7C15
 KNOWN = [[18025, 9497128, 12958106], [11213450, 13232347, 13855556]]
@@ -93,3 +94,33 @@ def test_by_image_whatever_the_batch_the_order_and_the_precision():
 
 def test_any_whole_number_is_a_seed():
     assert len({draw(seed=seed)[0, 0, 0].item() for seed in (0, -1, 2**63, 2**70)}) == 4
+
+
+def test_normal():
+    numbers = normal(image_keys(0, "a", torch.arange(300)), 0, 7, 101, dtype=torch.float64)
+    assert numbers.shape == (300, 7, 101)
+    assert numbers.abs().max() < 5.8
+    assert kstest(numbers.flatten().numpy(), "norm").pvalue > 1e-3
+    assert normaltest(numbers.flatten().numpy()).pvalue > 1e-3
+    halves = numbers.flatten(1)[:, :706].unflatten(1, (2, 353))  # cosines and sines of the same angles
+    assert abs(torch.corrcoef(halves.transpose(0, 1).flatten(1))[0, 1]) < 4 / (300 * 353) ** 0.5
+
+
+@pytest.mark.parametrize("start", [uniform_start, gaussian_start])
+def test_where_an_image_starts_depends_on_its_key_alone(start):
+    x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 0.8 + 0.1  # clipped nowhere
+    keys, at = image_keys(0, "a", torch.arange(6)), torch.tensor([4, 1])
+    whole = start(x, epsilon=0.1, generator=keys)
+    assert torch.equal(start(x[at], epsilon=0.1, generator=keys[at]), whole[at])
+    again = start(x, epsilon=0.1, generator=later(keys, 1))
+    assert not (again == whole).flatten(1).all(1).any()
+    moves = whole - x
+    assert moves.abs().max() <= (0.1 + 1e-6 if start is uniform_start else 0.006)
+    assert abs(moves.std() - (0.1 / 3**0.5 if start is uniform_start else 0.001)) < 0.1 * moves.std()
+
+
+def test_restarts_have_numbers_of_their_own():
+    keys = image_keys(0, "a", torch.arange(50))
+    runs = torch.stack([uniform(later(keys, restart), 0, 200) for restart in range(3)])
+    assert torch.equal(runs[0], uniform(keys, 0, 200))
+    assert torch.corrcoef(runs.flatten(1)).fill_diagonal_(0).abs().max() < 4 / 10_000**0.5

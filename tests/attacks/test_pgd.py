@@ -9,6 +9,7 @@ from torch import nn
 
 from bat_dist.attacks.linf import gaussian_start, no_start, uniform_start
 from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
+from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import fgsm, pgd, pgd_path
 from bat_dist.models.build import build
 from tests.attacks.attack_nets import MODELS, images, labels, linear, make, seeded, state
@@ -105,6 +106,16 @@ def test_a_seed_decides_whatever_the_memory_format(attack):
     torch.manual_seed(2)
     assert torch.equal(first, ATTACKS[attack](model, x, y))
     assert torch.equal(first, ATTACKS[attack](model, x.contiguous(memory_format=torch.channels_last), y))
+
+
+def test_with_keys_an_image_is_attacked_alike_in_any_batch():
+    """Also at its restarts, of which each has a start of its own."""
+    model, x, y, at = make("linear"), images(), labels(), torch.tensor([2, 0])
+    keys = image_keys(0, "a", torch.arange(len(x)))
+    settings = {"epsilon": 0.1, "step_size": 1e-4, "num_steps": 1, "restarts": 3}
+    whole = pgd(model, x, y, generator=keys, **settings)
+    assert torch.equal(pgd(model, x[at], y[at], generator=keys[at], **settings), whole[at])
+    assert not torch.equal(pgd(model, x, y, generator=keys, **settings | {"restarts": 1}), whole)
 
 
 def test_the_generator_goes_on():
