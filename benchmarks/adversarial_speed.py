@@ -71,6 +71,7 @@ def textbook(arch: str, seed: int) -> tuple[nn.Module, Step]:
 def ours(arch: str, seed: int, method: Method) -> tuple[nn.Module, Step]:
     model = network(arch, seed).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     progress = Progress(model, RECIPE)
+
     def step(images: Tensor, labels: Tensor, lr: float) -> None:
         model.train()
         keys = image_keys(seed, "step", torch.arange(len(labels)))

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from bat_dist.attacks.autoattack import autoattack
 from bat_dist.attacks.folding import faster
+from bat_dist.attacks.graphs import SWITCH, record_calls_of
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.methods.bat import Bat
@@ -144,10 +145,13 @@ def textbook(arch: str, device: torch.device, precision: Precision, batch: int) 
     return steps
 
 
-def ours(arch: str, device: torch.device, precision: Precision, batch: int, method: Method) -> Callable[[int], None]:
+def ours(
+    arch: str, device: torch.device, precision: Precision, batch: int, method: Method, *, graphs: bool = True
+) -> Callable[[int], None]:
     """An epoch of so many steps, with loader, augmentation and all."""
     rng = np.random.default_rng(0)
-    progress = Progress(network(arch, device), RECIPE)
+    model = network(arch, device)
+    progress = Progress(record_calls_of(model) if graphs else model, RECIPE)
     settings = StepSettings(method, TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
     images, labels = rng.integers(0, 256, (64 * batch, 32, 32, 3), dtype=np.uint8), np.arange(64 * batch) % 10
     loader = MemoryLoader(images, labels, crop_padding=4, flip=True, device=device)
@@ -228,6 +232,10 @@ def measure_steps(page: Page, device: torch.device, args: argparse.Namespace) ->
             "PGD-AT, fp32": (False, lambda a=arch, b=batch: ours(a, device, "fp32", b, PgdAt())),
             "PGD-AT, TF32": (True, lambda a=arch, b=batch: ours(a, device, "fp32", b, PgdAt())),
             "PGD-AT, bf16": (True, lambda a=arch, b=batch: ours(a, device, "bf16", b, PgdAt())),
+            "PGD-AT, bf16, without CUDA graphs": (
+                True,
+                lambda a=arch, b=batch: ours(a, device, "bf16", b, PgdAt(), graphs=False),
+            ),
             "BAT, bf16": (True, lambda a=arch, b=batch: ours(a, device, "bf16", b, Bat())),
             "the network's passes alone, bf16, as CUDA graphs": (True, lambda a=arch, b=batch: floor(a, device, b)),
         }
@@ -269,9 +277,8 @@ def measure_waits(page: Page, device: torch.device, args: argparse.Namespace) ->
     """At how many places of a step the host stops until the GPU has caught up."""
     rows = []
     for name in ("erm", "pgd_at", "trades", "mart", "gairat", "bat"):
-        steps = ours(
-            "tinynet" if args.quick else "resnet9", device, "fp32" if args.quick else "bf16", 64, build_method(name, {})
-        )
+        arch, precision = ("tinynet", "fp32") if args.quick else ("resnet9", "bf16")
+        steps = ours(arch, device, precision, 64, build_method(name, {}), graphs=False)
         steps(2)
         few, many = waits(steps, 2, device), waits(steps, 6, device)
         rows.append([name, f"{(sum(many.values()) - sum(few.values())) / 4:g}"])
@@ -305,7 +312,7 @@ def trial_worker(args: argparse.Namespace) -> None:
     images = np.random.default_rng(0).integers(0, 256, (50_000 if not args.quick else 512, 32, 32, 3), dtype=np.uint8)
     loader = MemoryLoader(images, np.arange(len(images)) % 10, crop_padding=4, flip=True, device=device)
     arch = "tinynet" if args.quick else "resnet9"
-    steps = 0 if args.quick else 40
+    steps = 0 if args.quick else 400  # as in a trial, recording the first of them is a small part
     recipe = Recipe(epochs=1, batch_size=args.batch, lr=0.01, schedule="one_cycle", nesterov=True)
     indices = np.arange(min(max(steps, 4) * args.batch, len(images)))
     torch.backends.cudnn.deterministic = True
@@ -378,21 +385,32 @@ def measure_trials(page: Page, device: torch.device, args: argparse.Namespace) -
     rows = []
     with multi_process_service() as service:
         for batch in (64,) if args.quick else (64, 512):
-            cases = [(1, False), (2, False), (4, False)] if batch == 64 else [(1, False), (4, False)]
-            cases += [(number, True) for number in ((2, 4, 8) if batch == 64 else (4,))] if service else []
+            cases = [(1, False, "0"), (1, False, "1"), (4, False, "1")]
+            cases += [(number, True, "1") for number in ((2, 4, 8) if batch == 64 else (4,))] if service else []
             alone = 0.0
-            for processes, with_service in cases[: 2 if args.quick else None]:
+            for processes, with_service, graphs in cases[: 2 if args.quick else None]:
                 try:
-                    found = rate(processes, batch, args, service if with_service and service else {})
+                    environment = {SWITCH: graphs} | (service if with_service and service else {})
+                    found = rate(processes, batch, args, environment)
                 except Exception as error:
                     print(f"{processes} processes, batch {batch}: {type(error).__name__}: {error}", flush=True)
                     continue
                 alone = alone or found
                 steps = RECIPES["fast"].epochs * 35_000 / batch
-                rows.append([str(batch), str(processes), "yes" if with_service else "no", f"{found:.0f}"])
+                words = {"0": "no", "1": "yes"}
+                rows.append([str(batch), str(processes), words[graphs], "yes" if with_service else "no"])
+                rows[-1].append(f"{found:.0f}")
                 rows[-1] += [f"{3600 * found / steps:.0f}", f"{found / alone:.2f}"]
                 print(rows[-1], flush=True)
-    head = ["batch", "processes", "MPS", "steps a second", "trials an hour", "times as fast as one process"]
+    head = [
+        "batch",
+        "processes",
+        "CUDA graphs",
+        "MPS",
+        "steps a second",
+        "trials an hour",
+        "times as fast as the first",
+    ]
     note = (
         "bf16, loader `memory`. A trial: 35,000 of CIFAR-10's 50,000 images, 20 epochs (recipe fast), counted from the "
         "steps; the verdict on all images comes on top."
@@ -447,7 +465,8 @@ def measure_autoattack(page: Page, device: torch.device, args: argparse.Namespac
         with torch.no_grad():
             return model(images).argmax(1) == y
 
-    def mine(batch: int) -> Tensor:
+    def mine(batch: int, graphs: str) -> Tensor:
+        os.environ[SWITCH] = graphs
         layout = x.contiguous(memory_format=torch.channels_last)
         net = faster(model, layout[:4])
         norms = sum(isinstance(module, nn.BatchNorm2d) for module in net.modules())
@@ -455,7 +474,11 @@ def measure_autoattack(page: Page, device: torch.device, args: argparse.Namespac
         return autoattack(net, layout, y, epsilon=EPSILON, seed=0, ids=ids, batch_size=batch).robust[-1]
 
     with tf32(False):
-        runs = {"pyautoattack": theirs, f"ours, batches of {count}": lambda: mine(count)}
+        runs = {
+            "pyautoattack": theirs,
+            f"ours, batches of {count}": lambda: mine(count, "1"),
+            f"ours, batches of {count}, without CUDA graphs": lambda: mine(count, "0"),
+        }
         for name, run in runs.items():
             synchronize(device)
             start = time.perf_counter()

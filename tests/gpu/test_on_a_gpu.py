@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from bat_dist.artifacts.checkpoints import load_model
+from bat_dist.attacks.apgd import apgd
 from bat_dist.attacks.folding import faster
+from bat_dist.attacks.graphs import SWITCH, record_calls_of, recordings_of
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, load_dataset
@@ -125,6 +127,50 @@ def test_a_trial_is_the_same_twice(digits: Dataset) -> None:
     for name in ("mask", "train_correct", "test_correct"):
         np.testing.assert_array_equal(rows[0][name], rows[1][name])
     assert rows[0]["metrics"][0] == rows[1]["metrics"][0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_replayed_attacks_and_steps_are_those_that_are_not_recorded(
+    precision: Precision, digits: Dataset, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An attack of several batches, and a trial, with CUDA graphs and without, to the last bit."""
+    found = []
+    for switch in ("0", "1"):
+        monkeypatch.setenv(SWITCH, switch)
+        model, y = record_calls_of(network("resnet9", GPU)), torch.arange(64, device=GPU) % 10
+        how: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 5, "precision": precision}
+        parts = []
+        for seed in range(3):
+            x = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).to(GPU)
+            parts.append(pgd(model, x, y, generator=image_keys(seed, "a", torch.arange(64, device=GPU)), **how).cpu())
+        recordings = recordings_of(model)
+        assert recordings is not None
+        assert bool(recordings._recorded) == (switch == "1"), caplog.text
+        loaders = {f"{name}_loader": dataset_loader("memory", digits, name, device=GPU) for name in ("train", "test")}
+        row = run_trial(
+            3,
+            settings=TrialSettings("tinynet", RECIPE, precision, 0.7, "uniform", 0),
+            dataset=digits,
+            device=GPU,
+            **loaders,
+        )
+        found.append((torch.cat(parts), row["metrics"][0], row["train_correct"], row["test_correct"]))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    np.testing.assert_array_equal(np.concatenate(found[0][2:]), np.concatenate(found[1][2:]))
+    assert not caplog.records, caplog.text
+
+
+def test_autoattack_with_graphs_has_the_flags_of_autoattack_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(GPU)
+    model, ids = network("resnet9", GPU), torch.arange(40, device=GPU)
+    y = model(x).argmax(1)
+    flags = []
+    for switch in ("0", "1"):
+        monkeypatch.setenv(SWITCH, switch)
+        found = apgd(faster(model, x[:4]), x, y, epsilon=1 / 255, seed=0, ids=ids, num_steps=20)
+        flags.append(found.robust)
+    assert (flags[0] == flags[1]).float().mean() > 0.97
 
 
 @pytest.mark.parametrize("tf32", [False, True])
