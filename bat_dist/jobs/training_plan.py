@@ -26,7 +26,7 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.training import files
 from bat_dist.training.epoch import StepSettings, batch_sizes
-from bat_dist.training.run import Record, TrainingData, TrainingSettings
+from bat_dist.training.run import NOISE, Record, TrainingData, TrainingSettings
 from bat_dist.training.score_file import TrainingScores, read_scores
 from bat_dist.training.splits import Held, default_num_val, hold_out
 from bat_dist.training.trackers import Tracker, open_trackers
@@ -149,8 +149,7 @@ def make_plan(
     )
     facts = _facts(asked, dataset, settings, held, scores)
     watched = _watched(asked, dataset, attack, held)
-    # Attacks start from noise that each sample draws; versions that drew it by batch wrote no such entry.
-    identity = {**flat(facts), "num_workers": asked.separate_batch_norms, "noise": "by sample"}
+    identity = {**flat(facts), "num_workers": asked.separate_batch_norms, **NOISE}
     if watched:  # which columns the history has; no fact of the network
         identity["watch"] = watched.digest
     return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen, watched)

@@ -39,6 +39,8 @@ from bat_dist.training.world import THIS_PROCESS, World
 
 log = logging.getLogger(__name__)
 
+NOISE = {"noise": "by sample"}
+"""Part of every run's identity: attacks start from noise that each sample draws; earlier versions drew it by batch."""
 _INIT, _VALIDATION = 10, 13  # streams of randomness, beside those of `epoch`
 
 
@@ -136,8 +138,18 @@ def train(
 
 
 def check_identity(record: Record) -> None:
-    """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished."""
+    """Raise UserError, naming what differs, if the folder holds a run of another identity, an epoch of it finished.
+
+    What versions without `NOISE` have finished is good for what it was; what they have begun ends with them only.
+    """
     begun = files.begun_identity(record.folder)
+    if begun and NOISE.keys() <= record.identity.keys() - begun.keys():
+        if files.finished(record.folder) is None:
+            raise UserError(
+                f"{record.folder} holds a run that an earlier version began, whose attacks started elsewhere: finish "
+                "it with that version, use another --out, or --fresh to replace it"
+            )
+        begun = {**begun, **NOISE}
     if begun and (differs := differences(begun, record.identity)):
         raise UserError(f"{record.folder} holds another run; {WAY_OUT}\n" + "\n".join(differs))
 

@@ -71,7 +71,7 @@ def settings(method: str = "pgd_at", *, recipe: Recipe = RECIPE, **changes: Any)
 
 
 def record(out: Path, **identity: Any) -> Record:
-    return Record(Folder(out), {"seed": 1, **identity}, {"method": "pgd_at"})
+    return Record(Folder(out), {"seed": 1} | identity, {"method": "pgd_at"})
 
 
 def trained(out: Path, chosen: TrainingSettings, material: TrainingData) -> dict[str, torch.Tensor]:
@@ -358,6 +358,19 @@ def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
     run.check_identity(record(tmp_path, alpha=1.0))
     with pytest.raises(UserError, match=r"alpha: 1\.0 in the store, 2\.0 now"):
         run.check_identity(record(tmp_path, alpha=2.0))
+
+
+def test_what_a_version_with_other_noise_has_finished_is_kept_and_what_it_has_begun_is_refused(tmp_path: Path) -> None:
+    now = record(tmp_path, **run.NOISE)
+    run.begin(record(tmp_path))
+    (tmp_path / files.STATE).touch()
+    with pytest.raises(UserError, match="holds a run that an earlier version began, whose attacks started elsewhere"):
+        run.check_identity(now)
+    rows: list[Any] = [{"epoch": 1, "val_pgd": 0.5, "train_seconds": 1.0, "validation_seconds": 1.0}]
+    run.finish(record(tmp_path), settings(), rows)
+    run.check_identity(now)
+    with pytest.raises(UserError, match=r"seed: 1 in the store, 2 now"):
+        run.check_identity(record(tmp_path, **run.NOISE, seed=2))
 
 
 def test_a_run_of_other_settings_that_finished_no_epoch_is_replaced(
