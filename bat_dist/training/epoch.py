@@ -72,7 +72,8 @@ def train_epoch(
     NonFiniteBatch for the first of them, on all ranks.
     """
     epoch = progress.epoch
-    generator = torch.Generator().manual_seed(seed_of(seed, _EPOCH, epoch))
+    epoch_seed = seed_of(seed, _EPOCH, epoch)
+    generator = torch.Generator().manual_seed(epoch_seed)
     # What a network or a loss draws from torch's global generators (dropout) must not depend on a resume either.
     torch.manual_seed(seed_of(seed, _WARM_UP, epoch, world.rank))
     sizes = batch_sizes(len(indices), recipe.batch_size, world.size, smallest=settings.smallest_batch)
@@ -88,7 +89,6 @@ def train_epoch(
     differentiated = settings.differentiated(epoch)
     progress.network.train()
     losses = EpochLosses(world)
-    noise_seed = seed_of(seed, _EPOCH, epoch)
     for (images, labels, positions), size, lr in zip(batches, sizes, rates, strict=True):
         batch = MiniBatch(
             images,
@@ -96,7 +96,7 @@ def train_epoch(
             network=progress.network,
             forward=forward,
             attack=settings.attack,
-            keys=image_keys(noise_seed, "training", positions),
+            keys=image_keys(epoch_seed, "training", positions),
             mem=None if mem is None else mem[positions],
             progress=epoch / recipe.epochs,
             ranks=world.ranks(size),
