@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
+from bat_dist.attacks.numerics import Precision, numerics
 from bat_dist.attacks.standing import Flags, Ids
 
 Mode = Literal["eval", "keep"]
-Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -117,7 +117,8 @@ def attacked(
 
     Inside no graph is recorded but by `FrozenModel.gradient`, in whatever contexts the caller is: no_grad,
     inference_mode (whose tensors may enter a graph only as copies), autocast (which would reach the loss and the
-    backward pass). Raises ValueError for a batch, labels or ids that cannot be attacked.
+    backward pass), TF32 as it may be allowed (see `numerics`). Raises ValueError for a batch, labels or ids that cannot
+    be attacked.
     """
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
@@ -125,7 +126,7 @@ def attacked(
     if ids is not None:
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
-    with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
+    with numerics(precision), torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
         yield FrozenModel(model, precision, largest_label=largest_label), x.detach().clone(), y.clone()
 
 

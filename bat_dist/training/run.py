@@ -97,7 +97,6 @@ def train(
     Raises UserError if the folder holds a run of another identity or a damaged state; NonFiniteBatch, on all ranks,
     after the batch's indices have been written to `non_finite.json`.
     """
-    torch.backends.cudnn.deterministic = True
     network = seeded_model(settings.arch, material.dataset, device, key=(settings.seed, _INIT))
     if settings.sync_bn and world.size > 1:
         network = synchronize_batch_norm(network)
