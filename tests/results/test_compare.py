@@ -143,6 +143,16 @@ def test_networks_that_differ_in_a_setting_are_never_seeds_of_one_row(name: str,
     assert [len(row.networks) for row in table.rows] == [1, 1]
 
 
+def test_tf32_and_fp32_are_rows_of_their_own_and_named(tmp_path: Path) -> None:
+    for seed, precision in enumerate(("fp32", "tf32", "fp32")):
+        facts = {"precision": precision, "attack_precision": precision}
+        write_evaluation(tmp_path / str(seed), RIGHT, facts=facts, seed=seed)
+    (table,) = compared(tmp_path).tables
+    assert [len(row.networks) for row in table.rows] == [2, 1]
+    fp32, tf32 = (row.label for row in table.rows)
+    assert ("precision = fp32" in fp32, "precision = tf32" in tf32) == (True, True)
+
+
 def test_several_evaluations_of_one_network_are_joined(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "a", {"clean": RIGHT["clean"]}, network="same")
     write_evaluation(tmp_path / "b", {"pgd20": RIGHT["pgd20"]}, network="same")
