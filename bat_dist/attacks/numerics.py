@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.backends import cuda, cudnn, mkldnn
 
 Precision = Literal["bf16", "fp32", "tf32"]
+
+_backends: Any = torch.backends  # whose types do not know `fp32_precision`
 
 
 @contextmanager
@@ -25,25 +26,25 @@ def numerics(precision: Precision) -> Iterator[None]:
     `fp32_precision`. CPUs have neither TF32 nor cuDNN; their products in single precision are exact inside.
     """
     before = (_matmul_precision(), [operation.fp32_precision for operation in _operations()])
-    chosen = cudnn.benchmark, cudnn.deterministic
+    chosen = _backends.cudnn.benchmark, _backends.cudnn.deterministic
     rounded = precision == "tf32"
-    cudnn.benchmark, cudnn.deterministic = False, True
+    _backends.cudnn.benchmark, _backends.cudnn.deterministic = False, True
     _set("high" if rounded else "highest", ["tf32" if rounded else "ieee"] * len(before[1]))
     try:
         yield
     finally:
         _set(*before)
-        cudnn.benchmark, cudnn.deterministic = chosen
+        _backends.cudnn.benchmark, _backends.cudnn.deterministic = chosen
 
 
 def exact(tensor: Tensor) -> Tensor:
     """The tensor for a product that must not be rounded to TF32: in double precision where TF32 is allowed now."""
-    return tensor.double() if cuda.matmul.fp32_precision == "tf32" else tensor
+    return tensor.double() if _backends.cuda.matmul.fp32_precision == "tf32" else tensor
 
 
 def _operations() -> tuple[Any, ...]:
-    """What has an `fp32_precision` of its own."""
-    return (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul)
+    """What has an `fp32_precision` of its own; convolutions come first."""
+    return (_backends.cudnn.conv, _backends.cudnn.rnn, _backends.cuda.matmul, _backends.mkldnn.matmul)
 
 
 def _matmul_precision() -> str:
@@ -51,13 +52,12 @@ def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:
-        return "high" if cuda.matmul.fp32_precision == "tf32" else "highest"
+        return "high" if _backends.cuda.matmul.fp32_precision == "tf32" else "highest"
 
 
 def _set(matmul_precision: str, of_operations: list[str]) -> None:
     """Through the old names and then the new ones: PyTorch raises where a reader of the old ones finds them differ."""
     torch.set_float32_matmul_precision(matmul_precision)
+    _backends.cudnn.allow_tf32 = of_operations[0] == "tf32"
     for operation, value in zip(_operations(), of_operations, strict=True):
-        if operation is cudnn.conv:
-            cudnn.allow_tf32 = value == "tf32"
         operation.fp32_precision = value

@@ -17,6 +17,7 @@ from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO, check_fits
 from bat_dist.settings.fields import ARCH_OF_TRIALS
 from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.storage.computed_on import hardware_name
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
@@ -184,7 +185,7 @@ def _fill(
             remove_memorization(folder)
         store = opened(precision, chosen)
         if not store.is_begun():
-            folder.remove_files([f"failed/{what}-*.json"])  # of another store that it has replaced
+            folder.remove_files([f"failed/{what}-*.json", hardware_name(what)])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,

@@ -1,4 +1,4 @@
-"""Numerical precision of a forward pass, the device it runs on, and whether that has bf16."""
+"""Numerical precision of a forward pass, the device it runs on, and what that is and has."""
 
 import logging
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from bat_dist.errors import UserError
+from bat_dist.storage.provenance import ComputedOn, cpu_name, driver_version
 from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,20 @@ def this_hardware() -> Hardware:
     device = torch.cuda.get_device_name() if is_gpu else "CPU"
     has_bf16 = _gpu_has_bf16() if is_gpu else _cpu_has_bf16()
     return Hardware(socket.gethostname(), device, has_bf16, has_tf32=is_gpu and _gpu_is_ampere_or_later())
+
+
+def computed_on() -> ComputedOn:
+    """What this process computes on, to be kept with what it has computed."""
+    found: ComputedOn = {"cpu": cpu_name(), "threads": torch.get_num_threads()}
+    if default_device().type != "cuda":
+        return found
+    found["gpu"] = torch.cuda.get_device_name()
+    if driver := driver_version():
+        found["driver"] = driver
+    found["cuda"] = torch.version.cuda or f"HIP {torch.version.hip}"
+    if version := torch.backends.cudnn.version():
+        found["cudnn"] = f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+    return found
 
 
 def check_tf32(workers: Iterable[Hardware]) -> None:

@@ -1,11 +1,11 @@
 """What fp32 is, inside an attack and after it, whoever has set what before."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.backends import cuda, cudnn, mkldnn
 from torch.overrides import TorchFunctionMode
 
 from bat_dist.attacks.apgd import apgd
@@ -19,6 +19,8 @@ from tests.helpers import rounding
 from tests.helpers.rounding import EXACT, ROUNDED, Flags, Note, flags, opposite, to_tf32
 
 notes = rounding.notes
+backends: Any = torch.backends  # whose types do not know `fp32_precision`
+cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
 PRECISIONS: list[tuple[Precision, Flags]] = [("fp32", EXACT), ("tf32", ROUNDED), ("bf16", EXACT)]
 
 
@@ -51,16 +53,16 @@ def matmul_precision() -> str:
 
 
 def everything() -> list[str | bool]:
-    operations = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, cudnn, torch.backends)
+    operations = (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, cudnn, backends)
     return [operation.fp32_precision for operation in operations]
 
 
 def generic() -> None:
-    torch.backends.fp32_precision = "tf32"
+    backends.fp32_precision = "tf32"
 
 
 def generic_exact() -> None:
-    torch.backends.fp32_precision = "ieee"
+    backends.fp32_precision = "ieee"
 
 
 def convolutions_exact() -> None:
@@ -82,7 +84,7 @@ def older_names() -> None:
 @pytest.fixture
 def _as_pytorch_begins():
     yield
-    torch.backends.fp32_precision = "none"
+    backends.fp32_precision = "none"
     torch.set_float32_matmul_precision("highest")
     cudnn.allow_tf32 = True
     for operation, value in ((cuda.matmul, "none"), (cudnn.conv, "tf32"), (cudnn.rnn, "tf32"), (mkldnn.matmul, "none")):

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.backends import cuda, cudnn
+
+backends: Any = torch.backends  # whose types do not know `fp32_precision`
+cuda, cudnn = backends.cuda, backends.cudnn
 
 
 class Flags(NamedTuple):

@@ -130,7 +130,8 @@ def test_fp32_is_untouched_by_tf32_that_is_allowed_and_tf32_is_not(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights: dict[str, dict[str, torch.Tensor]] = {}
-    for name, precision, allowed in (("off", "fp32", False), ("on", "fp32", True), ("tf32", "tf32", False)):
+    runs: list[tuple[str, Precision, bool]] = [("off", "fp32", False), ("on", "fp32", True), ("tf32", "tf32", False)]
+    for name, precision, allowed in runs:
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
         weights[name] = trained(tmp_path / name, digits, precision)
     for name, exact in weights["off"].items():
