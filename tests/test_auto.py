@@ -22,6 +22,7 @@ from bat_dist.reproduce import main as reproduce
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.train import main as train
 from bat_dist.training import precision
 from bat_dist.training.precision import Hardware, this_hardware
@@ -95,14 +96,17 @@ def test_auto_is_what_the_folders_trials_have(tmp_path: Path, truth: Hardware) -
 
 @pytest.mark.usefixtures("ray_cluster", "other_driver")
 def test_data_parallel_training_asks_its_workers(tmp_path: Path, chosen: str) -> None:
-    assert train([*DATA, *FAST, "--method", "pgd_at", "--num_workers", "1", "--out", str(tmp_path)]) == 0
-    _check_run(tmp_path, chosen)
+    words = ["--num_workers", "1", "--cpus_per_worker", "2", "--out", str(tmp_path)]
+    assert train([*DATA, *FAST, "--method", "pgd_at", *words]) == 0
+    told = _check_run(tmp_path, chosen)
+    assert told["computed_on"] == [{"cpu": cpu_name(), "threads": 2}]  # the worker's: the driver has another number
 
 
 def test_training_in_this_process_asks_itself(tmp_path: Path, chosen: str) -> None:
     assert train([*DATA, *FAST, "--method", "pgd_at", "--cpus_per_worker", "2", "--out", str(tmp_path)]) == 0
     told = _check_run(tmp_path, chosen)
     assert told["threads"] == 2
+    assert told["computed_on"] == [{"cpu": cpu_name(), "threads": 2}]
 
 
 def _check_run(place: Path, chosen: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
 from bat_dist.jobs.training_plan import make_plan
+from bat_dist.reporting.report_sources import Sources
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row
@@ -301,3 +302,18 @@ def test_published_rows_are_found_by_method_and_hyper_parameters() -> None:
     assert found is not None
     assert (found.accuracies["pgd100"], found.tables) == (pytest.approx(0.329), "Table 5")
     assert departures("tiny_imagenet", {"num_train": 500, "epsilon": 4 / 255}) == ["num_train 500 instead of 25,000"]
+
+
+def test_sources_say_what_evaluation_and_training_were_computed_on(tmp_path: Path) -> None:
+    """And nothing where files of an older version do not."""
+    hardware = [{"cpu": "c1", "threads": 1, "gpu": "g1"}, {"cpu": "c2", "threads": 2}]
+    write_evaluation(tmp_path / "old", RIGHT, seed=1)
+    write_evaluation(tmp_path / "new", RIGHT, computed_on=hardware[1:])
+    run = write_training(tmp_path / "run") / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"computed_on": hardware}))
+    new, old = (
+        one.facts for one in sorted(Sources(find_results([str(tmp_path)])).entries(), key=lambda one: one.words)
+    )
+    assert "computed_on" not in old
+    assert new["computed_on"] == "cpu=c2, threads=2"
+    assert new["training computed_on"] == "cpu=c1, threads=1, gpu=g1; cpu=c2, threads=2"
