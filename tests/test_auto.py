@@ -1,4 +1,7 @@
-"""`auto`: what the data, the workers' hardware or the folder decide, printed and recorded, in every program."""
+"""`auto`: what the data, the workers' hardware or the folder decide, printed and recorded, in every program.
+
+And `tf32`, which hardware has or has not.
+"""
 
 import json
 import logging
@@ -9,16 +12,24 @@ import pytest
 import zarr
 
 from bat_dist.config import parse
+from bat_dist.data.datasets import load_dataset
+from bat_dist.errors import UserError
+from bat_dist.jobs.memorize import build_work
 from bat_dist.memorize import main as memorize
 from bat_dist.models.names import suited_arch
+from bat_dist.plan import main as plan
 from bat_dist.reproduce import main as reproduce
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.train import main as train
 from bat_dist.training import precision
 from bat_dist.training.precision import Hardware, this_hardware
+from bat_dist.training.recipe import RECIPES
+from bat_dist.training.trial import TrialSettings, run_trial
 from bat_dist.tune import main as tune
+from tests.helpers.options import last_ones
 
 DATA = ["--dataset", "digits", "--num_train", "60", "--num_test", "20"]
 QUICK = ["--epochs", "1", "--batch_size", "32", "--loader", "memory"]
@@ -85,14 +96,17 @@ def test_auto_is_what_the_folders_trials_have(tmp_path: Path, truth: Hardware) -
 
 @pytest.mark.usefixtures("ray_cluster", "other_driver")
 def test_data_parallel_training_asks_its_workers(tmp_path: Path, chosen: str) -> None:
-    assert train([*DATA, *FAST, "--method", "pgd_at", "--num_workers", "1", "--out", str(tmp_path)]) == 0
-    _check_run(tmp_path, chosen)
+    words = ["--num_workers", "1", "--cpus_per_worker", "2", "--out", str(tmp_path)]
+    assert train([*DATA, *FAST, "--method", "pgd_at", *words]) == 0
+    told = _check_run(tmp_path, chosen)
+    assert told["computed_on"] == [{"cpu": cpu_name(), "threads": 2}]  # the worker's: the driver has another number
 
 
 def test_training_in_this_process_asks_itself(tmp_path: Path, chosen: str) -> None:
     assert train([*DATA, *FAST, "--method", "pgd_at", "--cpus_per_worker", "2", "--out", str(tmp_path)]) == 0
     told = _check_run(tmp_path, chosen)
     assert told["threads"] == 2
+    assert told["computed_on"] == [{"cpu": cpu_name(), "threads": 2}]
 
 
 def _check_run(place: Path, chosen: str) -> dict[str, Any]:
@@ -129,3 +143,49 @@ def test_all_parts_of_an_experiment_have_what_its_workers_chose(tmp_path: Path, 
     assert told["chosen"]["train's precision"].startswith(f"{chosen} (")
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert summary["settings"]["precision"] == chosen
+
+
+@pytest.fixture
+def ampere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process says that it has TF32; it computes on its CPU all the same."""
+    told = Hardware("here", "NVIDIA A100", has_bf16=True, has_tf32=True)
+    monkeypatch.setattr("bat_dist.jobs.train.this_hardware", lambda: told)
+
+
+@pytest.mark.usefixtures("ampere")
+@pytest.mark.parametrize("name", ["precision", "attack_precision"])
+def test_a_folder_is_of_tf32_or_of_fp32(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*DATA, *FAST, "--method", "pgd_at", "--num_val", "10", "--precision", "fp32", "--out", str(tmp_path)]
+    assert train(last_ones([*words, f"--{name}", "tf32"])) == 0
+    identity = json.loads((tmp_path / "run.json").read_text())["identity"]
+    assert identity[name] == identity["attack_precision"] == "tf32"
+    assert train(words) == 2
+    assert f"{name}: tf32" in capsys.readouterr().err
+    assert train(["--out", str(tmp_path)]) == 0  # it knows its settings
+
+
+@pytest.mark.parametrize("words", [["--precision", "tf32"], ["--precision", "fp32", "--attack_precision", "tf32"]])
+def test_a_training_in_tf32_is_refused_where_there_is_none(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([*DATA, *FAST, "--method", "pgd_at", "--out", str(tmp_path), *words]) == 2
+    assert "precision tf32: this CPU has no TF32" in capsys.readouterr().err
+    assert not {"run.json", "config.yaml"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_trials_in_tf32_are_refused_where_a_worker_has_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert memorize([*DATA, *QUICK, "--num_trials", "2", "--precision", "tf32", "--out", str(tmp_path)]) == 2
+    assert "precision tf32: this CPU has no TF32" in capsys.readouterr().err
+    assert not {"trials", "config.yaml"} & {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_worker_that_joins_late_looks_for_tf32_itself() -> None:
+    settings = TrialSettings("tinynet", RECIPES["fast"], "tf32", 0.7, "uniform", 0)
+    with pytest.raises(UserError, match="has no TF32"):
+        build_work(load_dataset("digits", num_train=60, num_test=20), "memory", run_trial, settings, "trials")
+
+
+def test_a_plan_in_tf32_is_measured_where_there_is_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan(["--dataset", "digits", "--num_seeds", "0", "--precision", "tf32"]) == 2
+    assert "precision tf32: this CPU has no TF32" in capsys.readouterr().err

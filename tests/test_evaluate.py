@@ -20,7 +20,9 @@ from bat_dist.attacks.pgd import fgsm
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluate import main
 from bat_dist.jobs import evaluate as evaluation
+from bat_dist.results.evaluation_file import read_evaluation
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
 from tests.helpers.options import last_ones
@@ -73,6 +75,11 @@ def evaluated(network: Path, tmp_path_factory: pytest.TempPathFactory, ray_clust
     out = tmp_path_factory.mktemp("evaluated")
     assert run(out, network, *FEW) == 0
     return out
+
+
+def test_it_says_what_its_workers_computed_on(evaluated: Path) -> None:
+    assert result(evaluated)["computed_on"] == [{"cpu": cpu_name(), "threads": 1}]
+    assert read_evaluation(Folder(evaluated)).document.origin["computed_on"][0]["threads"] == 1
 
 
 def test_flags_are_those_of_the_network(evaluated: Path, network: Path) -> None:

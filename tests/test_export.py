@@ -49,6 +49,7 @@ RUN = {
     "git_revision": "0123456789ab",
     "versions": {"torch": "2.14.1"},
     "cpu": "a fast one",
+    "computed_on": [{"cpu": "c1", "threads": 1, "gpu": "NVIDIA H100"}, {"cpu": "c2", "threads": 4}],
     "environment": {"TOKEN": "hunter3"},
     "hostname": "hunter4",
 }
@@ -114,6 +115,7 @@ def test_last_and_a_file_and_another_file_system(run: Path, tmp_path: Path, monk
     text = Folder(memory).read("README.md").decode()
     assert "chosen among all epochs" not in text
     assert "0123456789ab" in text, "the run.json beside the file"
+    assert "| computed_on | cpu c1, threads 1, gpu NVIDIA H100; cpu c2, threads 4 |" in text
 
 
 def test_config_says_how_to_feed_it(run: Path, tmp_path: Path) -> None:

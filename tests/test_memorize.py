@@ -20,6 +20,7 @@ from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import influence_matrix
 from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.storage.rows import RowStore
 from bat_dist.train import main as train
 from tests.helpers.options import last_ones
@@ -166,6 +167,8 @@ def test_all_promised_files_are_there(finished: Path) -> None:
     assert summary["num_trials"] == 12
     assert summary["sets"].keys() == {"train_typical", "train_atypical", "test_typical", "test_atypical"}
     assert summary["provenance"]["versions"]["ray"]
+    assert summary["provenance"]["computed_on"] == [{"cpu": cpu_name(), "threads": 1}]
+    assert f"cpu={cpu_name()}, threads=1" in (finished / "index.html").read_text()
     assert summary["settings"]["seed"] == 0
 
 

@@ -15,6 +15,7 @@ import torch
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_model
 from bat_dist.data.datasets import load_dataset
+from bat_dist.storage.provenance import cpu_name
 from bat_dist.train import main
 from tests.helpers.options import last_ones
 from tests.helpers.waiting import PATIENCE, until
@@ -57,6 +58,7 @@ def test_what_lies_in_the_folder_afterwards(tmp_path: Path, capsys: pytest.Captu
     assert told["identity"]["method_settings.tau"] == 0.5
     assert told["identity"]["method_settings.alpha"] == 2
     assert {"torch", "ray", "numpy"} <= told["versions"].keys()
+    assert told["computed_on"] == [{"cpu": cpu_name(), "threads": 1}]
     header, *rows = (tmp_path / "history.csv").read_text().splitlines()
     assert "val_pgd_atypical" in header.split(",")
     assert len(rows) == 2

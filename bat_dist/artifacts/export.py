@@ -19,7 +19,7 @@ from bat_dist.storage.recorded import DATA, data_of_checkpoint
 CONFIG, CARD, MODEL_INFO, ONNX = "config.json", "README.md", "model_info.json", "model.onnx"
 LIBRARY = "bat_dist"
 _SHOWN_OF_RUN = ("command", "bat_dist", "git_revision", "python", "versions", "cpu", "cpus", "gpu", "gpus", "system")
-_SHOWN_OF_RUN += ("finished",)
+_SHOWN_OF_RUN += ("computed_on", "finished")
 
 
 class AccuracyRow(NamedTuple):

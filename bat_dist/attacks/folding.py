@@ -12,12 +12,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.attacks.linf import Images
-from bat_dist.attacks.tf32 import without_tf32
+from bat_dist.attacks.numerics import numerics
 
 TOLERANCE = 1e-5  # |a - b| <= TOLERANCE * (1 + |b|), of logits
 
 
-@without_tf32()
+@numerics("fp32")
 def faster(model: nn.Module, x: Images) -> nn.Module:
     """A copy in eval mode with the same logits, to attack in the model's place; the model itself is left as found.
 

@@ -21,10 +21,10 @@ from bat_dist.attacks.graphs import (
 )
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
+from bat_dist.attacks.numerics import Precision, numerics
 from bat_dist.attacks.standing import Flags, Ids
 
 Mode = Literal["eval", "keep"]
-Precision = Literal["fp32", "bf16"]
 
 
 @contextmanager
@@ -151,7 +151,8 @@ def attacked(
 
     Inside no graph is recorded but by `FrozenModel.gradient`, in whatever contexts the caller is: no_grad,
     inference_mode (whose tensors may enter a graph only as copies), autocast (which would reach the loss and the
-    backward pass). Raises ValueError for a batch, labels or ids that cannot be attacked.
+    backward pass), TF32 as it may be allowed (see `numerics`). Raises ValueError for a batch, labels or ids that cannot
+    be attacked.
     checked: the caller has images in [0, 1] and labels from 0 on; on a GPU, looking at them again is a wait.
     """
     check_choice("precision", precision, Precision)
@@ -160,7 +161,7 @@ def attacked(
     if ids is not None:
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
-    with torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
+    with numerics(precision), torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
         recordings = recordings_of(model) if mode == "eval" else None
         victim = FrozenModel(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None

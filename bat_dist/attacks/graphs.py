@@ -41,12 +41,12 @@ class Recordings:
     def __call__(self, kind: Hashable, function: Callable[..., Tensors], *inputs: Tensor) -> Tensors:
         """`function(*inputs)`, recorded or not; the outputs are the caller's own.
 
-        kind: all that decides what the function does, beside its inputs and the tensors that it reads or changes,
-        which must stay where they are in memory.
+        kind: all that decides what the function does, its precision too, beside its inputs and the tensors that it
+        reads or changes, which must stay where they are in memory.
         """
         if self._refused or not is_worthwhile(inputs):
             return function(*inputs)
-        kind = (kind, _numerics(), *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
+        kind = (kind, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
         if recorded := self._recorded.get(kind):
             return recorded(inputs)
         self._calls[kind] = self._calls.get(kind, 0) + 1
@@ -144,12 +144,6 @@ def _pool() -> tuple[int, int]:
     if not _POOLS:
         _POOLS.append(torch.cuda.graph_pool_handle())
     return _POOLS[0]
-
-
-def _numerics() -> Hashable:
-    """What decides which kernels are recorded."""
-    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    return cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, products.allow_tf32
 
 
 def _copies(tensors: Sequence[Tensor]) -> Tensors:

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_choice, check_settings
-from bat_dist.attacks.frozen import FrozenModel, Mode, Precision, attacked, wrong
+from bat_dist.attacks.frozen import FrozenModel, Mode, attacked, wrong
 from bat_dist.attacks.linf import Images, Randomness, Start, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
 from bat_dist.attacks.noise import later
+from bat_dist.attacks.numerics import Precision
 
 Against = Literal["labels", "clean_logits"]
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from bat_dist.attacks.tf32 import without_tf32
+from bat_dist.attacks.numerics import numerics
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.hygiene import FOUND
@@ -33,12 +33,12 @@ def build_work(
 ) -> Callable[[Unit], dict[str, ArrayLike]]:
     """Put the network on the device; the function does a unit and gives its row, see `EvaluationIdentity.fields_of`.
 
-    Numbers are computed without TF32.
+    Numbers are computed in fp32, see `numerics`.
     """
     test, spec = dataset.test, dataset.spec
     networks = prepare(network, test.images[:4], device)
 
-    @without_tf32()
+    @numerics("fp32")
     def work(unit: Unit) -> dict[str, ArrayLike]:
         start, at = time.perf_counter(), np.array(unit.images)
         x, y = networks.tensor(test.images[at]), torch.from_numpy(test.labels[at]).to(device)

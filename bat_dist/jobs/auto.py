@@ -11,7 +11,7 @@ from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.rows import RowStore
-from bat_dist.training.precision import Hardware, choose_precision
+from bat_dist.training.precision import Hardware, check_tf32, choose_precision
 from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 S = TypeVar("S", MemorizeSettings, TrainSettings)
@@ -40,14 +40,20 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
     return dataclasses.replace(settings, **found), chosen
 
 
-def decide_precision(asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[Hardware]]) -> tuple[Precision, Chosen]:
+def decide_precision(
+    asked: PrecisionOrAuto, ask_workers: Callable[[], Sequence[Hardware]], *, of_attack: Precision | None = None
+) -> tuple[Precision, Chosen]:
     """The precision that the workers compute in, and what was chosen if it was left to us.
 
-    Warns of bf16 that a worker must emulate, whoever has asked for it.
+    of_attack: that of attacks in training, if it was asked for.
+    Warns of bf16 that a worker must emulate, whoever has asked for it. Raises UserError for TF32 that a worker has not.
     """
-    if asked == "fp32":
+    if asked == "fp32" and of_attack != "tf32":
         return asked, {}
-    precision, why = choose_precision(asked, ask_workers())
+    workers = ask_workers()
+    if of_attack == "tf32":
+        check_tf32(workers)
+    precision, why = choose_precision(asked, workers)
     return precision, {"precision": f"{precision} ({why})"} if asked == AUTO else {}
 
 

@@ -19,11 +19,12 @@ from bat_dist.evaluation.work import build_work
 from bat_dist.jobs.attacked_network import AttackedNetwork
 from bat_dist.jobs.fill_rows import note_outcome
 from bat_dist.jobs.fresh import remove_evaluation
-from bat_dist.results.evaluation_file import EVALUATION
+from bat_dist.results.evaluation_file import ATTACKS, EVALUATION
 from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
-from bat_dist.training.precision import default_device
+from bat_dist.training.precision import computed_on, default_device
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
 from bat_dist.workers.nodes import ClusterTerms, job_session
@@ -33,7 +34,6 @@ from bat_dist.workers.resources import worker_resources
 
 _THOUSAND = 1000
 VERB = "evaluate"
-_WHAT = "attacks"  # the units are called, in metrics
 PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, 
     note_settings(folder, VERB, settings)
     if queue:
         work = build(dataset, subject.network, attack, settings.keep_adversarial)
+        HardwareLog(folder, ATTACKS).add([computed_on()])
         while queue:
             unit = queue.popleft()
             queue.extend(ledger.record(unit, work(unit)))
@@ -152,6 +153,7 @@ def _work_off(
 
     add(units)
     done, failed = 0, 0
+    hardware = HardwareLog(ledger.folder, ATTACKS)
     pace = heart.begin(done=0, total=left() // _THOUSAND)
     with progress(pace):
         outcomes = run_units(
@@ -159,7 +161,7 @@ def _work_off(
             build,
             args,
             resources=resources,
-            what=_WHAT,
+            what=ATTACKS,
             num_workers=settings.num_workers,
             give_up_on=(ValueError,),
             smaller=lambda unit: unit._replace(batch_size=max(1, unit.batch_size // 2)),
@@ -172,6 +174,7 @@ def _work_off(
                 failed += 1
                 ledger.give_up(unit, outcome.reason)
             else:
+                hardware.note(outcome.records)
                 add(ledger.record(unit, outcome.row))
             note_outcome(ledger.folder, str(unit.stage), unit.number, outcome)
             before, done = done, done + unit.passes
@@ -185,7 +188,7 @@ def build(dataset: Dataset, network: nn.Module, settings: Settings, keep_adversa
 
     def counted(unit: Unit) -> Row:
         row = work(unit)
-        IMAGES.tell(len(unit.images), what=_WHAT)
+        IMAGES.tell(len(unit.images), what=ATTACKS)
         return row
 
     return counted

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.storage.status import failure_name
@@ -48,7 +49,8 @@ def fill_rows(
     """Compute every row below `num_rows` that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
-    it again.  What happened to each row is added to its file in `logs/`.  Raises as `run_units`.
+    it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
+    were computed on.  Raises as `run_units`.
     """
     status = store.status()
     missing = [row for row in range(num_rows) if not status.complete[row]]
@@ -57,6 +59,7 @@ def fill_rows(
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
     start, failed = time.monotonic(), {}
     kept = num_rows - len(missing)
+    hardware = HardwareLog(folder, what)
     pace = heart.begin(done=kept)
     with progress(pace):
         outcomes = run_units(
@@ -75,6 +78,7 @@ def fill_rows(
             if isinstance(outcome, Failed):
                 failed[row] = outcome.reason
             else:
+                hardware.note(outcome.records)
                 store.write(row, outcome.row)
             note_outcome(folder, what, row, outcome)
             pace.step(failed=len(failed))

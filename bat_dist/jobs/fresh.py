@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 from bat_dist.artifacts.scores import MEMORIZATION_TABLE
 from bat_dist.errors import UserError
-from bat_dist.results.evaluation_file import EVALUATION, FLAGS
+from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
 from bat_dist.results.find import MEMORIZATION
 from bat_dist.results.study_file import STUDY, read_studies
 from bat_dist.settings.reproduce import REPORT, STUDIES
 from bat_dist.settings.small import SCORES
 from bat_dist.settings.study import OUTPUTS, RESULTS, SUBSETS
+from bat_dist.storage.computed_on import hardware_name
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
@@ -63,7 +64,7 @@ def remove_memorization(folder: Folder) -> None:
     check_alone(folder, "memorize")
     for store, what in STORES.items():
         remove_store(folder, store)
-        folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl"])
+        folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl", hardware_name(what)])
     folder.remove_files(_OF_MEMORIZATION)
     forget_settings(folder, "memorize")
 
@@ -81,7 +82,7 @@ def remove_evaluation(folder: Folder) -> None:
         remove_store(folder, f"{UNITS}/{stage}")
         folder.remove_files([f"failed/{stage}-*.json", f"logs/{stage}-*.jsonl"])
     folder.remove_if_empty(UNITS)
-    folder.remove_files([EVALUATION, FLAGS, PROGRESS])
+    folder.remove_files([EVALUATION, FLAGS, PROGRESS, hardware_name(ATTACKS)])
     forget_settings(folder, "evaluate")
 
 

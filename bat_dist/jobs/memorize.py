@@ -17,10 +17,11 @@ from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO, check_fits
 from bat_dist.settings.fields import ARCH_OF_TRIALS
 from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.storage.computed_on import hardware_name
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import Field, RowStore
-from bat_dist.training.precision import default_device
+from bat_dist.training.precision import check_tf32, default_device, this_hardware
 from bat_dist.training.recipe import Precision
 from bat_dist.training.step import NonFiniteLoss
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
@@ -119,8 +120,13 @@ def build_work(
     settings: TrialSettings | EnsembleSettings,
     what: str,
 ) -> Work:
-    """The function of a unit's number; called once in each worker, which then has its loaders."""
+    """The function of a unit's number; called once in each worker, which then has its loaders.
+
+    Raises UserError in a worker that has not the precision that was asked for.
+    """
     device = default_device()
+    if settings.precision == "tf32":  # a worker that joins late has not been asked
+        check_tf32([this_hardware()])
     train_loader, test_loader = (
         CountedLoader(dataset_loader(loader, dataset, name, device=device), what) for name in ("train", "test")
     )
@@ -179,7 +185,7 @@ def _fill(
             remove_memorization(folder)
         store = opened(precision, chosen)
         if not store.is_begun():
-            folder.remove_files([f"failed/{what}-*.json"])  # of another store that it has replaced
+            folder.remove_files([f"failed/{what}-*.json", hardware_name(what)])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,

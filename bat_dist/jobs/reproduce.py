@@ -20,6 +20,7 @@ from bat_dist.results.summary_file import SUMMARY, read_summary
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.small import SCORES
+from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.training.precision import Hardware
 from bat_dist.workers.hardware import hardware_of_workers
@@ -77,7 +78,10 @@ def _without_auto(
         nonlocal chosen
         known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
         asked, settled = without_auto(asked, lambda: known, dataset, usual)
-        precision, why = decide_precision(asked.precision, workers)
+        precision, why = asked.precision, {}
+        if precision != known.get("precision"):  # of what was begun each part asks by itself, if it has work left
+            of_attack = asked.attack_precision if isinstance(asked, TrainSettings) else None
+            precision, why = decide_precision(precision, workers, of_attack=of_attack)
         chosen |= {f"{part}'s {name}": words for name, words in (settled | why).items()}
         return {"arch": asked.arch, "precision": precision}
 

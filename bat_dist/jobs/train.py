@@ -87,7 +87,7 @@ def _decided(plan: TrainingPlan, each: "Resources | None") -> TrainingPlan:
 
         return hardware_of_workers(each)
 
-    precision, chosen = decide_precision(plan.asked.precision, hardware)
+    precision, chosen = decide_precision(plan.asked.precision, hardware, of_attack=plan.asked.attack_precision)
     if plan.asked.precision == precision:
         return plan
     asked = dataclasses.replace(plan.asked, precision=precision)

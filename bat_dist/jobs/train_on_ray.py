@@ -20,6 +20,7 @@ from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow
+from bat_dist.training.precision import check_tf32, this_hardware
 from bat_dist.training.world import World
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
@@ -70,6 +71,8 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     dataset: Dataset = ray.get(config["dataset"])
     plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
     device = get_device()
+    if "tf32" in (plan.settings.step.precision, plan.settings.step.attack.precision):  # a late node was not asked
+        check_tf32([this_hardware()])
 
     def open_loader(split: str) -> CountedLoader:
         return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, device=device), "training")

@@ -101,7 +101,9 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
 def _decided(sweep: Sweep, each: Resources) -> Sweep:
     """The sweep in the precision of those who will carry it out."""
     asked = sweep.example.precision
-    precision, why = decide_precision(asked, partial(hardware_of_workers, each))
+    precision, why = decide_precision(
+        asked, partial(hardware_of_workers, each), of_attack=sweep.example.attack_precision
+    )
     if asked == precision or "precision" in sweep.settings.space:
         return sweep
     settings = with_base(sweep.settings, precision=precision)

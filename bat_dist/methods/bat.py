@@ -38,6 +38,7 @@ from torch.nn import functional
 
 from bat_dist.attacks.checks import check_choice
 from bat_dist.attacks.noise import Keys, uniform
+from bat_dist.attacks.numerics import exact
 from bat_dist.methods.checks import check_above_0, check_at_least_0, check_per_example
 from bat_dist.methods.defaults import ALPHA, BETA
 from bat_dist.methods.mini_batch import MiniBatch
@@ -186,11 +187,12 @@ def discrimination_loss(
 def similarity(
     features: Float[Tensor, "batch width"], *, tau: float, unit_length: bool
 ) -> Float[Tensor, "batch batch"]:
-    """s_ij = h_i . h_j / tau (Eq. 9), not in half precision: tau magnifies the rounding."""
+    """s_ij = h_i . h_j / tau (Eq. 9), neither in half precision nor in TF32: tau magnifies the rounding."""
     with torch.autocast(features.device.type, enabled=False):
         h = full_precision(features)
         h = functional.normalize(h, dim=1, eps=1e-12) if unit_length else h
-        return h @ h.T / tau
+        factor = exact(h)
+        return (factor @ factor.T).to(h.dtype) / tau
 
 
 def pair_masks(

@@ -7,10 +7,11 @@ from typing import Any, TypedDict
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from bat_dist.attacks.frozen import Mode, Precision
+from bat_dist.attacks.frozen import Mode
 from bat_dist.attacks.linf import Images, Start, no_start, uniform_start
 from bat_dist.attacks.losses import Loss, cross_entropy
 from bat_dist.attacks.noise import Keys
+from bat_dist.attacks.numerics import Precision
 from bat_dist.attacks.pgd import Against, PgdPath, pgd, pgd_path
 from bat_dist.methods.parallel import ALONE, Ranks
 

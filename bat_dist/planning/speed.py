@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from bat_dist.attacks.folding import faster
+from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.loaders import Batch, Loader, dataset_loader
@@ -119,12 +120,10 @@ def _work(
     generator = torch.Generator().manual_seed(0)
     match piece:
         case Piece.TRIAL_STEP:  # as `run_trial` does it
-            torch.backends.cudnn.deterministic = True
             recipe = _endless(subject.trial_recipe, batch_size)
             method = Erm(recipe.label_smoothing)
             fit(network, loader, indices, method=method, recipe=recipe, precision=precision, generator=generator)
         case Piece.PLAIN_STEP | Piece.PGD_STEP:  # as `run.train` does it
-            torch.backends.cudnn.deterministic = True
             recipe = _endless(subject.recipe, batch_size)
             attack = TrainingAttack(spec.epsilon, spec.step_size, subject.num_steps, precision)
             settings = StepSettings(PgdAt() if piece == Piece.PGD_STEP else Erm(), attack, precision)
@@ -136,7 +135,7 @@ def _work(
             while True:
                 predicted_probabilities(network, loader, batch_size=batch_size, precision=precision)
         case Piece.EXACT_FORWARD:  # as Square asks a network
-            with torch.inference_mode():
+            with torch.inference_mode(), numerics("fp32"):
                 while True:
                     for images, _, _ in loader.eval_epoch(indices, batch_size=batch_size):
                         network(images)

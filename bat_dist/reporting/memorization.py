@@ -14,8 +14,10 @@ from bat_dist.reporting.explanations import explained
 from bat_dist.reporting.page import as_texts, render_memorization_page, save_figures
 from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
 from bat_dist.results.summary_file import SUMMARY
+from bat_dist.storage.computed_on import read_hardware
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
+from bat_dist.storage.status import STORES
 
 PAGE = "index.html"
 
@@ -89,7 +91,8 @@ def _write(
     *,
     prefix: str = "",
 ) -> str:
-    origin, words = provenance(), in_words(summary)
+    origin = provenance(read_hardware(folder, STORES["ensemble" if prefix else "trials"]))
+    words = in_words(summary)
     images = save_figures(folder / f"{prefix}figures", drawn)
     page = render_memorization_page(
         title=title,

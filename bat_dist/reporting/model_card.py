@@ -115,7 +115,9 @@ def _attacks(facts: Mapping[str, Any]) -> dict[str, str]:
 def _as_text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_as_text(item)}" for key, item in value.items() if item is not None)
-    return ", ".join(map(_as_text, value)) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return ("; " if any(isinstance(item, Mapping) for item in value) else ", ").join(map(_as_text, value))
+    return str(value)
 
 
 def _escaped(value: Any) -> str:

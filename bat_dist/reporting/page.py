@@ -98,7 +98,9 @@ def as_texts(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def plain_text(value: Any) -> str:
-    """A value as text; mappings as `a=1, b=2`, without what is None."""
+    """A value as text; mappings as `a=1, b=2`, without what is None, and several of them as `a=1, b=2; a=3, b=4`."""
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={plain_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        return "; ".join(map(plain_text, value))
     return str(value)

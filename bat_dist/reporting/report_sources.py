@@ -58,7 +58,8 @@ def _about(evaluation: FoundEvaluation, training: Training | None) -> Mapping[st
     if training:
         run = training.run
         about |= {"training": training.place, "trained by": _typed(run.origin)}
-        about |= {f"training {key}": value for key, value in _machine(run.origin).items()}
+        machine = _machine({**run.origin, "computed_on": list(run.computed_on)})
+        about |= {f"training {key}": value for key, value in machine.items()}
         about |= {"training seconds": run.seconds if isinstance(run, FinishedRun) else None, "trained from": run.begun}
     settings = {key: value for key, value in flat(document.facts).items() if key.partition(".")[0] in TRAINED_BY}
     return {**about, "trained with": plain_text(settings)}
@@ -71,7 +72,7 @@ def _typed(document: Mapping[str, Any]) -> str:
 
 
 def _machine(document: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: document.get(name) for name in ("git_revision", "bat_dist", "cpu", "cpus", "system")}
+    return {name: document.get(name) for name in ("git_revision", "bat_dist", "cpu", "cpus", "system", "computed_on")}
 
 
 def _run_key(identity: Mapping[str, Any]) -> tuple[Any, ...]:

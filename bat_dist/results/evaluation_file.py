@@ -12,10 +12,12 @@ from bat_dist.errors import UserError
 from bat_dist.evaluation.hygiene import Check
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.statistics import Accuracy, accuracy
+from bat_dist.storage.computed_on import read_hardware
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 
 EVALUATION, FLAGS = "evaluation.json", "flags.npz"
+ATTACKS = "attacks"  # the units are called, in metrics and where their hardware is kept
 FORMAT = 1  # of evaluation.json, as this version writes it; files without a number are of the first releases
 _NEEDED = ("rows", "facts", "network", "fingerprint", "settings")
 _FURTHER = ("format", "checks", "num_checked", "by_class", "attack")  # not in files of the first releases
@@ -105,7 +107,7 @@ def write_evaluation(
         epsilon=settings.get("epsilon") or dataset.spec.epsilon,
         step_size=settings.get("step_size") or dataset.spec.step_size,
         settings=settings,
-        origin=provenance(),
+        origin=provenance(read_hardware(folder, ATTACKS)),
     )
     folder.write_json(EVALUATION, _as_json(document))
     return document

@@ -97,7 +97,10 @@ Flip = Annotated[
 ]
 SomePrecision = Annotated[
     PrecisionOrAuto,
-    Help("of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32"),
+    Help(
+        "of convolutions and products; auto: bf16 where all workers' hardware has it, else fp32; "
+        "tf32: fp32, but for factors that GPUs round to TF32"
+    ),
     TRAINING,
 ]
 

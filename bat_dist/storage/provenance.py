@@ -8,9 +8,10 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import bat_dist
 
@@ -19,8 +20,22 @@ _DRIVERS: list[str] = []  # the commands for which this process, a worker, has w
 PACKAGES = ("torch", "torchvision", "ray", "ffcv", "numpy", "zarr")
 
 
+class ComputedOn(TypedDict):
+    """What a process computed on: nothing that names a machine, and of GPUs only where it had one."""
+
+    cpu: str
+    threads: int  # of torch, on the CPU
+    gpu: NotRequired[str]
+    driver: NotRequired[str]
+    cuda: NotRequired[str]
+    cudnn: NotRequired[str]
+
+
 class Provenance(TypedDict):
-    """What is needed to run the same again; files of results hold these entries beside their own."""
+    """What is needed to run the same again; files of results hold these entries beside their own.
+
+    cpu, cpus and system are those of the process that wrote the file, on a cluster the driver's.
+    """
 
     command: str
     bat_dist: str  # the package's version
@@ -31,22 +46,24 @@ class Provenance(TypedDict):
     cpu: str
     cpus: int  # that this process may use
     system: str
+    computed_on: NotRequired[Sequence[ComputedOn]]  # all hardware of the workers, see `storage.computed_on`
 
 
-def provenance() -> Provenance:
-    """The provenance of what this process makes."""
-    found = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
-    return {
+def provenance(computed_on: Sequence[ComputedOn] = ()) -> Provenance:
+    """The provenance of what this process makes of what was computed on that hardware, if that is known."""
+    packages = {name: next(iter(metadata.distributions(name=name)), None) for name in PACKAGES}
+    found: Provenance = {
         "command": command(),
         "bat_dist": bat_dist.__version__,
         "git_revision": git_revision(),
         "source": source_hash(),
         "python": platform.python_version(),
-        "versions": {name: package.version for name, package in found.items() if package},
+        "versions": {name: package.version for name, package in packages.items() if package},
         "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)),
         "system": platform.platform(),
     }
+    return {**found, "computed_on": computed_on} if computed_on else found
 
 
 def command() -> str:
@@ -90,6 +107,19 @@ def _git(folder: Path, *words: str) -> str:
     ).stdout.strip()
 
 
+@functools.cache
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver, asked once a process; None where nvidia-smi does not tell it in time."""
+    ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(ask, capture_output=True, check=True, timeout=10).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.match(rb"[\d.]+", told)  # a line for each GPU
+    return found[0].decode() if found else None
+
+
+@functools.cache
 def cpu_name() -> str:
     """The processor as its maker calls it; empty if nobody knows."""
     try:

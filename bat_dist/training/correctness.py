@@ -5,6 +5,7 @@ import torch
 from jaxtyping import Float32, UInt16
 from torch import nn
 
+from bat_dist.attacks.numerics import numerics
 from bat_dist.data.loaders import Loader
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision
@@ -23,7 +24,7 @@ def predicted_probabilities(
     model.eval()
     probabilities, places = [], []
     for images, _, indices in loader.eval_epoch(batch_size=batch_size):
-        with autocast(images.device, precision):
+        with numerics(precision), autocast(images.device, precision):
             logits = model(images)
         probabilities.append(logits.float().softmax(dim=1).cpu())
         places.append(indices.cpu())

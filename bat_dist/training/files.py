@@ -7,13 +7,14 @@ written last.
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from bat_dist.errors import UserError
+from bat_dist.storage.computed_on import distinct
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import SUFFIX, TRAIN, forget_settings
 from bat_dist.storage.status import PROGRESS
@@ -35,7 +36,8 @@ class RunFile:
     """What `run.json` says of a run; earlier versions did not write all of it.
 
     workers: the numbers of workers that the run has had, in their order. threads: of each worker, 0 if not known.
-    chosen: what `auto` stands for, and why. origin: see `provenance`.
+    chosen: what `auto` stands for, and why. computed_on: the hardware of all ranks that have trained an epoch, each
+    kind once, see `storage.computed_on`; empty if not known. origin: see `provenance`.
     """
 
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -43,6 +45,7 @@ class RunFile:
     begun: str = ""
     threads: int = 0
     chosen: Mapping[str, str] | None = None
+    computed_on: Sequence[Mapping[str, Any]] = ()
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -85,6 +88,13 @@ def write_run(folder: Folder, run: RunFile) -> None:
     for one in fields(run):
         document |= run.origin if one.name == "origin" else {one.name: getattr(run, one.name)}
     folder.write_json(RUN, document)
+
+
+def note_hardware(folder: Folder, found: Sequence[Mapping[str, Any]]) -> None:
+    """Add to `run.json`, if it is there, what is to train from now on."""
+    run = read_run(folder) if folder.exists(RUN) else None
+    if run and (together := distinct(run.computed_on, found)) != list(run.computed_on):
+        write_run(folder, replace(run, computed_on=together))
 
 
 def finished(folder: Folder) -> FinishedRun | None:

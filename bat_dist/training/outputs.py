@@ -9,6 +9,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from bat_dist.attacks.noise import image_keys
+from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import TrainingAttack
@@ -47,7 +48,7 @@ def outputs_of(
         for images, labels, positions in loader.eval_epoch(batch, batch_size=len(batch)):
             keys = image_keys(seed, "outputs", positions)
             x_adv = pgd(network, images, labels, generator=keys, checked=True, **attack.settings())
-            with torch.no_grad(), autocast(images.device, precision):
+            with torch.no_grad(), numerics(precision), autocast(images.device, precision):
                 logits, penultimate = network(images, with_features=True)
                 clean.append(_plain(logits.float().softmax(dim=1)))
                 features.append(_plain(penultimate))

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Precision = Literal["bf16", "fp32"]
-PrecisionOrAuto = Literal["auto", "bf16", "fp32"]  # as asked for; what runs and what is recorded is a Precision
+Precision = Literal["bf16", "fp32", "tf32"]  # as in `attacks.numerics`, which imports torch
+PrecisionOrAuto = Literal["auto", "bf16", "fp32", "tf32"]  # as asked for; what runs and what is recorded is a Precision
 Schedule = Literal["one_cycle", "multistep"]
 
 

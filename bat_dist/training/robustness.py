@@ -7,6 +7,7 @@ from torch import nn
 
 from bat_dist.attacks.frozen import wrong
 from bat_dist.attacks.noise import image_keys
+from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import TrainingAttack
@@ -52,5 +53,5 @@ def clean_and_pgd_correct(
 
 @torch.no_grad()
 def _right(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, precision: Precision) -> torch.Tensor:
-    with autocast(images.device, precision):
+    with numerics(precision), autocast(images.device, precision):
         return (~wrong(network(images), labels)).int()

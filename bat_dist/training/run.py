@@ -27,6 +27,7 @@ from bat_dist.storage.provenance import provenance
 from bat_dist.training import files
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
 from bat_dist.training.files import Criterion, EpochRow, FinishedRun, RunFile
+from bat_dist.training.precision import computed_on
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.robustness import clean_and_pgd_correct
@@ -100,7 +101,6 @@ def train(
     Raises UserError if the folder holds a run of another identity or a damaged state; NonFiniteBatch, on all ranks,
     after the batch's indices have been written to `non_finite.json`.
     """
-    torch.backends.cudnn.deterministic = True
     network = seeded_model(settings.arch, material.dataset, device, key=(settings.seed, _INIT))
     if settings.sync_bn and world.size > 1:
         network = synchronize_batch_norm(network)
@@ -109,6 +109,10 @@ def train(
     _restore(progress, record)
     forward = world.parallel(network)
     mem = None if material.mem is None else torch.as_tensor(material.mem, dtype=torch.float32, device=device)
+    if progress.epoch < settings.recipe.epochs:
+        hardware = world.concatenate(computed_on())
+        if world.rank == 0:
+            files.note_hardware(record.folder, hardware)
     trackers = open_trackers(progress.epoch + 1) if world.rank == 0 else ()
     try:
         while progress.epoch < settings.recipe.epochs:
@@ -176,6 +180,7 @@ def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping
         begun=there.begun or _now(),
         threads=kept.threads or threads,
         chosen=dict(chosen or {}) if kept.chosen is None else kept.chosen,
+        computed_on=kept.computed_on,
         origin=provenance(),
     )
     files.write_run(folder, run)

@@ -9,6 +9,7 @@ waits for a GPU.
 from jaxtyping import Float
 from torch import Tensor
 
+from bat_dist.attacks.numerics import numerics
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
 from bat_dist.training.precision import autocast
@@ -23,9 +24,10 @@ class NonFiniteLoss(ArithmeticError):
 def differentiate(method: Method, batch: MiniBatch, optimizer: Sgd, precision: Precision) -> Float[Tensor, ""]:
     """Leave the gradient of the method's loss on the batch, and no other, in `.grad`; returns the loss, a constant."""
     optimizer.zero_grad()
-    with autocast(batch.images.device, precision):
-        loss = method.loss(batch)
-    loss.backward()
+    with numerics(precision):
+        with autocast(batch.images.device, precision):
+            loss = method.loss(batch)
+        loss.backward()
     return loss.detach()
 
 

@@ -110,7 +110,6 @@ def _fit_erm(
     model: nn.Module, loader: Loader, indices: np.ndarray, settings: TrialSettings | EnsembleSettings, *, number: int
 ) -> float:
     """Train by ERM and return the mean loss of the last epoch."""
-    torch.backends.cudnn.deterministic = True
     return fit(
         model,
         loader,

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import ray
 
 from bat_dist.errors import UserError
-from bat_dist.storage.provenance import source_hash, work_for
+from bat_dist.storage.computed_on import TOLD
+from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
 from bat_dist.storage.unit_log import AttemptLog, Record
 from bat_dist.workers import metrics
 from bat_dist.workers.running import WorkerPlace
@@ -77,8 +78,17 @@ class Worker:
             reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
             scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
             return AttemptResult(None, scribe.records, reason, hopeless, _broke_accelerator(error))
-        scribe.note("done", seconds=seconds_since(start))
+        scribe.note("done", seconds=seconds_since(start), **{TOLD: _computed_on()})
         return AttemptResult(row, scribe.records)
+
+
+def _computed_on() -> ComputedOn | None:
+    """What this process computes on; None for work without torch, which need not wait for it."""
+    if "torch" not in sys.modules:
+        return None
+    from bat_dist.training.precision import computed_on
+
+    return computed_on()
 
 
 def _broke_accelerator(error: BaseException | None) -> bool:

@@ -5,9 +5,12 @@ import torch
 from torch import nn
 
 from bat_dist.attacks.folding import faster
-from bat_dist.attacks.tf32 import without_tf32
+from bat_dist.attacks.numerics import numerics
 from bat_dist.models.build import build
 from tests.attacks.attack_nets import state
+from tests.helpers import rounding
+
+emulated_tf32 = rounding.emulated_tf32
 
 ARCHITECTURES = ["resnet9-w16", "resnet20", "preactresnet18", "wrn16-1", "tinynet"]
 
@@ -56,33 +59,23 @@ def test_single_precision_to_one_in_a_hundred_thousand():
     assert ((copy(images()) - expected).abs() <= 1e-5 * (1 + expected.abs())).all()
 
 
-def test_layers_are_folded_where_the_gpu_would_round_to_tf32(monkeypatch):
-    """Emulated: a convolution keeps 10 bits of its factors' mantissas, unless PyTorch is told not to allow that."""
-    exact = nn.Conv2d._conv_forward
-
-    def rounded(self, x, weight, bias):
-        if torch.backends.cudnn.allow_tf32 and x.dtype == torch.float32:
-            x, weight = to_tf32(x), to_tf32(weight)
-        return exact(self, x, weight, bias)
-
+@pytest.mark.usefixtures("emulated_tf32")
+@pytest.mark.parametrize("name", ["resnet9-w16", "resnet20"])
+def test_layers_are_folded_where_the_gpu_would_round_to_tf32(name, monkeypatch):
+    """All that are folded in fp32."""
     torch.manual_seed(0)
-    model = warmed(build("resnet9-w16", 10, mean=(0.5,) * 3, std=(0.25,) * 3))
-    monkeypatch.setattr(nn.Conv2d, "_conv_forward", rounded)
+    model = warmed(build(name, 10, mean=(0.5,) * 3, std=(0.25,) * 3))
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    assert not torch.allclose(model.eval()(images()), exact_logits(model), atol=1e-4)  # the emulation does something
-    assert norms(faster(model, images(4))) == 0
+    rounded = norms(faster(model, images(4)))
     assert torch.backends.cudnn.allow_tf32
+    assert not torch.allclose(model.eval()(images()), exact_logits(model), atol=1e-4)  # the emulation does something
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    assert rounded == norms(faster(model, images(4))) < norms(model)
 
 
 def exact_logits(model):
-    with without_tf32():
+    with numerics("fp32"):
         return model(images())
-
-
-def to_tf32(values):
-    """To the nearest, ties away from zero; the gradient passes."""
-    bits = values.detach().contiguous().view(torch.int32)
-    return values + (((bits + 0x1000) & ~0x1FFF).view(torch.float32) - values.detach())
 
 
 class TrainsItself(nn.Module):

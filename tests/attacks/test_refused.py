@@ -36,7 +36,7 @@ class Untouched(torch.nn.Module):
         ({"step_size": 2}, r"step_size must be in \(0, 1\], got 2"),
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
         ({"num_steps": 2.5}, "num_steps must be a whole number of at least 1, got 2.5"),
-        ({"precision": "fp16"}, "precision must be one of fp32, bf16, got 'fp16'"),
+        ({"precision": "fp16"}, "precision must be one of bf16, fp32, tf32, got 'fp16'"),
         ({"mode": "train"}, "mode must be one of eval, keep, got 'train'"),
         ({"against": "logits"}, "against must be one of labels, clean_logits, got 'logits'"),
     ],

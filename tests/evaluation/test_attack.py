@@ -12,8 +12,13 @@ from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.evaluation import attack as module
 from bat_dist.evaluation.attack import LARGE_EPSILON, Networks, Settings, attack_images, largest_move, prepare
+from bat_dist.evaluation.names import PROBE
 from bat_dist.evaluation.plan import CHECKS, Stage, Unit
 from bat_dist.evaluation.work import build_work
+from tests.helpers import rounding
+from tests.helpers.rounding import EXACT, opposite
+
+notes = rounding.notes
 
 SETTINGS = Settings(epsilon=0.12, step_size=0.03, restarts=2)
 ATTACKS = ["clean", "fgsm", "pgd5", "cw5", "apgd-ce", *CHECKS]
@@ -181,3 +186,12 @@ def test_a_unit_of_a_randomized_network_is_the_same_whenever_it_is_run(digits, t
         np.testing.assert_array_equal(one, other)
         assert 0 < one.sum() < 40
     assert not np.array_equal(work(first._replace(stage=Stage(("apgd-ce-eot2",), seed=1)))["robust"], flags[0])
+
+
+@pytest.mark.parametrize("attack", ["clean", "pgd2", "apgd-ce", "square1000", PROBE])
+def test_a_unit_is_computed_in_fp32_backward_too(attack, digits, trained, notes):
+    with opposite(EXACT):
+        work = build_work(digits, trained, SETTINGS, keep_adversarial=False, device=torch.device("cpu"))
+        work(Unit(Stage((attack,), seed=0), 0, (0, 1, 2), 3))
+    assert {note.flags for note in notes} == {EXACT}
+    assert {note.way for note in notes} == {"forward", "backward"}  # also in making the faster form

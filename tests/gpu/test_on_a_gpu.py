@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.attacks.apgd import apgd
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.graphs import SWITCH, record_calls_of, recordings_of
 from bat_dist.attacks.noise import image_keys, uniform
+from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import dataset_loader
@@ -28,6 +30,7 @@ from bat_dist.models.build import build
 from bat_dist.storage.files import Folder
 from bat_dist.training import run
 from bat_dist.training.epoch import StepSettings
+from bat_dist.training.precision import computed_on, this_hardware
 from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.splits import hold_out
@@ -108,7 +111,7 @@ def trained(
     return load_model(str(out), "last").state_dict()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_is_the_same_twice_and_after_a_resume(
     method: str, precision: Precision, digits: Dataset, tmp_path: Path
@@ -118,6 +121,39 @@ def test_a_run_is_the_same_twice_and_after_a_resume(
     resumed = trained(tmp_path / "b", digits, method, precision)
     for name, tensor in first.items():
         torch.testing.assert_close(resumed[name], tensor, rtol=0, atol=0, msg=f"{name} differs")
+
+
+def relative_errors(precision: Precision, device: torch.device) -> list[float]:
+    """Of a convolution, a product and their four gradients, against double precision on the CPU."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(8, 64, 16, 16), (64, 64, 3, 3), (512, 512), (512, 512)]
+    tensors = [torch.randn(shape, generator=draw) for shape in shapes]
+
+    def computed(given: list[torch.Tensor]) -> list[torch.Tensor]:
+        images, filters, left, right = leaves = [tensor.detach().requires_grad_() for tensor in given]
+        found = [functional.conv2d(images, filters), left @ right]
+        losses = [one.square().sum() / 2 for one in found]
+        return [*found, *torch.autograd.grad(losses, leaves)]
+
+    exact = computed([tensor.double() for tensor in tensors])
+    with numerics(precision):
+        found = computed([tensor.to(device) for tensor in tensors])
+    return [((a.cpu() - b).norm() / b.norm()).item() for a, b in zip(found, exact, strict=True)]
+
+
+def test_fp32_is_exact_and_tf32_is_rounded_forward_and_backward() -> None:
+    """Rounding a factor costs 2^-12 of it at most in TF32 and 2^-24 in fp32; sums of products lose as much again."""
+    assert max(relative_errors("fp32", GPU)) < 1e-5
+    rounded = relative_errors("tf32", GPU)
+    assert max(rounded) < 1e-2
+    if this_hardware().has_tf32:  # cuBLAS takes it for products of this size; of convolutions cuDNN may judge otherwise
+        assert min(rounded[1], *rounded[4:]) > 1e-5
+
+
+def test_a_gpu_says_what_it_is() -> None:
+    told = computed_on()
+    assert told.get("gpu") == torch.cuda.get_device_name()
+    assert {"driver", "cuda", "cudnn"} <= told.keys()
 
 
 def test_a_trial_is_the_same_twice(digits: Dataset) -> None:

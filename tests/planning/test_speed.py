@@ -14,7 +14,11 @@ from bat_dist.data.table import DATASETS
 from bat_dist.planning import speed
 from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.timed_operations import Piece
-from bat_dist.training.recipe import RECIPES
+from bat_dist.training.recipe import RECIPES, Precision
+from tests.helpers import rounding
+from tests.helpers.rounding import EXACT, ROUNDED, Flags, Note, opposite
+
+notes = rounding.notes
 
 LOADER = MemoryLoader(np.zeros((128, 8, 8, 3), np.uint8), np.zeros(128, np.int64), crop_padding=1, flip=False)
 SUBJECT = Workload("resnet9-w8", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=5, precision="fp32")
@@ -79,6 +83,17 @@ def test_the_rates_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 1.2 < (craft - plain) / 5 / forward < 12
     assert [found.rates[piece].batch_size for piece in pieces] == [128, 128, 64, 64]
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("fp32", EXACT), ("tf32", ROUNDED), ("bf16", EXACT)])
+@pytest.mark.parametrize("piece", [piece for piece in Piece if piece != Piece.CRAFT_STEP])
+def test_a_piece_is_timed_in_the_precision_of_its_work(
+    piece: Piece, precision: Precision, wanted: Flags, notes: set[Note]
+) -> None:
+    wanted = EXACT if piece in (Piece.EXACT_FORWARD, Piece.EXACT_STEP) else wanted
+    with opposite(wanted):
+        measure(replace(SUBJECT, arch="tinynet", precision=precision), [piece], seconds=0, threads=1)
+    assert {note.flags for note in notes} == {wanted}
 
 
 def test_bytes_are_those_of_the_tensors() -> None:

@@ -11,6 +11,7 @@ import pytest
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
 from bat_dist.jobs.training_plan import make_plan
+from bat_dist.reporting.report_sources import Sources
 from bat_dist.results.compare import ComparedResults, compare
 from bat_dist.results.find import find_results
 from bat_dist.results.published import departures, published_row
@@ -141,6 +142,16 @@ def test_networks_that_differ_in_a_setting_are_never_seeds_of_one_row(name: str,
         write_evaluation(tmp_path / str(seed), RIGHT, facts={name: 1 + seed}, seed=seed)
     (table,) = compared(tmp_path).tables
     assert [len(row.networks) for row in table.rows] == [1, 1]
+
+
+def test_tf32_and_fp32_are_rows_of_their_own_and_named(tmp_path: Path) -> None:
+    for seed, precision in enumerate(("fp32", "tf32", "fp32")):
+        facts = {"precision": precision, "attack_precision": precision}
+        write_evaluation(tmp_path / str(seed), RIGHT, facts=facts, seed=seed)
+    (table,) = compared(tmp_path).tables
+    assert [len(row.networks) for row in table.rows] == [2, 1]
+    fp32, tf32 = (row.label for row in table.rows)
+    assert ("precision = fp32" in fp32, "precision = tf32" in tf32) == (True, True)
 
 
 def test_several_evaluations_of_one_network_are_joined(tmp_path: Path) -> None:
@@ -291,3 +302,18 @@ def test_published_rows_are_found_by_method_and_hyper_parameters() -> None:
     assert found is not None
     assert (found.accuracies["pgd100"], found.tables) == (pytest.approx(0.329), "Table 5")
     assert departures("tiny_imagenet", {"num_train": 500, "epsilon": 4 / 255}) == ["num_train 500 instead of 25,000"]
+
+
+def test_sources_say_what_evaluation_and_training_were_computed_on(tmp_path: Path) -> None:
+    """And nothing where files of an older version do not."""
+    hardware = [{"cpu": "c1", "threads": 1, "gpu": "g1"}, {"cpu": "c2", "threads": 2}]
+    write_evaluation(tmp_path / "old", RIGHT, seed=1)
+    write_evaluation(tmp_path / "new", RIGHT, computed_on=hardware[1:])
+    run = write_training(tmp_path / "run") / "run.json"
+    run.write_text(json.dumps(json.loads(run.read_text()) | {"computed_on": hardware}))
+    new, old = (
+        one.facts for one in sorted(Sources(find_results([str(tmp_path)])).entries(), key=lambda one: one.words)
+    )
+    assert "computed_on" not in old
+    assert new["computed_on"] == "cpu=c2, threads=2"
+    assert new["training computed_on"] == "cpu=c1, threads=1, gpu=g1; cpu=c2, threads=2"

@@ -1,4 +1,4 @@
-"""Which hardware has bf16, what auto makes of it, and who is told that it is emulated."""
+"""Which hardware has bf16 and TF32, what auto makes of it, and who is told that it is emulated or not there."""
 
 import logging
 import socket
@@ -6,11 +6,15 @@ import socket
 import pytest
 import torch
 
+from bat_dist.errors import UserError
+from bat_dist.jobs.auto import decide_precision
 from bat_dist.training import precision
 from bat_dist.training.precision import Hardware, choose_precision, this_hardware
+from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 HERE = socket.gethostname()
 NEW, OLD = Hardware("a", "CPU", has_bf16=True), Hardware("b", "CPU", has_bf16=False)
+GPU, TURING = Hardware("c", "NVIDIA A100", True, has_tf32=True), Hardware("d", "Tesla T4", has_bf16=False)
 
 
 @pytest.fixture
@@ -78,7 +82,7 @@ def test_a_gpu_that_emulates_it_has_none(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     monkeypatch.setattr(torch.version, "hip", None)
-    assert this_hardware() == Hardware(HERE, name, has)
+    assert this_hardware() == Hardware(HERE, name, has_bf16=has, has_tf32=has)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +96,33 @@ def test_a_gpu_that_emulates_it_has_none(
         ("bf16", [NEW, OLD], "bf16", "as asked for", True),
         ("bf16", [NEW, NEW], "bf16", "as asked for", False),
         ("fp32", [OLD], "fp32", "as asked for", False),
+        ("tf32", [GPU, GPU], "tf32", "as asked for", False),
+        ("tf32", [], "tf32", "as asked for", False),
     ],
 )
 def test_bf16_where_all_workers_have_it(asked, workers, chosen, why, warned, caplog) -> None:
     with caplog.at_level(logging.WARNING):
         assert choose_precision(asked, workers) == (chosen, why)
     assert ("the CPU of b has no bf16 instructions; --precision fp32" in caplog.text) == warned
+
+
+@pytest.mark.parametrize(("without", "words"), [(TURING, "the Tesla T4 of d"), (NEW, "the CPU of a")])
+def test_tf32_that_a_worker_has_not_is_refused(without: Hardware, words: str) -> None:
+    """It would be recorded as what it is not, and rows of one store would differ in it."""
+    with pytest.raises(UserError, match=f"precision tf32: {words} has no TF32.*take precision fp32"):
+        choose_precision("tf32", [GPU, without])
+
+
+def test_auto_takes_tf32_for_nobody() -> None:
+    assert [choose_precision("auto", [GPU])[0], choose_precision("auto", [GPU, TURING])[0]] == ["bf16", "fp32"]
+
+
+@pytest.mark.parametrize(("asked", "of_attack"), [("tf32", None), ("fp32", "tf32"), ("bf16", "tf32"), ("auto", "tf32")])
+def test_workers_are_asked_for_the_tf32_of_attacks_too(asked: PrecisionOrAuto, of_attack: Precision | None) -> None:
+    with pytest.raises(UserError, match="has no TF32"):
+        decide_precision(asked, lambda: [NEW], of_attack=of_attack)
+    decide_precision(asked, lambda: [GPU], of_attack=of_attack)
+
+
+def test_nobody_is_asked_for_fp32() -> None:
+    assert decide_precision("fp32", lambda: pytest.fail("asked"), of_attack="bf16") == ("fp32", {})

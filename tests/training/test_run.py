@@ -432,6 +432,33 @@ def test_a_run_of_an_older_version_goes_on_with_the_threads_that_are_asked_for(t
     assert run.begin(record(tmp_path), threads=3).threads == 3
 
 
+def test_run_json_says_what_all_ranks_computed_on_over_all_resumes(
+    tmp_path: Path, material: TrainingData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def attempt(*gpus: str, killed_in: int) -> None:
+        run.begin(record(tmp_path))
+        ranks = [{"cpu": "a processor", "threads": 1, "gpu": gpu} for gpu in gpus]
+        monkeypatch.setattr(run, "computed_on", lambda: ranks[0])
+        monkeypatch.setattr(World, "concatenate", lambda world, first: [first, *ranks[1:]])
+        with contextlib.suppress(Killed):
+            trackers = [KillAfter(killed_in)]
+            run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: trackers)
+
+    attempt("A100", "A100", killed_in=2)
+    attempt("T4", "A100", killed_in=3)
+    attempt("H100", killed_in=9)
+    attempt("nobody's", killed_in=9)  # nothing was left to do
+    assert [one["gpu"] for one in files.read_run(Folder(tmp_path)).computed_on] == ["A100", "T4", "H100"]
+
+
+def test_a_run_of_an_older_version_does_not_say_what_it_was_computed_on(tmp_path: Path) -> None:
+    run.begin(record(tmp_path))
+    old = json.loads((tmp_path / files.RUN).read_text())
+    del old["computed_on"]
+    (tmp_path / files.RUN).write_text(json.dumps(old))
+    assert files.read_run(Folder(tmp_path)).computed_on == ()
+
+
 def test_a_damaged_state_is_refused(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])

@@ -10,6 +10,7 @@ from ray import cloudpickle
 from bat_dist.jobs.fill_rows import Filled, conclude, fill_rows
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.subsets import subset_mask
+from bat_dist.storage.computed_on import read_hardware
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import describe, failures
@@ -89,3 +90,32 @@ def test_failures_are_noted_reported_and_tried_again_by_the_next_run(
     assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == [f"trials-{row}.jsonl" for row in range(4)]
     kept = [record["event"] for record in read_log(Folder(tmp_path), "trials", 2)]
     assert kept == ["started", "failed", "started", "done"]  # of both runs
+
+
+def on_a_pretended_gpu(name: str):
+    """A worker that sees this GPU, which the driver's machine has not."""
+    import torch
+
+    from bat_dist.training import precision
+
+    precision.default_device = lambda: torch.device("cuda")
+    precision.driver_version = lambda: "580.1"
+    torch.cuda.get_device_name = lambda: name
+
+    def work(unit):
+        return {"value": np.float64(unit)}
+
+    return work
+
+
+def test_rows_say_what_their_workers_computed_on_and_the_folder_says_it_of_all_runs(tmp_path: Path) -> None:
+    store = RowStore.open(Folder(tmp_path / "trials"), fields={"value": Field("float64", ())}, identity={}, num_rows=6)
+    fill(store, tmp_path, 3, on_a_pretended_gpu, "NVIDIA A100")
+    fill(store, tmp_path, 6, on_a_pretended_gpu, "NVIDIA H100")
+    found = read_hardware(Folder(tmp_path), "trials")
+    assert [(one.get("gpu"), one.get("driver"), one["threads"]) for one in found] == [
+        ("NVIDIA A100", "580.1", 1),
+        ("NVIDIA H100", "580.1", 1),
+    ]
+    of_rows = [read_log(Folder(tmp_path), "trials", row)[-1]["computed_on"] for row in range(6)]
+    assert of_rows == [found[0]] * 3 + [found[1]] * 3
