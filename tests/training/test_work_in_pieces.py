@@ -14,10 +14,10 @@ PLAIN, PGD, FORWARD, TRIAL = 0.5, 4.5, 0.1, 0.4  # seconds for an image; a step 
 SPEED = Speed(
     "a device",
     {
-        Piece.TRIAL_STEP: Rate(TRIAL, 0.04, 9, 64),
-        Piece.PLAIN_STEP: Rate(PLAIN, 0.0, 9, 128),
-        Piece.PGD_STEP: Rate(PGD, 0.3, 9, 128),
-        Piece.FORWARD: Rate(FORWARD, 0.01, 9, 500),
+        Piece.TRIAL_STEP: Rate(TRIAL, 0.04, 9, 64, 64),
+        Piece.PLAIN_STEP: Rate(PLAIN, 0.0, 9, 128, 128),
+        Piece.PGD_STEP: Rate(PGD, 0.3, 9, 128, 128),
+        Piece.FORWARD: Rate(FORWARD, 0.01, 9, 500, 500),
     },
     num_steps=10,
 )
