@@ -1,5 +1,7 @@
 """Workers that have a part of a GPU, one or several, against closed forms.  The machine is pretended."""
 
+from typing import Any
+
 import pytest
 
 from bat_dist.errors import ConfigError, UserError
@@ -79,13 +81,25 @@ def test_what_was_not_measured_cannot_be_planned(machine: MeasuredMachine, gpus:
     ],
 )
 def test_trials_on_shared_gpus(
-    changes: dict[str, float], workers: int, times: float, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], workers: int, times: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each takes `times` as long, and the GPU does the gain more: GPU-hours fall by the gain alone."""
     monkeypatch.setattr(planning, "this_machine", lambda: NODE)
     monkeypatch.setattr(planning, "measure", lambda *_, **__: SPEED)
-    sizes = {"dataset": "image_folder", "num_train": 1000, "num_test": 500, "num_classes": 10, "image_size": 8}
-    asked = {"arch": "tinynet", "num_trials": 1000, "num_seeds": 0, "trial_epochs": 10, "precision": "fp32"}
+    sizes: dict[str, Any] = {
+        "dataset": "image_folder",
+        "num_train": 1000,
+        "num_test": 500,
+        "num_classes": 10,
+        "image_size": 8,
+    }
+    asked: dict[str, Any] = {
+        "arch": "tinynet",
+        "num_trials": 1000,
+        "num_seeds": 0,
+        "trial_epochs": 10,
+        "precision": "fp32",
+    }
     settings = PlanSettings(**{**sizes, **asked, **changes})
     found = plan(settings)
     assert found.workers == workers
@@ -110,6 +124,6 @@ def test_trials_on_shared_gpus(
         ({"speed": "a", "save_speed": "b"}, "give one of them"),
     ],
 )
-def test_what_does_not_go_together(changes: dict[str, float], message: str) -> None:
+def test_what_does_not_go_together(changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, ConfigError), match=message):
         PlanSettings(dataset="digits", **changes)

@@ -24,7 +24,7 @@ SPEED = Speed(
 
 
 def test_a_rate_is_the_mean_over_batches_with_its_standard_error() -> None:
-    rate = Rate.of([2.0, 4.0, 6.0], batch_size=4, pieces=2)  # 1/4, 2/4, 3/4 seconds: sd 1/4
+    rate = Rate.of([2.0, 4.0, 6.0], batch_size=4, full_batch=16, pieces=2)  # 1/4, 2/4, 3/4 seconds: sd 1/4
     assert (rate.seconds, rate.standard_error) == pytest.approx((0.5, 0.25 / math.sqrt(3)))
     assert (rate.num_batches, rate.batch_size) == (3, 4)
 
