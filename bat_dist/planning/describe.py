@@ -110,8 +110,11 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
         "± is one standard error over the timed batches. It knows nothing of what is not in them: a machine that slows "
         "down when all its workers are busy, the start of a worker, data read over a network, waiting for nodes, work "
         "done twice.",
-        "every worker is as fast as the one measured"
-        + ("" if planned.worker.gpus else ", the only one that was running")
+        (
+            "every GPU is as fast as the one measured"
+            if planned.worker.gpus
+            else "every worker is as fast as the one measured, the only one that was running"
+        )
         + ". The total's wall-clock has trials, trainings and evaluations one after the other, and the trainings of "
         "all methods side by side.",
     ]
