@@ -15,6 +15,7 @@ from torch import nn
 
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.pgd import pgd
+from bat_dist.attacks.tf32 import without_tf32
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.data.table import DatasetSpec
@@ -137,15 +138,16 @@ def _work(
             while True:
                 predicted_probabilities(network, loader, batch_size=batch_size, precision=precision)
         case Piece.EXACT_FORWARD:  # as Square asks a network
-            with torch.inference_mode():
+            with without_tf32(), torch.inference_mode():
                 while True:
                     for images, _, _ in loader.eval_epoch(indices, batch_size=batch_size):
                         network(images)
         case Piece.EXACT_STEP:  # as attacks with gradients do
             attack = partial(pgd, epsilon=spec.epsilon, step_size=spec.step_size, num_steps=EXACT_STEPS)
-            while True:
-                for images, labels, _ in loader.eval_epoch(indices, batch_size=batch_size):
-                    attack(network, images, labels, generator=generator)
+            with without_tf32():
+                while True:
+                    for images, labels, _ in loader.eval_epoch(indices, batch_size=batch_size):
+                        attack(network, images, labels, generator=generator)
         case _:
             raise ValueError(f"there is no way to time a {piece} by itself")
 

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from bat_dist.data.memory_loader import MemoryLoader
+from bat_dist.data.table import DATASETS
 from bat_dist.errors import UserError
 from bat_dist.planning import speed, stopwatch
-from bat_dist.planning.timed_operations import Rate
+from bat_dist.planning.timed_operations import Piece, Rate
+from bat_dist.training.recipe import RECIPES
 
 LOADER = MemoryLoader(np.zeros((512, 8, 8, 3), np.uint8), np.zeros(512, np.int64), crop_padding=1, flip=False)
 
@@ -89,3 +91,23 @@ def test_what_does_not_fit_is_halved_where_an_evaluation_halves_it() -> None:
         speed._fitting(does_not_fit(0), 512, may_be_halved=True)
     with pytest.raises(UserError, match="batches of 512 images do not fit into this GPU's memory: lower batch_size"):
         speed._fitting(does_not_fit(200), 512, may_be_halved=False)
+
+
+@pytest.mark.parametrize("piece", speed.EXACT)
+def test_evaluations_are_timed_without_tf32_as_they_are_done(piece: Piece, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    spec, fast, paper = DATASETS["digits"], RECIPES["fast"], RECIPES["paper"]
+    subject = speed.Workload("tinynet", spec, fast, paper, num_steps=1, precision="fp32", attacked_at_once=16)
+    seen = []
+
+    class Watched:
+        """Hands out no batch, and looks at what convolutions may do."""
+
+        def eval_epoch(self, *_: Any, **__: Any) -> list[Any]:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            raise stopwatch.Enough
+
+    with pytest.raises(stopwatch.Enough):
+        speed._work(piece, subject, torch.nn.Identity(), Watched(), np.arange(16), 16)  # pyright: ignore[reportArgumentType]
+    assert seen == [False]
+    assert torch.backends.cudnn.allow_tf32
