@@ -1,4 +1,4 @@
-"""What will a job cost?  Hours, disk and money, from a few timed batches on this machine.
+"""What will a job cost?  Hours, disk and money, from a few timed batches on this machine or another.
 
     bat-dist plan --dataset cifar10 --arch resnet18 --num_trials 1000 --workers 8 --price 2.5
 
@@ -11,14 +11,15 @@ from bat_dist.program import command, run_installed
 
 PROG = "bat-dist plan"
 DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share")
-OF_WORKERS = ("workers", "cpus_per_worker", "price", "currency", "seconds")
+OF_WORKERS = ("workers", "cpus_per_worker", "gpus_per_worker", "sharing_gain", "price", "currency")
+MEASURED = ("seconds", "save_speed", "speed")
 OF_A_TABLE = (
     "The same for all that `bat-dist reproduce --table N` runs. --dataset and --arch are the table's unless given; "
     "sizes of the data and the options of workers are as above, and these take the place of the others:"
 )
 DESCRIPTION = (
     "Say what leave-out trials, trainings and evaluations will take (worker-hours, wall-clock, disk, money), from one "
-    "measurement of this machine. It says nothing about another machine. --table N and --study NAME are other "
+    "measurement: of this machine, or of another, where --save_speed has kept it. --table N and --study NAME are other "
     "forms, see below."
 )
 
@@ -43,9 +44,9 @@ def _help() -> str:
     from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
 
     of_ray = [name for name, group in marks(TablePlanSettings, Group).items() if group == RAY]
-    same = {*DATA, *OF_WORKERS, "robust_share", "status", *of_ray}
+    same = {*DATA, *OF_WORKERS, *MEASURED, "robust_share", "status", *of_ray}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
-    without = {*same, "out", "fresh", "loader", "num_classes", "num_workers", "gpus_per_worker"}
+    without = {*same, "out", "fresh", "loader", "num_classes", "num_workers"}
     of_studies = help_text(StudyPlanSettings, prog=PROG, description=OF_STUDIES, without=without)
     return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}\n{of_studies}".rstrip()
 

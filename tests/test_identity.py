@@ -408,11 +408,11 @@ def test_an_experiment_is_of_what_its_parts_are_of(verb: str, name: str) -> None
 @pytest.mark.parametrize(
     ("train", "number"), [({}, 1), ({"num_workers": 4}, 4), ({"num_workers": 4, "sync_bn": True}, 1)]
 )
-def test_an_experiment_of_an_older_version_has_the_number_of_workers_that_was_asked_for(
+def test_an_experiment_of_an_older_version_has_the_number_of_workers_that_was_asked_for_and_no_batch_size(
     train: dict[str, Any], number: int
 ) -> None:
     settings = ReproduceSettings(table=1, scale="small", out="x", train=train)
     now = experiment_record.identity_of_settings(load_dataset("digits", num_train=100, num_test=40), settings)
     assert now["train.num_workers"] == number
-    old = {name: value for name, value in now.items() if name != "train.num_workers"}
+    old = {name: value for name, value in now.items() if name != "train.num_workers"} | {"evaluate.batch_size": 64}
     assert experiment_record.identity_of(ExperimentFile(identity=old, asked=to_dict(settings))) == now

@@ -127,7 +127,7 @@ def test_two_programs_in_one_folder_do_not_take_each_others_settings(place: Fold
     note_settings(place, "train", trained)
     words = ["--checkpoint", place.location, "--out", place.location]
     judged, _ = read(EvaluateSettings, *words)
-    assert (judged.batch_size, judged.num_train) == (64, 300)
+    assert (judged.batch_size, judged.num_train) == (None, 300)
     note_settings(place, "evaluate", dataclasses.replace(judged, batch_size=16))
     assert read(EvaluateSettings, "--out", place.location)[0].batch_size == 16
     assert read(TrainSettings, "--out", place.location)[0].batch_size == 32

@@ -15,7 +15,7 @@ from bat_dist.data.datasets import load_dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.memorize import main as memorize
 from bat_dist.plan import main
-from bat_dist.planning import speed
+from bat_dist.planning import stopwatch
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.training import trial
 from bat_dist.training.threads import torch_threads
@@ -34,7 +34,7 @@ def line_of(name: str, text: str) -> list[str]:
 @pytest.fixture
 def seconds_of_computing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan and a trial count the seconds that this process computed, whatever else the machine does."""
-    for module in (speed, trial):
+    for module in (stopwatch, trial):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=time.process_time))
 
 

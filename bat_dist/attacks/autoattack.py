@@ -14,6 +14,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from bat_dist.attacks.apgd import apgd, apgd_targeted
+from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.classes import INSTEAD, check_classes
 from bat_dist.attacks.fab import fab_targeted
@@ -56,12 +57,14 @@ def autoattack(
     seed: int,
     ids: Ids,
     attacks: Mapping[str, StandardAttack] = STANDARD,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> AutoAttackResult:
     """Run the attacks in order, each on the images that are still robust, batch_size at a time.
 
-    Raises ValueError for a bad batch, and UserError, before anything is attacked, for too few classes for an attack.
+    None: as many as suit the images' device. Raises ValueError for a bad batch, and UserError, before anything is
+    attacked, for too few classes for an attack.
     """
+    batch_size = usual_batch_size(on_gpu=x.device.type == "cuda") if batch_size is None else batch_size
     check_settings(epsilon=epsilon, step_size=epsilon, batch_size=batch_size)
     logits = clean_logits(model, x, y, batch_size=batch_size)
     needed = {name: stage.fewest_classes for name, stage in attacks.items()}

@@ -16,6 +16,9 @@ __all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", 
 KINDS = ("ffcv", "memory")
 SMALL_BYTES = 64 * 2**20
 """Pixels of a split up to which FFCV is not worth the six seconds of CPU time that its import takes."""
+SHARE_OF_GPU = 0.25
+"""Part of a worker's memory on its GPU that one split's pixels may fill.  Two splits of that size leave half of it for
+the network, its gradients and activations, which is what the memory is for; CIFAR's 154 MB want 0.6 GB."""
 
 log = logging.getLogger(__name__)
 
@@ -26,18 +29,22 @@ def dataset_loader(
     split_name: str,
     *,
     device: str | torch.device = "cpu",
+    gpu_share: float = 1.0,
     cache_dir: str | Path | None = None,
 ) -> Loader:
     """The loader of a dataset's "train" or "test" split, augmented as its row of the table says.
 
     kind: "ffcv" keeps the split as a beton in `cache_dir` (see `ensure_beton`), "memory" keeps it on the device. "auto"
-    is memory for a small split, else what this process has; batches are equal, so processes may differ.
+    is memory for a split that is small or fits a GPU well, else what this process has; batches are equal, so processes
+    may differ. gpu_share: the part of its GPU that this process was given.
     Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
     split: Split = getattr(dataset, split_name)
     padding, flip = dataset.spec.crop_padding, dataset.spec.flip
     if kind == "auto":
-        kind = "memory" if split.images.nbytes <= SMALL_BYTES else kind_at_hand()
+        num_bytes = split.images.nbytes
+        fits = num_bytes <= SMALL_BYTES or fits_gpu(num_bytes, torch.device(device), gpu_share)
+        kind = "memory" if fits else kind_at_hand()
     if kind == "memory":
         from bat_dist.data.memory_loader import MemoryLoader
 
@@ -52,9 +59,28 @@ def dataset_loader(
     raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")
 
 
-def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str]) -> None:
-    """Raise UserError, before any work, if loaders of this kind would need a cache that this machine cannot write."""
-    if kind == "memory" or (kind == "auto" and find_spec("ffcv") is None):
+def fits_gpu(num_bytes: int, device: torch.device, gpu_share: float) -> bool:
+    """Whether pixels fit a GPU and leave room for the rest (`SHARE_OF_GPU`), which is said; never for another device.
+
+    gpu_share: the part of the GPU, in (0, 1], that this process was given. What others occupy is not free for it.
+    """
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    room = min(free, gpu_share * total)
+    fits = num_bytes <= SHARE_OF_GPU * room
+    sizes = f"{num_bytes / 2**20:,.0f} MiB of images, {room / 2**20:,.0f} MiB of the GPU's memory for this process"
+    log.info("loader %s: %s", "memory" if fits else "auto, not memory on the GPU", sizes)
+    return fits
+
+
+def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str], *, on_gpu: bool = False) -> None:
+    """Raise UserError, before any work, if loaders of this kind would need a cache that this machine cannot write.
+
+    on_gpu: the loaders will be on a GPU. Whether auto needs a cache then, its worker finds out, for a look at a GPU's
+    memory takes some of it, and the GPU itself where its mode is exclusive.
+    """
+    if kind == "memory" or (kind == "auto" and (on_gpu or find_spec("ffcv") is None)):
         return
     from bat_dist.data import beton
 

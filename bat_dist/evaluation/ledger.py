@@ -13,6 +13,7 @@ from bat_dist.errors import RunError
 from bat_dist.evaluation.hygiene import FOUND, Check, judge, square_check
 from bat_dist.evaluation.names import PROBE
 from bat_dist.evaluation.plan import (
+    CLEAN_STAGE,
     EvaluationPlan,
     Stage,
     Unit,
@@ -34,7 +35,10 @@ NO_IMAGE = -1
 
 @dataclass(frozen=True)
 class EvaluationIdentity:
-    """What is evaluated, and what decides how it is cut into units."""
+    """What is evaluated, and what decides how it is cut into units.
+
+    batch_size: what the units are cut for; a worker may attack more or fewer images at once.
+    """
 
     identity: Mapping[str, Any]  # all that a flag depends on, beside the stage: network, data, epsilon, ...
     epsilon: float
@@ -59,6 +63,12 @@ class EvaluationIdentity:
         if self.keep_adversarial:
             fields["adversarial"] = Field("float32", (size, *self.image_shape))
         return fields
+
+
+def cut_for(folder: Folder) -> int | None:
+    """The batch size that the folder's units were cut for, and are; None where there are none yet."""
+    store = RowStore.existing(folder / UNITS / str(CLEAN_STAGE))
+    return None if store is None else store.identity.get("batch_size")
 
 
 @dataclass
@@ -162,8 +172,8 @@ class Ledger:
             log.warning("%s: units %s damaged in the store: computing again", stage, ", ".join(map(str, damaged)))
         if not state.missing:
             return self._begin(self.plan.after(stage))
-        batch = min(self.frame.batch_size, len(units[0]))
-        return [Unit(stage, number, tuple(units[number].tolist()), batch) for number in sorted(state.missing)]
+        missing = [Unit(stage, number, tuple(units[number].tolist()), 1) for number in sorted(state.missing)]
+        return [unit.at_once(self.frame.batch_size) for unit in missing]
 
     def _take(self, stage: Stage, number: int, row: Mapping[str, Any]) -> None:
         """Note a finished unit, unless it is of other images than the unit has now: then it is still missing."""

@@ -41,7 +41,6 @@ AUTOATTACK = {
 NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
-BATCH_SIZE = 64  # images attacked at once, by default
 CHECK_IMAGES = 64  # images of the hygiene checks, by default
 _OTHER_PASSES = {PROBE: 20, "square": SQUARE_QUERIES, "square1000": 1000}
 _EXAMPLES = (*SINGLE, "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)

@@ -115,6 +115,10 @@ class Unit(NamedTuple):
         """What it costs at most."""
         return self.stage.passes * len(self.images)
 
+    def at_once(self, batch_size: int) -> "Unit":
+        """The same unit, attacked so many images at a time."""
+        return self._replace(batch_size=min(batch_size, len(self.images)))
+
     def __str__(self) -> str:
         return f"{self.stage} {self.number}"
 
@@ -171,6 +175,12 @@ def unit_size(stage: Stage, batch_size: int) -> int:
     if stage.attack == PROBE:
         return ALL_IMAGES
     return max(batch_size * PASSES_PER_UNIT // stage.passes, batch_size // SMALLEST_SHARE, 1)
+
+
+def images_at_once(attacks: Sequence[str], batch_size: int) -> int:
+    """How many images are attacked at once in the dearest stage, where most of the time goes: a unit may hold fewer."""
+    dearest = max(make_plan(attacks, (0,), checks=()).stages, key=lambda stage: stage.passes)
+    return min(batch_size, unit_size(dearest, batch_size))
 
 
 def spread(images: Int64[np.ndarray, " images"], count: int) -> Int64[np.ndarray, " chosen"]:

@@ -9,10 +9,11 @@ from typing import Any
 import ray
 from torch import nn
 
+from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.attack import Settings
-from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger
+from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger, cut_for
 from bat_dist.evaluation.plan import Unit, checks_of, make_plan
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
@@ -27,10 +28,10 @@ from bat_dist.storage.recorded import note_settings
 from bat_dist.training.precision import computed_on, default_device
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
-from bat_dist.workers.nodes import ClusterTerms, job_session
+from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import Failed, Row, Work, run_units
-from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.resources import Resources, worker_resources
 
 _THOUSAND = 1000
 VERB = "evaluate"
@@ -69,49 +70,75 @@ def with_earlier(folder: Folder, settings: EvaluateSettings) -> EvaluateSettings
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
     """Attack what the folder lacks, on Ray, and put all together by image.
 
+    Units stay as the folder has them; those of a new one are cut for the workers' devices, if batch_size says nothing.
     Raises UserError if the folder holds an evaluation of something else, RunError if a unit failed.
     """
-    ledger, attack = _open_ledger(folder, dataset, settings, subject)
 
-    def begin() -> list[Unit]:
+    def begin(cut: int) -> tuple[Ledger, list[Unit]]:
+        ledger = _open_ledger(folder, dataset, settings, subject, cut)
         units = ledger.begin()
         note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
-        return units
+        return ledger, units
 
-    units = [] if settings.fresh else begin()
-    if settings.fresh or units:
-        heart = Heartbeat(folder, PASSES, total=0)
-        with heart, job_session(settings, folder, all_write=False) as terms:
-            if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
-                remove_evaluation(folder)
-                units = begin()
-            args = [ray.put(dataset), ray.put(subject.network), attack, settings.keep_adversarial]
-            _work_off(ledger, units, args, settings, terms, heart)
+    cut = None if settings.fresh else cut_for(folder) or settings.batch_size
+    begun = begin(cut) if cut else None
+    if begun and not begun[1]:
+        return begun[0].evaluation()
+    heart = Heartbeat(folder, PASSES, total=0)
+    with heart, job_session(settings, folder, all_write=False) as terms:
+        asked = settings.cpus_per_worker, settings.gpus_per_worker
+        resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
+        at_once = _batch_size(settings, on_gpu=resources.gpus > 0)
+        if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
+            remove_evaluation(folder)
+        ledger, units = begun or begin(at_once)
+        args = [
+            ray.put(dataset),
+            ray.put(subject.network),
+            _attack_settings(dataset, settings),
+            settings.keep_adversarial,
+        ]
+        _work_off(ledger, units, args, settings, terms.source, resources, at_once, heart)
     return ledger.evaluation()
 
 
 def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
     """Do as `evaluate`, but in this process, unit after unit: many networks are evaluated beside each other so."""
-    ledger, attack = _open_ledger(folder, dataset, settings, subject)
+    at_once = _batch_size(settings, on_gpu=default_device().type == "cuda")
+    ledger = _open_ledger(folder, dataset, settings, subject, cut_for(folder) or at_once)
     queue = deque(ledger.begin())
     note_settings(folder, VERB, settings)
     if queue:
-        work = build(dataset, subject.network, attack, settings.keep_adversarial)
+        work = build(dataset, subject.network, _attack_settings(dataset, settings), settings.keep_adversarial)
         HardwareLog(folder, ATTACKS).add([computed_on()])
         while queue:
-            unit = queue.popleft()
+            unit = queue.popleft().at_once(at_once)
             queue.extend(ledger.record(unit, work(unit)))
     return ledger.evaluation()
 
 
-def _open_ledger(
-    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork
-) -> tuple[Ledger, Settings]:
-    attack = Settings(
+def _attack_settings(dataset: Dataset, settings: EvaluateSettings) -> Settings:
+    return Settings(
         epsilon=settings.epsilon or dataset.spec.epsilon,
         step_size=settings.step_size or dataset.spec.step_size,
         restarts=settings.restarts,
     )
+
+
+def _batch_size(settings: EvaluateSettings, *, on_gpu: bool) -> int:
+    """How many images a worker attacks at once; what is left to us is said."""
+    if settings.batch_size is not None:
+        return settings.batch_size
+    chosen = usual_batch_size(on_gpu=on_gpu)
+    log.info("batch_size %d (for %s)", chosen, "GPUs" if on_gpu else "CPUs")
+    return chosen
+
+
+def _open_ledger(
+    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork, cut: int
+) -> Ledger:
+    """cut: the batch size that units are cut for."""
+    attack = _attack_settings(dataset, settings)
     checks = checks_of(len(dataset.class_names)) if settings.check_images else ()
     plan = make_plan(settings.attacks, settings.seeds, checks=checks)
     identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
@@ -120,11 +147,11 @@ def _open_ledger(
         epsilon=attack.epsilon,
         image_shape=dataset.test.images.shape[1:],
         num_images=len(dataset.test),
-        batch_size=settings.batch_size,
+        batch_size=cut,
         num_checked=settings.check_images,
         keep_adversarial=settings.keep_adversarial,
     )
-    return Ledger(folder, plan, frame), attack
+    return Ledger(folder, plan, frame)
 
 
 def _work_off(
@@ -132,18 +159,19 @@ def _work_off(
     units: list[Unit],
     args: Sequence[Any],
     settings: EvaluateSettings,
-    terms: ClusterTerms,
+    source: str | None,
+    resources: Resources,
+    at_once: int,
     heart: Heartbeat,
 ) -> None:
-    """Have all units done, and those that come up on the way."""
-    asked = settings.cpus_per_worker, settings.gpus_per_worker
-    resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
+    """Have all units done, and those that come up on the way.  at_once: how many images a worker attacks at a time."""
     weights = {stage: ledger.plan.weight(stage) for stage in ledger.plan.stages}
     queue: deque[Unit] = deque()
 
     def add(units: list[Unit]) -> None:
         """Put first what others wait for, and what takes long."""
-        units = sorted([*queue, *units], key=lambda unit: -weights[unit.stage])
+        units = [*queue, *(unit.at_once(at_once) for unit in units)]
+        units = sorted(units, key=lambda unit: -weights[unit.stage])
         queue.clear()
         queue.extend(units)
 
@@ -165,7 +193,7 @@ def _work_off(
             num_workers=settings.num_workers,
             give_up_on=(ValueError,),
             smaller=lambda unit: unit._replace(batch_size=max(1, unit.batch_size // 2)),
-            expected_source=terms.source,
+            expected_source=source,
             watch=pace.watch,
         )
         for outcome in outcomes:

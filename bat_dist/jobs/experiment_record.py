@@ -82,8 +82,11 @@ def identity_of_settings(dataset: Dataset, settings: ReproduceSettings) -> Mappi
 
 
 def identity_of(experiment: ExperimentFile) -> Mapping[str, Any]:
-    """An experiment's identity; those of earlier versions have `num_workers` only among what was asked."""
-    identity = experiment.identity
+    """An experiment's identity, whose entries of earlier versions are others.
+
+    They have `num_workers` only among what was asked, and the evaluations' batch size, which decides nothing.
+    """
+    identity = {name: value for name, value in experiment.identity.items() if name != "evaluate.batch_size"}
     if not identity or "train.num_workers" in identity:
         return identity
     asked = experiment.asked.get("train") or {}

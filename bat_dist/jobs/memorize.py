@@ -32,6 +32,7 @@ from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.share import gpu_share
 
 VERB = "memorize"
 ENSEMBLE = "ensemble"  # folder of the store
@@ -128,7 +129,8 @@ def build_work(
     if settings.precision == "tf32":  # a worker that joins late has not been asked
         check_tf32([this_hardware()])
     train_loader, test_loader = (
-        CountedLoader(dataset_loader(loader, dataset, name, device=device), what) for name in ("train", "test")
+        CountedLoader(dataset_loader(loader, dataset, name, device=device, gpu_share=gpu_share()), what)
+        for name in ("train", "test")
     )
 
     def work(unit: int) -> Row:
@@ -173,7 +175,8 @@ def _fill(
             note_settings(folder, VERB, settings)
             return store, Filled(num_rows, 0, (), {}, 0.0)
     if wants_private(settings.ray_address):
-        check_cache(settings.loader, dataset, ("train", "test"))
+        on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
+        check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
     heart = Heartbeat(folder, what, total=num_rows)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial

@@ -27,6 +27,7 @@ from bat_dist.wording import counted
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.running import Running
+from bat_dist.workers.share import gpu_share
 
 if TYPE_CHECKING:
     from bat_dist.workers.resources import Resources  # imports ray, which one process can do without
@@ -50,7 +51,8 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker
     if not plan.asked.num_workers or wants_private(plan.asked.ray_address):
-        check_cache(plan.asked.loader, plan.dataset, ("train", "test") if plan.watched else ("train",))
+        on_gpu = default_device().type == "cuda" and not (plan.asked.num_workers and plan.asked.gpus_per_worker == 0)
+        check_cache(plan.asked.loader, plan.dataset, ("train", "test") if plan.watched else ("train",), on_gpu=on_gpu)
     heart = Heartbeat(folder, "epochs", total=plan.settings.recipe.epochs)
     with heart, _room(plan.asked, folder) as each:
         if plan.asked.fresh:
@@ -115,7 +117,8 @@ def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> 
 
 def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
     device = default_device()
-    data = plan.material(lambda split: dataset_loader(plan.asked.loader, plan.dataset, split, device=device))
+    how = {"device": device, "gpu_share": gpu_share()}
+    data = plan.material(lambda split: dataset_loader(plan.asked.loader, plan.dataset, split, **how))
     with torch_threads(threads):
         return run.train(
             plan.settings, data, plan.record, device=device, open_trackers=plan.open_trackers, on_epoch=on_epoch

@@ -25,6 +25,7 @@ from bat_dist.training.world import World
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import ray_storage
+from bat_dist.workers.share import gpu_share
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,8 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
         check_tf32([this_hardware()])
 
     def open_loader(split: str) -> CountedLoader:
-        return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, device=device), "training")
+        how = {"device": device, "gpu_share": gpu_share()}
+        return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), "training")
 
     if device.type == "cuda":
         keep_telling(partial(tell_gpu_memory, "training"))

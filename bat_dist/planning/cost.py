@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Literal, get_args
 
+from bat_dist.attacks.batches import ON_CPU
 from bat_dist.evaluation.cost import bill
-from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES
+from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.memorization.exchange import MAX_BYTES
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.planning.timed_operations import Piece, Speed, Work, added, times, training_work, trial_work
@@ -109,16 +110,22 @@ def training(
 
 
 def evaluation(
-    size: Size, *, attacks: Sequence[str], count: int, robust_share: float = 0.5, check_images: int = CHECK_IMAGES
+    size: Size,
+    *,
+    attacks: Sequence[str],
+    count: int,
+    robust_share: float = 0.5,
+    check_images: int = CHECK_IMAGES,
+    batch_size: int = ON_CPU,
 ) -> PlannedJob:
-    """Evaluations of that many networks on all test images."""
+    """Evaluations of that many networks on all test images.  batch_size: what their units are cut for."""
     found = bill(
         tuple(attacks),
         num_images=size.num_test,
         num_classes=size.num_classes,
         robust_share=robust_share,
         check_images=check_images,
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
     )
     files = 5 * BLOCK_BYTES * found.units  # of each unit: images, flags, time spent, digest, log
     kept = files + 9 * round(found.attacked) + on_disk(found.rows * size.num_test)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from bat_dist.models.names import AUTO
 from bat_dist.planning.cost import Cost
 from bat_dist.planning.timed_operations import Piece, Speed
+from bat_dist.planning.workers import PlannedWorker
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
 from bat_dist.storage.status import duration
@@ -22,6 +23,7 @@ def describe(planned: "CostPlan", settings: PlanSettings) -> str:
     """All that the program prints."""
     data, speed = planned.data, planned.speed
     size = f"{data.spec.image_size}x{data.spec.image_size}"
+    given = f" ({settings.speed})" if settings.speed else ""
     subject = f"{data.spec.name}: {data.num_train:,} training and {data.num_test:,} test images, {size}"
     return "\n".join(
         [
@@ -31,7 +33,7 @@ def describe(planned: "CostPlan", settings: PlanSettings) -> str:
             "",
             *summary(planned, settings),
             "",
-            f"measured on {speed.device}, a worker being {planned.worker}:",
+            f"measured on {speed.device}{given}, a worker being {planned.worker.in_words}:",
             *map("  ".__add__, measured(speed)),
             "",
             "what this assumes:",
@@ -68,8 +70,8 @@ def table(costs: Sequence[Cost], total: Cost, settings: PlanSettings) -> list[st
 def summary(planned: "CostPlan", settings: PlanSettings) -> list[str]:
     """The total with its uncertainty, in the unit that is paid for."""
     total = planned.total
-    if planned.on_gpu:
-        unit, seconds = "GPU-hours", total.seconds
+    if planned.worker.gpus:
+        unit, seconds = "GPU-hours", total.seconds * planned.worker.gpus_occupied
     else:
         unit, seconds = "CPU-core-hours", total.seconds * settings.cpus_per_worker
     share = total.standard_error / total.seconds
@@ -101,15 +103,23 @@ def measured(speed: Speed) -> list[str]:
 def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
     """What the numbers stand on, and what they leave out."""
     found = [
-        "measured on this one machine, as busy as it was: this says nothing about another. Measure where it will run.",
+        f"measured on another machine, which {settings.speed} tells of, as busy as it was: good for machines like it."
+        if settings.speed
+        else "measured on this one machine, as busy as it was: this says nothing about another. Measure where it will "
+        "run.",
         "± is one standard error over the timed batches. It knows nothing of what is not in them: a machine that slows "
         "down when all its workers are busy, the start of a worker, data read over a network, waiting for nodes, work "
         "done twice.",
-        "every worker is as fast as the one measured"
-        + ("" if planned.on_gpu else ", the only one that was running")
+        (
+            "every GPU is as fast as the one measured"
+            if planned.worker.gpus
+            else "every worker is as fast as the one measured, the only one that was running"
+        )
         + ". The total's wall-clock has trials, trainings and evaluations one after the other, and the trainings of "
         "all methods side by side.",
     ]
+    if planned.worker.sharing > 1:
+        found.append(_sharing(planned.worker, settings))
     if planned.small_batches:
         found.append("full batches would have taken too long: smaller ones are slower for an image; or give --seconds.")
     if settings.arch == AUTO and settings.num_trials and planned.arch.startswith(ARCH_OF_TRAINING):
@@ -136,6 +146,17 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
         ]
     found.append("disk: files take whole blocks of 4 KiB; influential pairs as many as samples; no adversarial images.")
     return found
+
+
+def _sharing(worker: PlannedWorker, settings: PlanSettings) -> str:
+    """What is assumed of a GPU that several workers have."""
+    share = f"{worker.sharing} workers share a GPU, and have an equal part of it each"
+    if settings.sharing_gain is not None:
+        return f"{share}: together they do {worker.gain:g} times as much as one alone would (--sharing_gain)."
+    return (
+        f"{share}: together they do as much as one alone would, for without NVIDIA's MPS they take turns. With MPS, or "
+        "where the host is what a worker waits for, they do more: measure it, and give --sharing_gain."
+    )
 
 
 def hours(seconds: float) -> str:

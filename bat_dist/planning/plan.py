@@ -1,24 +1,30 @@
 """From settings to a plan: how large the data are, which jobs there are, how fast this machine is.  Never loads ray."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import joblib
 import numpy as np
 import torch
 
+from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data
+from bat_dist.evaluation.plan import images_at_once
 from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.planning.speed import Workload, measure, network_bytes
-from bat_dist.planning.timed_operations import Speed
+from bat_dist.planning.speed_file import Measurement, read_speed, write_speed
+from bat_dist.planning.timed_operations import Piece, Speed
+from bat_dist.planning.workers import MeasuredMachine, PlannedWorker, planned_worker
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
-from bat_dist.training.precision import choose_precision, this_hardware
+from bat_dist.training.precision import choose_precision, default_device, this_hardware
+from bat_dist.training.recipe import Precision
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,8 @@ class Data:
 class CostPlan:
     """What the jobs cost, and how that was found.
 
-    arch, precision: as asked for, or what auto stands for, and why. costs: one for each job. workers: how many there
-    are. worker: what one of them is, in words. small_batches: the time was too short to measure full ones.
+    arch, precision: as asked for, or what auto stands for, and why. costs: one for each job. speed: of a worker that is
+    alone. workers: how many there are; worker: what one of them is.
     """
 
     data: Data
@@ -45,20 +51,31 @@ class CostPlan:
     total: Cost
     speed: Speed
     workers: int
-    worker: str
-    on_gpu: bool
-    small_batches: bool
+    worker: PlannedWorker
+
+    @property
+    def small_batches(self) -> bool:
+        """Whether the time was too short to measure full batches."""
+        return any(rate.batch_size < rate.full_batch for rate in self.speed.rates.values())
 
 
 def plan(settings: PlanSettings) -> CostPlan:
-    """Measure this machine, and say what the jobs take.  Raises UserError for settings that do not fit the data."""
+    """Measure this machine, or take what was measured on another, and say what the jobs take.
+
+    Raises UserError for settings that do not fit the data, or the machine, or what was measured.
+    """
     data = look_at(settings)
     size, num_classes = data.spec.image_size, data.spec.num_classes
     assert size and num_classes  # noqa: PT018  # `look_at` sees to that
     suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
     arch = suited if settings.arch == AUTO else settings.arch
     check_fits(arch, size)
-    precision, why = choose_precision(settings.precision, [this_hardware()])
+    given = read_speed(settings.speed) if settings.speed else None
+    machine = given.machine if given else this_machine()
+    cpus, gpus, gain = settings.cpus_per_worker, settings.gpus_per_worker, settings.sharing_gain
+    worker = planned_worker(machine, cpus=cpus, gpus=gpus, gain=gain)
+    precision, why = _precision(settings, given)
+    batch_size = settings.attack_batch_size or usual_batch_size(on_gpu=machine.gpus > 0)
     subject = Workload(
         arch=arch,
         spec=data.spec,
@@ -66,23 +83,56 @@ def plan(settings: PlanSettings) -> CostPlan:
         recipe=settings.training,
         num_steps=settings.num_steps,
         precision=precision,
+        attacked_at_once=images_at_once(settings.attacks, batch_size),
     )
-    jobs = jobs_of(settings, Size(data.num_train, data.num_test, num_classes, *network_bytes(subject)))
-    speed = measure(subject, to_measure(jobs), seconds=settings.seconds, threads=settings.cpus_per_worker)
-    workers = settings.workers or default_workers(settings.cpus_per_worker)
-    on_gpu = torch.cuda.is_available()
+    jobs = jobs_of(settings, Size(data.num_train, data.num_test, num_classes, *network_bytes(subject)), batch_size)
+    speed = _speed(settings, given, subject, to_measure(jobs), machine)
+    workers, slowed = settings.workers or worker.fit_into(machine), speed.slower(worker.slowdown)
     return CostPlan(
         data=data,
         arch=f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else arch,
         precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
-        costs=tuple(cost(job, speed, workers=workers) for job in jobs),
-        total=total(jobs, speed, workers=workers),
+        costs=tuple(cost(job, slowed, workers=workers) for job in jobs),
+        total=total(jobs, slowed, workers=workers),
         speed=speed,
         workers=workers,
-        worker="a GPU" if on_gpu else f"{settings.cpus_per_worker} CPU core" + "s" * (settings.cpus_per_worker > 1),
-        on_gpu=on_gpu,
-        small_batches=any(rate.batch_size < subject.batch_size(piece) for piece, rate in speed.rates.items()),
+        worker=worker,
     )
+
+
+def this_machine() -> MeasuredMachine:
+    """What this machine has: its GPUs, if torch sees any, and the cores that this process may use."""
+    gpus = torch.cuda.device_count() if default_device().type == "cuda" else 0
+    return MeasuredMachine(gpus, joblib.cpu_count())
+
+
+def _precision(settings: PlanSettings, given: Measurement | None) -> tuple[Precision, str]:
+    """What is asked for, that of the measurement that is given, or what this machine is good at; and why."""
+    if given and settings.precision == AUTO:
+        return given.precision, f"as {settings.speed} has it"
+    return choose_precision(settings.precision, [] if given else [this_hardware()])
+
+
+def _speed(
+    settings: PlanSettings,
+    given: Measurement | None,
+    subject: Workload,
+    pieces: Sequence[Piece],
+    machine: MeasuredMachine,
+) -> Speed:
+    """The speed that is given, if it is of what is planned, else that of this machine, kept if that is asked for."""
+    threads = settings.cpus_per_worker
+    if given:
+        if misfits := given.misfits(subject, pieces, threads):
+            raise UserError(
+                f"speed {settings.speed} is of something else: {'; '.join(misfits)}. Measure this there: the same "
+                "command with --save_speed FILE in place of --speed FILE"
+            )
+        return given.speed
+    speed = measure(subject, pieces, seconds=settings.seconds, threads=threads)
+    if settings.save_speed:
+        write_speed(settings.save_speed, Measurement.of(speed, subject, machine, threads))
+    return speed
 
 
 def look_at(settings: PlanSettings) -> Data:
@@ -109,8 +159,8 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
     return len(choose(labels, spec.num_classes, asked, option))
 
 
-def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
-    """Trials, trainings by each method, evaluations of the trained.
+def jobs_of(settings: PlanSettings, size: Size, batch_size: int) -> list[PlannedJob]:
+    """Trials, trainings by each method, evaluations of the trained, batch_size images at a time.
 
     Raises UserError for what does not fit the data.
     """
@@ -138,6 +188,7 @@ def jobs_of(settings: PlanSettings, size: Size) -> list[PlannedJob]:
                 count=settings.num_seeds * len(settings.methods) * settings.num_checkpoints,
                 robust_share=settings.robust_share,
                 check_images=settings.check_images,
+                batch_size=batch_size,
             )
         )
     return jobs
@@ -147,8 +198,3 @@ def _check_trainings(settings: PlanSettings, size: Size) -> None:
     if settings.num_val is not None and settings.num_val >= size.num_train:
         raise UserError(f"num_val must be less than the {size.num_train} training samples, got {settings.num_val}")
     check_classes_of_data(settings.attacks, size.num_classes, "plan")
-
-
-def default_workers(cpus_per_worker: int) -> int:
-    """One worker for each GPU of this machine, else as many as find room on the CPU cores that this process may use."""
-    return torch.cuda.device_count() or max(1, joblib.cpu_count() // cpus_per_worker)

@@ -7,7 +7,7 @@ it becomes seconds once a device's `Speed` is known, and its uncertainty is that
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -44,21 +44,33 @@ of batch x width matrices, under a thousandth of a pass.
 class Rate:
     """How many seconds one piece takes, and their standard error, in seconds too.
 
-    They come from `num_batches` timed batches of `batch_size` images.
+    They come from `num_batches` timed batches of `batch_size` images. full_batch: images of a batch in the work itself.
     """
 
     seconds: float
     standard_error: float
     num_batches: int
     batch_size: int
+    full_batch: int
 
     @classmethod
-    def of(cls, seconds_per_batch: Iterable[float], batch_size: int, *, pieces: int = 1) -> "Rate":
-        """The rate from the seconds of single batches, at least two.  pieces: how many each image had in a batch."""
+    def of(
+        cls,
+        seconds_per_batch: Iterable[float],
+        batch_size: int,
+        *,
+        full_batch: int,
+        pieces: int = 1,
+        per_round: int = 1,
+    ) -> "Rate":
+        """The rate from the seconds of single batches, or from their means over rounds of `per_round`: two at least.
+
+        pieces: how many each image had in a batch.
+        """
         each = [seconds / (batch_size * pieces) for seconds in seconds_per_batch]
         mean = sum(each) / len(each)
         variance = sum((value - mean) ** 2 for value in each) / (len(each) - 1)
-        return cls(mean, math.sqrt(variance / len(each)), len(each), batch_size)
+        return cls(mean, math.sqrt(variance / len(each)), len(each) * per_round, batch_size, full_batch)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,12 @@ class Speed:
     device: str
     rates: Mapping[Piece, Rate]
     num_steps: int
+
+    def slower(self, times: float) -> "Speed":
+        """The speed of a device on which all takes that many times as long."""
+        changes = {p: (times * rate.seconds, times * rate.standard_error) for p, rate in self.rates.items()}
+        rates = {p: replace(self.rates[p], seconds=each, standard_error=error) for p, (each, error) in changes.items()}
+        return replace(self, rates=rates)
 
     def seconds(self, work: Work) -> float:
         """How many seconds one worker takes."""

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
+from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
-from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES
+from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.settings.decides import Decides, Later
 from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, Pixels, Seeds, Status
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
@@ -73,7 +74,13 @@ class EvaluateSettings(RaySettings, DataSettings):
     ] = None
     keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), EVALUATED] = False
 
-    batch_size: Annotated[int, Ge(1), Help("images attacked at once"), ATTACKED] = BATCH_SIZE
+    batch_size: Annotated[
+        int | None,
+        Ge(1),
+        Help(f"images attacked at once; default: {ON_CPU} on CPUs, {ON_GPU} on GPUs"),
+        ATTACKED,
+        Decides.WORKING,
+    ] = None
     gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY] = None
     cpus_per_worker: CpusPerWorker = 1
     num_workers: Annotated[int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY] = (

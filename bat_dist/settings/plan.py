@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, Len
 from pydantic import AfterValidator
 
+from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
 from bat_dist.data.table import DATASETS
 from bat_dist.errors import ConfigError
@@ -36,6 +37,16 @@ TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "ev
 Price = Annotated[float | None, Ge(0), Help("money for an hour of a worker"), WORKERS]
 Currency = Annotated[str, Help("of the price"), WORKERS]
 Seconds = Annotated[float, Gt(0), Le(3600), Help("how long to measure, in all"), WORKERS]
+SavedSpeed = Annotated[str | None, Help("keep what was measured, for --speed on another machine", "FILE"), WORKERS]
+GivenSpeed = Annotated[
+    str | None, Help("take what --save_speed has kept on another machine, and measure nothing here", "FILE"), WORKERS
+]
+Gain = Annotated[
+    float | None,
+    Gt(0),
+    Help("how many times as much a GPU does for the workers that share it as for one alone; default: 1"),
+    WORKERS,
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,12 +54,16 @@ class PlanTerms:
     """What a plan asks beyond the options of the program that it is of."""
 
     workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
+    sharing_gain: Gain = None
     price: Price = None
     currency: Currency = "USD"
     seconds: Seconds = 20.0
+    save_speed: SavedSpeed = None
+    speed: GivenSpeed = None
 
 
 _TERMS = names_of(PlanTerms)
+_PLACE = ("cpus_per_worker", "gpus_per_worker")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +79,7 @@ class TablePlanSettings(PlanTerms, ReproduceSettings):
         run = TableRun(self.methods[0], 0)
         train, evaluate = self.training(run), self.evaluation(run, "best")
         memorize = self.memorize_settings if self.needs_scores and not self.scores else None
-        own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "cpus_per_worker", "robust_share")
+        own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "robust_share", *_PLACE)
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
@@ -81,6 +96,7 @@ class TablePlanSettings(PlanTerms, ReproduceSettings):
             num_checkpoints=len(self.which),
             attacks=self.all_attacks,
             check_images=evaluate.check_images,
+            attack_batch_size=evaluate.batch_size,
         )
 
 
@@ -113,7 +129,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
         if not runs and (not self.needs_scores or self.scores):
             raise ConfigError([f"{' and '.join(self.study)}: neither trials nor trainings, nothing to plan"])
         train = self.training(runs[0]) if runs else None
-        own = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "cpus_per_worker")
+        own = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", *_PLACE)
         trainings: dict[str, Any] = {"num_seeds": 0}
         if train:
             trainings = {
@@ -181,19 +197,30 @@ class PlanSettings:
         float, Ge(0), Le(1), Help("share of test images that stand, which AutoAttack meets to the end"), EVALUATIONS
     ] = 0.5
     check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), EVALUATIONS] = CHECK_IMAGES
+    attack_batch_size: Annotated[
+        int | None, Ge(1), Help(f"images attacked at once; default: {ON_CPU} on CPUs, {ON_GPU} on GPUs"), EVALUATIONS
+    ] = None
 
     precision: Annotated[
         PrecisionOrAuto,
-        Help("of trials and trainings; auto: bf16 where this machine's hardware has it, else fp32"),
+        Help(
+            "of trials and trainings; auto: that of --speed, else bf16 where this machine's hardware has it, else fp32"
+        ),
         WORKERS,
     ] = "auto"
     workers: Annotated[
-        int | None, Ge(1), Help("at a time; default: this machine's GPUs, else cores / cpus_per_worker"), WORKERS
+        int | None, Ge(1), Help("at a time; default: as many as the machine that was measured holds"), WORKERS
     ] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), WORKERS] = 1
+    gpus_per_worker: Annotated[
+        float | None, Ge(0), Help("GPUs of one, 0.25 shares one; default: 1 where one was measured"), WORKERS
+    ] = None
+    sharing_gain: Gain = None
     price: Price = None
     currency: Currency = "USD"
     seconds: Seconds = 20.0
+    save_speed: SavedSpeed = None
+    speed: GivenSpeed = None
 
     def __post_init__(self) -> None:
         """What only makes sense together."""
@@ -203,6 +230,13 @@ class PlanSettings:
             raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
             raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
+        gpus = self.gpus_per_worker
+        if gpus and gpus > 1 and gpus % 1:
+            raise ValueError(f"gpus_per_worker must be a fraction up to 1 or a whole number, got {gpus}")
+        if self.sharing_gain is not None and not (gpus and gpus < 1):
+            raise ValueError("sharing_gain is of workers that share a GPU: give gpus_per_worker, such as 0.25, too")
+        if self.speed and self.save_speed:
+            raise ValueError("speed takes a measurement, and save_speed keeps one that is made: give one of them")
         sizes = {name: getattr(self, name) for name in ("num_train", "num_test", "num_classes", "image_size")}
         if self.dataset == "image_folder" and not self.data_dir and None in sizes.values():
             missing = ", ".join(name for name, value in sizes.items() if value is None)

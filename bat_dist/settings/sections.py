@@ -46,7 +46,10 @@ class DataSettings:
     test_share: TestShare = None
     loader: Annotated[
         Literal["auto", "ffcv", "memory"],
-        Help("memory holds all images, ffcv reads a .beton; equal batches; auto: ffcv for large data if installed"),
+        Help(
+            "memory holds all images on the device, ffcv reads a .beton; equal batches; auto: memory for data that are "
+            "small or fit a GPU well, else ffcv if installed"
+        ),
         DATA,
         Decides.WORKING,
     ] = "auto"

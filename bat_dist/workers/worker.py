@@ -15,7 +15,7 @@ import ray
 from bat_dist.errors import UserError
 from bat_dist.storage.computed_on import TOLD
 from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
-from bat_dist.storage.unit_log import AttemptLog, Record
+from bat_dist.storage.unit_log import LOGGER, AttemptLog, Record
 from bat_dist.workers import metrics
 from bat_dist.workers.running import WorkerPlace
 
@@ -57,6 +57,7 @@ class Worker:
         check_source(expected_source)
         work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
+        logging.getLogger(LOGGER).setLevel(logging.INFO)  # what is chosen while the work is built, too
         os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch if the work imports it later
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(threads)

@@ -23,7 +23,7 @@ SECONDS = {
     Piece.EXACT_FORWARD: 0.0004,
     Piece.EXACT_STEP: 0.0012,
 }
-SPEED = Speed("a device", {piece: Rate(each, each / 10, 5, 64) for piece, each in SECONDS.items()}, num_steps=10)
+SPEED = Speed("a device", {piece: Rate(each, each / 10, 5, 64, 64) for piece, each in SECONDS.items()}, num_steps=10)
 
 
 def test_trials() -> None:

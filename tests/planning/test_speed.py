@@ -11,7 +11,7 @@ import torch
 
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.data.table import DATASETS
-from bat_dist.planning import speed
+from bat_dist.planning import stopwatch
 from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.timed_operations import Piece
 from bat_dist.training.recipe import RECIPES, Precision
@@ -21,7 +21,15 @@ from tests.helpers.rounding import EXACT, ROUNDED, Flags, Note, opposite
 notes = rounding.notes
 
 LOADER = MemoryLoader(np.zeros((128, 8, 8, 3), np.uint8), np.zeros(128, np.int64), crop_padding=1, flip=False)
-SUBJECT = Workload("resnet9-w8", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=5, precision="fp32")
+SUBJECT = Workload(
+    "resnet9-w8",
+    DATASETS["digits"],
+    RECIPES["fast"],
+    RECIPES["paper"],
+    num_steps=5,
+    precision="fp32",
+    attacked_at_once=64,
+)
 
 
 class Clock:
@@ -33,7 +41,7 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
-    def working(self, seconds_per_image: float, *, around: float = 0.0) -> speed.Run:
+    def working(self, seconds_per_image: float, *, around: float = 0.0) -> stopwatch.Run:
         def run(loader: Any, indices: np.ndarray, size: int) -> None:
             while True:
                 self.now += around
@@ -46,7 +54,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(speed, "time", clock)
+    monkeypatch.setattr(stopwatch, "time", clock)
     return clock
 
 
@@ -59,7 +67,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     ],
 )
 def test_batches_are_as_large_as_the_time_allows(seconds: float, batch_size: int, clock: Clock) -> None:
-    rate = speed._rate(clock.working(0.005), LOADER, 128, 64, seconds=seconds, pieces=1)
+    rate = stopwatch.rate_of(clock.working(0.005), LOADER, 128, 64, seconds=seconds, pieces=1)
     assert rate.batch_size == batch_size
     assert rate.num_batches >= 2
     assert rate.seconds == pytest.approx(0.005)
@@ -67,13 +75,13 @@ def test_batches_are_as_large_as_the_time_allows(seconds: float, batch_size: int
 
 
 def test_only_what_happens_within_the_loop_is_timed(clock: Clock) -> None:
-    times = speed._times(clock.working(0.001, around=10.0), LOADER, 128, 64, fewest=4, end=0)
+    times = stopwatch.times_of(clock.working(0.001, around=10.0), LOADER, 128, 64, fewest=4, end=0)
     assert times == pytest.approx(4 * [0.064])
 
 
 def test_the_rates_fit_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the seconds that this process computed, whatever else the machine does."""
-    monkeypatch.setattr(speed, "time", SimpleNamespace(perf_counter=time.process_time))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(perf_counter=time.process_time))
     before = torch.get_num_threads()
     pieces = (Piece.PLAIN_STEP, Piece.PGD_STEP, Piece.EXACT_FORWARD, Piece.EXACT_STEP)
     found = measure(SUBJECT, pieces, seconds=8, threads=1)

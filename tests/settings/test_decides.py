@@ -99,7 +99,10 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
     }
     assert {name for name in identity if name.startswith("evaluate.")} == {
         f"evaluate.{name}"
-        for name in names(EvaluateSettings) - always - place - {"scores", "attacks", "checkpoint", "split", "first"}
+        for name in names(EvaluateSettings)
+        - always
+        - place
+        - {"scores", "attacks", "checkpoint", "split", "first", "batch_size"}
     }
     of_training = [
         f"train.{name}"

@@ -14,17 +14,17 @@ PLAIN, PGD, FORWARD, TRIAL = 0.5, 4.5, 0.1, 0.4  # seconds for an image; a step 
 SPEED = Speed(
     "a device",
     {
-        Piece.TRIAL_STEP: Rate(TRIAL, 0.04, 9, 64),
-        Piece.PLAIN_STEP: Rate(PLAIN, 0.0, 9, 128),
-        Piece.PGD_STEP: Rate(PGD, 0.3, 9, 128),
-        Piece.FORWARD: Rate(FORWARD, 0.01, 9, 500),
+        Piece.TRIAL_STEP: Rate(TRIAL, 0.04, 9, 64, 64),
+        Piece.PLAIN_STEP: Rate(PLAIN, 0.0, 9, 128, 128),
+        Piece.PGD_STEP: Rate(PGD, 0.3, 9, 128, 128),
+        Piece.FORWARD: Rate(FORWARD, 0.01, 9, 500, 500),
     },
     num_steps=10,
 )
 
 
 def test_a_rate_is_the_mean_over_batches_with_its_standard_error() -> None:
-    rate = Rate.of([2.0, 4.0, 6.0], batch_size=4, pieces=2)  # 1/4, 2/4, 3/4 seconds: sd 1/4
+    rate = Rate.of([2.0, 4.0, 6.0], batch_size=4, full_batch=16, pieces=2)  # 1/4, 2/4, 3/4 seconds: sd 1/4
     assert (rate.seconds, rate.standard_error) == pytest.approx((0.5, 0.25 / math.sqrt(3)))
     assert (rate.num_batches, rate.batch_size) == (3, 4)
 
