@@ -112,10 +112,10 @@ def test_with_keys_an_image_is_attacked_alike_in_any_batch():
     """Also at its restarts, of which each has a start of its own."""
     model, x, y, at = make("linear"), images(), labels(), torch.tensor([2, 0])
     keys = image_keys(0, "a", torch.arange(len(x)))
-    settings = {"epsilon": 0.1, "step_size": 1e-4, "num_steps": 1, "restarts": 3}
-    whole = pgd(model, x, y, generator=keys, **settings)
-    assert torch.equal(pgd(model, x[at], y[at], generator=keys[at], **settings), whole[at])
-    assert not torch.equal(pgd(model, x, y, generator=keys, **settings | {"restarts": 1}), whole)
+    again = partial(pgd, model, epsilon=0.1, step_size=1e-4, num_steps=1, restarts=3)
+    whole = again(x, y, generator=keys)
+    assert torch.equal(again(x[at], y[at], generator=keys[at]), whole[at])
+    assert not torch.equal(again(x, y, generator=keys, restarts=1), whole)
 
 
 def test_the_generator_goes_on():

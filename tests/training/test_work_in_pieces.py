@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bat_dist.attacks.noise import image_keys
 from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import METHODS, build_method
 from bat_dist.models.build import build
@@ -78,7 +79,7 @@ def test_a_method_makes_as_many_forward_passes_as_it_is_charged_for(method: str)
         network=network,
         forward=network,
         attack=TrainingAttack(epsilon=0.03, step_size=0.01, num_steps=5),
-        generator=torch.Generator().manual_seed(0),
+        keys=image_keys(0, "test", torch.arange(8)),
         mem=torch.linspace(0, 1, 8),
         progress=0.9,
     )
