@@ -19,7 +19,7 @@ from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.loaders import Batch, Loader, dataset_loader
 from bat_dist.data.table import DatasetSpec
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, is_gpu_full
 from bat_dist.evaluation.names import BATCH_SIZE
 from bat_dist.methods.erm import Erm
 from bat_dist.methods.mini_batch import TrainingAttack
@@ -178,7 +178,9 @@ def _times(run: Run, loader: Loader, num_images: int, size: int, *, fewest: int,
         run(watch, indices, size)
     except _Enough:
         return watch.times
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_gpu_full(error):
+            raise
         raise UserError(
             f"{size} images at a time do not fit into this GPU's memory: lower batch_size or trial_batch_size"
         ) from None

@@ -8,7 +8,7 @@ from annotated_types import Ge
 from bat_dist.config import Group, Help
 from bat_dist.evaluation.names import BATCH_SIZE, CHECK_IMAGES
 from bat_dist.settings.decides import Decides, Later
-from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, Pixels, Seeds, Status
+from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, GpusOfOne, Pixels, Seeds, Status
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 
 EVALUATED, ATTACKED = Group("what is evaluated"), Group("attacks")
@@ -74,7 +74,7 @@ class EvaluateSettings(RaySettings, DataSettings):
     keep_adversarial: Annotated[bool, Help("keep the images that fooled the network"), EVALUATED] = False
 
     batch_size: Annotated[int, Ge(1), Help("images attacked at once"), ATTACKED] = BATCH_SIZE
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY] = None
+    gpus_per_worker: Annotated[GpusOfOne, Help("default: 1 where there are any"), RAY] = None
     cpus_per_worker: CpusPerWorker = 1
     num_workers: Annotated[int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY] = (
         None

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def pool_of(num_workers: int | None = None) -> pool._Pool:
-    setup = (ONE_CPU.cpus, "units", None, "a command", (), squares)
+    setup = (ONE_CPU, "units", None, "a command", (), squares)
     return pool._Pool(setup, ONE_CPU, "units", num_workers, RetryPolicy())
 
 
