@@ -92,6 +92,14 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
         (["--method", "gairat", "--hyper", "function=tan"], "function of gairat, got 'tan'"),
         (["--method", "pgd_at", "--epsilon", "8"], "epsilon: must be a number in (0, 1), got 8; did you mean 8/255?"),
         (["--method", "pgd_at", "--num_workers", "3"], "batch_size must be divisible by num_workers, got 32 for 3"),
+        (
+            ["--method", "pgd_at", "--num_workers", "2", "--gpus_per_worker", "0.5"],
+            "gpus_per_worker must be 1 (or 0: CPUs) with num_workers, got 0.5: NCCL, which brings their",
+        ),
+        (
+            ["--method", "pgd_at", "--num_workers", "2", "--gpus_per_worker", "2"],
+            "gpus_per_worker: must be from 0 to 1",
+        ),
         (["--method", "pgd_at", "--num_val", "300"], "num_val must be in [1, 299], got 300"),
         (["--method", "pgd_at", "--scores", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--method", "pgd_at", "--sigma", "0.2"], "give --scores too"),

@@ -110,6 +110,21 @@ def without_reduction(world: World) -> Any:
     return mock.patch.object(World, "ranks", lambda self, batch: Ranks(self.size, lambda x: x * self.size))
 
 
+def as_on_nccl() -> Any:
+    """torch takes gloo for NCCL and sends a gather's gradients back by a reduce-scatter, not an all-to-all."""
+    return mock.patch.object(torch.distributed.nn.functional.dist, "get_backend", return_value=dist.Backend.NCCL)
+
+
+def reduce_scattered(world: World) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights after the steps whose losses gather rows, and how often a reduce-scatter was called for them."""
+    for case in cases(world.size):
+        method, norm, steps, _ = case
+        if (norm, steps) == ("none", "three") and method in ("bat", "bat_sampled"):
+            with as_on_nccl(), mock.patch.object(dist, "reduce_scatter", wraps=dist.reduce_scatter) as called:
+                yield f"nccl-{method}", weights_after(case, world)
+            yield f"nccl-{method}-calls", np.array(called.call_count)
+
+
 def main(out: Path, rank: int, size: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=size)
@@ -118,6 +133,7 @@ def main(out: Path, rank: int, size: int) -> None:
     with without_reduction(world):
         for method in ("gairat", "bat"):
             found[f"careless-{method}"] = weights_after((method, "none", "three", {}), world)
+    found |= dict(reduce_scattered(world))
     gathered = world.concatenate({name: row.sum() for name, row in found.items()})
     assert gathered[0] == gathered[-1], "the ranks' weights differ"
     if rank == 0:
