@@ -2,7 +2,8 @@
 
 `start` starts its control daemon on this machine, `join` lets a worker's CUDA work go through it.  Both do without it
 where it cannot be had.  `python -m bat_dist.workers.mps [COMMAND ...]` starts it, as the files in cluster/ do on every
-node before Ray, and then becomes the command, if there is one.  BAT_DIST_MPS=0 in the environment: neither.
+node before Ray, and then becomes the command, if there is one.  BAT_DIST_MPS=0 in the environment: neither; nor where
+CUDA_MPS_PIPE_DIRECTORY is set, as by those who have an MPS of their own.  BAT_DIST_MPS=/a/folder: with its pipes there.
 
 What NVIDIA says of it (https://docs.nvidia.com/deploy/mps): a daemon is found by the folder of its pipes.  Where
 CUDA_VISIBLE_DEVICES is set for the daemon, its clients count the GPUs anew; so it is taken away.  A fault of one
@@ -42,8 +43,13 @@ _started: list[Path] = []  # the pipes of the daemon that this process has start
 
 
 def pipes() -> Path:
-    """The folder of this user's daemon: CUDA_MPS_PIPE_DIRECTORY, or one in /tmp, where paths of sockets are short."""
-    return Path(os.environ.get(PIPES) or f"/tmp/bat-dist-mps-{os.getuid()}")
+    """The folder of our daemon: BAT_DIST_MPS, or this user's in /tmp, where paths of sockets are short."""
+    asked = os.environ.get(SWITCH, "")
+    return Path(asked if asked.startswith("/") else f"/tmp/bat-dist-mps-{os.getuid()}")
+
+
+def _is_off() -> bool:
+    return os.environ.get(SWITCH) == "0" or PIPES in os.environ
 
 
 def start() -> bool:
@@ -51,7 +57,7 @@ def start() -> bool:
 
     Nothing is done on a machine without NVIDIA's programs; why it was not started elsewhere is logged in a line.
     """
-    if os.environ.get(SWITCH) == "0" or not (shutil.which(CONTROL) and shutil.which("nvidia-smi")):
+    if _is_off() or not (shutil.which(CONTROL) and shutil.which("nvidia-smi")):
         return False
     try:
         why_not = _obstacle() or _start()
@@ -77,7 +83,7 @@ def join() -> None:
     Tried in another process before: without an answer this one uses its GPU as without MPS.
     """
     folder = pipes()
-    if os.environ.get(SWITCH) == "0" or PIPES in os.environ or not _is_own(folder) or not _tell(folder, SERVERS):
+    if _is_off() or not _is_own(folder) or not _tell(folder, SERVERS):
         return
     for attempt in range(TRIES):
         time.sleep(PAUSE * bool(attempt))

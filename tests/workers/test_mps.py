@@ -136,12 +136,12 @@ def test_one_that_takes_nobody_is_stopped_at_once(
     assert [line.split()[0] for line in machine.calls] == ["start", "quit"]
 
 
-@pytest.mark.parametrize("missing", ["nvidia-smi", mps.CONTROL, "the switch"])
+@pytest.mark.parametrize("missing", ["nvidia-smi", mps.CONTROL, mps.SWITCH, mps.PIPES])
 def test_it_is_left_out_in_silence(
     machine: FakeMachine, missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if missing == "the switch":
-        monkeypatch.setenv(mps.SWITCH, "0")
+    if missing in (mps.SWITCH, mps.PIPES):  # not wanted, or there is one of the user's own
+        monkeypatch.setenv(missing, "0")
     else:
         (machine.folder / "bin" / missing).unlink()
         monkeypatch.setenv("PATH", str(machine.folder / "bin"))
@@ -183,9 +183,10 @@ def test_a_folder_of_somebody_else_is_not_taken(machine: FakeMachine, monkeypatc
 
 
 def test_each_user_has_a_folder_with_a_short_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(mps.PIPES, raising=False)
-    assert mps.pipes() == Path(f"/tmp/bat-dist-mps-{os.getuid()}")
-    monkeypatch.setenv(mps.PIPES, "/elsewhere")
+    for switch in ("", "1"):
+        monkeypatch.setenv(mps.SWITCH, switch)
+        assert mps.pipes() == Path(f"/tmp/bat-dist-mps-{os.getuid()}")
+    monkeypatch.setenv(mps.SWITCH, "/elsewhere")
     assert mps.pipes() == Path("/elsewhere")
 
 
