@@ -98,7 +98,7 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
         ),
         (
             ["--method", "pgd_at", "--num_workers", "2", "--gpus_per_worker", "2"],
-            "gpus_per_worker: must be from 0 to 1",
+            "gpus_per_worker must be a number in [0, 1]",
         ),
         (["--method", "pgd_at", "--num_val", "300"], "num_val must be in [1, 299], got 300"),
         (["--method", "pgd_at", "--scores", "nowhere.npz"], "nowhere.npz does not exist"),

@@ -37,12 +37,6 @@ def _pixels(value: Any) -> Any:
     return value
 
 
-def _gpus_of_one(gpus: float | None) -> float | None:
-    if gpus is not None and not 0 <= gpus <= 1:
-        raise ValueError(f"must be from 0 to 1, since a worker uses one GPU or a part of it, got {gpus:g}")
-    return gpus
-
-
 def _ray_address(address: str) -> str:
     if address not in ("auto", "local"):
         host_and_port(address)
@@ -128,7 +122,7 @@ Attacks = Annotated[
 
 Status = Annotated[bool, Help("say what DIR holds, and run nothing"), Decides.CALL]
 RayAddress = Annotated[str, AfterValidator(_ray_address)]
-GpusOfOne = Annotated[float | None, AfterValidator(_gpus_of_one), Ge(0), Le(1)]
+GpusOfOne = Annotated[float | None, Ge(0), Le(1)]  # a worker uses one GPU, or a part of it
 GpusOfRun = Annotated[GpusOfOne, Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY]
 RunsAtATime = Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY]
 CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, ON_A_MACHINE]
