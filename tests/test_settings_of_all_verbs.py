@@ -18,7 +18,7 @@ from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 
-GPUS = {MemorizeSettings: "gpus_per_trial"}
+GPUS: dict[Any, str] = {MemorizeSettings: "gpus_per_trial"}
 GPUS |= dict.fromkeys((TrainSettings, EvaluateSettings, ReproduceSettings), "gpus_per_worker")
 REQUIRED: dict[Any, dict[str, str]] = {
     MemorizeSettings: {"dataset": "digits", "out": "x"},

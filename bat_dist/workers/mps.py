@@ -114,9 +114,9 @@ def _start() -> str:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not _is_own(folder):
         return f"{folder} belongs to somebody else"
-    # The daemon would keep a pipe of ours open for ever.
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    done = subprocess.run([CONTROL, "-d"], env=_environment(folder), timeout=ANSWER_SECONDS, **quiet)
+    nothing = subprocess.DEVNULL  # a pipe of ours the daemon would keep open for ever
+    env, limit = _environment(folder), ANSWER_SECONDS
+    done = subprocess.run([CONTROL, "-d"], env=env, timeout=limit, stdin=nothing, stdout=nothing, stderr=nothing)
     if done.returncode:
         return f"{CONTROL} -d ended with exit code {done.returncode}; its log is in {folder}"
     if not _works(folder):

@@ -113,7 +113,7 @@ def without_reduction(world: World) -> Any:
 
 def as_on_nccl() -> Any:
     """torch takes gloo for NCCL and sends a gather's gradients back by a reduce-scatter, not an all-to-all."""
-    return mock.patch.object(torch.distributed.nn.functional.dist, "get_backend", return_value=dist.Backend.NCCL)
+    return mock.patch.object(dist, "get_backend", return_value=dist.Backend.NCCL)
 
 
 def reduce_scattered(world: World) -> Iterator[tuple[str, np.ndarray]]:

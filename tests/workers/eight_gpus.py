@@ -101,7 +101,7 @@ def node(num_gpus: int, folder: Path) -> Iterator[None]:
     """A private Ray with that many GPUs in name."""
     hook = {"worker_process_setup_hook": pretend_torch, "env_vars": {"SEEN": str(folder)}}
     what: dict[str, Any] = {"num_cpus": WORKERS, "num_gpus": num_gpus, "runtime_env": hook}
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR", **what)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **what)
     try:
         yield
     finally:
@@ -113,7 +113,7 @@ def run(num_gpus: int, build: Callable[[str], Callable[[int], dict[str, Any]]], 
         (folder / name).mkdir(parents=True)
     warnings: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda entry: warnings.append(entry.getMessage())
+    handler.addFilter(lambda entry: bool(warnings.append(entry.getMessage())))  # and nothing is left to be emitted
     logging.getLogger("bat_dist").addHandler(handler)
     with node(num_gpus, folder):
         outcomes = list(run_units(range(UNITS), build, (str(folder),), resources=Resources(1, 0.25)))
