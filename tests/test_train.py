@@ -121,6 +121,19 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert not out.exists()
 
 
+def test_a_full_gpu_ends_the_run_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def does_not_fit(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr("bat_dist.jobs.train.run.train", does_not_fit)
+    assert run(tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert "the GPU was full: end what else uses it, or lower the batch size (RuntimeError: CUDA error: CUB" in errors
+    assert "Traceback" not in errors
+
+
 def test_a_batch_too_small_for_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:
     options = ["--scores", str(scores), "--batch_size", "2"]
     assert run(tmp_path / "out", *options, method="bat") == 2

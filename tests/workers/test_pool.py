@@ -504,16 +504,16 @@ def full_at_first(fake: FakeRay, times: int) -> Any:
 
 
 def test_a_full_gpu_ends_the_process_and_is_no_fault_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four units find it full, twice each: nothing is held against them, nor against it, before the third attempt."""
+    """Eight units find it full once, more than would end the job if they had failed alike; each is then done."""
     fake = FakeRay()
-    monkeypatch.setattr(fake, "get", full_at_first(fake, 2 * 4))
+    monkeypatch.setattr(fake, "get", full_at_first(fake, 8))
     monkeypatch.setattr(pool, "ray", fake)
     monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
     crowd = pool_of(num_workers=1)
     killed = []
-    outcomes = [outcome for outcome in crowd.outcomes(range(4)) if not killed.append(fake.killed)]
-    assert [(type(outcome), outcome.unit) for outcome in outcomes] == [(Done, unit) for unit in range(4)]
+    outcomes = [outcome for outcome in crowd.outcomes(range(8)) if not killed.append(fake.killed)]
+    assert [(type(outcome), outcome.unit) for outcome in outcomes] == [(Done, unit) for unit in range(8)]
     assert killed[0] == 8  # a process for each failure
     assert crowd.quarantine.held == []
 
