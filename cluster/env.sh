@@ -19,6 +19,9 @@ export RAY_task_oom_retries=3
 # Ray would start an idle process for each CPU of a node when a job begins.  Ours take none of them: they bring their own code.
 export RAY_prestart_worker_first_driver=0
 
+# Without NVIDIA's MPS, by which workers that share a GPU run side by side (docs/gpu.md):
+# export BAT_DIST_MPS=0
+
 # Threads of torch that have nothing to do sleep.  By default they spin, which on cores that are shared with others made a
 # training of small images 50 times as slow.
 export OMP_WAIT_POLICY=passive

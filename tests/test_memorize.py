@@ -343,7 +343,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
         (["--num_train", "20", "--subset_ratio", "0.99"], "leaves nobody out"),
         (["--dataset", "image_folder", "--data_dir", "/nowhere.zip"], "/nowhere.zip"),
         (["--dataset", "image_folder"], "data_dir"),
-        (["--gpus_per_trial", "1.5"], "gpus_per_trial must be a fraction up to 1 or a whole number, got 1.5"),
+        (["--gpus_per_trial", "1.5"], "gpus_per_trial must be a number in [0, 1] or none, got 1.5"),
         (["--gpus_per_trial", "1"], "no room for 1 worker with 1 CPU and 1 GPU: the cluster has 1 node"),
         (["--cpus_per_trial", "500"], "lower cpus_per_trial"),
         (["--import_scores", "/nowhere.npz"], "/nowhere.npz"),

@@ -18,6 +18,8 @@ from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 
+GPUS: dict[Any, str] = {MemorizeSettings: "gpus_per_trial"}
+GPUS |= dict.fromkeys((TrainSettings, EvaluateSettings, ReproduceSettings), "gpus_per_worker")
 REQUIRED: dict[Any, dict[str, str]] = {
     MemorizeSettings: {"dataset": "digits", "out": "x"},
     TrainSettings: {"dataset": "digits", "out": "x", "method": "pgd_at"},
@@ -84,3 +86,12 @@ def test_many_values_are_read_only_where_a_list_is_wanted(cls: Callable[..., Any
 
 def test_an_option_and_its_negation_are_twice_the_same() -> None:
     assert "flip is given twice" in str(refused(TrainSettings, "--flip", "--no_flip"))
+
+
+@pytest.mark.parametrize("cls", GPUS)
+def test_a_worker_has_one_gpu_or_a_part_of_it(cls: Callable[..., Any]) -> None:
+    for value in ("0", "0.25", "1"):
+        assert refused(cls, f"--{GPUS[cls]}", value) is None
+    for value in ("-1", "1.5", "2"):
+        message = str(refused(cls, f"--{GPUS[cls]}", value))
+        assert message.startswith(f"{GPUS[cls]} must be a number in [0, 1] or none, got {value}")

@@ -94,6 +94,14 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
         (["--method", "gairat", "--hyper", "function=tan"], "function of gairat, got 'tan'"),
         (["--method", "pgd_at", "--epsilon", "8"], "epsilon: must be a number in (0, 1), got 8; did you mean 8/255?"),
         (["--method", "pgd_at", "--num_workers", "3"], "batch_size must be divisible by num_workers, got 32 for 3"),
+        (
+            ["--method", "pgd_at", "--num_workers", "2", "--gpus_per_worker", "0.5"],
+            "gpus_per_worker must be 1 (or 0: CPUs) with num_workers, got 0.5: NCCL, which brings their",
+        ),
+        (
+            ["--method", "pgd_at", "--num_workers", "2", "--gpus_per_worker", "2"],
+            "gpus_per_worker must be a number in [0, 1]",
+        ),
         (["--method", "pgd_at", "--num_val", "300"], "num_val must be in [1, 299], got 300"),
         (["--method", "pgd_at", "--scores", "nowhere.npz"], "nowhere.npz does not exist"),
         (["--method", "pgd_at", "--sigma", "0.2"], "give --scores too"),
@@ -113,6 +121,19 @@ def test_bad_input_is_one_message_and_leaves_nothing(
     assert message in errors
     assert "Traceback" not in errors
     assert not out.exists()
+
+
+def test_a_full_gpu_ends_the_run_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def does_not_fit(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr("bat_dist.jobs.train.run.train", does_not_fit)
+    assert run(tmp_path) == 1
+    errors = capsys.readouterr().err
+    assert "the GPU was full: end what else uses it, or lower the batch size (RuntimeError: CUDA error: CUB" in errors
+    assert "Traceback" not in errors
 
 
 def test_a_batch_too_small_for_the_method(tmp_path: Path, capsys: pytest.CaptureFixture[str], scores: Path) -> None:

@@ -23,6 +23,7 @@ from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
 from bat_dist.data.augment import to_float
+from bat_dist.errors import is_gpu_full
 from bat_dist.evaluation.names import CLEAN, SQUARE_QUERIES, num_draws_of, num_targets_of, steps_of
 from bat_dist.models.classifier import ImageClassifier
 
@@ -173,11 +174,12 @@ def _halving(run: Callable[..., AttackOutcome], batch: Batch) -> AttackOutcome:
     """`run` on the batch, or on its halves where it does not fit into memory."""
     try:
         return run(*batch)
-    except (torch.OutOfMemoryError, MemoryError):
+    except (RuntimeError, MemoryError) as error:
         size = len(batch[0])
-        if size == 1:
+        if size == 1 or not (isinstance(error, MemoryError) or is_gpu_full(error)):
             raise
         log.warning("out of memory with %d images: halving", size)
+    torch.cuda.empty_cache()  # what the whole batch had is free for cuDNN too, which does not ask torch for memory
     halves = zip(*(tensor.split((size + 1) // 2) for tensor in batch), strict=True)
     return _joined(_halving(run, half) for half in halves)
 

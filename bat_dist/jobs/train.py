@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bat_dist.artifacts.checkpoints import load_tensors
 from bat_dist.data.loaders import check_cache, dataset_loader
-from bat_dist.errors import RunError
+from bat_dist.errors import RunError, is_gpu_full
 from bat_dist.jobs.auto import decide_precision, say
 from bat_dist.jobs.fresh import remove_training
 from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan, make_plan
@@ -24,6 +24,7 @@ from bat_dist.training.files import EpochRow, FinishedRun
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.threads import torch_threads
 from bat_dist.wording import counted
+from bat_dist.workers.gpu_share import gpu_full
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.running import Running
@@ -76,6 +77,10 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
                 history = _train_here(plan, threads, told)
         except NonFiniteBatch as error:
             raise RunError(f"{error} (its samples are named in {folder}/{files.NON_FINITE})") from None
+        except RuntimeError as error:
+            if isinstance(error, RunError) or not is_gpu_full(error):
+                raise
+            raise RunError(gpu_full(error, plan.asked.gpus_per_worker or 1)) from error
     return run.finish(plan.record, plan.settings, history)
 
 

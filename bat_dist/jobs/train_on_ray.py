@@ -15,13 +15,14 @@ from ray.train.torch import TorchTrainer, get_device
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
-from bat_dist.errors import RunError
+from bat_dist.errors import RunError, is_gpu_full
 from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow
 from bat_dist.training.precision import check_tf32, this_hardware
 from bat_dist.training.world import World
+from bat_dist.workers.gpu_share import gpu_full
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import ray_storage
@@ -92,6 +93,10 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
         )
     except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
         return {"non_finite": str(error)}
+    except RuntimeError as error:  # Ray tries again, max_failures times
+        if not is_gpu_full(error):
+            raise
+        raise RunError(gpu_full(error, 1)) from error
     return {"history": history}
 
 

@@ -17,6 +17,7 @@ from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_f
 from bat_dist.sweep.space import Point
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
+from bat_dist.workers.gpu_share import FULL
 from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 from bat_dist.workers.running import UNKNOWN_PLACE, Running, WorkerPlace
 
@@ -40,7 +41,7 @@ class _NotKept:
 
 
 class RunQueue(_NotKept, Searcher):
-    """Hands out runs in their order, again those whose process died, and then what `more` gives.
+    """Hands out runs in their order, again those whose process died or whose GPU was full, and then what `more` gives.
 
     more: called when the queue is empty; an empty answer means that there is nothing now, and nothing ever if no run is
     at work.
@@ -63,7 +64,7 @@ class RunQueue(_NotKept, Searcher):
         return RunRequest(point=dict(run.point), seed=run.seed)
 
     def put_back(self, run: SweepRun, *, machine_lost: bool) -> bool:
-        """Try a run again whose process died; False if it has died too often."""
+        """Try a run again whose process died, or whose GPU was full; False if that was too often."""
         tally, most = (self._losses, MAX_LOSSES) if machine_lost else (self._deaths, MAX_ATTEMPTS)
         tally[run] += 1
         if tally[run] < most:
@@ -134,17 +135,20 @@ class RunCallbacks(_NotKept, tune.Callback):
         self._on_end(read_outcome(self._folder, run))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Trial, **info: Any) -> None:
-        """A run raised, which it has noted itself; or its process died."""
+        """A run raised, which it has noted itself; or its process died, or its GPU was full."""
         run = self._queue.at_work.pop(trial.trial_id, None)
         if run is None:
             return
         place = self._folder / run.name
         if not place.exists(FAILURE):
             reason = " ".join(str(trial.get_pickled_error() or "its process died").split())
+            _, full, advice = reason.rpartition(FULL)
+            what, reason = (full, full + advice) if full else ("its process died", reason)
             if self._queue.put_back(run, machine_lost="node has died" in reason):
-                log.warning("%s: its process died and it goes on elsewhere: %s", run, reason[:200])
+                log.warning("%s: %s and it goes on elsewhere: %s", run, what, reason[:200])
                 return
-            note_failure(place, f"its process died again and again (for want of memory?): {reason}")
+            died = f"its process died again and again (for want of memory?): {reason}"
+            note_failure(place, reason if full else died)
         self._on_end(read_outcome(self._folder, run))
 
 

@@ -9,7 +9,7 @@ import ray
 from ray import tune
 
 from bat_dist.data.datasets import Dataset
-from bat_dist.errors import RunError, UserError
+from bat_dist.errors import RunError, UserError, is_gpu_full
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.jobs.tune_queue import RunRequest
@@ -19,6 +19,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import work_for
 from bat_dist.sweep.record import FAILURE, STOPPED, SweepRun, note_failure
 from bat_dist.training.score_file import TrainingScores
+from bat_dist.workers.gpu_share import gpu_full, keep_to_part
 from bat_dist.workers.worker import check_source
 
 ScoreKey = tuple[Any, ...]
@@ -29,7 +30,7 @@ class SharedByRuns:
     """What all runs share, shipped once to each node.
 
     dataset: Ray's reference. scores: as read by the driver, whose files other machines may not have.
-    source: the `source_hash` that a worker must have, or None. command: the driver's.
+    source: the `source_hash` that a worker must have, or None. command: the driver's. gpus: of one worker.
     """
 
     settings: TuneSettings
@@ -38,6 +39,7 @@ class SharedByRuns:
     scores: Mapping[ScoreKey, TrainingScores | None]
     source: str | None
     command: str
+    gpus: float
 
     def find_scores(self, _dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
         """Those that the driver has read."""
@@ -57,7 +59,8 @@ def run_settings(settings: TuneSettings, out: str, run: SweepRun) -> TrainSettin
 def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     """Train the run that `config` names (point, seed), from where it stands, and tell Tune of each epoch.
 
-    A run that raises leaves the reason in its folder; one whose process dies leaves none.
+    A run that raises leaves the reason in its folder; one whose process dies, or whose GPU was full, leaves none and
+    may be tried again.
     """
     check_source(shared.source)
     work_for(shared.command)
@@ -66,10 +69,13 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     place = Folder(asked.out)
     for name in (FAILURE, STOPPED):
         place.remove(name)
+    keep_to_part(shared.gpus)
     try:
         plan = make_plan(ray.get(shared.dataset), asked, find_scores=shared.find_scores)
         summary = carry_out(plan, on_epoch=_tell_tune, dataset_ref=shared.dataset)
     except Exception as error:
+        if is_gpu_full(error) and not asked.num_workers:  # those have been tried again by themselves
+            raise RunError(gpu_full(error, shared.gpus)) from error
         note_failure(place, in_words(error), traceback.format_exc())
         raise
     _tell_tune(summary.last)  # there is always one result, also of a run that was done but for its last line

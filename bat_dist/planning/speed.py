@@ -19,7 +19,7 @@ from bat_dist.attacks.pgd import pgd
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.data.table import DatasetSpec
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, is_gpu_full
 from bat_dist.methods.erm import Erm
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
@@ -159,7 +159,9 @@ def _fitting(rate: Callable[[int], Rate], batch_size: int, *, may_be_halved: boo
     """The rate of batches of that size, or of half of them where they do not fit into memory, as evaluations do it."""
     try:
         return rate(batch_size)
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not is_gpu_full(error):
+            raise
         if not may_be_halved or batch_size == 1:
             raise UserError(
                 f"batches of {batch_size} images do not fit into this GPU's memory: lower batch_size or "

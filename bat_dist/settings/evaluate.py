@@ -9,7 +9,7 @@ from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.settings.decides import Decides, Later
-from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, Pixels, Seeds, Status
+from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, GpusOfOne, Pixels, Seeds, Status
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 
 EVALUATED, ATTACKED = Group("what is evaluated"), Group("attacks")
@@ -81,7 +81,7 @@ class EvaluateSettings(RaySettings, DataSettings):
         ATTACKED,
         Decides.WORKING,
     ] = None
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where there are any"), RAY] = None
+    gpus_per_worker: Annotated[GpusOfOne, Help("default: 1 where there are any"), RAY] = None
     cpus_per_worker: CpusPerWorker = 1
     num_workers: Annotated[int | None, Ge(1), Help("units at a time; default: as many as the cluster holds"), RAY] = (
         None

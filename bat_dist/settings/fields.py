@@ -7,7 +7,7 @@ import dataclasses
 import re
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Len, Lt
+from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BeforeValidator
 
 from bat_dist.config import Group, Help
@@ -125,9 +125,8 @@ Attacks = Annotated[
 
 Status = Annotated[bool, Help("say what DIR holds, and run nothing"), Decides.CALL]
 RayAddress = Annotated[str, AfterValidator(_ray_address)]
-GpusOfRun = Annotated[
-    float | None, Ge(0), Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY
-]
+GpusOfOne = Annotated[float | None, Ge(0), Le(1)]  # a worker uses one GPU, or a part of it
+GpusOfRun = Annotated[GpusOfOne, Help("GPUs of one worker, 0.5 shares one; default: 1 where there are any"), RAY]
 RunsAtATime = Annotated[int | None, Ge(1), Help("runs at a time; default: as many as the cluster holds"), RAY]
 CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY, ON_A_MACHINE]
 

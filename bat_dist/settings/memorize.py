@@ -16,6 +16,7 @@ from bat_dist.settings.fields import (
     CropPadding,
     Epochs,
     Flip,
+    GpusOfOne,
     PeakRate,
     SomePrecision,
     Status,
@@ -83,7 +84,7 @@ class MemorizeSettings(RaySettings, DataSettings):
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), TRAINING] = 0
 
     gpus_per_trial: Annotated[
-        float | None, Ge(0), Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"), RAY
+        GpusOfOne, Help("GPUs of one worker, 0.25 shares one; default: 1 where there are any"), RAY
     ] = None
     cpus_per_trial: Annotated[int, Ge(1), Help("CPU cores and threads of one worker"), RAY] = 1
     num_workers: Annotated[int | None, Ge(1), Help("trials at a time; default: as many as the cluster holds"), RAY] = (
@@ -94,8 +95,6 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
-        if self.gpus_per_trial and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
-            raise ValueError(f"gpus_per_trial must be a fraction up to 1 or a whole number, got {self.gpus_per_trial}")
 
     @property
     def training(self) -> Recipe:

@@ -20,6 +20,7 @@ from bat_dist.settings.fields import (
     Epochs,
     Epsilon,
     Flip,
+    GpusOfOne,
     PeakRate,
     Pixels,
     SomePrecision,
@@ -160,9 +161,7 @@ class TrainSettings(RaySettings, DataSettings):
     num_workers: Annotated[
         int, Ge(0), Help("data-parallel workers on Ray; 0: this process, without Ray"), TRAINING, ON_A_MACHINE
     ] = 0
-    gpus_per_worker: Annotated[float | None, Ge(0), Help("default: 1 where the cluster has any"), RAY, ON_A_MACHINE] = (
-        None
-    )
+    gpus_per_worker: Annotated[GpusOfOne, Help("default: 1 where the cluster has any"), RAY, ON_A_MACHINE] = None
     cpus_per_worker: CpusPerWorker = 1
     sync_bn: Annotated[bool, Help("BatchNorm over the batch of all workers"), TRAINING] = False
     max_failures: Annotated[
@@ -185,6 +184,11 @@ class TrainSettings(RaySettings, DataSettings):
         if self.num_workers and self.training.batch_size % self.num_workers:
             raise ValueError(
                 f"batch_size must be divisible by num_workers, got {self.training.batch_size} for {self.num_workers}"
+            )
+        if self.num_workers and (self.gpus_per_worker or 0) % 1:
+            raise ValueError(
+                f"gpus_per_worker must be 1 (or 0: CPUs) with num_workers, got {self.gpus_per_worker:g}: NCCL, which "
+                "brings their gradients together, wants a GPU of its own for each"
             )
         if self.best_by == "val_pgd" and self.val_steps == 0:
             raise ValueError("best_by val_pgd needs val_steps of at least 1, got 0")

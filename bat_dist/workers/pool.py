@@ -14,10 +14,11 @@ from typing import Any
 import ray
 import ray.exceptions as rx
 
-from bat_dist.errors import RunError, UserError
+from bat_dist.errors import RunError, UserError, is_gpu_full
 from bat_dist.storage.provenance import command
 from bat_dist.storage.unit_log import Record, record
 from bat_dist.workers import metrics
+from bat_dist.workers.gpu_share import gpu_full
 from bat_dist.workers.nodes import alive_nodes
 from bat_dist.workers.quarantine import GpuQuarantine
 from bat_dist.workers.resources import Resources, most_workers
@@ -78,7 +79,8 @@ def run_units(
     As many workers run as the cluster holds, also when it grows, and as many are asked for as its autoscaler may bring;
     `num_workers` asks for that many (an autoscaler sees the wish).  One unit per worker is in flight.
     A unit whose worker process died or that raised is tried MAX_ATTEMPTS times; one that raised an exception of
-    `give_up_on` is not tried again; the loss of a machine does not count.  A process that lost its GPU is replaced.
+    `give_up_on` is not tried again; the loss of a machine does not count.  A process that lost its GPU is replaced, and
+    so is one whose unit did not fit into it, which frees its memory.
     units: a deque may be added to between two outcomes; workers then wait for that, instead of being let go one by one.
     what: the units are called, in metrics.
     smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
@@ -88,7 +90,7 @@ def run_units(
     everywhere, UnitsFailAlike if nothing but failures of one kind came from every machine at work, FAIL_ALIKE at least,
     and there are units that were not tried yet; those that were are yielded as failed before.
     """
-    setup = (resources.cpus, what, expected_source, command(), give_up_on, build, *args)
+    setup = (resources, what, expected_source, command(), give_up_on, build, *args)
     pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller))
     if watch:
         watch(pool.running)
@@ -180,10 +182,12 @@ class _Pool:
             return self._lost(slot, error)
         self.failed_starts = 0
         if current is None:
-            slot.place = answer
+            slot.place, slot.since = answer, time.monotonic()
             self._next_unit(slot)
             return None
-        if not answer.broken:
+        if answer.gpu_full:  # another process may have more room: on another GPU, or here when this one is gone
+            ray.kill(slot.actor)
+        elif not answer.broken:
             self._next_unit(slot)
         elif self.quarantine.failed(slot):
             self.looked_at = -CAPACITY_INTERVAL  # there is room for fewer workers now
@@ -191,7 +195,8 @@ class _Pool:
             ray.kill(slot.actor)
         self.retries.history(current.unit).records += answer.records
         if answer.row is None:
-            if not answer.broken:
+            last = current.attempt >= MAX_ATTEMPTS
+            if not answer.broken and (last or not answer.gpu_full):
                 self.retries.count_failure(slot.place.host, answer.reason)
             return self._again_or_failed(current.unit, answer.reason, hopeless=answer.hopeless)
         self.quarantine.works(slot.place)
@@ -215,6 +220,8 @@ class _Pool:
         """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""
         cause = error.cause if isinstance(error.cause, Exception) else error
         reason, current = f"{type(cause).__name__}: {cause}", slot.assignment
+        if is_gpu_full(cause):
+            reason = gpu_full(cause, self.resources.gpus)
         if current is None:
             ray.kill(slot.actor)
             if isinstance(cause, UserError):

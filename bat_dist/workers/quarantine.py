@@ -1,6 +1,7 @@
 """GPUs that fail process after process get no more work.  Imports no ray."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Container
 
@@ -15,17 +16,23 @@ class GpuQuarantine:
 
     Another process may do better on the same GPU, but one GPU must not fail every unit of a long run.  Ray would give
     it to the next worker, so the actor that it failed last is held, which occupies it.
+
+    Processes that share a GPU fail together, under MPS even of one's fault: those that were at work when a failure was
+    counted do not count again.  (A held one keeps MPS from taking others on its machine, which then do without.)
     """
 
     def __init__(self) -> None:
         self.held: list[WorkerSlot] = []  # on GPUs that do not work
         self._failures: Counter[tuple[str, str]] = Counter()  # in a row, by host and GPU
+        self._counted: dict[tuple[str, str], float] = {}  # when the last of them was, of time.monotonic
 
     def failed(self, slot: WorkerSlot) -> bool:
         """Count a process that its GPU failed; True if its actor is held from now on, else it can be ended."""
         place = slot.place
         gpu = (place.host, place.gpus)
-        self._failures[gpu] += 1
+        if slot.since >= self._counted.get(gpu, slot.since):
+            self._failures[gpu] += 1
+            self._counted[gpu] = time.monotonic()
         if self._failures[gpu] < MAX_ATTEMPTS:
             log.warning("process %d on %s ends: its GPU does not answer it any more", place.pid, place.host)
             return False

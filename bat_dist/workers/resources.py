@@ -10,6 +10,7 @@ import yaml
 
 from bat_dist.errors import UserError
 from bat_dist.wording import counted
+from bat_dist.workers import mps
 from bat_dist.workers.collecting import LAUNCHER_CONFIG
 from bat_dist.workers.nodes import alive_nodes, wait_for_room
 from bat_dist.workers.session import describe_resources
@@ -64,7 +65,8 @@ def worker_resources(
 ) -> Resources:
     """What a worker occupies (`cpus_per_{of}`, `gpus_per_{of}` as the user asked for), once there is room for `number`.
 
-    wait_minutes: how long to wait for nodes, asking an autoscaler for them; None, on a private Ray: not at all.
+    wait_minutes: how long to wait for nodes, asking an autoscaler for them; None, on a private Ray: not at all.  There
+    workers that share a GPU get MPS, which the files in cluster/ start on a cluster's nodes.
     Raises UserError if there is no room and none can come, RunError if none came in time.
     """
     each = Resources.of_worker(cpus, gpus)
@@ -80,6 +82,8 @@ def worker_resources(
             f"no room for {each.of_workers(number)}: the cluster has {describe_resources()}; "
             f"lower cpus_per_{of} or gpus_per_{of}{fewer}"
         )
+    elif 0 < each.gpus < 1:
+        mps.start()
     return each
 
 

@@ -31,11 +31,15 @@ class Assignment:
 
 @dataclass
 class WorkerSlot:
-    """The driver's view of one worker: `assignment` is None while it is being set up, or idle."""
+    """The driver's view of one worker: `assignment` is None while it is being set up, or idle.
+
+    since: when it was ready for its first unit, of time.monotonic.
+    """
 
     actor: Any
     assignment: Assignment | None = None
     place: WorkerPlace = UNKNOWN_PLACE
+    since: float = field(default_factory=time.monotonic)
 
 
 class Running(NamedTuple):

@@ -22,6 +22,7 @@ from bat_dist.program import end_on_signals
 from bat_dist.settings.ray_address import host_and_port
 from bat_dist.storage.files import Folder
 from bat_dist.wording import counted
+from bat_dist.workers import mps
 from bat_dist.workers.private_ray import (
     current_cluster,
     on_a_cluster,
@@ -73,6 +74,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
             yield is_cluster
         finally:
             ray.shutdown()
+            mps.stop()  # where a private Ray's workers needed it
 
 
 @contextmanager

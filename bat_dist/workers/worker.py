@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 
 import ray
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, is_gpu_broken, is_gpu_full
 from bat_dist.storage.computed_on import TOLD
 from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
 from bat_dist.storage.unit_log import LOGGER, AttemptLog, Record
 from bat_dist.workers import metrics
+from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
+from bat_dist.workers.resources import Resources
 from bat_dist.workers.running import WorkerPlace
 
 Row = dict[str, Any]
@@ -27,6 +29,7 @@ class AttemptResult(NamedTuple):
     """What came of one attempt: a row, or the reason why there is none, and whether another attempt is hopeless.
 
     broken: the process can do nothing more, and whatever it is given next would fail too.
+    gpu_full: the unit did not fit into what was free of the GPU.
     """
 
     row: Row | None
@@ -34,6 +37,7 @@ class AttemptResult(NamedTuple):
     reason: str = ""
     hopeless: bool = False
     broken: bool = False
+    gpu_full: bool = False
 
 
 @ray.remote
@@ -42,7 +46,7 @@ class Worker:
 
     def setup(
         self,
-        threads: int,
+        each: Resources,
         what: str,
         expected_source: str | None,
         command: str,
@@ -52,15 +56,17 @@ class Worker:
     ) -> WorkerPlace:
         """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's.
 
-        command: the driver's, for the results' provenance.
+        each: what this worker occupies.  command: the driver's, for the results' provenance.
         """
         check_source(expected_source)
         work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
         logging.getLogger(LOGGER).setLevel(logging.INFO)  # what is chosen while the work is built, too
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # for torch if the work imports it later
+        os.environ["OMP_NUM_THREADS"] = str(each.cpus)  # for torch if the work imports it later
         if torch := sys.modules.get("torch"):
-            torch.set_num_threads(threads)
+            torch.set_num_threads(each.cpus)
+        keep_to_part(each.gpus)
+        self._gpus = each.gpus
         self._give_up_on, self._work = give_up_on, build(*args)
         context = ray.get_runtime_context()
         gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
@@ -76,9 +82,12 @@ class Worker:
             with scribe.listening():
                 row = self._work(unit)
         except Exception as error:
-            reason, hopeless = f"{type(error).__name__}: {error}", isinstance(error, self._give_up_on)
+            hopeless, broken = isinstance(error, self._give_up_on), is_gpu_broken(error)
+            if full := is_gpu_full(error):
+                await_gpu()
+            reason = gpu_full(error, self._gpus) if full else f"{type(error).__name__}: {error}"
             scribe.note("failed", seconds=seconds_since(start), reason=reason, text=traceback.format_exc())
-            return AttemptResult(None, scribe.records, reason, hopeless, _broke_accelerator(error))
+            return AttemptResult(None, scribe.records, reason, hopeless, broken, full)
         scribe.note("done", seconds=seconds_since(start), **{TOLD: _computed_on()})
         return AttemptResult(row, scribe.records)
 
@@ -90,16 +99,6 @@ def _computed_on() -> ComputedOn | None:
     from bat_dist.training.precision import computed_on
 
     return computed_on()
-
-
-def _broke_accelerator(error: BaseException | None) -> bool:
-    """Whether an error or one that led to it left the GPU without a usable context, as an illegal access does."""
-    torch = sys.modules.get("torch")  # not imported here: work without torch need not wait for it
-    while error is not None and torch is not None:
-        if isinstance(error, torch.AcceleratorError):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def check_source(expected: str | None) -> None:

@@ -133,6 +133,18 @@ def test_ray_is_started_as_it_should(name: str) -> None:
     assert "--stop" not in text(name)
 
 
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_nodes_with_workers_have_mps_before_ray(name: str) -> None:
+    config = prepared(load(name))
+    kinds = ("head", "worker") if name == "local" else ("worker",)
+    for kind in ("head", "worker"):
+        commands = config[f"{kind}_start_ray_commands"]
+        starts = [number for number, line in enumerate(commands) if "-m bat_dist.workers.mps" in line]
+        assert starts == [1] * (kind in kinds), kind
+        assert "ray start" in commands[-1]
+    assert "\n# export BAT_DIST_MPS=0\n" in (CLUSTER / "env.sh").read_text()
+
+
 @pytest.mark.parametrize("name", CLOUDS)
 def test_the_head_runs_no_trials_and_workers_come_and_go(name: str) -> None:
     config = prepared(load(name))

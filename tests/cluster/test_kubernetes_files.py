@@ -89,6 +89,13 @@ def test_pods_are_not_root_and_know_the_environment() -> None:
         assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
 
 
+def test_only_workers_have_mps_and_none_is_ended_for_want_of_it() -> None:
+    head, gpu = (group["template"]["spec"]["containers"][0] for group in groups())
+    assert "lifecycle" not in head
+    [shell, _, line] = gpu["lifecycle"]["postStart"]["exec"]["command"]
+    assert (shell, line) == ("bash", "python -m bat_dist.workers.mps || true")
+
+
 def test_names_in_kubernetes_meet() -> None:
     documents = kubernetes()
     for group in groups():

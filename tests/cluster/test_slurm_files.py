@@ -25,7 +25,8 @@ FAKES = {
         esac""",
     "getent": 'echo "10.0.0.1 STREAM $2"',
     # Waits until the nodes are there: the head's step, and one for all others.
-    "python": """cat > /dev/null; echo python >> calls
+    "python": """if [[ $1 == -m ]]; then echo "python $2 $BAT_DIST_MPS" >> calls; shift 2; exec "$@"; fi
+        cat > /dev/null; echo python >> calls
         until [ "$(grep -c '^ray start' calls)" -ge $(($2 > 1 ? 2 : 1)) ]; do sleep 0.05; done""",
     "ray": """echo "ray $*" >> calls
         case $1 in
@@ -162,6 +163,13 @@ def test_the_first_node_is_the_head_and_the_others_join_it(job: Job) -> None:
     for step in (head, workers):
         assert "--num-cpus=8" in step  # the job's, not the machine's
         assert "--kill-on-bad-exit=0" in step
+
+
+def test_every_node_has_an_mps_of_this_job_unless_it_is_not_wanted(job: Job) -> None:
+    for wanted, given in (("", f"{job.logs}/mps"), ("0", "0")):
+        assert job.run("work", nodes="n1 n2", BAT_DIST_MPS=wanted)[0] == 0
+        assert job.calls("python bat_dist")[-2:] == 2 * [f"python bat_dist.workers.mps {given}"]
+        assert job.calls("ray start")  # which it becomes
 
 
 def test_one_node_is_enough(job: Job) -> None:

@@ -16,6 +16,7 @@ from bat_dist.evaluation.names import PROBE
 from bat_dist.evaluation.plan import CHECKS, Stage, Unit
 from bat_dist.evaluation.work import build_work
 from tests.helpers import rounding
+from tests.helpers.gpu_errors import BROKEN, FULL, NEITHER
 from tests.helpers.rounding import EXACT, opposite
 
 notes = rounding.notes
@@ -112,13 +113,18 @@ def test_a_faster_form_that_is_wrong_changes_no_flag(attack, images, trained):
     assert torch.equal(misled.robust, alone.robust)
 
 
-def test_out_of_memory_halves_the_batch(networks, images, monkeypatch, caplog):
+CLASSES = {cls.__name__: cls for cls in (torch.OutOfMemoryError, torch.AcceleratorError, RuntimeError, MemoryError)}
+CLASSES["DistBackendError"] = torch.distributed.DistBackendError
+
+
+@pytest.mark.parametrize(("kind", "message"), [*FULL, ("MemoryError", "")])
+def test_out_of_memory_halves_the_batch(kind, message, networks, images, monkeypatch, caplog):
     whole, real, sizes = run(networks, images, "pgd5", batch_size=60), module.attack_batch, []
 
     def small_memory(networks, x, *args, **kwargs):
         sizes.append(len(x))
         if len(x) > 20:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise CLASSES[kind](message)
         return real(networks, x, *args, **kwargs)
 
     monkeypatch.setattr(module, "attack_batch", small_memory)
@@ -127,6 +133,20 @@ def test_out_of_memory_halves_the_batch(networks, images, monkeypatch, caplog):
     assert torch.equal(outcome.robust, whole.robust)
     assert sizes == [60, 30, 15, 15, 30, 15, 15, 36, 18, 18]
     assert "out of memory with 60 images" in caplog.text
+
+
+@pytest.mark.parametrize(("kind", "message"), [*BROKEN, NEITHER[0]])
+def test_what_is_not_for_want_of_memory_is_not_halved(kind, message, networks, images, monkeypatch):
+    sizes = []
+
+    def broken(networks, x, *args, **kwargs):
+        sizes.append(len(x))
+        raise CLASSES[kind](message)
+
+    monkeypatch.setattr(module, "attack_batch", broken)
+    with pytest.raises(CLASSES[kind]):
+        run(networks, images, "pgd5", batch_size=60)
+    assert sizes == [60]
 
 
 def test_one_image_that_does_not_fit_is_an_error(networks, images, monkeypatch):

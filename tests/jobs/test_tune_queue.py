@@ -9,7 +9,7 @@ from ray.tune.search import Searcher
 
 from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, first_drop
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure, read_outcome
+from bat_dist.sweep.record import FAILURE, RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
 from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 
@@ -28,6 +28,17 @@ class Heard:
     def __init__(self, folder: Folder, queue: RunQueue, stopped: set[str] | None = None) -> None:
         self.ended: list[RunOutcome] = []
         self.ears = RunCallbacks(queue, folder, stopped or set(), lambda run, row: None, self.ended.append)
+
+
+def test_a_run_whose_gpu_was_full_is_tried_again_and_ends_with_the_advice(tmp_path: Any) -> None:
+    queue, folder = RunQueue(runs(2)), Folder(tmp_path)
+    heard, full = Heard(folder, queue), "the GPU was full: lower the batch size (OutOfMemoryError: CUDA out of memory)"
+    for attempt in range(MAX_ATTEMPTS):
+        assert queue.suggest(f"t{attempt}") == {"point": {"alpha": 0}, "seed": 0}
+        heard.ears.on_trial_error(0, [], trial(f"t{attempt}", f"ray::train_run()\n  {full}\nbat_dist.RunError: {full}"))
+    [outcome] = heard.ended
+    assert outcome.state == "failed"
+    assert (folder / runs(1)[0].name).read_json(FAILURE)["reason"] == full
 
 
 def test_all_are_handed_out_once_and_then_it_is_finished() -> None:

@@ -64,6 +64,7 @@ def test_the_papers_grid_is_that_of_figure_4_on_the_data_and_network_that_the_na
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--base", "num_workers=2", "gpus_per_worker=0.5"], "gpus_per_worker must be 1 (or 0: CPUs) with num_workers"),
         (["--base", "alhpa=1"], "unknown setting alhpa (base or space); did you mean alpha?"),
         (["--base", "alpha=1"], "alpha is in base and in space"),
         (["--base", "epochs=0"], "epochs must be a whole number >= 1"),

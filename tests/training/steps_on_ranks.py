@@ -23,6 +23,7 @@ from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.sync_batch_norm import synchronize_batch_norm
 from bat_dist.training.world import World
+from tests.training.cuda_batch_norm import taken_for_gpus
 
 METHODS: dict[str, dict[str, Any]] = {
     "erm": {},
@@ -110,6 +111,30 @@ def without_reduction(world: World) -> Any:
     return mock.patch.object(World, "ranks", lambda self, batch: Ranks(self.size, lambda x: x * self.size))
 
 
+def as_on_nccl() -> Any:
+    """torch takes gloo for NCCL and sends a gather's gradients back by a reduce-scatter, not an all-to-all."""
+    return mock.patch.object(dist, "get_backend", return_value=dist.Backend.NCCL)
+
+
+def reduce_scattered(world: World) -> Iterator[tuple[str, np.ndarray]]:
+    """The weights after the steps whose losses gather rows, and how often a reduce-scatter was called for them."""
+    for case in cases(world.size):
+        method, norm, steps, _ = case
+        if (norm, steps) == ("none", "three") and method in ("bat", "bat_sampled"):
+            with as_on_nccl(), mock.patch.object(dist, "reduce_scatter", wraps=dist.reduce_scatter) as called:
+                yield f"nccl-{method}", weights_after(case, world)
+            yield f"nccl-{method}-calls", np.array(called.call_count)
+
+
+def by_torchs_own_batch_norm(world: World) -> Iterator[tuple[str, np.ndarray]]:
+    """As on GPUs, where BatchNorm over all ranks is torch's own."""
+    for method in ("pgd_at", "bat"):
+        with taken_for_gpus():
+            kinds = {type(module) for module in network("sync", world).modules()}
+            assert nn.SyncBatchNorm in kinds, "the network was not taken for one on a GPU"
+            yield f"sync_on_gpus-{method}", weights_after((method, "sync", "three", {}), world)
+
+
 def main(out: Path, rank: int, size: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=size)
@@ -118,6 +143,7 @@ def main(out: Path, rank: int, size: int) -> None:
     with without_reduction(world):
         for method in ("gairat", "bat"):
             found[f"careless-{method}"] = weights_after((method, "none", "three", {}), world)
+    found |= dict(reduce_scattered(world)) | dict(by_torchs_own_batch_norm(world))
     gathered = world.concatenate({name: row.sum() for name, row in found.items()})
     assert gathered[0] == gathered[-1], "the ranks' weights differ"
     if rank == 0:

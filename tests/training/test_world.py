@@ -48,3 +48,24 @@ def test_a_loss_that_forgets_the_other_ranks_is_caught(
     method: str, size: int, on_ranks: Callable[[int], dict[str, np.ndarray]], alone: dict[str, np.ndarray]
 ) -> None:
     assert np.abs(on_ranks(size)[f"careless-{method}"] - alone[f"{method}-none-three"]).max() > 1e-4
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("method", ["bat", "bat_sampled"])
+def test_a_gathers_gradients_come_back_by_the_way_of_nccl_too(
+    method: str, size: int, on_ranks: Callable[[int], dict[str, np.ndarray]], alone: dict[str, np.ndarray]
+) -> None:
+    """torch chooses it by the backend's name; what it chooses runs on gloo here."""
+    found = on_ranks(size)
+    assert found[f"nccl-{method}-calls"] >= 3  # one for each step at least
+    np.testing.assert_allclose(found[f"nccl-{method}"], alone[f"{method}-none-three"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("method", ["pgd_at", "bat"])
+def test_torchs_own_batch_norm_over_ranks_trains_as_one_process(
+    method: str, size: int, on_ranks: Callable[[int], dict[str, np.ndarray]], alone: dict[str, np.ndarray]
+) -> None:
+    """It is what GPUs get; its kernels are written out for the CPU here. The last batch has parts of unequal sizes."""
+    found = on_ranks(size)[f"sync_on_gpus-{method}"]
+    np.testing.assert_allclose(found, alone[f"{method}-sync-three"], rtol=1e-9, atol=1e-9)

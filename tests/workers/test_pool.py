@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 
 def pool_of(num_workers: int | None = None) -> pool._Pool:
-    setup = (ONE_CPU.cpus, "units", None, "a command", (), squares)
+    setup = (ONE_CPU, "units", None, "a command", (), squares)
     return pool._Pool(setup, ONE_CPU, "units", num_workers, RetryPolicy())
 
 
@@ -487,6 +487,57 @@ def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.Monke
     crowd = pool_of(num_workers=1)
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
     assert crowd.quarantine.held == []
+
+
+def full_at_first(fake: FakeRay, times: int) -> Any:
+    """The answers of workers on GPU 0 of which the first so many find it full."""
+    turns = itertools.count()
+
+    def get(ref: int) -> Any:
+        if len(args := fake.asked.pop(ref)) > 2:
+            return UNKNOWN_PLACE._replace(node_id="alive", host="here", gpus="0")
+        if next(turns) < times:
+            return AttemptResult(None, [], "the GPU was full: share less", gpu_full=True)
+        return AttemptResult({"value": args[0]}, [])
+
+    return get
+
+
+def test_a_full_gpu_ends_the_process_and_is_no_fault_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight units find it full once, more than would end the job if they had failed alike; each is then done."""
+    fake = FakeRay()
+    monkeypatch.setattr(fake, "get", full_at_first(fake, 8))
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd = pool_of(num_workers=1)
+    killed = []
+    outcomes = [outcome for outcome in crowd.outcomes(range(8)) if not killed.append(fake.killed)]
+    assert [(type(outcome), outcome.unit) for outcome in outcomes] == [(Done, unit) for unit in range(8)]
+    assert killed[0] == 8  # a process for each failure
+    assert crowd.quarantine.held == []
+
+
+def test_a_job_that_never_fits_ends_with_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeRay()
+    monkeypatch.setattr(fake, "get", full_at_first(fake, 1000))
+    monkeypatch.setattr(pool, "ray", fake)
+    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
+    monkeypatch.setattr(pool, "Worker", fake)
+    crowd, outcomes = pool_of(num_workers=1), []
+    outcomes += crowd.outcomes([7])
+    assert outcomes == [Failed(7, "the GPU was full: share less", MAX_ATTEMPTS)]
+    assert crowd.quarantine.held == []
+
+
+def test_a_gpu_that_is_full_when_workers_are_set_up_is_told_with_the_way_out() -> None:
+    def does_not_fit():
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED")
+
+    with pytest.raises(
+        WorkersCannotStart, match=r"the last: the GPU was full: .*lower the batch size \(RuntimeError: cu"
+    ):
+        list(run_units(range(3), does_not_fit, [], resources=ONE_CPU))
 
 
 def _raise(error: Exception) -> Any:

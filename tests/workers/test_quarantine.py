@@ -41,6 +41,17 @@ def test_each_gpu_of_each_host_counts_for_itself() -> None:
     assert [held.place.gpus for held in quarantine.held] == 4 * ["0"]  # from its third failure on
 
 
+def test_processes_that_shared_a_gpu_when_it_failed_count_once() -> None:
+    """Under MPS the fault of one process ends all on its GPU; a GPU that is broken fails those that come after, too."""
+    quarantine = GpuQuarantine()
+    for generation in (1, 2):
+        for sharing in [slot(4 * generation + pid) for pid in range(4)]:
+            assert not quarantine.failed(sharing), generation
+    last = [slot(12 + pid) for pid in range(4)]
+    assert [quarantine.failed(sharing) for sharing in last] == 4 * [True]  # all of its parts are out of use
+    assert [held.place.pid for held in quarantine.held] == [12, 13, 14, 15]
+
+
 def test_what_went_with_its_machine_is_held_no_longer() -> None:
     quarantine = GpuQuarantine()
     for node in ("gone", "alive"):
