@@ -10,6 +10,8 @@ with the environment variable BAT_DIST_CUDA_GRAPHS=0, every call is simply done.
 import logging
 import os
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -136,14 +138,10 @@ def record(function: Callable[..., Tensors], inputs: Tensors) -> tuple[Replay, T
     return graph.replay, outputs
 
 
-_POOLS: list[tuple[int, int]] = []
-
-
-def _pool() -> tuple[int, int]:
+@cache
+def _pool() -> Any:
     """The memory of all recordings of this process: none of them needs what another has left there."""
-    if not _POOLS:
-        _POOLS.append(torch.cuda.graph_pool_handle())
-    return _POOLS[0]
+    return torch.cuda.graph_pool_handle()
 
 
 def _copies(tensors: Sequence[Tensor]) -> Tensors:

@@ -25,6 +25,7 @@ from bat_dist.training.precision import check_tf32, default_device, this_hardwar
 from bat_dist.training.recipe import Precision
 from bat_dist.training.step import NonFiniteLoss
 from bat_dist.training.trial import EnsembleSettings, TrialSettings, run_member, run_trial
+from bat_dist.workers.gpu_share import part_of_gpu
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import CountedLoader
@@ -32,7 +33,6 @@ from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
-from bat_dist.workers.share import gpu_share
 
 VERB = "memorize"
 ENSEMBLE = "ensemble"  # folder of the store
@@ -129,7 +129,7 @@ def build_work(
     if settings.precision == "tf32":  # a worker that joins late has not been asked
         check_tf32([this_hardware()])
     train_loader, test_loader = (
-        CountedLoader(dataset_loader(loader, dataset, name, device=device, gpu_share=gpu_share()), what)
+        CountedLoader(dataset_loader(loader, dataset, name, device=device, gpu_share=part_of_gpu()), what)
         for name in ("train", "test")
     )
 

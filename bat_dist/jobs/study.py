@@ -46,13 +46,13 @@ from bat_dist.training.outputs import outputs_of
 from bat_dist.training.precision import default_device
 from bat_dist.training.run import check_identity
 from bat_dist.training.seeding import seed_of
+from bat_dist.workers.gpu_share import part_of_gpu
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.nodes import ClusterTerms, job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import Failed, Row, Work, run_units
 from bat_dist.workers.resources import Resources, worker_resources
-from bat_dist.workers.share import gpu_share
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def write_outputs(plan: TrainingPlan, atypical: np.ndarray) -> None:
         raise ValueError("a study attacks its networks: watch_steps must be at least 1")
     arrays: dict[str, np.ndarray] = {"train_index": atypical, "fingerprint": np.array(dataset.fingerprint)}
     for split, indices in (("test", np.arange(len(dataset.test))), ("train", atypical)):
-        loader = dataset_loader(plan.asked.loader, dataset, split, device=device, gpu_share=gpu_share())
+        loader = dataset_loader(plan.asked.loader, dataset, split, device=device, gpu_share=part_of_gpu())
         found = outputs_of(
             network,
             loader,

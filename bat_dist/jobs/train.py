@@ -24,11 +24,10 @@ from bat_dist.training.files import EpochRow, FinishedRun
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.threads import torch_threads
 from bat_dist.wording import counted
-from bat_dist.workers.gpu_share import gpu_full
+from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.running import Running
-from bat_dist.workers.share import gpu_share
 
 if TYPE_CHECKING:
     from bat_dist.workers.resources import Resources  # imports ray, which one process can do without
@@ -122,7 +121,7 @@ def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> 
 
 def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
     device = default_device()
-    how = {"device": device, "gpu_share": gpu_share()}
+    how = {"device": device, "gpu_share": part_of_gpu()}
     data = plan.material(lambda split: dataset_loader(plan.asked.loader, plan.dataset, split, **how))
     with torch_threads(threads):
         return run.train(

@@ -22,11 +22,10 @@ from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow
 from bat_dist.training.precision import check_tf32, this_hardware
 from bat_dist.training.world import World
-from bat_dist.workers.gpu_share import gpu_full
+from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import ray_storage
-from bat_dist.workers.share import gpu_share
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
         check_tf32([this_hardware()])
 
     def open_loader(split: str) -> CountedLoader:
-        how = {"device": device, "gpu_share": gpu_share()}
+        how = {"device": device, "gpu_share": part_of_gpu()}
         return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), "training")
 
     if device.type == "cuda":

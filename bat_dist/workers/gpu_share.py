@@ -12,6 +12,17 @@ OUTSIDE_ALLOCATOR = 768 * 2**20
 FULL = "the GPU was full"
 
 
+def part_of_gpu() -> float:
+    """The part of a GPU, in (0, 1], that Ray gave this process; 1 for whole ones, and outside of Ray's workers."""
+    ray = sys.modules.get("ray")
+    if ray is None or not ray.is_initialized():
+        return 1.0
+    context = ray.get_runtime_context()
+    if context.worker.mode != ray.WORKER_MODE:
+        return 1.0
+    return min(1.0, context.get_assigned_resources().get("GPU") or 1.0)
+
+
 def keep_to_part(gpus: float) -> None:
     """Limit what tensors may take to this process's part of its GPU; to be called before it uses CUDA at all.
 

@@ -1,12 +1,14 @@
 """Workers that share a GPU keep to their part of its memory, which leaves room for what torch does not count."""
 
+import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from bat_dist.workers import gpu_share
-from bat_dist.workers.gpu_share import OUTSIDE_ALLOCATOR, allocator_part, gpu_full, keep_to_part
+from bat_dist.workers.gpu_share import OUTSIDE_ALLOCATOR, allocator_part, gpu_full, keep_to_part, part_of_gpu
 
 GIB = 2**30
 
@@ -67,3 +69,31 @@ def test_what_is_said_of_a_full_gpu_leads_on() -> None:
         "the GPU was full: end what else uses it, or lower the batch size (OutOfMemoryError: CUDA out of memory)"
     )
     assert gpu_full(RuntimeError(shared), 1) == shared
+
+
+# --- what part of a GPU a process was given
+
+
+def a_ray(monkeypatch: pytest.MonkeyPatch, assigned: dict[str, float], *, mode: int = 1, up: bool = True) -> None:
+    context = SimpleNamespace(worker=SimpleNamespace(mode=mode), get_assigned_resources=lambda: assigned)
+    ray: Any = SimpleNamespace(WORKER_MODE=1, is_initialized=lambda: up, get_runtime_context=lambda: context)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+
+
+@pytest.mark.parametrize(
+    ("assigned", "share"), [({"CPU": 1.0, "GPU": 0.25}, 0.25), ({"GPU": 1.0}, 1.0), ({"GPU": 2.0}, 1.0), ({}, 1.0)]
+)
+def test_a_worker_of_ray_has_what_it_was_given(
+    assigned: dict[str, float], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_ray(monkeypatch, assigned)
+    assert part_of_gpu() == share
+
+
+def test_elsewhere_a_process_has_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_ray(monkeypatch, {"GPU": 0.25}, mode=0)
+    assert part_of_gpu() == 1
+    a_ray(monkeypatch, {"GPU": 0.25}, up=False)
+    assert part_of_gpu() == 1
+    monkeypatch.delitem(sys.modules, "ray")
+    assert part_of_gpu() == 1
