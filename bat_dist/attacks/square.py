@@ -51,8 +51,10 @@ def square(
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         keys, low, high = image_keys(seed, "square", ids), (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
         stripes = torch.where(uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5, high, low)
-        no_square, infinite = y.new_empty(len(x), x.shape[1], 0), x.new_full((len(x),), torch.inf)
-        search = Search(y, keys, x.new_empty(len(x), 0, 0), low, high, stripes, infinite, no_square, no_square.to(x))
+        bounds = torch.cat([low.flatten(2), high.flatten(2)], dim=2)
+        nowhere, infinite = y.new_empty(len(x), x.shape[1], 0), x.new_full((len(x),), torch.inf)
+        nothing = nowhere.to(x)
+        search = Search(y, keys, nothing, bounds, stripes, infinite, nowhere, nothing, nothing)
         for query in range(num_queries + 1):
             if not len(standing):
                 break
@@ -84,19 +86,19 @@ def side_length(query: int, size: tuple[int, int] | torch.Size, p_init: float) -
 class Search(NamedTuple):
     """The state of the search, a row per image; a pixel is at `low`, at `high` or, never painted, as it began.
 
-    image: the best one so far, and on it the square that the model is asked about; it covers `pixels` of each channel,
-    which were `before`. So a query moves no other pixels.
+    image: the best one so far, and on it the square that the model is asked about: `pixels` of each channel, which were
+    `before` and are `colors` now. So a query moves no other pixels.
     """
 
     y: Labels
     keys: Keys
     draws: Float[Tensor, "batch queries numbers"]  # the current block's: row, column, a color per channel
-    low: Images
-    high: Images
+    bounds: Float[Tensor, "batch channels low+high"]  # each pixel at `low`, then each at `high`
     image: Images
     best_margin: PerExample
     pixels: Int64[Tensor, "batch channels square"]
     before: Float[Tensor, "batch channels square"]
+    colors: Float[Tensor, "batch channels square"]
 
     def drawn(self, query: int) -> "Search":
         """The state with the random numbers of this query and the next ones."""
@@ -109,18 +111,17 @@ class Search(NamedTuple):
         rows, columns = _run(draws[:, 0], side, height), _run(draws[:, 1], side, width)
         pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).flatten(1)
         pixels = pixels.unsqueeze(1).expand(-1, channels, -1)
+        is_high = (draws[:, 2:] >= 0.5).unsqueeze(2)
+        colors = self.bounds.gather(2, pixels + height * width * is_high)
         image = self.image.flatten(2)
-        low, high = (bound.flatten(2).gather(2, pixels) for bound in (self.low, self.high))
         before = image.gather(2, pixels)
-        image.scatter_(2, pixels, torch.where((draws[:, 2:] >= 0.5).unsqueeze(2), high, low))
-        return self._replace(pixels=pixels, before=before)
+        image.scatter_(2, pixels, colors)
+        return self._replace(pixels=pixels, before=before, colors=colors)
 
     def judged(self, margin: PerExample, fallen: Flags) -> "Search":
         """The state with the model's answers: a square that neither fools the model nor lowers the margin goes."""
         better = margin < self.best_margin
-        image = self.image.flatten(2)
-        painted = image.gather(2, self.pixels)
-        image.scatter_(2, self.pixels, choose(better | fallen, painted, self.before))
+        self.image.flatten(2).scatter_(2, self.pixels, choose(better | fallen, self.colors, self.before))
         return self._replace(best_margin=torch.where(better, margin, self.best_margin))
 
 
