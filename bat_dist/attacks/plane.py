@@ -28,7 +28,7 @@ def to_plane(points: Images, normal: Images, height: PerExample, *, passes: int 
     without passing it and is exact once it is on the right line: a few passes over the pixels, and no sorting.
     passes: how many, at which a GPU need not be waited for; None: as many as it takes. A pass more changes no bit.
     """
-    direction = by_image(torch.where(height >= 0, -1, 1), normal) * normal.sign()
+    direction = normal.sign() * by_image(torch.where(height >= 0, -1.0, 1.0), normal)
     room = torch.where(direction > 0, 1 - points, points).flatten(1)
     weight, wanted = normal.flatten(1).abs(), height.abs()
     weighted_room, free = weight * room, room > 0
