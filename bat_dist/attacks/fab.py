@@ -9,6 +9,9 @@ AutoAttack's choices: from the clean image (so nothing is random), towards each 
 likeliest there. An image leaves as soon as an adversarial one within epsilon is found.
 """
 
+from functools import partial
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -18,12 +21,13 @@ from bat_dist.attacks.frozen import FrozenModel, attacked, wrong
 from bat_dist.attacks.linf import Images, by_image, choose, length
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.plane import to_plane
-from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
+from bat_dist.attacks.standing import AttackOutcome, Flags, Ids, Survivors
 from bat_dist.attacks.targets import likely_targets
 
 ALPHA_MAX = 0.1
 ETA = 1.05
 BETA = 0.9
+GPU_PASSES = 8  # of Newton's method between two looks at a GPU; two or three are enough for most steps
 
 
 def fab_targeted(
@@ -64,16 +68,49 @@ def approach(
     layout = torch.channels_last if as_channels else torch.contiguous_format  # which suits the network
     x = x.contiguous()  # the many sums over whole images want their pixels in a row
     standing, pair, iterate = Survivors(x), torch.stack([y, target], dim=1), x
+    passes = None if x.device.type == "cpu" else GPU_PASSES
     for _ in range(num_steps):
         if not len(standing):
             break
         gradient, _, lead = victim.gradient(iterate.contiguous(memory_format=layout), targets_lead, pair)
-        iterate = next_iterate(iterate, x, gradient.contiguous(), lead)
-        adversarial = wrong(victim.logits(iterate), pair[:, 0])
-        within = length(iterate - x) <= epsilon
-        back = choose(adversarial, x + (iterate - x) * BETA, iterate)
-        x, pair, iterate = standing.fell(adversarial & within, iterate, x, pair, back)
+        take = partial(FabStep.taken, victim, iterate, x, gradient.contiguous(), lead, pair[:, 0], epsilon)
+        step = take(passes)
+        fallen, is_exact = torch.stack([step.fallen, step.is_exact]).cpu()  # what a GPU is waited for, once
+        if not is_exact.all():
+            step = take(None)
+            fallen = step.fallen
+        x, pair, iterate = standing.fell(fallen, step.iterate, x, pair, step.back)
     return standing.outcome
+
+
+class FabStep(NamedTuple):
+    """Where a step leads: the next iterate, whether it is adversarial and within epsilon, and whence to go on.
+
+    is_exact: whether both projections were. Of another step nothing holds.
+    """
+
+    iterate: Images
+    fallen: Flags
+    back: Images
+    is_exact: Flags
+
+    @classmethod
+    def taken(
+        cls,
+        victim: FrozenModel,
+        iterate: Images,
+        x: Images,
+        gradient: Images,
+        lead: PerExample,
+        y: Labels,
+        epsilon: float,
+        passes: int | None,
+    ) -> "FabStep":
+        """A step from the iterate, with so many passes of `to_plane`."""
+        iterate, is_exact = next_iterate(iterate, x, gradient, lead, passes=passes)
+        adversarial = wrong(victim.logits(iterate), y)
+        fallen = adversarial & (length(iterate - x) <= epsilon)
+        return cls(iterate, fallen, choose(adversarial, x + (iterate - x) * BETA, iterate), is_exact)
 
 
 def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:
@@ -82,10 +119,16 @@ def targets_lead(logits: Logits, label_and_target: Tensor) -> PerExample:
     return target - true
 
 
-def next_iterate(iterate: Images, x: Images, gradient: Images, lead: PerExample) -> Images:
-    """The mix of both projections onto the plane lead + <gradient, z - iterate> = 0 (arXiv:1907.02044, Eq. 9, 10)."""
+def next_iterate(
+    iterate: Images, x: Images, gradient: Images, lead: PerExample, *, passes: int | None = None
+) -> tuple[Images, Flags]:
+    """The mix of both projections onto the plane lead + <gradient, z - iterate> = 0 (arXiv:1907.02044, Eq. 9, 10).
+
+    Beside it whether `passes` of `to_plane` were enough.
+    """
     lead_at_x = lead + (gradient * (x - iterate)).flatten(1).sum(dim=1)
-    far, near = (to_plane(points, gradient, at) for points, at in ((iterate, lead), (x, lead_at_x)))
-    to_far, to_near = (length(move).clamp(min=1e-8) for move in (far, near))
+    far, near = (to_plane(*place, passes=passes) for place in ((iterate, gradient, lead), (x, gradient, lead_at_x)))
+    to_far, to_near = (length(found.move).clamp(min=1e-8) for found in (far, near))
     alpha = by_image((to_far / (to_far + to_near)).clamp(max=ALPHA_MAX), x)
-    return ((1 - alpha) * (iterate + ETA * far) + alpha * (x + ETA * near)).clamp(0, 1)
+    mixed = ((1 - alpha) * (iterate + ETA * far.move) + alpha * (x + ETA * near.move)).clamp(0, 1)
+    return mixed, far.is_shortest & near.is_shortest

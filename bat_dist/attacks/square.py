@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_settings
 from bat_dist.attacks.frozen import attacked, wrong
-from bat_dist.attacks.linf import Images
+from bat_dist.attacks.linf import Images, choose
 from bat_dist.attacks.losses import Labels, Logits, PerExample
 from bat_dist.attacks.noise import Keys, image_keys, uniform
-from bat_dist.attacks.standing import AttackOutcome, Ids, Survivors
+from bat_dist.attacks.standing import AttackOutcome, Flags, Ids, Survivors
 
 _BLOCK = 100  # queries whose random numbers are drawn together
 
@@ -47,20 +47,23 @@ def square(
         raise ValueError(f"Square paints images [batch, channels, height, width], got shape {list(x.shape)}")
     with attacked(model, x, y, ids) as (victim, x, y):
         standing, logits = Survivors(x), victim.logits(x, logits)
-        x = x.contiguous()  # a channel's pixels in a row, for `painted`
+        x = x.contiguous()  # a channel's pixels in a row, so that `flatten(2)` copies nothing
         x, y, ids = standing.fell(wrong(logits, y), x, x, y, ids)
         keys, low, high = image_keys(seed, "square", ids), (x - epsilon).clamp(0, 1), (x + epsilon).clamp(0, 1)
         stripes = torch.where(uniform(keys, 0, x.shape[1], 1, x.shape[3]) >= 0.5, high, low)
-        search = Search(y, keys, x.new_empty(len(x), 0, 0), low, high, stripes, x.new_full((len(x),), torch.inf))
-        candidate = stripes
+        bounds = torch.cat([low.flatten(2), high.flatten(2)], dim=2)
+        nowhere, infinite = y.new_empty(len(x), x.shape[1], 0), x.new_full((len(x),), torch.inf)
+        nothing = nowhere.to(x)
+        search = Search(y, keys, nothing, bounds, stripes, infinite, nowhere, nothing, nothing)
         for query in range(num_queries + 1):
             if not len(standing):
                 break
-            logits = victim.logits(candidate)
-            search.keep_better(candidate, margins(logits, search.y))
-            search = Search(*standing.fell(wrong(logits, search.y), candidate, *search))
+            logits = victim.logits(search.image)
+            fallen = wrong(logits, search.y)
+            search = search.judged(margins(logits, search.y), fallen)
+            search = Search(*standing.fell(fallen, search.image, *search))
             search = search.drawn(query) if query % _BLOCK == 0 else search
-            candidate = search.painted(query, side_length(query, x.shape[2:], p_init))
+            search = search.painted(query, side_length(query, x.shape[2:], p_init))
         return standing.outcome
 
 
@@ -81,36 +84,45 @@ def side_length(query: int, size: tuple[int, int] | torch.Size, p_init: float) -
 
 
 class Search(NamedTuple):
-    """The state of the search, a row per image; a pixel is at `low`, at `high` or, never painted, as it began."""
+    """The state of the search, a row per image; a pixel is at `low`, at `high` or, never painted, as it began.
+
+    image: the best one so far, and on it the square that the model is asked about: `pixels` of each channel, which were
+    `before` and are `colors` now. So a query moves no other pixels.
+    """
 
     y: Labels
     keys: Keys
     draws: Float[Tensor, "batch queries numbers"]  # the current block's: row, column, a color per channel
-    low: Images
-    high: Images
-    best: Images
+    bounds: Float[Tensor, "batch channels low+high"]  # each pixel at `low`, then each at `high`
+    image: Images
     best_margin: PerExample
+    pixels: Int64[Tensor, "batch channels square"]
+    before: Float[Tensor, "batch channels square"]
+    colors: Float[Tensor, "batch channels square"]
 
     def drawn(self, query: int) -> "Search":
         """The state with the random numbers of this query and the next ones."""
-        return self._replace(draws=uniform(self.keys, 1 + query // _BLOCK, _BLOCK, 2 + self.best.shape[1]))
+        return self._replace(draws=uniform(self.keys, 1 + query // _BLOCK, _BLOCK, 2 + self.image.shape[1]))
 
-    def painted(self, query: int, side: int) -> Images:
-        """The best image with a square of a random place and random colors. Only the square's pixels are looked at."""
-        height, width = self.best.shape[2:]
+    def painted(self, query: int, side: int) -> "Search":
+        """The state with a square of a random place and random colors on the image, in place."""
+        channels, height, width = self.image.shape[1:]
         draws = self.draws[:, query % _BLOCK]
         rows, columns = _run(draws[:, 0], side, height), _run(draws[:, 1], side, width)
         pixels = (rows.unsqueeze(2) * width + columns.unsqueeze(1)).flatten(1)
-        pixels = pixels.unsqueeze(1).expand(-1, self.best.shape[1], -1)
-        low, high = (bound.flatten(2).gather(2, pixels) for bound in (self.low, self.high))
-        colors = torch.where((draws[:, 2:] >= 0.5).unsqueeze(2), high, low)
-        return self.best.flatten(2).scatter(2, pixels, colors).view_as(self.best)
+        pixels = pixels.unsqueeze(1).expand(-1, channels, -1)
+        is_high = (draws[:, 2:] >= 0.5).unsqueeze(2)
+        colors = self.bounds.gather(2, pixels + height * width * is_high)
+        image = self.image.flatten(2)
+        before = image.gather(2, pixels)
+        image.scatter_(2, pixels, colors)
+        return self._replace(pixels=pixels, before=before, colors=colors)
 
-    def keep_better(self, candidate: Images, found: PerExample) -> None:
-        """Write the candidates whose margin is smaller over the best images, in place."""
-        better = (found < self.best_margin).nonzero().squeeze(1)
-        if len(better):  # seldom many: the others are not copied
-            self.best[better], self.best_margin[better] = candidate[better], found[better]
+    def judged(self, margin: PerExample, fallen: Flags) -> "Search":
+        """The state with the model's answers: a square that neither fools the model nor lowers the margin goes."""
+        better = margin < self.best_margin
+        self.image.flatten(2).scatter_(2, self.pixels, choose(better | fallen, self.colors, self.before))
+        return self._replace(best_margin=torch.where(better, margin, self.best_margin))
 
 
 def _run(draw: PerExample, side: int, size: int) -> Int64[Tensor, "batch side"]:

@@ -43,7 +43,7 @@ def shortest(points, normal, height):
 
 def test_the_projection_is_the_linear_programs():
     points, normal, height = planes()
-    moves = to_plane(points, normal, height)
+    moves = to_plane(points, normal, height).move
     moved = points + moves
     assert moved.min() >= 0
     assert moved.max() <= 1
@@ -60,16 +60,27 @@ def test_the_projection_is_the_linear_programs():
 def test_the_projection_is_the_published_one():
     points, normal, height = planes(pixels=192)
     theirs = projection_linf(points, normal, (normal * points).sum(1) - height)
-    assert torch.allclose(to_plane(points, normal, height), theirs, atol=1e-12)
+    assert torch.allclose(to_plane(points, normal, height).move, theirs, atol=1e-12)
+
+
+def test_passes_that_are_counted_end_where_the_others_do():
+    """Bit for bit, where they were enough, and it is told where they were not."""
+    points, normal, height = planes(pixels=192)
+    expected = to_plane(points, normal, height)
+    assert expected.is_shortest.all()
+    for passes in (1, 2, 3, 20):
+        found = to_plane(points, normal, height, passes=passes)
+        assert torch.equal(found.move[found.is_shortest], expected.move[found.is_shortest])
+        assert found.is_shortest.all() == (passes == 20)
 
 
 def test_a_normal_of_zeros_moves_nothing():
-    assert not to_plane(torch.rand(3, 5), torch.zeros(3, 5), torch.tensor([1.0, 0, -1])).any()
+    assert not to_plane(torch.rand(3, 5), torch.zeros(3, 5), torch.tensor([1.0, 0, -1])).move.any()
 
 
 def test_a_plane_through_the_point_moves_nothing():
     points, normal, _ = planes()
-    assert not to_plane(points, normal, torch.zeros(len(points), dtype=torch.float64)).any()
+    assert not to_plane(points, normal, torch.zeros(len(points), dtype=torch.float64)).move.any()
 
 
 def test_lead_by_hand():
@@ -115,5 +126,5 @@ def test_a_step_by_hand():
     0.9 (0.6 + 1.05 * 0.1) + 0.1 (0.5 + 1.05 * 0.2) = 0.7055.
     """
     pixel = torch.ones(1, 1, dtype=torch.float64)
-    after = next_iterate(0.6 * pixel, 0.5 * pixel, 3 * pixel, torch.tensor([-0.3], dtype=torch.float64))
+    after, _ = next_iterate(0.6 * pixel, 0.5 * pixel, 3 * pixel, torch.tensor([-0.3], dtype=torch.float64))
     assert after.item() == pytest.approx(0.7055)

@@ -1,9 +1,11 @@
-"""On a real GPU: the numbers of the CPU, the same numbers twice and after a resume, and a batch that does not fit.
+"""On a real GPU: the numbers of the CPU, the same numbers twice and after a resume, a batch that does not fit, and how
+often the host waits, as torch tells it.
 
 Needs neither Ray nor FFCV: `make gpu` runs it wherever torch sees a card; elsewhere it skips.
 """
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.attacks.apgd import apgd
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.graphs import SWITCH, record_calls_of, recordings_of
+from bat_dist.attacks.linf import Images, uniform_start
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
@@ -35,6 +38,19 @@ from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.splits import hold_out
 from bat_dist.training.trial import TrialSettings, run_trial
+from tests.helpers.wait_budgets import (
+    ALL_STAND,
+    ATTACKS,
+    EXTRAS,
+    SOME_FALL,
+    WAITS_OF_A_STEP,
+    WAITS_OF_A_TRIALS_STEP,
+    WAITS_OF_AN_ITERATION,
+    WAITS_OF_EXTRAS,
+    attacked,
+    train_steps,
+    trial_steps,
+)
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")]
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
@@ -241,3 +257,61 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert (large.robust == small.robust).float().mean() > 0.99
+
+
+def waits(work: Callable[[int], Any], few: int, many: int) -> int:
+    """How much more often the host waits in `many` steps of work than in few, as torch warns of it."""
+    counts = []
+    work(few)  # what is done once in a process
+    for steps in (few, many):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                work(steps)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        counts.append(sum("synchronizing" in str(warning.message) for warning in seen))
+    return counts[1] - counts[0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_waits_as_seldom_as_on_the_pretended_gpu(digits: Dataset, method: str) -> None:
+    assert waits(lambda steps: train_steps(digits, method, steps, GPU), 2, 6) <= 4 * WAITS_OF_A_STEP[method]
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_extras_wait_as_seldom_as_on_the_pretended_gpu(digits: Dataset, name: str) -> None:
+    allowed = WAITS_OF_A_STEP["erm"] + WAITS_OF_EXTRAS[name]
+    assert waits(lambda steps: train_steps(digits, "erm", steps, GPU, **EXTRAS[name]), 2, 6) <= 4 * allowed
+
+
+def test_a_trials_step_waits_as_seldom_as_on_the_pretended_gpu(digits: Dataset) -> None:
+    assert waits(lambda steps: trial_steps(digits, steps, GPU), 2, 6) <= 4 * WAITS_OF_A_TRIALS_STEP
+
+
+@pytest.mark.parametrize("epsilon", [ALL_STAND, SOME_FALL])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_iteration_of_an_attack_waits_once(name: str, epsilon: float) -> None:
+    found = waits(lambda steps: attacked(ATTACKS[name](steps), epsilon, GPU), 4, 12)
+    assert found <= 8 * WAITS_OF_AN_ITERATION[name]
+
+
+def test_pgd_does_not_wait_between_its_start_and_its_end() -> None:
+    """Where torch raises at each operation for which the host would wait."""
+
+    def start(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+        first = uniform_start(x, epsilon=epsilon, generator=generator)
+        torch.cuda.set_sync_debug_mode("error")
+        return first
+
+    x, y = torch.rand(8, 3, 32, 32, device=GPU), torch.arange(8, device=GPU)
+    how: dict[str, Any] = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": 5}
+    model, generator = network("resnet18", GPU), torch.Generator().manual_seed(0)
+    pgd(model, x, y, **how, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the mode is a prototype
+        try:
+            pgd(model, x, y, **how, start=start, generator=generator)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
