@@ -34,9 +34,9 @@ def fit(
     """
     sizes = batch_sizes(len(indices), recipe.batch_size)
     optimizer = Sgd(model, recipe)
-    losses, step = [], 0
+    losses = []
     model.train()
-    rates = _learning_rates(recipe, recipe.epochs * len(sizes), next(model.parameters()).device)
+    device = next(model.parameters()).device
 
     def train_on(images: Tensor, labels: Tensor, rate: Tensor) -> tuple[Tensor]:
         loss = differentiate(method, MiniBatch(images, labels, network=model, forward=model), optimizer, precision)
@@ -46,13 +46,13 @@ def fit(
     recordings = Recordings(lambda: [*model.parameters(), *model.buffers(), *optimizer.momentum.values()])
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
+        rates = _learning_rates(recipe, epoch, len(sizes), device)
         batches = loader.train_epoch(
             indices, batch_size=recipe.batch_size, generator=generator, drop_last=sum(sizes) < len(indices)
         )
-        for images, labels, _ in batches:
-            (loss,) = recordings("step", train_on, images, labels, rates[step])
+        for (images, labels, _), rate in zip(batches, rates, strict=True):
+            (loss,) = recordings("step", train_on, images, labels, rate)
             total = total.to(loss.device) + loss * len(labels)
-            step += 1
         losses.append(total.item() / sum(sizes))
         if not math.isfinite(losses[-1]):
             raise NonFiniteLoss(
@@ -61,7 +61,8 @@ def fit(
     return losses
 
 
-def _learning_rates(recipe: Recipe, num_steps: int, device: torch.device) -> Float[Tensor, " steps"]:
-    """The learning rate of each step; in float32 on a GPU, whose kernels take no other."""
-    rates = [learning_rate(recipe, step=step, num_steps=num_steps) for step in range(num_steps)]
+def _learning_rates(recipe: Recipe, epoch: int, num_steps: int, device: torch.device) -> Float[Tensor, " steps"]:
+    """The learning rate of each step of an epoch, from 0; in float32 on a GPU, whose kernels take no other."""
+    first, last = epoch * num_steps, recipe.epochs * num_steps
+    rates = [learning_rate(recipe, step=first + step, num_steps=last) for step in range(num_steps)]
     return torch.tensor(rates, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)

@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
@@ -72,11 +72,18 @@ class WarmedAverage(AveragedModel):
         super().__init__(network)
         self._decay = decay
 
+    @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Take the weights after a step into the average."""
+        """Take the weights after a step into the average; buffers are taken as they are.
+
+        As AveragedModel does it with `get_ema_multi_avg_fn`, but that no count is copied to a GPU, for which it waits.
+        """
         updates = int(self.n_averaged)  # which stays on the CPU
-        self.multi_avg_fn = get_ema_multi_avg_fn(min(self._decay, (1 + updates) / (10 + updates)))
-        super().update_parameters(model)
+        decay = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
+        for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
+            own.copy_(new)
+        self.n_averaged += 1
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

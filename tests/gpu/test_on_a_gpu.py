@@ -19,7 +19,7 @@ from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.attacks.apgd import apgd
 from bat_dist.attacks.folding import faster
 from bat_dist.attacks.graphs import SWITCH, record_calls_of, recordings_of
-from bat_dist.attacks.linf import Images, uniform_start
+from bat_dist.attacks.linf import Images, Randomness, uniform_start
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.numerics import numerics
 from bat_dist.attacks.pgd import pgd
@@ -300,7 +300,7 @@ def test_an_iteration_of_an_attack_waits_once(name: str, epsilon: float) -> None
 def test_pgd_does_not_wait_between_its_start_and_its_end() -> None:
     """Where torch raises at each operation for which the host would wait."""
 
-    def start(x: Images, *, epsilon: float, generator: torch.Generator | None) -> Images:
+    def start(x: Images, *, epsilon: float, generator: Randomness) -> Images:
         first = uniform_start(x, epsilon=epsilon, generator=generator)
         torch.cuda.set_sync_debug_mode("error")
         return first

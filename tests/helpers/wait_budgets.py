@@ -29,10 +29,10 @@ from bat_dist.training.recipe import Recipe
 from bat_dist.training.seeding import seeded_model
 from bat_dist.training.world import THIS_PROCESS
 
-WAITS_OF_A_STEP = {"erm": 1, "pgd_at": 3, "trades": 3, "mart": 3, "gairat": 3, "bat": 3}
+WAITS_OF_A_STEP = dict.fromkeys(("erm", "pgd_at", "trades", "mart", "gairat", "bat", "bat with drawn negatives"), 0)
 """A training step, by method."""
 
-WAITS_OF_EXTRAS = {"none": 0, "ema": 1, "awp and clip": 0}
+WAITS_OF_EXTRAS = {"none": 0, "ema": 0, "awp and clip": 0}
 """What they add to a step."""
 
 WAITS_OF_A_TRIALS_STEP = 0
@@ -69,7 +69,9 @@ def train_steps(
     loader = dataset_loader("memory", digits, "train", device=device)
     progress = Progress(seeded_model("tinynet", digits, device, key=(0,)), RECIPE, ema=ema)
     attack = TrainingAttack(16 / 255, 4 / 255, 3, "fp32")
-    settings = StepSettings(build_method(method, {"begin": 0.0} if method == "gairat" else {}), attack, "fp32", **extra)
+    further: dict[str, dict[str, Any]] = {"gairat": {"begin": 0.0}, "bat with drawn negatives": {"num_negatives": 4}}
+    built = build_method(method.partition(" ")[0], further.get(method, {}))
+    settings = StepSettings(built, attack, "fp32", **extra)
     scores = np.random.default_rng(0).random(len(digits.train.labels)) * 0.4
     mem = torch.as_tensor(scores, dtype=torch.float32, device=device)
     how: dict[str, Any] = {"recipe": RECIPE, "settings": settings, "mem": mem, "seed": 0, "world": THIS_PROCESS}

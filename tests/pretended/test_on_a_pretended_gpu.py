@@ -179,6 +179,14 @@ def test_autoattack_in_a_loop(digits: Dataset) -> None:
 
 
 def test_measuring_for_a_plan() -> None:
-    subject = Workload("tinynet", DATASETS["digits"], RECIPES["fast"], RECIPES["paper"], num_steps=2, precision="bf16")
+    subject = Workload(
+        "tinynet",
+        DATASETS["digits"],
+        RECIPES["fast"],
+        RECIPES["paper"],
+        num_steps=2,
+        precision="bf16",
+        attacked_at_once=8,
+    )
     pieces = [piece for piece in Piece if piece != Piece.CRAFT_STEP]
     assert measure(subject, pieces, seconds=0.2, threads=1).device == "pretended GPU"

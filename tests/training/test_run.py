@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bat_dist.artifacts.checkpoints import load_checkpoint, load_tensors
 from bat_dist.data.datasets import Dataset, load_dataset
@@ -25,7 +26,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.training import files, run
 from bat_dist.training.awp import perturbation, perturbed
 from bat_dist.training.epoch import NonFiniteBatch, StepSettings, train_epoch
-from bat_dist.training.progress import Progress
+from bat_dist.training.progress import Progress, WarmedAverage
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.run import Record, TrainingData, TrainingSettings
 from bat_dist.training.seeding import seeded_model
@@ -504,6 +505,20 @@ def test_averaged_weights_follow_their_formula(tmp_path: Path, material: Trainin
         expected = decay * expected + (1 - decay) * value
         assert progress.judged.weight.unique().item() == pytest.approx(expected, rel=1e-4)  # pyright: ignore[reportCallIssue]
     assert differ(trained(tmp_path / "a", settings(ema=0.9), material), trained(tmp_path / "b", settings(), material))
+
+
+def test_averaged_weights_are_those_of_torch(digits: Dataset) -> None:
+    """Once the decay has stopped to grow; also buffers, and the first update, which takes the weights as they are."""
+    model = seeded_model("tinynet", digits, CPU, key=(0,))
+    ours, theirs = WarmedAverage(model, 0.1), AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.1))
+    for step in range(4):
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(step)) * 9)
+        ours.update_parameters(model)
+        theirs.update_parameters(model)
+    assert int(ours.n_averaged) == int(theirs.n_averaged) == 4
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
 
 
 def test_averaged_weights_of_a_short_training_are_not_its_first(tmp_path: Path, material: TrainingData) -> None:
