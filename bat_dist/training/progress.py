@@ -3,7 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
@@ -76,11 +76,14 @@ class WarmedAverage(AveragedModel):
     def update_parameters(self, model: nn.Module) -> None:
         """Take the weights after a step into the average; buffers are taken as they are.
 
-        As AveragedModel does it with `get_ema_multi_avg_fn`, but that no count is copied to a GPU, for which it waits.
+        As AveragedModel does it, but that no count is copied to a GPU, for which the host would wait.
         """
         updates = int(self.n_averaged)  # which stays on the CPU
         decay = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
+        move = get_ema_multi_avg_fn(decay)
+        move(
+            list[Tensor](self.module.parameters()), list[Tensor](model.parameters()), 0
+        )  # it does not look at the count
         for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
             own.copy_(new)
         self.n_averaged += 1

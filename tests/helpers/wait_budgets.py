@@ -29,7 +29,9 @@ from bat_dist.training.recipe import Recipe
 from bat_dist.training.seeding import seeded_model
 from bat_dist.training.world import THIS_PROCESS
 
-WAITS_OF_A_STEP = dict.fromkeys(("erm", "pgd_at", "trades", "mart", "gairat", "bat", "bat with drawn negatives"), 0)
+WAITS_OF_A_STEP: dict[str, int] = dict.fromkeys(
+    ("erm", "pgd_at", "trades", "mart", "gairat", "bat", "bat with drawn negatives"), 0
+)
 """A training step, by method."""
 
 WAITS_OF_EXTRAS = {"none": 0, "ema": 0, "awp and clip": 0}
