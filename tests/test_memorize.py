@@ -335,7 +335,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
         (["--subset_ratio", "1.7"], "subset_ratio must be a number in (0, 1), got 1.7"),
         (["--num_trials", "0"], "num_trials must be a whole number >= 2, got 0"),
         (["--arch", "resnet19"], "there is no architecture 'resnet19'; did you mean 'resnet18'?"),
-        (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, got fp16"),
+        (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, tf32, got fp16"),
         (["--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image, got 8"),
         (["--image_size", "4", "--arch", "resnet9-w8"], "arch resnet9-w8 does not fit images of 4x4"),
         (["--score", "confidence", "--image_size", "4", "--ensemble_archs", "resnet9-w8", "tinynet"], "does not fit"),

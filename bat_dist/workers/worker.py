@@ -93,12 +93,9 @@ class Worker:
 
 
 def _computed_on() -> ComputedOn | None:
-    """What this process computes on; None for work without torch, which need not wait for it."""
-    if "torch" not in sys.modules:
-        return None
-    from bat_dist.training.precision import computed_on
-
-    return computed_on()
+    """What this process computes on; None for work that has imported nothing that computes."""
+    precision = sys.modules.get("bat_dist.training.precision")
+    return precision.computed_on() if precision else None
 
 
 def check_source(expected: str | None) -> None:

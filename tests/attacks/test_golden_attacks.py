@@ -88,7 +88,7 @@ def given(*starts):
 
 def load():
     with np.load(GOLDEN) as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file.files}
+        return {key: torch.tensor(file[key]) for key in file.files}
 
 
 # --- each family: what we compute for a key

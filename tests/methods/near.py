@@ -5,8 +5,9 @@ import torch
 
 
 def assert_near(actual, expected, tol):
-    """|a - b| <= tol (1 + |b|), of equal shapes; NaN is never near."""
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    """|a - b| <= tol (1 + |b|), of equal shapes; NaN is never near.  Tensors may lie on any device."""
+    arrays = (value.detach().cpu() if isinstance(value, torch.Tensor) else value for value in (actual, expected))
+    actual, expected = (np.asarray(array, np.float64) for array in arrays)
     assert actual.shape == expected.shape
     excess = np.abs(actual - expected) - tol * (1 + np.abs(expected))
     assert (excess <= 0).all(), f"off by {np.nanmax(np.abs(actual - expected)):.3g}"

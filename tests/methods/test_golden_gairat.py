@@ -35,7 +35,7 @@ def test_weights_by_kappa(function, num_steps):
     ):
         kappa = VECTORS[f"{golden}.kappa"]
         assert_near(weights_of(kappa, lambda_=float(lambda_), **settings), expected, TOLERANCE)
-        single = weights_of(kappa, torch.float32, lambda_=float(lambda_), **settings).numpy()
+        single = weights_of(kappa, torch.float32, lambda_=float(lambda_), **settings).cpu().numpy()
         np.testing.assert_allclose(single, expected, rtol=1e-6, atol=1e-6)
 
 
