@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from bat_dist.workers.pool import Done, run_units
+from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from tests.helpers.gpu_errors import BROKEN, FULL
 
@@ -87,6 +87,15 @@ def first_gpu_is_broken(folder: str) -> Callable[[int], dict[str, Any]]:
     return work
 
 
+def all_are_broken(folder: str) -> Callable[[int], dict[str, Any]]:
+    """No GPU works."""
+
+    def work(unit: int) -> dict[str, Any]:
+        raise raised(*BROKEN[unit % 2])
+
+    return work
+
+
 @dataclass
 class Seen:
     done: list[int]
@@ -94,6 +103,7 @@ class Seen:
     given_up: dict[int, tuple[str, int]]  # reason and attempts by unit
     warnings: list[str]
     guarded: list[dict[str, Any]]  # by worker, in the order of their starts
+    end: str  # why the run could not go on, if it could not
 
 
 @contextmanager
@@ -108,24 +118,36 @@ def node(num_gpus: int, folder: Path) -> Iterator[None]:
         ray.shutdown()
 
 
-def run(num_gpus: int, build: Callable[[str], Callable[[int], dict[str, Any]]], folder: Path) -> Seen:
+def run(num_gpus: int, folder: Path, *builds: Callable[[str], Callable[[int], dict[str, Any]]]) -> list[Seen]:
+    """What was seen of each run, one after the other on one node."""
     for name in ("guarded", "at_work", "broken"):
         (folder / name).mkdir(parents=True)
+    with node(num_gpus, folder):
+        return [run_one(build, folder) for build in builds]
+
+
+def run_one(build: Callable[[str], Callable[[int], dict[str, Any]]], folder: Path) -> Seen:
     warnings: list[str] = []
     handler = logging.Handler()
     handler.addFilter(lambda entry: bool(warnings.append(entry.getMessage())))  # and nothing is left to be emitted
     logging.getLogger("bat_dist").addHandler(handler)
-    with node(num_gpus, folder):
-        outcomes = list(run_units(range(UNITS), build, (str(folder),), resources=Resources(1, 0.25)))
+    outcomes, end = list[Any](), ""
+    try:
+        outcomes += run_units(range(UNITS), build, (str(folder),), resources=Resources(1, 0.25))
+    except WorkersCannotStart as error:
+        end = str(error)
     logging.getLogger("bat_dist").removeHandler(handler)
     failures = [record["reason"] for outcome in outcomes for record in outcome.records if record["event"] == "failed"]
     given_up = {o.unit: (o.reason, o.attempts) for o in outcomes if not isinstance(o, Done)}
     done = sorted(outcome.unit for outcome in outcomes if isinstance(outcome, Done))
-    guards = sorted((folder / "guarded").iterdir(), key=lambda file: file.stat().st_mtime_ns)
-    return Seen(done, failures, given_up, warnings, [json.loads(file.read_text()) for file in guards])
+    files = sorted((folder / "guarded").iterdir(), key=lambda file: file.stat().st_mtime_ns)
+    guarded = [json.loads(file.read_text()) for file in files]
+    for file in files:
+        file.unlink()
+    return Seen(done, failures, given_up, warnings, guarded, end)
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    found = {"full": run(8, full_at_first, place / "full"), "broken": run(2, first_gpu_is_broken, place / "broken")}
-    print(json.dumps({name: asdict(seen) for name, seen in found.items()}))
+    seen = [*run(8, place / "full", full_at_first), *run(2, place / "broken", first_gpu_is_broken, all_are_broken)]
+    print(json.dumps({name: asdict(one) for name, one in zip(("full", "broken", "all broken"), seen, strict=True)}))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -52,10 +53,17 @@ def test_a_full_gpu_costs_an_attempt_elsewhere_and_bans_nothing(seen: dict[str, 
 def test_a_broken_gpu_is_given_up_with_all_its_quarters(seen: dict[str, Any]) -> None:
     broken = seen["broken"]
     assert broken["done"] == list(range(program.UNITS))
+    assert not broken["end"]
     bans = [text for text in broken["warnings"] if "gets no work until the end of this run" in text]
     assert bans
-    assert {text.partition(" of ")[0] for text in bans} == {"GPU 0"}
+    assert bans[0].startswith(f"GPU 0 of {socket.gethostname()} failed 3 processes in a row")
+    assert {text.partition(" failed ")[0] for text in bans} == {f"GPU 0 of {socket.gethostname()}"}
     by_gpu = Counter(one["gpu"] for one in broken["guarded"])
     assert set(by_gpu) == {"0", "1"}
     assert by_gpu["1"] == 4
     assert 3 + 3 <= by_gpu["0"] <= 3 * 4  # three in a row, and those that were at work beside them
+
+
+def test_where_no_gpu_works_the_run_ends(seen: dict[str, Any]) -> None:
+    assert not seen["all broken"]["done"]
+    assert seen["all broken"]["end"] == "no GPU that works is left: 3 processes in a row failed on each"

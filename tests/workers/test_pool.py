@@ -2,11 +2,9 @@
 
 import gc
 import itertools
-import json
 import logging
 import os
 import socket
-import subprocess
 import sys
 import time
 import tracemalloc
@@ -31,7 +29,6 @@ from bat_dist.workers.resources import Resources
 from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
 from bat_dist.workers.worker import AttemptResult, check_source
-from tests.helpers.waiting import PATIENCE
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
@@ -399,60 +396,6 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
     gone = iter([rx.RayError("the process was killed")] * 3)
     with pytest.raises(WorkersCannotStart):
         list(run_units(range(4), squares, [0], resources=ONE_CPU))
-
-
-GPUS = """
-import json, logging, os, sys, time
-import ray
-from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
-from bat_dist.workers.resources import Resources
-
-
-def build(broken, failures):
-    import os, time, torch  # all that a worker has
-
-    def work(unit):
-        if os.environ["CUDA_VISIBLE_DEVICES"] in broken:
-            open(os.path.join(failures, str(os.getpid())), "w").close()
-            raise torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered")
-        end = time.time() + 120
-        while len(os.listdir(failures)) < 3 and time.time() < end:  # starts take long on a slow machine
-            time.sleep(0.1)
-        time.sleep(0.5)
-        return {"value": unit}
-
-    return work
-
-
-logging.basicConfig(format="%(message)s")
-ray.init(address="local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-for broken in ("1", "0 1"):
-    folder = os.path.join(sys.argv[1], broken)
-    os.mkdir(folder)
-    outcomes, end = [], ""
-    try:
-        for outcome in run_units(range(20), build, (broken, folder), resources=Resources(cpus=1, gpus=1)):
-            outcomes.append(outcome)
-    except WorkersCannotStart as error:
-        end = str(error)
-    failures = sum(record["event"] == "failed" for outcome in outcomes for record in outcome.records)
-    done = sorted(outcome.unit for outcome in outcomes if isinstance(outcome, Done))
-    print(json.dumps({"done": done, "failures": failures, "end": end}))
-"""
-
-
-@pytest.mark.slow
-def test_a_gpu_that_fails_process_after_process_gets_no_more_work(tmp_path: Path) -> None:
-    """One of two GPUs is broken; then both are."""
-    script = tmp_path / "job.py"
-    script.write_text(GPUS)
-    found = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=PATIENCE)
-    assert found.returncode == 0, found.stderr
-    one, both = (json.loads(line) for line in found.stdout.splitlines()[-2:])
-    assert found.stderr.count(f"GPU 1 of {socket.gethostname()} failed 3 processes in a row") == 2
-    assert one == {"done": list(range(20)), "failures": MAX_ATTEMPTS, "end": ""}
-    assert not both["done"]
-    assert both["end"] == "no GPU that works is left: 3 processes in a row failed on each"
 
 
 def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
