@@ -516,6 +516,8 @@ def main() -> None:
         trial_worker(args)
         return
     device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("torch sees no GPU here; --device cpu --quick walks the same path with small numbers")
     page = Page(args.out, about(device))
     for name in args.only:
         start = time.perf_counter()
