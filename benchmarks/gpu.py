@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from bat_dist.attacks.autoattack import autoattack
 from bat_dist.attacks.folding import faster
-from bat_dist.attacks.graphs import SWITCH, record_calls_of
+from bat_dist.attacks.graphs import SWITCH
 from bat_dist.attacks.pgd import pgd
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.methods.bat import Bat
@@ -150,8 +150,7 @@ def ours(
 ) -> Callable[[int], None]:
     """An epoch of so many steps, with loader, augmentation and all."""
     rng = np.random.default_rng(0)
-    model = network(arch, device)
-    progress = Progress(record_calls_of(model) if graphs else model, RECIPE)
+    progress = Progress(network(arch, device), RECIPE)
     settings = StepSettings(method, TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision), precision)
     images, labels = rng.integers(0, 256, (64 * batch, 32, 32, 3), dtype=np.uint8), np.arange(64 * batch) % 10
     loader = MemoryLoader(images, labels, crop_padding=4, flip=True, device=device)
@@ -159,6 +158,7 @@ def ours(
     recipe = Recipe(epochs=100, batch_size=batch, lr=0.01, schedule="multistep", milestones=(0.5,))
 
     def steps(count: int) -> None:
+        os.environ[SWITCH] = "1" if graphs else "0"
         everyone = np.arange(count * batch)
         how: dict[str, Any] = {"recipe": recipe, "settings": settings, "mem": mem, "seed": 0, "world": THIS_PROCESS}
         train_epoch(progress, progress.network, loader, everyone, **how)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import FunctionType
 from typing import Literal, NamedTuple
 
@@ -94,12 +95,10 @@ class FrozenModel:
 
         Raises ValueError if they are not a logit for each image and each class that a label names.
         """
-        if known is not None:
-            logits = known.clone()
-        elif torch.is_grad_enabled():
-            logits = self._pass(x)
-        else:
+        if known is None:
             (logits,) = self._recorded("logits", lambda x: (self._pass(x),), x)
+        else:
+            logits = known.clone()
         check_logits(logits, len(x), self.largest_label)
         return logits
 
@@ -126,13 +125,18 @@ class FrozenModel:
         gradient = gradients[0] if self.num_draws == 1 else torch.stack(gradients).mean(dim=0)
         return GradientAt(gradient, logits.detach(), losses.detach())
 
+    @cached_property
+    def _addresses(self) -> Hashable:
+        """Those of the model, which does not move while it is attacked."""
+        return addresses(self.model)
+
     def _recorded(self, kind: Hashable, function: Callable[..., Tensors], *inputs: Tensor) -> Tensors:
         """What the function gives for the inputs, which have a row per image; it asks the model alone."""
-        if self.recordings is None or not is_worthwhile(inputs):
+        if self.recordings is None:
             return function(*inputs)
         count = len(inputs[0])
         size = padded_size(count) if self.padded else count
-        kind = (kind, self.precision, addresses(self.model))
+        kind = (kind, self.precision, self._addresses)
         return tuple(out[:count] for out in self.recordings(kind, function, *(padded(one, size) for one in inputs)))
 
 
@@ -162,7 +166,7 @@ def attacked(
         check_ids(ids, x)
     no_autocast = torch.autocast(x.device.type, enabled=False)
     with numerics(precision), torch.inference_mode(False), torch.no_grad(), no_autocast, frozen(model, mode=mode):
-        recordings = recordings_of(model) if mode == "eval" else None
+        recordings = recordings_of(model) if mode == "eval" and is_worthwhile((x,)) else None
         victim = FrozenModel(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
         )

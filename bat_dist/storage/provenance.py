@@ -120,6 +120,7 @@ def driver_version() -> str | None:
 
 
 @functools.cache
+@functools.cache
 def cpu_name() -> str:
     """The processor as its maker calls it; empty if nobody knows."""
     try:

@@ -17,7 +17,7 @@ from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import Method
 from bat_dist.training.awp import differentiate_perturbed
 from bat_dist.training.progress import Progress
-from bat_dist.training.recipe import Precision, Recipe, learning_rate
+from bat_dist.training.recipe import Precision, Recipe, learning_rates
 from bat_dist.training.seeding import seed_of
 from bat_dist.training.step import NonFiniteLoss, batch_sizes, differentiate
 from bat_dist.training.world import World
@@ -84,8 +84,7 @@ def train_epoch(
         drop_last=sum(sizes) < len(indices),
         share=world.share,
     )
-    first, last = epoch * len(sizes), recipe.epochs * len(sizes)
-    rates = [learning_rate(recipe, step=first + number, num_steps=last) for number in range(len(sizes))]
+    rates = learning_rates(recipe, epoch=epoch, num_steps=len(sizes))
     differentiated = settings.differentiated(epoch)
     progress.network.train()
     losses = EpochLosses(world)

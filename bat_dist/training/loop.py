@@ -4,14 +4,14 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.graphs import Recordings
 from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
-from bat_dist.training.recipe import Precision, Recipe, learning_rate
+from bat_dist.training.recipe import Precision, Recipe, learning_rates
 from bat_dist.training.sgd import Sgd
 from bat_dist.training.step import NonFiniteLoss, batch_sizes, differentiate
 
@@ -37,6 +37,7 @@ def fit(
     losses = []
     model.train()
     device = next(model.parameters()).device
+    dtype = torch.float64 if device.type == "cpu" else torch.float32  # a GPU's kernel takes no other learning rate
 
     def train_on(images: Tensor, labels: Tensor, rate: Tensor) -> tuple[Tensor]:
         loss = differentiate(method, MiniBatch(images, labels, network=model, forward=model), optimizer, precision)
@@ -46,7 +47,7 @@ def fit(
     recordings = Recordings(lambda: [*model.parameters(), *model.buffers(), *optimizer.momentum.values()])
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
-        rates = _learning_rates(recipe, epoch, len(sizes), device)
+        rates = torch.tensor(learning_rates(recipe, epoch=epoch, num_steps=len(sizes)), dtype=dtype, device=device)
         batches = loader.train_epoch(
             indices, batch_size=recipe.batch_size, generator=generator, drop_last=sum(sizes) < len(indices)
         )
@@ -59,10 +60,3 @@ def fit(
                 f"loss {losses[-1]} in epoch {epoch + 1} of {recipe.epochs}: try a lower lr than {recipe.lr}, or fp32"
             )
     return losses
-
-
-def _learning_rates(recipe: Recipe, epoch: int, num_steps: int, device: torch.device) -> Float[Tensor, " steps"]:
-    """The learning rate of each step of an epoch, from 0; in float32 on a GPU, whose kernels take no other."""
-    first, last = epoch * num_steps, recipe.epochs * num_steps
-    rates = [learning_rate(recipe, step=first + step, num_steps=last) for step in range(num_steps)]
-    return torch.tensor(rates, dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)

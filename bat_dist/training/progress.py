@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
 from bat_dist.training.sgd import Sgd
@@ -17,6 +18,8 @@ class Progress:
         self.network = network
         self.optimizer = Sgd(network, recipe)
         self.average = WarmedAverage(network, ema) if ema is not None else None
+        for asked in (network, self.judged):  # again and again, by attacks
+            record_calls_of(asked)
         self.history: list[EpochRow] = []
 
     @property
@@ -80,10 +83,8 @@ class WarmedAverage(AveragedModel):
         """
         updates = int(self.n_averaged)  # which stays on the CPU
         decay = min(self._decay, (1 + updates) / (10 + updates)) if updates else 0.0
-        move = get_ema_multi_avg_fn(decay)
-        move(
-            list[Tensor](self.module.parameters()), list[Tensor](model.parameters()), 0
-        )  # it does not look at the count
+        weights, new_weights = list[Tensor](self.module.parameters()), list[Tensor](model.parameters())
+        get_ema_multi_avg_fn(decay)(weights, new_weights, updates)
         for own, new in zip(self.module.buffers(), model.buffers(), strict=True):
             own.copy_(new)
         self.n_averaged += 1

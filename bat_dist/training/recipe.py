@@ -45,3 +45,9 @@ def learning_rate(recipe: Recipe, *, step: int, num_steps: int) -> float:
         return recipe.lr * 0.1 ** sum(step >= milestone * num_steps for milestone in recipe.milestones)
     progress = (step + 1) / (num_steps + 1)
     return recipe.lr * min(progress / recipe.warmup, (1 - progress) / (1 - recipe.warmup))
+
+
+def learning_rates(recipe: Recipe, *, epoch: int, num_steps: int) -> list[float]:
+    """The learning rate of each of an epoch's `num_steps` steps; epoch: from 0."""
+    last = recipe.epochs * num_steps
+    return [learning_rate(recipe, step=epoch * num_steps + step, num_steps=last) for step in range(num_steps)]

@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Bool, Float
 
 from bat_dist.artifacts.checkpoints import ModelSpec, load_tensors, save_model, save_tensors
-from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.config import differences
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
@@ -104,8 +103,7 @@ def train(
     network = seeded_model(settings.arch, material.dataset, device, key=(settings.seed, _INIT))
     if settings.sync_bn and world.size > 1:
         network = synchronize_batch_norm(network)
-    progress = Progress(record_calls_of(network), settings.recipe, ema=settings.ema)
-    record_calls_of(progress.judged)
+    progress = Progress(network, settings.recipe, ema=settings.ema)
     _restore(progress, record)
     forward = world.parallel(network)
     mem = None if material.mem is None else torch.as_tensor(material.mem, dtype=torch.float32, device=device)

@@ -337,11 +337,16 @@ class FakeRay:
         return [LiveNode("alive", "here", {"CPU": 8})]
 
 
-def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake, settled = FakeRay(), bytearray(2000)
+def takes_rays_place(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool asks it for nodes, workers and answers."""
     monkeypatch.setattr(pool, "ray", fake)
     monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
     monkeypatch.setattr(pool, "Worker", fake)
+
+
+def test_a_thousand_units_and_many_lost_machines_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, settled = FakeRay(), bytearray(2000)
+    takes_rays_place(fake, monkeypatch)
     monkeypatch.setattr(pool.log, "disabled", True)
     crowd = pool_of()
     outcomes = crowd.outcomes(range(2000))
@@ -372,9 +377,7 @@ def test_a_machine_that_is_lost_again_and_again_is_not_its_units_fault(monkeypat
         return AttemptResult({"value": args[0]}, [])
 
     monkeypatch.setattr(fake, "get", get)
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     assert [type(outcome) for outcome in run_units([7], squares, [0], resources=ONE_CPU, num_workers=1)] == [Done]
 
 
@@ -389,9 +392,7 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
     fake, gone = FakeRay(), iter([error] * 16)
     get = fake.get
     monkeypatch.setattr(fake, "get", lambda ref: _raise(lost) if (lost := next(gone, None)) else get(ref))
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     assert sorted(outcome.unit for outcome in run_units(range(4), squares, [0], resources=ONE_CPU)) == [0, 1, 2, 3]
     gone = iter([rx.RayError("the process was killed")] * 3)
     with pytest.raises(WorkersCannotStart):
@@ -400,9 +401,7 @@ def test_machines_that_go_while_workers_start_do_not_end_the_run(
 
 def test_a_bad_gpu_that_went_with_its_machine_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay()
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     crowd = pool_of()
     gone = WorkerSlot(fake, place=UNKNOWN_PLACE._replace(node_id="gone"))
     crowd.quarantine.held = 8 * [gone]  # as many as the node that is there has
@@ -424,9 +423,7 @@ def test_a_gpu_that_fails_now_and_then_goes_on_working(monkeypatch: pytest.Monke
         return AttemptResult({"value": args[0]}, [])
 
     monkeypatch.setattr(fake, "get", get)
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     crowd = pool_of(num_workers=1)
     assert sorted(outcome.unit for outcome in crowd.outcomes(range(9)) if isinstance(outcome, Done)) == list(range(9))
     assert crowd.quarantine.held == []
@@ -450,9 +447,7 @@ def test_a_full_gpu_ends_the_process_and_is_no_fault_of_the_gpu(monkeypatch: pyt
     """Eight units find it full once, more than would end the job if they had failed alike; each is then done."""
     fake = FakeRay()
     monkeypatch.setattr(fake, "get", full_at_first(fake, 8))
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     crowd = pool_of(num_workers=1)
     killed = []
     outcomes = [outcome for outcome in crowd.outcomes(range(8)) if not killed.append(fake.killed)]
@@ -464,9 +459,7 @@ def test_a_full_gpu_ends_the_process_and_is_no_fault_of_the_gpu(monkeypatch: pyt
 def test_a_job_that_never_fits_ends_with_the_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeRay()
     monkeypatch.setattr(fake, "get", full_at_first(fake, 1000))
-    monkeypatch.setattr(pool, "ray", fake)
-    monkeypatch.setattr(pool, "alive_nodes", fake.alive_nodes)
-    monkeypatch.setattr(pool, "Worker", fake)
+    takes_rays_place(fake, monkeypatch)
     crowd, outcomes = pool_of(num_workers=1), []
     outcomes += crowd.outcomes([7])
     assert outcomes == [Failed(7, "the GPU was full: share less", MAX_ATTEMPTS)]
