@@ -10,6 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ DATA = ("--dataset", "digits", "--arch", "tinynet", "--precision", "fp32", "--ba
 JOB = (*DATA, *WORKERS, "--epochs", "3", "--num_trials", str(TRIALS))
 DRIVER = "python /root/memorize.py"
 WORKER = "ray::Worker"  # what Ray calls the process of one of our workers
+AT_WORK = "ray::Worker.run"  # and while it does a unit
 SCORES = ("memorization.npz", "influence.npz")
 
 
@@ -189,6 +191,33 @@ def assert_equal_scores(out: str | Path, reference: str | Path) -> None:
         assert got.keys() == wanted.keys()
         for key, value in wanted.items():
             np.testing.assert_array_equal(got[key], value, err_msg=f"{name} {key}", strict=True)
+
+
+def host_at_work(lab: Lab, job: Submitted, names: Sequence[str] = ("w1", "w2")) -> str:
+    """The name of a host whose worker is stopped (SIGSTOP) in the middle of a unit; empty if the job ended before.
+
+    A unit may be shorter than the time it takes to switch its host off; a stopped process cannot finish it meanwhile.
+    """
+
+    def stopped() -> str:
+        for name in names:
+            for number in lab.hosts.processes(name, AT_WORK):
+                with suppress(ProcessLookupError):
+                    os.kill(number, signal.SIGSTOP)
+                    if number in lab.hosts.processes(name, AT_WORK):
+                        return name
+                    os.kill(number, signal.SIGCONT)
+        return ""
+
+    found = ""
+
+    def settled() -> bool:
+        nonlocal found
+        found = stopped()
+        return bool(found) or job.process.poll() is not None
+
+    until(settled, what="work on a worker host", every=0.05)
+    return found
 
 
 def kill_processes(lab: Lab, host: str, pattern: str, *, most: int = 1000) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.drills import (
+    AT_WORK,
     DRIVER,
     TRIALS,
     WORKER,
@@ -116,7 +117,7 @@ def submit_to_store(lab: Lab, bucket: str) -> tuple[Submitted, str]:
     for attempt in itertools.count():
         out = f"{bucket}/run{attempt}"
         job = submit_memorize(lab, out)
-        busy = lambda job=job: shown_done(job) >= TRIALS // 4 and lab.hosts.processes("w1", "ray::Worker.run")  # noqa: E731
+        busy = lambda job=job: shown_done(job) >= TRIALS // 4 and lab.hosts.processes("w1", AT_WORK)  # noqa: E731
         until(
             lambda job=job, busy=busy: busy() or job.process.poll() is not None,
             what="work on w1",

@@ -18,8 +18,8 @@ from bat_dist.jobs.evaluate import evaluate_here
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import of_checkpoint, resumed
 from bat_dist.storage.files import Folder
-from tests.cluster.drills import DATA, Result, records
-from tests.cluster.lab import Lab, Submitted
+from tests.cluster.drills import DATA, Result, host_at_work, records
+from tests.cluster.lab import Lab
 from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -85,11 +85,11 @@ def test_training_loses_a_host(lab: Lab, trained: Path, results: list[Result]) -
 
 
 def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Evaluation, results: list[Result]) -> None:
-    """In the middle of a unit; a job that was too fast for that is given once more."""
+    """In the middle of a unit; a job that ended before that is given once more."""
     for attempt in itertools.count():
         out = lab.hosts.shared / f"evaluated-hurt-{attempt}"
         job = lab.submit("evaluate", "--checkpoint", str(trained), *EVALUATE, "--out", str(out))
-        if host := busy_host(lab, job):
+        if host := host_at_work(lab, job):
             at = time.time()
             with switched_off(lab, host):
                 assert job.wait() == 0, job.output
@@ -103,22 +103,6 @@ def test_autoattack_loses_a_host(lab: Lab, trained: Path, evaluated: Evaluation,
     found = Folder(str(out)).read_npz("flags.npz")
     assert found["attacks"].tolist() == [row.name for row in evaluated.rows]
     np.testing.assert_array_equal(found["flags"], [row.robust for row in evaluated.rows])
-
-
-def busy_host(lab: Lab, job: Submitted) -> str:
-    """A worker host that has been at one unit of work for half a second; none if the job has ended."""
-    since: dict[tuple[str, int], float] = {}
-
-    def found() -> str:
-        now = {(name, number) for name in ("w1", "w2") for number in lab.hosts.processes(name, "ray::Worker.run")}
-        for gone in since.keys() - now:
-            del since[gone]
-        for one in now:
-            since.setdefault(one, time.monotonic())
-        return next((name for (name, _), start in since.items() if time.monotonic() - start > 0.5), "")
-
-    until(lambda: found() or job.process.poll() is not None, what="work on a worker host", every=0.1)
-    return found()
 
 
 def epochs(out: Path) -> int:
