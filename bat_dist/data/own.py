@@ -15,6 +15,7 @@ from torch.utils.data import Subset
 
 from bat_dist.data.datasets import Dataset, assembled
 from bat_dist.data.forms import image_of, label_of
+from bat_dist.data.hugging_face import HubSplit, is_table
 from bat_dist.data.images import check_same_size
 from bat_dist.data.source import Samples, Source, array_samples, share_out
 from bat_dist.data.table import DatasetError, own_spec
@@ -49,10 +50,11 @@ def dataset_of(
 ) -> Dataset:
     """Read data of one's own as a `Dataset`, with the numbers (epsilon 8/255, ...) that an image_folder has.
 
-    train, test: each a map-style data set of (image, label) as torchvision's are, or a pair of arrays or tensors,
-        (images, labels).  An image is a PIL image, a uint8 array or tensor (height x width x 3, 3 x height x width, or
-        grey without the 3), or one of floats in [0, 1], which are rounded to steps of 1/255.  A label is the number of
-        its class, from 0.  Random transforms are refused: crops and flips are training's own.
+    train, test: each a map-style data set of (image, label) as torchvision's are, a table of `datasets` (Hugging Face),
+        or a pair of arrays or tensors, (images, labels).  An image is a PIL image, a uint8 array or tensor (height x
+        width x 3, 3 x height x width, or grey without the 3), or one of floats in [0, 1], which are rounded to steps of
+        1/255.  A label is the number of its class, from 0.  Random transforms are refused: crops and flips are
+        training's own.
     name: what tables and results call the data.
     class_names: in the order of the labels; None takes the data's own (`classes`), or else the labels themselves.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
@@ -118,9 +120,16 @@ class _Pair:
         return self.images[index], self.targets[index]
 
 
+def is_pair_of_arrays(data: Any) -> bool:
+    """Is it (images, labels), both of all samples?"""
+    return isinstance(data, tuple | list) and len(data) == 2 and all(getattr(part, "ndim", 0) > 0 for part in data)
+
+
 def _map_style(data: Any, what: str) -> MapStyle:
-    if isinstance(data, tuple | list) and len(data) == 2 and all(getattr(part, "ndim", 0) > 0 for part in data):
+    if is_pair_of_arrays(data):
         data = _Pair(data[0], data[1], what)
+    if is_table(data):
+        data = HubSplit(data)
     try:
         number = len(data)
     except (TypeError, AttributeError, NotImplementedError):

@@ -46,7 +46,13 @@ class Sweep:
         names = ("dataset", "arch", "method")
         shared = {name: getattr(self.example, name) for name in names if name not in self.settings.space}
         many = dict.fromkeys((name for name in names if name in self.settings.space), "several")
-        return {**shared, **many, "num_val": self.num_val, "settings": to_dict(self.settings)}
+        return {
+            **shared,
+            **many,
+            "dataset": self.dataset.name,
+            "num_val": self.num_val,
+            "settings": to_dict(self.settings),
+        }
 
     @property
     def folder(self) -> Folder:
