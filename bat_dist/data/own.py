@@ -5,6 +5,7 @@ They are read sample by sample, and only the samples that are asked for are kept
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Protocol
@@ -65,7 +66,7 @@ def dataset_of(
     else its position.  Raises DatasetError.
     """
     spec = own_spec(name)
-    if test is None and test_share is None:
+    if test is None and test_share is None and not isinstance(train, Dataset):
         test_share = USUAL_TEST_SHARE
         log.info("%s: %g of each class is held out as the test split, since there is none", name, test_share)
     source = own_source(train, test, where=name, class_names=class_names, test_share=test_share)
@@ -204,7 +205,9 @@ class _Split:
                     return labels
             except (AttributeError, TypeError, ValueError, IndexError):  # it is something else, or of another length
                 continue
-        return np.array([self._sample(position)[1] for position in self._counted(range(self._number))], np.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of images that were opened, and are not decoded yet
+            return np.array([self._sample(position)[1] for position in self._counted(range(self._number))], np.int64)
 
     def _ids(self) -> Shaped[np.ndarray, " samples"]:
         """The files' names below the root, as ImageFolder tells them, else positions in the whole data set."""
