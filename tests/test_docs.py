@@ -61,7 +61,12 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
+def test_commands_of_the_docs_are_valid(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in re.findall(r"(\w+\.py):", command):  # it is the reader's
+        monkeypatch.chdir(tmp_path)
+        Path(file).touch()
     verb, *options = shlex.split(command, comments=True)
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
     planned = verb_of(words) if verb == "plan" else ""

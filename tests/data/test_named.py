@@ -1,5 +1,6 @@
 """--dataset FILE.py:NAME, package.module:NAME, hf:NAME and torchvision:NAME."""
 
+import re
 import struct
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.table import DatasetError, check_dataset, own_name
 from bat_dist.errors import UserError
 from bat_dist.settings.fields import _dataset
-from tests.data.image_trees import CLASSES, image_tree, noise, write_folder
+from tests.data.image_trees import CLASSES, image_tree, noise, png, write_folder
 
 OF_FOLDER = """
 from pathlib import Path
@@ -244,3 +245,28 @@ def test_classes_that_torchvision_lacks(tmp_path: Path) -> None:
         load_dataset("torchvision:MNISTT", data_dir=tmp_path)
     with pytest.raises(DatasetError, match=r"torchvision's MNIST cannot be read from .*: let them be downloaded"):
         load_dataset("torchvision:MNIST", data_dir=tmp_path / "empty")
+
+
+def test_the_page_about_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its two blocks of Python, run as they are."""
+    page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
+    file, session = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("birds.py").write_text(file)
+    birds = {"finch": 2, "owl": 1, "wren": 3}
+    tree = {
+        f"{split}/{name}/{i}.png": png(noise(100 * (split == "test") + 10 * number + i, 6, 5))
+        for split in ("train", "test")
+        for number, (name, count) in enumerate(birds.items())
+        for i in range(count)
+    }
+    write_folder(tree, tmp_path / "birds")
+    for split in ("train", "test"):
+        lines = (f"{name}/{i}.png,{name}\n" for name, count in birds.items() for i in range(count))
+        Path(f"birds/{split}/labels.csv").write_text("".join(lines))
+    mine = load_dataset("birds.py:birds", data_dir="birds", image_size=32)
+    assert mine.class_names == tuple(birds)
+    made: dict[str, Any] = {}
+    exec(session, made)
+    assert made["dataset"].fingerprint == mine.fingerprint
+    assert made["dataset"].train.ids.tolist()[:3] == ["finch/0.png", "finch/1.png", "owl/0.png"]
