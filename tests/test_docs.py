@@ -71,6 +71,7 @@ def test_commands_of_the_docs_are_valid(
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
     planned = verb_of(words) if verb == "plan" else ""
     told = ["--dataset", "cifar10"] if verb == "evaluate" and "--dataset" not in words else []  # by the checkpoint
+    told = ["--dataset", "cifar10"] if "--scores" in words and "--dataset" not in words else told  # by the scores
     words = with_option(words) if verb == "study" else words
     forms = {"reproduce": TablePlanSettings, "study": StudyPlanSettings}
     parse(forms[planned] if planned else SETTINGS[verb], [*words, *told], prog=verb)

@@ -72,17 +72,20 @@ def hub_splits(name: str, data_dir: str | Path | None, *, download: bool) -> tup
     """
     name, _, column = name.partition("@")
     place = Path(data_dir or DEFAULT_DIR / "hf" / name).expanduser()
-    library = _library(name)
+    try:
+        import datasets
+    except ImportError as error:
+        raise DatasetError(f"hf:{name} needs the package datasets ({error}): pip install 'bat-dist[hf]'") from None
     if not place.exists():
         if not download:
             raise DatasetError(
                 f"hf:{name} is not in {place}: let it be downloaded (download), or give, as data_dir, a folder that "
                 "save_to_disk wrote, or one of parquet files"
             )
-        _fetch(library, name, place)
+        _fetch(datasets, name, place)
     try:
         is_saved = any((place / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        found = library.load_from_disk(str(place)) if is_saved else library.load_dataset(str(place))
+        found = datasets.load_from_disk(str(place)) if is_saved else datasets.load_dataset(str(place))
     except Exception as error:  # the library has many of its own
         raise DatasetError(f"hf:{name} cannot be read from {place}: {type(error).__name__}: {error}") from error
     splits = found if isinstance(found, Mapping) else {"train": found}
@@ -90,7 +93,7 @@ def hub_splits(name: str, data_dir: str | Path | None, *, download: bool) -> tup
     return train, test
 
 
-def train_and_test(splits: Mapping[str, Any]) -> tuple[Any, Any]:
+def train_and_test(splits: Mapping[Any, Any]) -> tuple[Any, Any]:
     """The split `train`, and `test` or else `validation`, `valid` or `val`; None for no test split.
 
     One whose labels are all -1, as they are where nobody has published them, is passed over.
@@ -98,13 +101,10 @@ def train_and_test(splits: Mapping[str, Any]) -> tuple[Any, Any]:
     """
     if "train" not in splits:
         raise DatasetError(f"the data must have a split train, got {', '.join(map(str, splits)) or 'none'}")
-    labelled = (name for name in TEST_NAMES if name in splits and np.any(np.asarray(_targets(splits[name])) != -1))
+    found = [name for name in TEST_NAMES if name in splits]
+    labelled = (name for name in found if np.any(np.asarray(getattr(splits[name], "targets", 0)) != -1))
     test = next(labelled, None)
     return splits["train"], None if test is None else splits[test]
-
-
-def _targets(split: Any) -> Any:
-    return getattr(split, "targets", 0)
 
 
 def _only(names: Sequence[str], features: Mapping[str, Any], what: str) -> str:
@@ -115,14 +115,6 @@ def _only(names: Sequence[str], features: Mapping[str, Any], what: str) -> str:
         f"one column must hold {what}, and {'several do' if names else 'none does'}: the columns are {columns}; "
         "hf:NAME@COLUMN names that of the labels"
     )
-
-
-def _library(name: str) -> ModuleType:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DatasetError(f"hf:{name} needs the package datasets ({error}): pip install 'bat-dist[hf]'") from None
-    return datasets
 
 
 def _fetch(library: ModuleType, name: str, place: Path) -> None:

@@ -165,7 +165,7 @@ class _Split:
 
     def samples(self) -> Samples:
         """The split, its pixels not yet read."""
-        return Samples(self.labels, self._ids(), self._pixels)
+        return Samples(self.labels, self.ids(), self.pixels)
 
     def named(self, position: int) -> str:
         """What messages call a sample."""
@@ -209,7 +209,7 @@ class _Split:
             warnings.simplefilter("ignore", ResourceWarning)  # of images that were opened, and are not decoded yet
             return np.array([self._sample(position)[1] for position in self._counted(range(self._number))], np.int64)
 
-    def _ids(self) -> Shaped[np.ndarray, " samples"]:
+    def ids(self) -> Shaped[np.ndarray, " samples"]:
         """The files' names below the root, as ImageFolder tells them, else positions in the whole data set."""
         root: Any = self._root
         try:
@@ -218,9 +218,10 @@ class _Split:
         except (AttributeError, TypeError, ValueError, IndexError, KeyError):
             return self._positions.astype(np.str_)
 
-    def _pixels(
+    def pixels(
         self, positions: Int64[np.ndarray, " chosen"], image_size: int | None
     ) -> UInt8[np.ndarray, "chosen size size 3"]:
+        """The images at these positions, decoded and resized."""
         first = image_of(self._sample(int(positions[0]))[0], self.named(positions[0]), image_size, square=True)
         images = np.empty((len(positions), *first.shape), np.uint8)
         for place, position in enumerate(self._counted(positions.tolist())):
