@@ -76,14 +76,17 @@ def library_of(reference: str) -> str | None:
 
 
 def check_reference(reference: str, *, what: str) -> str:
-    """The reference, if it has the form of one and its file is there; else ValueError.  Imports nothing."""
+    """The reference, if it has the form of one and its file is there; else ValueError.  Imports nothing.
+
+    what: the setting, for messages.
+    """
     where, _, name = reference.rpartition(":")
     if not is_reference(reference):
-        raise ValueError(f"{what} {reference!r} must be FILE.py:NAME or package.module:NAME")
+        raise ValueError(f"{what} must be FILE.py:NAME or package.module:NAME")
     if where.endswith(".py") and not Path(where).is_file():
-        raise ValueError(f"{what} {reference!r}: {where} does not exist")
+        raise ValueError(f"there is no file {where} to import the {what} from")
     if not library_of(reference) and not name.isidentifier():
-        raise ValueError(f"{what} {reference!r}: {name!r} is no name that Python knows")
+        raise ValueError(f"{name!r} is not a name in Python")
     return reference
 
 
@@ -190,6 +193,7 @@ def _import_file(path: Path) -> Part:
         for one in used:  # or the old text of a file that it imports would go by the new one's digest
             sys.modules.pop(one.__name__, None)
     name, folder = _name_of(path), path.parent
+    _make_room_for_files_of(folder)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -203,6 +207,16 @@ def _import_file(path: Path) -> Part:
     modules = modules_in(folder)
     _imported[path] = Part(module, modules, source_of(used_by(module, modules)))
     return _imported[path]
+
+
+def _make_room_for_files_of(folder: Path) -> None:
+    """Forget the user's modules of other folders that have the names of files in this one: its own are meant here."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        own = [folder / f"{name}.py", folder / name / "__init__.py"]
+        is_meant = not isinstance(file, str) or Path(file) in own or not any(map(Path.is_file, own))
+        if not is_meant and is_file_of_user(Path(str(file))):
+            del sys.modules[name]
 
 
 def _name_of(path: Path) -> str:
