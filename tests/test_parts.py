@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bat_dist.errors import UserError
-from bat_dist.parts import Own, check_reference, is_reference, library_of, load_part
+from bat_dist.parts import Own, check_reference, file_digest, files_of, is_reference, library_of, load_part
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,28 @@ def test_the_source_is_of_the_file_and_what_it_imports_whatever_else_is_loaded(t
     (tmp_path / "deep_of_parts.py").write_text("VALUE = 3\n")
     changed = load_part(f"{file}:VALUE", what="data")
     assert (changed.made, changed.source != first.source) == (3, True)
+    assert changed.digest == file_digest(file)
+
+
+def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path: Path) -> None:
+    for name, text in {
+        "main": "from layers.blocks import Block\nimport torch, json",
+        "layers/__init__": "",
+        "layers/blocks": "from . import wide\nfrom .deep.end import x\nraise SystemExit",
+        "layers/wide": "import main",
+        "layers/deep/__init__": "",
+        "layers/deep/end": "from ..narrow import y",
+        "layers/narrow": "not Python",
+        "layers/unused": "",
+        "other": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    found = [file.relative_to(tmp_path).with_suffix("").as_posix() for file in files_of(tmp_path / "main.py")]
+    assert found == [
+        *("main", "layers/__init__", "layers/blocks", "layers/deep/__init__", "layers/deep/end", "layers/narrow"),
+        *("layers/wide", "main"),
+    ]
 
 
 def test_an_unchanged_file_is_not_run_again(tmp_path: Path) -> None:

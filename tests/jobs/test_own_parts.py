@@ -115,6 +115,13 @@ def test_a_source_that_was_changed_is_another_network(
     with pytest.raises(UserError, match=r"finished holds another run.*\n.*method: Logit pairing .*\narch: Net "):
         carry_out(planned(dataset, copy, finished, **ADAM))
     was = subject_of(dataset, finished)
+    text = file.read_text()
+    file.write_text(f"raise SystemExit\n{text}")  # which is not run
+    try:
+        with pytest.raises(UserError, match=r"was trained with Net .*, and .*mine.py:Net is another now"):
+            subject_of(dataset, finished)
+    finally:
+        file.write_text(text)
     with caplog.at_level(logging.WARNING):
         now = subject_of(dataset, finished, model=f"{copy}:Net")
     assert "its weights are taken for Net" in caplog.text
