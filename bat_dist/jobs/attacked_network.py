@@ -10,13 +10,14 @@ import ray
 import torch
 from torch import nn
 
-from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint
+from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint, place, spec_of
 from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data, has_gradient
 from bat_dist.models.anatomy import anatomy
+from bat_dist.models.own import OwnClassifier, OwnNetwork
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
 
@@ -40,7 +41,8 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     """
     checkpoint = str(settings.checkpoint)
     is_file = Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
-    is_foreign = settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES) or is_file
+    is_torch = checkpoint.endswith(TORCH_SUFFIXES) or is_file
+    is_foreign = is_torch or (settings.model is not None and not _is_of_own_network(settings))
     subject = _foreign(dataset, settings) if is_foreign else _ours(dataset, settings)
     check_classes_of_data(settings.attacks, len(dataset.class_names), "evaluate it")
     _check_answers(subject.network, dataset, settings.attacks)
@@ -55,6 +57,17 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     return subject
 
 
+def _is_of_own_network(settings: EvaluateSettings) -> bool:
+    """Is it a checkpoint of ours, with the weights of a network of the user's own?  Then `model` names that."""
+    if settings.checkpoint is None or isinstance(settings.model, OwnNetwork):
+        return settings.checkpoint is not None
+    folder, name = place(settings.checkpoint, settings.which or "best")
+    try:
+        return folder.exists(name) and spec_of(settings.checkpoint, settings.which or "best").is_own
+    except UserError:  # a file of others, or a damaged one, of which the next reader complains
+        return False
+
+
 def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     assert settings.checkpoint is not None
     for name in ("mean", "std", "weights_key"):
@@ -62,13 +75,14 @@ def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
             raise UserError(f"{name} is for networks of others; {settings.checkpoint} is one of ours: leave {name} out")
     if settings.which and settings.checkpoint.endswith(SUFFIX):
         raise UserError(f"which says best or last of a run's folder; {settings.checkpoint} is a file: leave which out")
-    found = load_checkpoint(settings.checkpoint, settings.which or "best")
+    found = load_checkpoint(settings.checkpoint, settings.which or "best", model=settings.model)
     if found.spec.class_names != dataset.class_names:
         raise UserError(
             f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
             f"{_some(found.spec.class_names)}, the data has {len(dataset.class_names)}, {_some(dataset.class_names)}"
         )
-    return AttackedNetwork(found.model, found.facts, _digest(found.model))
+    source = found.model.source if isinstance(found.model, OwnClassifier) else ""
+    return AttackedNetwork(found.model, found.facts, _digest(found.model, source))
 
 
 def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
@@ -86,16 +100,19 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     for module in found.modules:  # other machines do not have the user's file
         ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
-    return AttackedNetwork(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
+    code = f"{settings.model}\n{found.source}"
+    return AttackedNetwork(found.network, facts, _digest(found.network, code, made_of=anatomy(found.network)))
 
 
-def _digest(network: nn.Module, code: str = "") -> str:
-    """The digest of what decides a network's answers: the weights, and if it is not ours its code, named by `code`."""
+def _digest(network: nn.Module, code: str = "", *, made_of: bytes = b"") -> str:
+    """The digest of what decides a network's answers: the weights, and if it is not ours its code.
+
+    code: names it. made_of: the network's anatomy, where no checkpoint says that the code alone has made it.
+    """
     digest = sha256(code.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if code:
-        digest.update(anatomy(network))
+    digest.update(made_of)
     return digest.hexdigest()[:16]
 
 
