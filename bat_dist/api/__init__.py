@@ -1,1 +1,1 @@
-"""What the package's Python API does; `from bat_dist import ...` is how it is asked for.  The commands call the same."""
+"""The Python API of the package, which `from bat_dist import ...` gives; the commands call the same functions."""

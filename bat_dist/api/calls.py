@@ -1,7 +1,7 @@
 """What every function of the Python API does around its work.  Imports neither torch nor ray."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,11 +12,10 @@ from bat_dist.program import handlers_kept
 P, R, S = ParamSpec("P"), TypeVar("R"), TypeVar("S")
 
 ONLY_OF_COMMANDS = ("status",)
-OF_NAMED_DATA = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "download")
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of the API: it leaves the process's signal handlers as they were, and names the extra that it lacks."""
+    """A function of the API: it leaves signal handlers as they were, and names the extra of a package that is missing."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
@@ -32,15 +31,20 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def settings_of(
-    settings_class: Callable[..., S], given: Mapping[str, Any], *, call: str, stand_in: Mapping[str, Any]
+    settings_class: Callable[..., S],
+    given: Mapping[str, Any],
+    *,
+    call: str,
+    stand_in: Mapping[str, Any],
+    without: Container[str] = (),
 ) -> S:
     """The settings of a command from the keyword arguments of a call, checked as the command checks its options.
 
     call: the function's name, for messages. stand_in: settings that the call gives in another form, such as a network,
-    with values that are valid; the caller puts its own in their place.
+    with values that are valid; the caller puts its own in their place. without: settings that the call does not have.
     Raises ConfigError with all errors at once, each with the nearest valid name.
     """
-    strange = [name for name in given if name in ONLY_OF_COMMANDS or name in stand_in]
+    strange = [name for name in given if name in ONLY_OF_COMMANDS or name in stand_in or name in without]
     errors = [f"{name} is no argument of {call}()" for name in strange]
     plain = {name: _plain(value) for name, value in given.items() if name not in strange}
     try:
@@ -50,14 +54,6 @@ def settings_of(
     if errors:
         raise ConfigError(errors)
     return settings
-
-
-def check_only_for_names(given: Mapping[str, Any], *, call: str) -> None:
-    """Raise ConfigError for settings that choose among the samples of a dataset by name, where data were passed."""
-    if found := [name for name in given if name in OF_NAMED_DATA]:
-        raise ConfigError(
-            [f"{name} is for a dataset by name, and {call}() was given the data themselves" for name in found]
-        )
 
 
 def _plain(value: Any) -> Any:
