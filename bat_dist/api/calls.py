@@ -15,7 +15,7 @@ ONLY_OF_COMMANDS = ("status",)
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of the API: it leaves signal handlers as they were, and names the extra of a package that is missing."""
+    """A function of the API, which keeps signal handlers and says which extra a package that is missing belongs to."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
