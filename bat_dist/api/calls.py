@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from bat_dist.config import from_dict
-from bat_dist.errors import ConfigError, not_installed
+from bat_dist.errors import ConfigError, naming_extras
 from bat_dist.program import handlers_kept
 
 P, R, S = ParamSpec("P"), TypeVar("R"), TypeVar("S")
@@ -19,13 +19,8 @@ def public(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
-        try:
-            with handlers_kept():  # a Ray session puts its own in their place
-                return function(*args, **named)
-        except ModuleNotFoundError as error:
-            if (lack := not_installed(error)) is None:
-                raise
-            raise lack from error
+        with naming_extras(), handlers_kept():  # a Ray session puts its own handlers in their place
+            return function(*args, **named)
 
     return called
 
