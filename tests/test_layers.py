@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "bat_dist"
 
 LAYERS = [
     {"errors", "wording"},
-    {"config", "program", "parts"},
+    {"parts"},
+    {"config", "program"},
     {"attacks", "models", "memorization"},
     {"methods", "data", "storage"},
     {"artifacts"},
