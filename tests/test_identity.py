@@ -89,6 +89,9 @@ RECIPE_CHANGED = {
     "epochs": "--epochs 2",
     "batch_size": "--batch_size 25",
     "lr": "--lr 0.01",
+    "optimizer": "--optimizer adamw",
+    "schedule": "--schedule cosine",
+    "warmup_epochs": "--warmup_epochs 0.5 --schedule cosine",  # one_cycle takes none
     "crop_padding": "--crop_padding 2",
     "flip": "--flip",
     "precision": "--precision bf16",

@@ -37,6 +37,9 @@ def dataset() -> Dataset:
     return load_dataset("digits", num_train=100, num_test=40)
 
 
+LATER_RECIPE = {"optimizer", "schedule", "warmup_epochs"}
+
+
 def names(settings_class: Any) -> set[str]:
     return {field.name for field in dataclasses.fields(settings_class)}
 
@@ -81,6 +84,7 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
     left_out = {"out", "fresh", "seed", "data_dir", "download", "loader", "track", "status", "ray_address"} | {
         *("min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
         *("ema", "flip", "test_share"),  # of the space; of later versions, at their defaults
+        *LATER_RECIPE,
     }
     own = ["varies", *(name for name in to_dict(settings.example) if name not in left_out | OF_A_STUDY | {"scores"})]
     assert list(identity) == [*own, "data_fingerprint", "scores"]
@@ -89,6 +93,7 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
 def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None:
     identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x"))
     always = RAY | {"out", "status", "data_dir", "download", "loader"} | {"test_share", "crop_padding", "flip"}
+    always |= LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
     assert {name for name in identity if name.startswith("memorize.")} == {
