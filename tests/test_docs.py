@@ -61,11 +61,17 @@ def commands() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("page", "command"), commands())
-def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
+def test_commands_of_the_docs_are_valid(
+    page: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in re.findall(r"(\w+\.py):", command):  # it is the reader's
+        monkeypatch.chdir(tmp_path)
+        Path(file).touch()
     verb, *options = shlex.split(command, comments=True)
     words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
     planned = verb_of(words) if verb == "plan" else ""
     told = ["--dataset", "cifar10"] if verb == "evaluate" and "--dataset" not in words else []  # by the checkpoint
+    told = ["--dataset", "cifar10"] if "--scores" in words and "--dataset" not in words else told  # by the scores
     words = with_option(words) if verb == "study" else words
     forms = {"reproduce": TablePlanSettings, "study": StudyPlanSettings}
     parse(forms[planned] if planned else SETTINGS[verb], [*words, *told], prog=verb)

@@ -51,7 +51,9 @@ def write_images(folder: Path) -> set[str]:
 def test_fifteen_lines_show_the_ten_most_memorized_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = write_images(tmp_path)
     assert len(NETWORK_AND_DATA.splitlines()) == 15
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    )
     notebook = nbformat.v4.new_notebook()
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in (NETWORK_AND_DATA, FIGURE)]
     NotebookClient(notebook, timeout=PATIENCE, resources={"metadata": {"path": str(tmp_path)}}).execute()
