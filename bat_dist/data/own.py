@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 from torch.utils.data import Subset
 
-from bat_dist.data.datasets import Dataset, assembled
+from bat_dist.data.datasets import Dataset, Split, assembled
 from bat_dist.data.forms import image_of, label_of
 from bat_dist.data.hugging_face import HubSplit, is_table
 from bat_dist.data.images import check_same_size
@@ -104,6 +104,15 @@ def own_source(
         return Source(where, ours, held_out, names)
     other = _Split(_map_style(test, f"the test set of {where}"), f"the test set of {where}")
     return Source(where, read.samples(), other.samples(), _class_names([read, other], where, class_names))
+
+
+def split_of(data: Any, *, what: str) -> Split:
+    """One split, decoded whole, from data as `dataset_of` takes them; its labels need not name every class.
+
+    what: names it in messages. Raises DatasetError.
+    """
+    samples = _Split(_map_style(data, what), what).samples()
+    return Split(samples.pixels(np.arange(len(samples.labels)), None), samples.labels, samples.ids)
 
 
 class _Pair:

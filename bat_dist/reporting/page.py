@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from matplotlib.figure import Figure
 
 from bat_dist.figures.style import save
+from bat_dist.reporting.jinja import templates
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 
@@ -33,12 +34,6 @@ class PageFigure:
     caption: str  # what one is looking at, in a sentence or two
     alt: str  # what the figure shows, for those who do not see it
     image: EmbeddedImage
-
-
-def templates(**options: Any) -> Environment:
-    """The folder `templates/`, in which an unknown name is an error.  options: of jinja2."""
-    loader = PackageLoader("bat_dist.reporting")
-    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
 
 
 def page_template(name: str) -> Template:

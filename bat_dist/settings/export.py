@@ -46,7 +46,7 @@ class ExportSettings:
     model: Annotated[
         str | None, Help("the network, if it is your own and not found where it was imported from", "FILE.py:NAME")
     ] = None
-    onnx: Annotated[bool, Help("write model.onnx too (needs the packages of bat-dist[onnx])")] = False
+    onnx: Annotated[bool, Help("write model.onnx too (needs the extra onnx)")] = False
 
     name: Annotated[str | None, AfterValidator(_title), Help("of the network; default: arch-dataset-method"), _CARD] = (
         None
