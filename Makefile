@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt .ci/hashes.txt .ci/uv.txt
 	$(PIP) --require-hashes --requirement .ci/uv.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps --requirement .ci/hashes.txt || \
 	  $(PIP) --require-hashes --no-deps --requirement .ci/hashes.txt
-	$(PIP) --constraint constraints.txt --editable '.[ffcv,dev]'
+	$(PIP) --constraint constraints.txt --editable '.[all,dev]'
 	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	touch $@
 

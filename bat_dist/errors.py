@@ -38,6 +38,29 @@ class ConfigError(UserError):
         return "\n".join(self.errors)
 
 
+EXTRAS = {
+    **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
+    "optuna": "tune",
+    **dict.fromkeys(("matplotlib", "jinja2", "plotly", "pandas"), "report"),
+    "timm": "timm",
+    "datasets": "hf",
+}
+"""The extra of pyproject.toml that brings a package, by the package's name."""
+
+
+def installing(extra: str) -> str:
+    """How a person gets the packages of an extra; the package is on no index, so the way leads through the clone."""
+    return f"`make setup`, or pip install '.[{extra}]' in the clone of bat-dist"
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """What to tell a person whose environment lacks a package of an extra; None for any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return UserError(f"{package} is not installed, which this needs: {installing(EXTRAS[package])}")
+
+
 def is_gpu_full(error: BaseException) -> bool:
     """Whether memory of a GPU was not to be had, says the error or one that led to it, and none says worse.
 

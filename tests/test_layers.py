@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "bat_dist"
 
 LAYERS = [
     {"errors", "wording"},
-    {"config", "program"},
+    {"config", "program", "parts"},
     {"attacks", "models", "memorization"},
     {"methods", "data", "storage"},
     {"artifacts"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"jobs"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
-GROUND = {"errors", "wording", "config", "program"}  # files, and config, a folder
+GROUND = {"errors", "wording", "config", "program", "parts"}  # files, and config, a folder
 ROOMS = LEVEL.keys() - GROUND
 HOUSE = "bat_dist"  # bat_dist/__init__.py: the version, open to all
 ONLY_IN = {

@@ -1,11 +1,11 @@
-"""A network as ONNX.  The packages for it are optional: `pip install 'bat-dist[onnx]'`."""
+"""A network as ONNX.  The packages for it are optional: the extra `onnx`."""
 
 import importlib.util
 from typing import Any, NamedTuple
 
 import torch
 
-from bat_dist.errors import RunError, UserError
+from bat_dist.errors import RunError, UserError, installing
 from bat_dist.models.classifier import ImageClassifier
 
 TOLERANCE = 1e-3  # of the largest logit: other kernels round otherwise, by a few float32 steps a layer
@@ -28,7 +28,7 @@ class OnnxFile(NamedTuple):
 def check_onnx_packages() -> None:
     """Raise UserError unless what `to_onnx` needs is installed."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise UserError(f"--onnx needs {' and '.join(missing)}: pip install 'bat-dist[onnx]'")
+        raise UserError(f"--onnx needs {' and '.join(missing)}: {installing('onnx')}")
 
 
 def to_onnx(network: ImageClassifier, image_size: int) -> OnnxFile:

@@ -19,7 +19,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from bat_dist.data.cifar import open_cifar
 from bat_dist.data.digits import open_digits
 from bat_dist.data.image_folder import open_image_folder
-from bat_dist.data.images import IMAGE_SUFFIXES, check_same_size
+from bat_dist.data.images import check_same_size
 from bat_dist.data.oddities import oddities
 from bat_dist.data.source import Samples, Source, choose
 from bat_dist.data.table import DatasetError, DatasetSpec, check_dataset
@@ -116,13 +116,33 @@ def load_dataset(
     spec = check_dataset(name)
     if re.match(r"\w+:/", str(data_dir or "")):
         raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
-    _check_settings(name, image_size, test_share, download, class_order)
+    _check_settings(name, test_share, download, class_order)
     with _open(name, data_dir, test_share, download, class_order) as source:
-        count = _count_classes(source, spec, num_classes)
-        train_positions = _choose(source, "train", count, num_train)
-        test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
-        train = _decode(source.train, train_positions, image_size)
-        test = _decode(source.test, test_positions, image_size)
+        return assembled(
+            source, spec, num_train=num_train, num_test=num_test, num_classes=num_classes, image_size=image_size
+        )
+
+
+def assembled(
+    source: Source,
+    spec: DatasetSpec,
+    *,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> Dataset:
+    """The samples of a source that are asked for, as in `load_dataset`; the dataset is called as `spec` is.
+
+    Raises DatasetError.
+    """
+    if image_size is not None and image_size <= 0:
+        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
+    count = _count_classes(source, spec, num_classes)
+    train_positions = _choose(source, "train", count, num_train)
+    test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
+    train = _decode(source.train, train_positions, image_size)
+    test = _decode(source.test, test_positions, image_size)
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
     for line in oddities(train, test):
         log.warning("%s: %s", source.where, line)
@@ -130,7 +150,7 @@ def load_dataset(
     if actual.flip and shows_characters(train.images, source.class_names[:count]):
         log.info("%s: grey images of single characters are not mirrored in training; --flip does it", source.where)
         actual = replace(actual, flip=False)
-    return Dataset(name, train, test, source.class_names[:count], fingerprint(train, test), actual)
+    return Dataset(spec.name, train, test, source.class_names[:count], fingerprint(train, test), actual)
 
 
 def shows_characters(images: UInt8[np.ndarray, "samples height width 3"], class_names: Sequence[str]) -> bool:
@@ -151,11 +171,7 @@ def _open(
     return open_cifar(name, data_dir, download)
 
 
-def _check_settings(
-    name: str, image_size: int | None, test_share: float | None, download: bool, class_order: str
-) -> None:
-    if image_size is not None and image_size <= 0:
-        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
+def _check_settings(name: str, test_share: float | None, download: bool, class_order: str) -> None:
     if test_share is not None and name != "image_folder":
         raise DatasetError(f"{name} has a test split of its own: leave test_share out")
     if test_share is not None and not 0 < test_share < 1:
@@ -189,8 +205,8 @@ def _choose(
     if not per_class.all():
         name = source.class_names[int(np.argmin(per_class))]
         raise DatasetError(
-            f"{source.where}: class {name!r} has no image in the {split} split (looked for "
-            f"{', '.join(IMAGE_SUFFIXES)}): add some or remove the class from both splits"
+            f"{source.where}: class {name!r} has no image in the {split} split: "
+            "add some or remove the class from both splits"
         )
     return choose(labels, num_classes, number, f"num_{split}")
 

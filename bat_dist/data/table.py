@@ -3,6 +3,7 @@
 Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -40,7 +41,7 @@ class DatasetSpec:
     @property
     def own_augmentation(self) -> dict[str, int | bool]:
         """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
-        row = DATASETS[self.name]
+        row = DATASETS.get(self.name, OWN)
         return {name: getattr(self, name) for name in AUGMENTATION if getattr(self, name) != getattr(row, name)}
 
 
@@ -116,8 +117,21 @@ _ROWS = (
     ),
 )
 DATASETS = {spec.name: spec for spec in _ROWS}
+OWN = DATASETS["image_folder"]  # the row of data of one's own, whose name is another
 PER_CLASS = {"cifar10": (10, 5000, 1000), "cifar100": (100, 500, 100), "tiny_imagenet": (200, 500, 50)}
 """Classes, then training and test samples of each, where these are known without the data (Tiny ImageNet's `val`)."""
+
+
+def own_spec(name: str) -> DatasetSpec:
+    """The row of data of one's own, under the name that tables and results call them by.
+
+    Raises DatasetError for a name of the table, and for one that is more than letters, digits and `._/-`.
+    """
+    if name in DATASETS:
+        raise DatasetError(f"{name!r} is a dataset of bat_dist: call data of your own by another name")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name):
+        raise DatasetError(f"a dataset's name must be of letters, digits and ._/- alone, got {name!r}")
+    return replace(OWN, name=name)
 
 
 def check_dataset(name: str) -> DatasetSpec:

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 
 from bat_dist.data.datasets import Split
 from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
-from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
+from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, ShownFigure, fit, message_figure, style
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.wording import counted
 
@@ -158,7 +158,7 @@ def _sheet(title: str, note: str, blocks: Sequence[Block], *, per_row: int, noth
     pitch = (WIDTH - 2 * MARGIN - _width(example)) / (per_row - 1) if per_row > 1 else 0
     rows = [-(-len(block.cells) // per_row) for block in blocks]
     y = round((TITLE + len(blocks) * HEADING + sum(rows) * row_height) * DPI) / DPI
-    fig = Figure(figsize=(WIDTH, y))
+    fig = ShownFigure(figsize=(WIDTH, y))
     ax = fig.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(0, y))  # in inches from the lower left corner
     ax.set_axis_off()
     ax.set_autoscale_on(False)

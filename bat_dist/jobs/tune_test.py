@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from bat_dist.config import to_dict
 from bat_dist.jobs.attacked_network import load_subject
-from bat_dist.jobs.evaluate import evaluate, with_earlier
+from bat_dist.jobs.evaluate import evaluate
+from bat_dist.jobs.evaluate_here import with_earlier
 from bat_dist.jobs.fresh import TEST
 from bat_dist.jobs.tune_plan import Sweep
 from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows, write_evaluation
