@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from bat_dist import collect
-from bat_dist.config import parse
+from bat_dist import collect, listing, study
+from bat_dist.config import parse, status_asked
 from bat_dist.plan import verb_of
 from bat_dist.settings.collect import CollectSettings
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
+from bat_dist.settings.listing import ListSettings
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
 from bat_dist.settings.report import ReportSettings
@@ -20,7 +21,6 @@ from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.study import StudySettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings, find_config
-from bat_dist.study import with_option
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {
@@ -34,6 +34,7 @@ SETTINGS = {
     "reproduce": ReproduceSettings,
     "plan": PlanSettings,
     "study": StudySettings,
+    "list": ListSettings,
 }
 PAGES = [
     ROOT / "README.md",
@@ -63,10 +64,14 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "command"), commands())
 def test_commands_of_the_docs_are_valid(page: str, command: str) -> None:
     verb, *options = shlex.split(command, comments=True)
-    words = {"collect": collect.options, "tune": find_config}.get(verb, list)(options)
+    first = {"collect": collect.options, "list": listing.with_option, "study": study.with_option, "tune": find_config}
+    words = first.get(verb, list)(options)
     planned = verb_of(words) if verb == "plan" else ""
-    told = ["--dataset", "cifar10"] if verb == "evaluate" and "--dataset" not in words else []  # by the checkpoint
-    words = with_option(words) if verb == "study" else words
+    if "--status" in words:
+        assert status_asked(SETTINGS[verb], words, prog=verb)
+        return
+    knows = {"evaluate": "--checkpoint", "train": "--scores"}.get(verb)  # the data, of which it then need not be told
+    told = ["--dataset", "cifar10"] if knows in words and "--dataset" not in words else []
     forms = {"reproduce": TablePlanSettings, "study": StudyPlanSettings}
     parse(forms[planned] if planned else SETTINGS[verb], [*words, *told], prog=verb)
 
