@@ -26,12 +26,18 @@ def executed(path: Path) -> NotebookNode:
     return notebook
 
 
+def is_kept(output: NotebookNode) -> bool:
+    """Is it what a cell gives, prints or draws, and neither a log nor a bar of progress?"""
+    is_bar = output.output_type == "display_data" and "image/png" not in output.data
+    return not is_bar and output.get("name") != "stderr"
+
+
 def tidied(notebook: NotebookNode) -> NotebookNode:
     """Without logs, and without what differs from one run to the next or from one machine to another."""
     for cell in notebook.cells:
         cell.metadata.clear()
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = [output for output in cell.outputs if is_kept(output)]
             for output in cell.outputs:
                 output.get("metadata", {}).clear()
     notebook.metadata["language_info"] = {"name": "python"}

@@ -18,7 +18,7 @@ OUTSIDE = ("SECURITY.md", "CHANGELOG.md")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the documents of the repository's first folder, and each notebook as a page, its stored pictures beside it."""
+    """Add the documents of the repository's first folder, and each notebook as a page with its stored pictures."""
     for name in OUTSIDE:
         files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
     for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
