@@ -3,12 +3,14 @@
 `FILE.py:NAME` or `package.module:NAME`. Imports the standard library alone, so that settings are checked fast.
 """
 
+import ast
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -20,20 +22,31 @@ from bat_dist.wording import nearest
 LIBRARIES = ("timm", "torchvision")
 """`timm:NAME` and `torchvision:NAME` are networks by the names that these libraries list, not attributes of theirs."""
 
+DIGITS = 12
+"""Of a digest, as identities have it."""
+
 _MODULE = "_model_"  # how modules of files are named: digests of evaluations that are on disk hold it
-_imported: dict[Path, tuple[str, tuple[ModuleType, ...]]] = {}  # by file: the source, and the modules, of its import
 
 
 class Part(NamedTuple):
     """What a reference names: `made`, a class, a function or an object, as its module has it.
 
-    modules: the user's own files, which other machines do not have. source: sha256 of these files' text; both are empty
-    for a module of an installed package.
+    modules: the user's own files in that folder, which other machines do not have. source: sha256 of the text of the
+    file and of those among them that it imports. Both are empty for a module of an installed package.
     """
 
     made: Any
     modules: tuple[ModuleType, ...]
     source: str
+
+    @property
+    def digest(self) -> str:
+        """What identities have: the beginning of `source`; of a package, that of the file that defines `made`."""
+        return (self.source or _file_digest(self.made))[:DIGITS]
+
+
+_imported: dict[Path, Part] = {}  # by file; `made` is its module
+_travelling: dict[str, ModuleType] = {}
 
 
 class Own:
@@ -83,15 +96,25 @@ def load_part(reference: str, *, what: str) -> Part:
     where, colon, name = reference.rpartition(":")
     if not colon or not name:
         raise UserError(f"{what} {reference!r} must be FILE.py:NAME or package.module:NAME")
-    modules, source = (), ""
     if where.endswith(".py"):
-        module, modules, source = _import_file(Path(where))
+        part = _import_file(Path(where))
+        travel(part.modules)
     else:
-        module = _importing(where, lambda: importlib.import_module(where))
-    if not hasattr(module, name):
-        names = [key for key, value in vars(module).items() if callable(value)]
+        part = Part(_importing(where, lambda: importlib.import_module(where)), (), "")
+    if not hasattr(part.made, name):
+        names = [key for key, value in vars(part.made).items() if callable(value)]
         raise UserError(f"{where} has no {name!r}{nearest(name, names)}")
-    return Part(getattr(module, name), modules, source)
+    return part._replace(made=getattr(part.made, name))
+
+
+def travel(modules: Iterable[ModuleType]) -> None:
+    """Have these modules sent to the workers of every job of this process: they have no such files."""
+    _travelling.update({module.__name__: module for module in modules})
+
+
+def travelling() -> list[ModuleType]:
+    """The modules that workers are to be sent."""
+    return [module for name, module in _travelling.items() if sys.modules.get(name) is module]
 
 
 def modules_in(folder: Path) -> tuple[ModuleType, ...]:
@@ -104,21 +127,69 @@ def source_of(modules: Iterable[ModuleType]) -> str:
     return sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
 
 
-def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...], str]:
-    """Import the file; return its module, all modules of its folder that are loaded then, and their source.
+def modules_of(made: Any) -> tuple[ModuleType, ...]:
+    """The user's own files in the folder of the one that defines a class or function, itself among them.
 
-    A file that is unchanged, as are those that it imported, is not run again.
+    None if an installed package or a notebook defines it.
     """
+    module = sys.modules.get(getattr(made, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    return modules_in(Path(file).resolve().parent) if file else ()
+
+
+def _file_digest(made: Any) -> str:
+    try:
+        file = inspect.getfile(made if inspect.isclass(made) or inspect.isroutine(made) else type(made))
+        return sha256(Path(file).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # a built-in one
+        return sha256(repr(made).encode()).hexdigest()
+
+
+def used_by(module: ModuleType, among: Sequence[ModuleType]) -> tuple[ModuleType, ...]:
+    """The module, and those among others that its text and theirs import, by name, as if it was imported by its file.
+
+    What else of a folder is loaded must not count: it differs from program to program.
+    """
+    by_name = {one.__name__: one for one in among}
+    found, left = set[str](), [module]
+    while left:
+        one = left.pop()
+        if one.__name__ not in found:
+            found.add(one.__name__)
+            left += [by_name[name] for name in _names_imported_by(one) if name in by_name]
+    found_ones = [one for one in among if one.__name__ in found]
+    return tuple(
+        sorted(found_ones, key=lambda one: _name_of(Path(str(one.__file__))) if one is module else one.__name__)
+    )
+
+
+def _names_imported_by(module: ModuleType) -> Iterator[str]:
+    """The names of modules in its import statements; `from a import b` may name the module a.b."""
+    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_bytes())):
+        names = list[str]()
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            base = importlib.util.resolve_name(base, module.__package__) if node.level else base
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            yield from (".".join(parts[:depth]) for depth in range(1, len(parts) + 1))
+
+
+def _import_file(path: Path) -> Part:
+    """The module of the file.  One that is unchanged, as are those that it imports, is not run again."""
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     path = path.resolve()
-    name, folder = f"{_MODULE}{path.stem}", path.parent
-    if path in _imported:
-        source, modules = _imported[path]
-        if all(Path(str(m.__file__)).is_file() for m in modules) and source_of(modules) == source:
-            return next(m for m in modules if Path(str(m.__file__)).resolve() == path), modules, source
-        for module in modules:  # or the old text of a file that it imports would go by the new one's digest
-            sys.modules.pop(module.__name__, None)
+    if known := _imported.get(path):
+        used = used_by(known.made, known.modules)
+        if all(Path(str(one.__file__)).is_file() for one in used) and source_of(used) == known.source:
+            return known
+        for one in used:  # or the old text of a file that it imports would go by the new one's digest
+            sys.modules.pop(one.__name__, None)
+    name, folder = _name_of(path), path.parent
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -130,8 +201,22 @@ def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...], str]:
     finally:
         sys.path.remove(str(folder))
     modules = modules_in(folder)
-    _imported[path] = source_of(modules), modules
-    return module, modules, _imported[path][0]
+    _imported[path] = Part(module, modules, source_of(used_by(module, modules)))
+    return _imported[path]
+
+
+def _name_of(path: Path) -> str:
+    """What the module of a file that is named by its path is called."""
+    return f"{_MODULE}{path.stem}"
+
+
+def is_file_of_user(path: Path) -> bool:
+    """Is there such a file, which no installation has put there?"""
+    if not path.is_absolute() or not path.is_file():
+        return False  # relative are those that PyTorch makes up: `_classes.py`
+    path = path.resolve()
+    installed = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    return "site-packages" not in path.parts and not any(path.is_relative_to(library) for library in installed)
 
 
 def _lies_in(module: ModuleType, folder: Path) -> bool:
@@ -139,14 +224,7 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
     if not isinstance(file, str) or top in ("bat_dist", "__main__"):
         return False
-    path = Path(file)
-    if not path.is_absolute() or not path.is_file():  # as those that PyTorch makes up: `_classes.py`
-        return False
-    path = path.resolve()
-    if not path.is_relative_to(folder) or "site-packages" in path.parts:
-        return False
-    installed = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return not any(path.is_relative_to(library) for library in installed)
+    return is_file_of_user(Path(file)) and Path(file).resolve().is_relative_to(folder)
 
 
 def _importing(what: str, work: Callable[[], Any]) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from bat_dist.config import from_dict
-from bat_dist.errors import ConfigError, not_installed
+from bat_dist.errors import ConfigError, naming_extras
 from bat_dist.program import handlers_kept
 
 P, R, S = ParamSpec("P"), TypeVar("R"), TypeVar("S")
@@ -15,17 +15,12 @@ ONLY_OF_COMMANDS = ("status",)
 
 
 def public(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of the API: it leaves signal handlers as they were, and names the extra of a package that is missing."""
+    """A function of the API, which keeps signal handlers and says which extra a package that is missing belongs to."""
 
     @functools.wraps(function)
     def called(*args: P.args, **named: P.kwargs) -> R:
-        try:
-            with handlers_kept():  # a Ray session puts its own in their place
-                return function(*args, **named)
-        except ModuleNotFoundError as error:
-            if (lack := not_installed(error)) is None:
-                raise
-            raise lack from error
+        with naming_extras(), handlers_kept():  # a Ray session puts its own handlers in their place
+            return function(*args, **named)
 
     return called
 

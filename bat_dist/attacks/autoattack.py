@@ -63,8 +63,7 @@ def autoattack(
 
     x: images [batch, 3, height, width] in [0, 1], and epsilon in their units. ids: a number that names each image in
     whatever batch it comes; None takes its position in x. batch_size: None takes as many as suit the images' device.
-    Raises ValueError for a bad batch, and UserError, before anything is
-    attacked, for too few classes for an attack.
+    Raises ValueError for a bad batch, and UserError, before anything is attacked, for too few classes for an attack.
     """
     ids = torch.arange(len(x), device=x.device) if ids is None else ids
     batch_size = usual_batch_size(on_gpu=x.device.type == "cuda") if batch_size is None else batch_size

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from bat_dist.errors import naming_extras
 from bat_dist.evaluation.hygiene import Check
 from bat_dist.evaluation.statistics import accuracy
 
@@ -41,8 +42,12 @@ class Evaluation(NamedTuple):
         return {row.name: row.robust for row in self.rows}
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A table: attack, accuracy, standard_error, n, seconds, max_delta.  Needs pandas (the extra `report`)."""
-        import pandas as pd
+        """A table: attack, accuracy, standard_error, n, seconds, max_delta.
+
+        Raises UserError where pandas is not installed, which the extra `report` brings.
+        """
+        with naming_extras():
+            import pandas as pd
 
         return pd.DataFrame(
             {

@@ -12,14 +12,17 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint
+from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint, place, spec_of
 from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data, has_gradient
 from bat_dist.models.anatomy import anatomy
+from bat_dist.models.build import Classifier
+from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.normalization import Normalize
+from bat_dist.models.own import OwnClassifier, OwnNetwork
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
 
@@ -43,7 +46,8 @@ def load_subject(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwor
     """
     checkpoint = str(settings.checkpoint)
     is_file = Path(checkpoint).is_file() and not checkpoint.endswith(SUFFIX)
-    is_foreign = settings.model is not None or checkpoint.endswith(TORCH_SUFFIXES) or is_file
+    is_torch = checkpoint.endswith(TORCH_SUFFIXES) or is_file
+    is_foreign = is_torch or (settings.model is not None and not _is_of_own_network(settings))
     subject = _foreign(dataset, settings) if is_foreign else _ours(dataset, settings)
     check_fits(subject.network, dataset, settings.attacks)
     if is_foreign:
@@ -65,13 +69,15 @@ def passed_subject(network: nn.Module, settings: EvaluateSettings) -> AttackedNe
     if settings.mean is not None and settings.std is not None:
         network = nn.Sequential(Normalize(settings.mean, settings.std), network)
     facts = {"model": settings.model, "mean": settings.mean, "std": settings.std}
-    return AttackedNetwork(network, facts, _digest(network, f"{settings.model}\n"))
+    if isinstance(network, ImageClassifier | OwnClassifier):
+        return AttackedNetwork(network, facts, _digest_of_ours(network))
+    return AttackedNetwork(network, facts, _digest(network, f"{settings.model}\n", made_of=anatomy(network)))
 
 
 def saved_subject(location: str) -> tuple[AttackedNetwork, tuple[str, ...]]:
     """A network of ours as `load_model` reads it, and the names of its classes.  Raises UserError."""
     found = load_checkpoint(location)
-    return AttackedNetwork(found.model, found.facts, _digest(found.model)), found.spec.class_names
+    return AttackedNetwork(found.model, found.facts, _digest_of_ours(found.model)), found.spec.class_names
 
 
 def check_can_travel(network: nn.Module) -> None:
@@ -87,6 +93,17 @@ def check_can_travel(network: nn.Module) -> None:
         ) from None
 
 
+def _is_of_own_network(settings: EvaluateSettings) -> bool:
+    """Is it a checkpoint of ours, with the weights of a network of the user's own?  Then `model` names that."""
+    if settings.checkpoint is None or isinstance(settings.model, OwnNetwork):
+        return settings.checkpoint is not None
+    folder, name = place(settings.checkpoint, settings.which or "best")
+    try:
+        return folder.exists(name) and spec_of(settings.checkpoint, settings.which or "best").is_own
+    except UserError:  # a file of others, or a damaged one, of which the next reader complains
+        return False
+
+
 def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     assert settings.checkpoint is not None
     for name in ("mean", "std", "weights_key"):
@@ -94,13 +111,13 @@ def _ours(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
             raise UserError(f"{name} is for networks of others; {settings.checkpoint} is one of ours: leave {name} out")
     if settings.which and settings.checkpoint.endswith(SUFFIX):
         raise UserError(f"which says best or last of a run's folder; {settings.checkpoint} is a file: leave which out")
-    found = load_checkpoint(settings.checkpoint, settings.which or "best")
+    found = load_checkpoint(settings.checkpoint, settings.which or "best", model=settings.model)
     if found.spec.class_names != dataset.class_names:
         raise UserError(
             f"checkpoint {settings.checkpoint} knows {len(found.spec.class_names)} classes, "
             f"{_some(found.spec.class_names)}, the data has {len(dataset.class_names)}, {_some(dataset.class_names)}"
         )
-    return AttackedNetwork(found.model, found.facts, _digest(found.model))
+    return AttackedNetwork(found.model, found.facts, _digest_of_ours(found.model))
 
 
 def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
@@ -121,16 +138,23 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
         for module in found.modules:
             cloudpickle.register_pickle_by_value(module)
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
-    return AttackedNetwork(found.network, facts, _digest(found.network, f"{settings.model}\n{found.source}"))
+    code = f"{settings.model}\n{found.source}"
+    return AttackedNetwork(found.network, facts, _digest(found.network, code, made_of=anatomy(found.network)))
 
 
-def _digest(network: nn.Module, code: str = "") -> str:
-    """The digest of what decides a network's answers: the weights, and if it is not ours its code, named by `code`."""
+def _digest_of_ours(network: Classifier) -> str:
+    return _digest(network, network.source if isinstance(network, OwnClassifier) else "")
+
+
+def _digest(network: nn.Module, code: str = "", *, made_of: bytes = b"") -> str:
+    """The digest of what decides a network's answers: the weights, and if it is not ours its code.
+
+    code: names it. made_of: the network's anatomy, where no checkpoint says that the code alone has made it.
+    """
     digest = sha256(code.encode())
     for name, tensor in sorted(network.state_dict().items()):
         digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    if code:
-        digest.update(anatomy(network))
+    digest.update(made_of)
     return digest.hexdigest()[:16]
 
 

@@ -63,7 +63,7 @@ def evaluate_here(
     *,
     tell: Callable[[int], None] = lambda number: None,
 ) -> Evaluation:
-    """Do as `evaluate.evaluate` in this process, unit after unit, so that many networks are evaluated beside each other.
+    """Do as `evaluate.evaluate` in this process, unit after unit: so many networks can be evaluated at once.
 
     folder: None keeps nothing, and needs no zarr. tell: called after each unit with its number of images.
     """

@@ -25,7 +25,7 @@ def build(arch: str | OwnNetwork, num_classes: int, *, mean: Sequence[float], st
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, got {num_classes}")
     if isinstance(arch, OwnNetwork):
-        return OwnClassifier(arch.make(num_classes).float(), num_classes, mean=mean, std=std)
+        return OwnClassifier(arch, num_classes, mean=mean, std=std)
     family, depth, width = parse_arch(arch)
     match family:
         case "resnet":

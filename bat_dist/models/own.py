@@ -4,6 +4,7 @@ A network is called once with images; its features are the input of its last lin
 """
 
 import copy
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,9 +24,8 @@ from bat_dist.errors import UserError
 from bat_dist.models.anatomy import digest_of
 from bat_dist.models.classifier import Features, Logits
 from bat_dist.models.normalization import Normalize
-from bat_dist.parts import Own, Part, library_of, load_part, modules_in, source_of
-
-_DIGITS = 12  # of a digest, as identities have it
+from bat_dist.parts import DIGITS, Own, library_of, load_part, modules_of, source_of, travel, used_by
+from bat_dist.wording import nearest
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,13 @@ class OwnNetwork(Own):
     """How a network is made, and from what source; equal where both are said to be.  It travels by pickle to workers.
 
     factory: called with `num_classes` if it takes that, gives a network. digest: of its source. reference: what it was
-    imported from, as it was given. modules: names of the user's own modules, which other machines do not have.
+    imported from, as it was given.
     """
 
     name: str
     factory: Callable[..., nn.Module] = field(compare=False, repr=False)
     digest: str
     reference: str = field(default="", compare=False)
-    modules: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def __str__(self) -> str:
         return super().__str__()
@@ -51,12 +50,16 @@ class OwnNetwork(Own):
 
 
 class OwnClassifier(nn.Module):
-    """logits = network(normalize(images)); features are the input of the last linear layer that gives the logits."""
+    """logits = network(normalize(images)); features are the input of the last linear layer as wide as the logits.
 
-    def __init__(self, network: nn.Module, num_classes: int, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    source: the network's name and the digest of its source.
+    """
+
+    def __init__(self, own: OwnNetwork, num_classes: int, *, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
+        self.source = str(own)
         self.normalize = Normalize(mean, std)
-        self.network = network
+        self.network = network = own.make(num_classes).float()
         heads = [name for name, m in network.named_modules() if isinstance(m, nn.Linear)]
         self.head_name = next((n for n in reversed(heads) if _width(network, n) == num_classes), None)
 
@@ -107,11 +110,21 @@ def own_network(
         factory, shown = partial(_drawn_anew, factory_or_module), type(factory_or_module)
     if not callable(factory):
         raise UserError(f"a network must be a class, a function or a torch.nn.Module, got {type(factory).__name__}")
-    own = tuple(dict.fromkeys([*_modules_of(shown), *modules]))
-    source = source_of(own) if own else ""
-    digest = sha256(source.encode() + digest_of(factory_or_module)).hexdigest()[:_DIGITS]
-    called_so = name or getattr(shown, "__name__", type(shown).__name__)
-    return OwnNetwork(called_so, factory, digest, modules=tuple(m.__name__ for m in own))
+    digest = code_digest(factory_or_module, modules)
+    return OwnNetwork(name or getattr(shown, "__name__", type(shown).__name__), factory, digest)
+
+
+def code_digest(made: Any, modules: Sequence[ModuleType] = ()) -> str:
+    """The digest of a class, a function or a network that was passed as an object, and not by name.
+
+    The user's files that it comes from, and `modules`, are sent to workers from now on.
+    """
+    folder = modules_of(made)
+    module = sys.modules.get(getattr(made, "__module__", None) or "")
+    travel([*folder, *modules])
+    is_named = inspect.isclass(made) or inspect.isfunction(made)  # a network or a `partial` is more than its file says
+    digest = source_of(used_by(module, folder)) if module in folder and is_named else digest_of(made).hex()
+    return sha256(digest.encode() + source_of(modules).encode()).hexdigest()[:DIGITS] if modules else digest[:DIGITS]
 
 
 def named_network(reference: str, *, what: str = "arch") -> OwnNetwork:
@@ -121,17 +134,43 @@ def named_network(reference: str, *, what: str = "arch") -> OwnNetwork:
     """
     if library := library_of(reference):
         factory = partial(_of_library, library, reference.partition(":")[2])
-        return OwnNetwork(reference, factory, version(library), reference)
-    part = load_part(reference, what=what)
+        _check_listed(library, reference.partition(":")[2])
+        return OwnNetwork(reference, factory, version(library).partition("+")[0], reference)  # without `+cpu`
+    part, factory = load_part(reference, what=what), None
     if isinstance(part.made, nn.Module):
-        made = own_network(part.made)
-        factory = made.factory
-    else:
+        factory = own_network(part.made).factory
+    elif callable(part.made):
         factory = part.made
-    if not callable(factory):
+    if factory is None:
         raise UserError(f"{what} {reference!r} must be a class or a function that makes a network")
-    name = reference.rpartition(":")[2]
-    return OwnNetwork(name, factory, _digest(part), reference, tuple(m.__name__ for m in part.modules))
+    return OwnNetwork(reference.rpartition(":")[2], factory, part.digest, reference)
+
+
+@functools.lru_cache(maxsize=64)
+def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, features: bool = False) -> None:
+    """Raise UserError unless it gives logits of images of this side, and has weights; features: and gives those too."""
+    with torch.random.fork_rng(devices=[]):
+        made = OwnClassifier(network, num_classes, mean=(0.5,) * 3, std=(0.25,) * 3)
+        images = torch.rand(2, 3, image_size, image_size)
+        try:
+            with torch.no_grad():
+                logits = made.train()(images)
+                logits = made.eval()(images)
+        except Exception as error:
+            side = f"{image_size}x{image_size}"
+            raise UserError(
+                f"arch {network.name} cannot take images of {side} ({type(error).__name__}: {error}). Networks made "
+                "for larger images shrink small ones to nothing, or take one size alone: take a network for small "
+                "images (resnet18, wrn28-10), larger images (image_size, of an image_folder), or a function of your "
+                "own that gives the network its options (arch FILE.py:NAME)"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+            got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(f"arch {network.name} must give logits [batch, {num_classes}], got {got} for 2 images")
+        if not any(weight.requires_grad for weight in made.parameters()):
+            raise UserError(f"arch {network.name} has no weights to train")
+        if features:
+            made(images, with_features=True)
 
 
 def called(factory: Callable[..., Any], num_classes: int, *, name: str) -> nn.Module:
@@ -163,30 +202,32 @@ def _call(made: Callable[..., Any], num_classes: int) -> Any:
     return made()
 
 
-def _of_library(library: str, name: str, num_classes: int) -> nn.Module:
-    """An untrained network of timm or torchvision.  Raises UserError for a name that the library does not list."""
+def _check_listed(library: str, name: str) -> None:
+    """Raise UserError for a network that timm or torchvision does not list, or if the library is not installed."""
     try:
         if library == "timm":
             import timm
 
-            return timm.create_model(name, pretrained=False, num_classes=num_classes)
-        from torchvision.models import get_model
+            names = timm.list_models()
+        else:
+            import torchvision.models
 
-        return get_model(name, weights=None, num_classes=num_classes)
+            names = torchvision.models.list_models(module=torchvision.models)
     except ImportError:
-        raise UserError(f"{library}:{name} needs {library}: pip install {library}") from None
+        raise UserError(f"arch {library}:{name} needs {library}: pip install {library}") from None
+    if name.partition(".")[0] not in names:  # what follows the point says which weights, of which none are loaded
+        raise UserError(f"{library} has no network {name!r}{nearest(name, names)}")
 
 
-def _digest(part: Part) -> str:
-    """Of the user's files; of an installed package, which has none, of the code that is called."""
-    return (part.source or sha256(digest_of(part.made)).hexdigest())[:_DIGITS]
+def _of_library(library: str, name: str, num_classes: int) -> nn.Module:
+    """An untrained network of timm or torchvision."""
+    if library == "timm":
+        import timm
 
+        return timm.create_model(name, pretrained=False, num_classes=num_classes)
+    import torchvision.models
 
-def _modules_of(made: Any) -> tuple[ModuleType, ...]:
-    """The user's own modules in the folder of the file that defines it; none if it is of a package or a notebook."""
-    module = sys.modules.get(getattr(made, "__module__", ""))
-    file = getattr(module, "__file__", None)
-    return modules_in(Path(file).resolve().parent) if file and module and module.__name__ != "__main__" else ()
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes)
 
 
 def _check_can_be_drawn_anew(network: nn.Module) -> None:

@@ -56,9 +56,13 @@ def _over(earlier: Mapping[str, Given], given: Mapping[str, Given]) -> dict[str,
 
 def of_checkpoint(given: Mapping[str, Given]) -> dict[str, Given]:
     """`evaluate`: the data are those of the checkpoint's training, and so is epsilon, if the user chose it there."""
-    if "checkpoint" not in given or _value(given, "model") is not None:
+    if "checkpoint" not in given:
         return {}
-    from bat_dist.storage.recorded import data_of_checkpoint
+    from bat_dist.storage.recorded import SUFFIX, data_of_checkpoint
+
+    place = str(_value(given, "checkpoint"))
+    if _value(given, "model") is not None and (Path(place).is_file() or place.endswith(SUFFIX)):
+        return {}  # weights of others
 
     return _of_same_data(given, _with_own_epsilon(data_of_checkpoint(given["checkpoint"].value)))
 

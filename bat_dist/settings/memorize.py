@@ -17,10 +17,13 @@ from bat_dist.settings.fields import (
     Epochs,
     Flip,
     GpusOfOne,
+    Optimizer,
     PeakRate,
+    RateSchedule,
     SomePrecision,
     Status,
     SubsetRatio,
+    WarmupEpochs,
     changed,
 )
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
@@ -66,8 +69,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     arch: Annotated[
         ArchOrAuto,
         Help(
-            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; "
-            "auto: tinynet for images up to 16x16, else resnet9",
+            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; auto: tinynet for images up to 16x16, "
+            "else resnet9; or FILE.py:NAME, package.module:NAME, timm:NAME, torchvision:NAME",
             "NAME",
         ),
         TRAINING,
@@ -78,6 +81,9 @@ class MemorizeSettings(RaySettings, DataSettings):
     epochs: Annotated[Epochs, TRAINING] = None
     batch_size: Annotated[BatchSize, TRAINING] = None
     lr: PeakRate = None
+    optimizer: Optimizer = None
+    schedule: RateSchedule = None
+    warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
     precision: SomePrecision = "auto"
@@ -95,8 +101,10 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        _ = self.training
 
     @property
     def training(self) -> Recipe:
         """The recipe with what the user changed."""
-        return changed(RECIPES[self.recipe], epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+        names = ("epochs", "batch_size", "lr", "optimizer", "schedule", "warmup_epochs")
+        return changed(RECIPES[self.recipe], **{name: getattr(self, name) for name in names})

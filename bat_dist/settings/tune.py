@@ -1,6 +1,7 @@
 """Settings of `bat-dist tune`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,11 @@ class TuneSettings(RaySettings):
             if name in self.space
         ]
         errors += [f"{name} is in base and in space: leave it in one" for name in self.base if name in self.space]
+        errors += [
+            f"{name} cannot be in space with one of your own: give {name} in base, and make a sweep for each"
+            for name in ("arch", "method")
+            if re.search(r"\w:\w", str(self.space.get(name, "")))
+        ]
         if errors:
             raise ConfigError(errors)
         errors = list(dict.fromkeys(self._errors_of_points()))
@@ -118,7 +124,7 @@ class TuneSettings(RaySettings):
         self._check_metric()
         if self.scheduler == "asha" and len(self.metric) > 1:
             raise ValueError(f"scheduler asha stops by one metric, got {' '.join(self.metric)}")
-        if self.scheduler == "asha" and (varied := {"epochs", "recipe"} & self.space.keys()):
+        if self.scheduler == "asha" and (varied := {"epochs", "recipe", "schedule"} & self.space.keys()):
             raise ValueError(f"scheduler asha compares runs at equal epochs: {' and '.join(varied)} cannot be in space")
 
     def _errors_of_points(self) -> Iterator[str]:

@@ -14,13 +14,14 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.memorization.subsets import MASK_PLANS
 from bat_dist.methods.erm import Erm
+from bat_dist.models.own import OwnNetwork
 from bat_dist.training.correctness import predicted_classes, predicted_probabilities
 from bat_dist.training.loop import fit
 from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.seeding import seed_of, seeded_model
 
 EVAL_BATCH_SIZE = 500
-_INIT, _ORDER = 1, 2  # streams of randomness of one unit of work
+_INIT, _ORDER, _NOISE = 1, 2, 3  # streams of randomness of one unit of work
 _MEMBER = 1 << 20  # ensemble members draw from other streams than trials
 
 
@@ -28,7 +29,7 @@ _MEMBER = 1 << 20  # ensemble members draw from other streams than trials
 class TrialSettings:
     """All that decides a trial's result, beside the data and its number."""
 
-    arch: str
+    arch: str | OwnNetwork
     recipe: Recipe
     precision: Precision
     subset_ratio: float
@@ -40,7 +41,7 @@ class TrialSettings:
 class EnsembleSettings:
     """All that decides an ensemble member's result, beside the data and its number.  Member k has `archs[k % len]`."""
 
-    archs: tuple[str, ...]
+    archs: tuple[str | OwnNetwork, ...]
     recipe: Recipe
     precision: Precision
     seed: int
@@ -110,6 +111,7 @@ def _fit_erm(
     model: nn.Module, loader: Loader, indices: np.ndarray, settings: TrialSettings | EnsembleSettings, *, number: int
 ) -> float:
     """Train by ERM and return the mean loss of the last epoch."""
+    torch.manual_seed(seed_of(settings.seed, number, _NOISE))  # what a network draws itself (dropout)
     return fit(
         model,
         loader,
