@@ -92,15 +92,13 @@ def memorize(
     """
     asked = settings_of(
         MemorizeSettings,
-        {**settings, "out": out, "num_trials": num_trials, **({"arch": model} if isinstance(model, str) else {})},
+        {**settings, "out": out, "num_trials": num_trials, "arch": arch_of(model)},
         call="memorize",
         stand_in={"dataset": train if isinstance(train, str) else ANY_NAME},
     )
     prepare_environment(asked.ray_address)
     dataset = data_of(train, test, asked)
     asked = dataclasses.replace(asked, dataset=name_of(train))
-    if not isinstance(model, str):
-        asked = dataclasses.replace(asked, arch=arch_of(model))
     made = carry_out(asked, dataset)
     if made.filled and made.filled.failed:
         number, first = len(made.filled.failed), min(made.filled.failed)

@@ -1,7 +1,7 @@
 """A training from settings to a network: what `bat-dist train` and `bat_dist.train` do."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -84,20 +84,30 @@ def train(
     """
     from bat_dist.artifacts.checkpoints import load_model
 
-    given = {**settings, "out": out, **({"arch": model} if isinstance(model, str) else {})}
-    given |= {"method": method} if isinstance(method, str) else {}
+    arch = arch_of(model)
+    given = {**settings, "out": out, "arch": arch, **_method(method, settings.get("hyper", ()))}
     given |= {} if scores is None else {"scores": _location(scores)}
     stand_in = {"dataset": train if isinstance(train, str) else ANY_NAME}
-    asked = settings_of(
-        TrainSettings, given, call="train", stand_in=stand_in | ({} if isinstance(method, str) else {"method": "erm"})
-    )
+    asked = settings_of(TrainSettings, given, call="train", stand_in=stand_in)
     if asked.num_workers:
         prepare_environment(asked.ray_address)
     dataset = _data(train, test, asked, scores)
-    changes: Mapping[str, Any] = {"dataset": name_of(train)}
-    changes |= {} if isinstance(model, str) else {"arch": arch_of(model)}
-    carry_out(dataclasses.replace(asked, **changes), dataset)
-    return load_model(str(out), which)
+    carry_out(dataclasses.replace(asked, dataset=name_of(train)), dataset)
+    return load_model(str(out), which, model=None if isinstance(arch, str) else arch)
+
+
+def _method(method: Any, hyper: Sequence[str]) -> Mapping[str, Any]:
+    """The settings `method` and, for an object, `hyper`, in which its fields are hyper-parameters."""
+    if isinstance(method, str):
+        return {"method": method}
+    from bat_dist.methods.own import OwnMethod, own_method
+
+    if isinstance(method, type | OwnMethod):
+        return {"method": method if isinstance(method, OwnMethod) else own_method(method)}
+    own = own_method(type(method))
+    values = {one.name: getattr(method, one.name) for one in dataclasses.fields(own.made) if one.init}
+    words = [f"{name}={'none' if value is None else value}" for name, value in values.items()]
+    return {"method": own, "hyper": [*words, *hyper]}
 
 
 def _location(scores: "Scores | str | Path") -> str:
