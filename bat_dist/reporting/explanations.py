@@ -14,7 +14,7 @@ _TEXTS = {
     ),
     "memorization_gallery": (
         "What low and high memorization look like",
-        "Each column is one class; the rows are the samples whose value lies nearest to 0, 0.5 and 1. Expect clear "
+        "Each column is one class; the rows are the samples whose value is nearest to 0, 0.5 and 1. Expect clear "
         "examples at the top, and unusual, ambiguous or wrongly labelled ones at the bottom.",
         "Three rows of training images at memorization near 0, 0.5 and 1, each with its id, class and value.",
     ),

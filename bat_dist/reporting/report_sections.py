@@ -105,7 +105,7 @@ def claims(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
             figure = PageFigure(
                 title=f"{study.study}: {name.removesuffix('.png').replace('_', ' ')}",
                 caption=f"{STUDIES[study.study]}. {study.about['note']}. Data: {study.folder}.",
-                alt=f"Figure of the study {study.study}; its data lie beside it as a table",
+                alt=f"Figure of the study {study.study}; its data are beside it as a table",
                 image=_small(study.folder.read(name)),
             )
             if len(figure.image.uri) > room:
