@@ -47,4 +47,4 @@ def tidied(notebook: NotebookNode) -> NotebookNode:
 if __name__ == "__main__":
     for path in sorted(FOLDER.glob("*.ipynb")):
         if path.stem in sys.argv[1:] or not sys.argv[1:]:
-            path.write_text(nbformat.writes(tidied(executed(path)), version=4) + "\n")
+            path.write_text(nbformat.writes(tidied(executed(path))) + "\n")
