@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -76,14 +76,17 @@ def library_of(reference: str) -> str | None:
 
 
 def check_reference(reference: str, *, what: str) -> str:
-    """The reference, if it has the form of one and its file is there; else ValueError.  Imports nothing."""
+    """The reference, if it has the form of one and its file is there; else ValueError.  Imports nothing.
+
+    what: the setting, for messages.
+    """
     where, _, name = reference.rpartition(":")
     if not is_reference(reference):
-        raise ValueError(f"{what} {reference!r} must be FILE.py:NAME or package.module:NAME")
+        raise ValueError(f"{what} must be FILE.py:NAME or package.module:NAME")
     if where.endswith(".py") and not Path(where).is_file():
-        raise ValueError(f"{what} {reference!r}: {where} does not exist")
+        raise ValueError(f"there is no file {where} to import the {what} from")
     if not library_of(reference) and not name.isidentifier():
-        raise ValueError(f"{what} {reference!r}: {name!r} is no name that Python knows")
+        raise ValueError(f"{name!r} is not a name in Python")
     return reference
 
 
@@ -122,11 +125,6 @@ def modules_in(folder: Path) -> tuple[ModuleType, ...]:
     return tuple(m for _, m in sorted(sys.modules.items()) if isinstance(m, ModuleType) and _lies_in(m, folder))
 
 
-def source_of(modules: Iterable[ModuleType]) -> str:
-    """The sha256 of the text of these modules' files, in this order."""
-    return sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
-
-
 def modules_of(made: Any) -> tuple[ModuleType, ...]:
     """The user's own files in the folder of the one that defines a class or function, itself among them.
 
@@ -137,6 +135,11 @@ def modules_of(made: Any) -> tuple[ModuleType, ...]:
     return modules_in(Path(file).resolve().parent) if file else ()
 
 
+def file_digest(path: Path) -> str:
+    """The digest of what `load_part` imports from the file, which is not run."""
+    return source_of(files_of(path.resolve()))[:DIGITS]
+
+
 def _file_digest(made: Any) -> str:
     try:
         file = inspect.getfile(made if inspect.isclass(made) or inspect.isroutine(made) else type(made))
@@ -145,33 +148,43 @@ def _file_digest(made: Any) -> str:
         return sha256(repr(made).encode()).hexdigest()
 
 
-def used_by(module: ModuleType, among: Sequence[ModuleType]) -> tuple[ModuleType, ...]:
-    """The module, and those among others that its text and theirs import, by name, as if it was imported by its file.
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The file, and those of its folder that its import statements lead to, and theirs; nothing is run.
 
-    What else of a folder is loaded must not count: it differs from program to program.
+    What else of the folder happens to be loaded does not count: it differs from program to program.
     """
-    by_name = {one.__name__: one for one in among}
-    found, left = set[str](), [module]
+    found, left = dict[str, Path](), [(_name_of(path), path)]
     while left:
-        one = left.pop()
-        if one.__name__ not in found:
-            found.add(one.__name__)
-            left += [by_name[name] for name in _names_imported_by(one) if name in by_name]
-    found_ones = [one for one in among if one.__name__ in found]
-    return tuple(
-        sorted(found_ones, key=lambda one: _name_of(Path(str(one.__file__))) if one is module else one.__name__)
-    )
+        name, file = left.pop()
+        if name in found or name.partition(".")[0] == "bat_dist":
+            continue
+        found[name] = file
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        for imported in _names_imported_by(file, package):
+            place = path.parent.joinpath(*imported.split("."))
+            files = (place.with_name(f"{place.name}.py"), place / "__init__.py")
+            left += [(imported, one) for one in files if one.is_file()]
+    return tuple(found[name] for name in sorted(found))
 
 
-def _names_imported_by(module: ModuleType) -> Iterator[str]:
+def source_of(files: Iterable[Path]) -> str:
+    """The sha256 of the text of these files, in this order."""
+    return sha256(b"\0".join(map(Path.read_bytes, files))).hexdigest()
+
+
+def _names_imported_by(file: Path, package: str) -> Iterator[str]:
     """The names of modules in its import statements; `from a import b` may name the module a.b."""
-    for node in ast.walk(ast.parse(Path(str(module.__file__)).read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # whoever imports it will say so
+        return
+    for node in ast.walk(tree):
         names = list[str]()
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and (package or not node.level):
             base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, module.__package__) if node.level else base
+            base = importlib.util.resolve_name(base, package) if node.level else base
             names = [f"{base}.{alias.name}" for alias in node.names]
         for name in names:
             parts = name.split(".")
@@ -183,13 +196,16 @@ def _import_file(path: Path) -> Part:
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     path = path.resolve()
+    files = files_of(path)
+    source = source_of(files)
     if known := _imported.get(path):
-        used = used_by(known.made, known.modules)
-        if all(Path(str(one.__file__)).is_file() for one in used) and source_of(used) == known.source:
+        if known.source == source:
             return known
-        for one in used:  # or the old text of a file that it imports would go by the new one's digest
-            sys.modules.pop(one.__name__, None)
+        for one in known.modules:  # or the old text of a file that it imports would go by the new one's digest
+            if Path(str(one.__file__)).resolve() in files:
+                sys.modules.pop(one.__name__, None)
     name, folder = _name_of(path), path.parent
+    _make_room_for_files_of(folder)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -200,9 +216,18 @@ def _import_file(path: Path) -> Part:
         _importing(str(path), lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
     finally:
         sys.path.remove(str(folder))
-    modules = modules_in(folder)
-    _imported[path] = Part(module, modules, source_of(used_by(module, modules)))
+    _imported[path] = Part(module, modules_in(folder), source)
     return _imported[path]
+
+
+def _make_room_for_files_of(folder: Path) -> None:
+    """Forget the user's modules of other folders that have the names of files in this one: its own are meant here."""
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        own = [folder / f"{name}.py", folder / name / "__init__.py"]
+        is_meant = not isinstance(file, str) or Path(file) in own or not any(map(Path.is_file, own))
+        if not is_meant and is_file_of_user(Path(str(file))):
+            del sys.modules[name]
 
 
 def _name_of(path: Path) -> str:

@@ -77,6 +77,8 @@ def read_trained(
     if "command" in origin:
         origin["command"] = without_passwords(str(origin["command"]))
     data = {key: one.value for key, one in data_of_checkpoint(location).items() if key in DATA and key != "data_dir"}
+    if ".py:" in str(data.get("dataset")):
+        data["dataset"] = data["dataset"].rpartition("/")[2]
     return Trained(*checkpoint, name == "best" + SUFFIX, origin, data, tuple(evaluated))
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt16
+from jaxtyping import Bool, Float, Float16, Int64, UInt16
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import Alignment
@@ -33,6 +33,9 @@ class Trials:
     test_correct: Bool[np.ndarray, "trials test"]
     metrics: Float[np.ndarray, "trials 2"]  # final loss, seconds
     train_predicted: UInt16[np.ndarray, "trials train"] | None = None  # not in stores of the first releases
+    # Of each sample's own class, in stores of `--keep probability` alone.
+    train_probability: Float16[np.ndarray, "trials train"] | None = None
+    test_probability: Float16[np.ndarray, "trials test"] | None = None
 
     @classmethod
     def read(cls, store: RowStore) -> "Trials":
@@ -41,6 +44,7 @@ class Trials:
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
         names = ("mask", "train_correct", "test_correct", "metrics", "train_predicted")
+        names += ("train_probability", "test_probability")
         return cls(numbers, **{name: store.read(name, numbers) for name in names if name in store.fields})
 
     @property

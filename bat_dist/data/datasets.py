@@ -4,6 +4,7 @@ Order is identity: scores are placed by a sample's position in its split, and th
 splits agree in it.
 """
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -22,7 +23,7 @@ from bat_dist.data.image_folder import open_image_folder
 from bat_dist.data.images import check_same_size
 from bat_dist.data.oddities import oddities
 from bat_dist.data.source import Samples, Source, choose
-from bat_dist.data.table import DatasetError, DatasetSpec, check_dataset
+from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
 
 log = logging.getLogger(__name__)
@@ -101,14 +102,15 @@ def load_dataset(
     download: bool = False,
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
-    """Load a dataset of the table; only the samples that are asked for are decoded. What is odd about them is logged.
+    """Load a dataset; only the samples that are asked for are decoded. What is odd about them is logged.
 
+    name: of the table, or that of data of one's own (`data.named`).
     data_dir: the folder or the zip; digits needs none, CIFAR has a default.
     num_train, num_test: N samples, the first N / classes of each class, in dataset order; None is all.
     num_classes: the first of the dataset's classes; None is the table's number, or all.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
-    test_share: of an image_folder without a test split, the share of each class that becomes one.
-    download: fetch CIFAR into data_dir.
+    test_share: of data without a test split, in an image_folder or one's own, the share of each class that becomes one.
+    download: fetch CIFAR, or data of hf: and torchvision:, into data_dir.
     class_order: "wnids" has Tiny ImageNet's classes in the order of wnids.txt.
 
     Raises `DatasetError`, a ValueError, for bad settings and bad files.
@@ -117,7 +119,14 @@ def load_dataset(
     if re.match(r"\w+:/", str(data_dir or "")):
         raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
     _check_settings(name, test_share, download, class_order)
-    with _open(name, data_dir, test_share, download, class_order) as source:
+    with contextlib.ExitStack() as stack:
+        if own_name(name):
+            from bat_dist.data.named import source_of  # here, since it loads torch
+
+            asked = {"data_dir": data_dir, "image_size": image_size, "num_classes": num_classes}
+            source = source_of(name, test_share=test_share, download=download, **asked)
+        else:
+            source = stack.enter_context(_open(name, data_dir, test_share, download, class_order))
         return assembled(
             source, spec, num_train=num_train, num_test=num_test, num_classes=num_classes, image_size=image_size
         )
@@ -172,7 +181,7 @@ def _open(
 
 
 def _check_settings(name: str, test_share: float | None, download: bool, class_order: str) -> None:
-    if test_share is not None and name != "image_folder":
+    if test_share is not None and name in DATASETS and name != "image_folder":
         raise DatasetError(f"{name} has a test split of its own: leave test_share out")
     if test_share is not None and not 0 < test_share < 1:
         raise DatasetError(f"test_share must be in (0, 1), got {test_share}")

@@ -5,6 +5,7 @@ They are read sample by sample, and only the samples that are asked for are kept
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from torch.utils.data import Subset
 
 from bat_dist.data.datasets import Dataset, Split, assembled
 from bat_dist.data.forms import image_of, label_of
+from bat_dist.data.hugging_face import HubSplit, is_table
 from bat_dist.data.images import check_same_size
 from bat_dist.data.source import Samples, Source, array_samples, share_out
 from bat_dist.data.table import DatasetError, own_spec
@@ -49,10 +51,11 @@ def dataset_of(
 ) -> Dataset:
     """Read data of one's own as a `Dataset`, with the numbers (epsilon 8/255, ...) that an image_folder has.
 
-    train, test: each a map-style data set of (image, label) as torchvision's are, or a pair of arrays or tensors,
-        (images, labels).  An image is a PIL image, a uint8 array or tensor (height x width x 3, 3 x height x width, or
-        grey without the 3), or one of floats in [0, 1], which are rounded to steps of 1/255.  A label is the number of
-        its class, from 0.  Random transforms are refused: crops and flips are training's own.
+    train, test: each a map-style data set of (image, label) as torchvision's are, a table of `datasets` (Hugging Face),
+        or a pair of arrays or tensors, (images, labels).  An image is a PIL image, a uint8 array or tensor (height x
+        width x 3, 3 x height x width, or grey without the 3), or one of floats in [0, 1], which are rounded to steps of
+        1/255.  A label is the number of its class, from 0.  Random transforms are refused: crops and flips are
+        training's own.
     name: what tables and results call the data.
     class_names: in the order of the labels; None takes the data's own (`classes`), or else the labels themselves.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
@@ -63,7 +66,7 @@ def dataset_of(
     else its position.  Raises DatasetError.
     """
     spec = own_spec(name)
-    if test is None and test_share is None:
+    if test is None and test_share is None and not isinstance(train, Dataset):
         test_share = USUAL_TEST_SHARE
         log.info("%s: %g of each class is held out as the test split, since there is none", name, test_share)
     source = own_source(train, test, where=name, class_names=class_names, test_share=test_share)
@@ -127,9 +130,16 @@ class _Pair:
         return self.images[index], self.targets[index]
 
 
+def is_pair_of_arrays(data: Any) -> bool:
+    """Is it (images, labels), both of all samples?"""
+    return isinstance(data, tuple | list) and len(data) == 2 and all(getattr(part, "ndim", 0) > 0 for part in data)
+
+
 def _map_style(data: Any, what: str) -> MapStyle:
-    if isinstance(data, tuple | list) and len(data) == 2 and all(getattr(part, "ndim", 0) > 0 for part in data):
+    if is_pair_of_arrays(data):
         data = _Pair(data[0], data[1], what)
+    if is_table(data):
+        data = HubSplit(data)
     try:
         number = len(data)
     except (TypeError, AttributeError, NotImplementedError):
@@ -164,7 +174,7 @@ class _Split:
 
     def samples(self) -> Samples:
         """The split, its pixels not yet read."""
-        return Samples(self.labels, self._ids(), self._pixels)
+        return Samples(self.labels, self.ids(), self.pixels)
 
     def named(self, position: int) -> str:
         """What messages call a sample."""
@@ -204,9 +214,11 @@ class _Split:
                     return labels
             except (AttributeError, TypeError, ValueError, IndexError):  # it is something else, or of another length
                 continue
-        return np.array([self._sample(position)[1] for position in self._counted(range(self._number))], np.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of images that were opened, and are not decoded yet
+            return np.array([self._sample(position)[1] for position in self._counted(range(self._number))], np.int64)
 
-    def _ids(self) -> Shaped[np.ndarray, " samples"]:
+    def ids(self) -> Shaped[np.ndarray, " samples"]:
         """The files' names below the root, as ImageFolder tells them, else positions in the whole data set."""
         root: Any = self._root
         try:
@@ -215,9 +227,10 @@ class _Split:
         except (AttributeError, TypeError, ValueError, IndexError, KeyError):
             return self._positions.astype(np.str_)
 
-    def _pixels(
+    def pixels(
         self, positions: Int64[np.ndarray, " chosen"], image_size: int | None
     ) -> UInt8[np.ndarray, "chosen size size 3"]:
+        """The images at these positions, decoded and resized."""
         first = image_of(self._sample(int(positions[0]))[0], self.named(positions[0]), image_size, square=True)
         images = np.empty((len(positions), *first.shape), np.uint8)
         for place, position in enumerate(self._counted(positions.tolist())):

@@ -41,7 +41,7 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
     if arch == AUTO:
         arch = found["arch"] = suited_arch(size, usual)
         chosen["arch"] = f"{arch} (for {size}x{size} images)"
-    if " " in str(found.get("arch", "")):  # a digest follows the name of a network of the user's own
+    if "arch" in found and " " in str(arch):
         raise UserError(f"{without_passwords(settings.out)} was begun with {arch}, a network of your own: give --arch")
     arch = network_of(arch)
     check_network(arch, dataset)

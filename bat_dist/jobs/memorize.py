@@ -11,6 +11,7 @@ from bat_dist.artifacts.scores import TRIALS
 from bat_dist.config import plain
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
+from bat_dist.errors import UserError
 from bat_dist.jobs.auto import Chosen, check_network, decide_precision, identity_in, say, without_auto
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
@@ -53,6 +54,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         "train_predicted": Field("uint16", train, optional=True),
         "test_correct": Field("bool", test),
         "metrics": Field("float64", (2,)),
+        **_probabilities(folder / TRIALS, settings, train, test),
     }
     settings, chosen = settled(folder / TRIALS, dataset, settings)
     settings_of_trials = partial(
@@ -75,6 +77,25 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         num_rows=settings.num_trials,
         fields=fields,
     )
+
+
+def _probabilities(place: Folder, settings: MemorizeSettings, train: tuple[int], test: tuple[int]) -> dict[str, Field]:
+    """The fields of `keep`, if it is asked for, or if the trials in `place` were begun with it.
+
+    Raises UserError if they were begun without it, since a finished trial's network is gone.
+    """
+    fields = {"train_probability": Field("float16", train), "test_probability": Field("float16", test)}
+    store = None if settings.fresh else RowStore.existing(place)
+    if store is None or not store.is_begun():
+        return fields if settings.keep else {}
+    if fields.keys() <= store.fields.keys():
+        return fields
+    if settings.keep:
+        raise UserError(
+            f"{place} holds trials without probabilities, which finished trials cannot be given later: leave keep out, "
+            "or begin anew in another --out, or here with --fresh"
+        )
+    return {}
 
 
 def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:

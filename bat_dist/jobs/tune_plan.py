@@ -48,7 +48,13 @@ class Sweep:
         names = ("dataset", "arch", "method")
         shared = {name: plain(getattr(self.example, name)) for name in names if name not in self.settings.space}
         many = dict.fromkeys((name for name in names if name in self.settings.space), "several")
-        return {**shared, **many, "num_val": self.num_val, "settings": to_dict(self.settings)}
+        return {
+            **shared,
+            **many,
+            "dataset": self.dataset.name,
+            "num_val": self.num_val,
+            "settings": to_dict(self.settings),
+        }
 
     @property
     def folder(self) -> Folder:

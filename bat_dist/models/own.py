@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +25,7 @@ from bat_dist.errors import UserError
 from bat_dist.models.anatomy import digest_of
 from bat_dist.models.classifier import Features, Logits
 from bat_dist.models.normalization import Normalize
-from bat_dist.parts import DIGITS, Own, library_of, load_part, modules_of, source_of, travel, used_by
+from bat_dist.parts import DIGITS, Own, file_digest, library_of, load_part, modules_of, source_of, travel
 from bat_dist.wording import nearest
 
 
@@ -123,8 +124,9 @@ def code_digest(made: Any, modules: Sequence[ModuleType] = ()) -> str:
     module = sys.modules.get(getattr(made, "__module__", None) or "")
     travel([*folder, *modules])
     is_named = inspect.isclass(made) or inspect.isfunction(made)  # a network or a `partial` is more than its file says
-    digest = source_of(used_by(module, folder)) if module in folder and is_named else digest_of(made).hex()
-    return sha256(digest.encode() + source_of(modules).encode()).hexdigest()[:DIGITS] if modules else digest[:DIGITS]
+    digest = file_digest(Path(str(module.__file__))) if module in folder and is_named else digest_of(made).hex()
+    further = source_of(Path(str(one.__file__)) for one in modules)
+    return sha256(f"{digest} {further}".encode()).hexdigest()[:DIGITS] if modules else digest[:DIGITS]
 
 
 def named_network(reference: str, *, what: str = "arch") -> OwnNetwork:

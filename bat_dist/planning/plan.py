@@ -11,7 +11,7 @@ import torch
 from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
-from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
+from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset, own_name
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.evaluation.plan import images_at_once
@@ -142,7 +142,7 @@ def _speed(
 
 def look_at(settings: PlanSettings) -> Data:
     """The data if they are at hand, else what is known of them.  Raises UserError for sizes that they do not have."""
-    if settings.dataset == "digits" or settings.data_dir:
+    if settings.dataset == "digits" or settings.data_dir or own_name(settings.dataset):
         dataset = load_dataset(settings.dataset, **settings.data)
         return Data(dataset.spec, len(dataset.train), len(dataset.test))
     spec = check_dataset(settings.dataset)

@@ -11,11 +11,11 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.data.table import check_dataset
+from bat_dist.data.table import DATASETS, OWN_FORMS, check_dataset
 from bat_dist.evaluation.names import SINGLE, check_attacks
 from bat_dist.methods.table import check_method_or_own
 from bat_dist.models.names import check_arch, check_arch_or_auto
-from bat_dist.parts import Own
+from bat_dist.parts import Own, check_reference
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.ray_address import host_and_port
 from bat_dist.training.recipe import (
@@ -26,6 +26,7 @@ from bat_dist.training.recipe import (
     Recipe,
     Schedule,
 )
+from bat_dist.wording import alternatives
 
 DATA, TRAINING, RAY = Group("data", (Decides.DATA,)), Group("training"), Group("Ray", (Decides.CALL,))
 ON_A_MACHINE = SameInSweep("place on a machine")
@@ -46,6 +47,11 @@ def _pixels(value: Any) -> Any:
     return value
 
 
+def _dataset(name: str) -> str:
+    check_dataset(name)
+    return name if name in DATASETS or name.startswith("hf:") else check_reference(name, what="dataset")
+
+
 def _own_as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     """A part of the user's own that is imported already; what names one is checked as any text."""
     return value if isinstance(value, Own) else check(value)
@@ -59,7 +65,7 @@ def _ray_address(address: str) -> str:
 
 # --- what values may be
 
-DatasetName = Annotated[str, AfterValidator(lambda name: check_dataset(name).name)]
+DatasetName = Annotated[str, AfterValidator(_dataset)]
 OWN = WrapValidator(_own_as_it_is)  # the value may be an `Own` for the name of one
 Arch = Annotated[str, AfterValidator(check_arch), OWN]
 ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto), OWN]
@@ -76,16 +82,21 @@ DataDir = Annotated[
     Decides.CONTENT,
     SameInSweep("data"),
 ]
+DATASET_NAMES = f"{', '.join(DATASETS)}; or your own: {alternatives(OWN_FORMS)}"
 Download = Annotated[
-    bool, Help("fetch CIFAR into data_dir if it is not there"), DATA, Decides.CALL, SameInSweep("data")
+    bool,
+    Help("fetch CIFAR, or data of hf: or torchvision:, into data_dir if they are not there"),
+    DATA,
+    Decides.CALL,
+    SameInSweep("data"),
 ]
 NumTest = Annotated[int | None, Ge(1), Help("the same for test samples"), DATA]
-ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), DATA]
+ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N"), DATA]
 TestShare = Annotated[
     float | None,
     Gt(0),
     Lt(1),
-    Help("this share of each class becomes the test split (image_folder without one)"),
+    Help("this share of each class becomes the test split (image_folder or your own, without one)"),
     DATA,
     Later(),
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bat_dist.config import COMMAND_LINE, Given, Known, required_names
-from bat_dist.data.table import DATASETS
+from bat_dist.data.table import DATASETS, OWN, own_name
 from bat_dist.errors import UserError
 from bat_dist.settings.decides import Decides, deciding
 
@@ -123,7 +123,8 @@ def _check_place(place: Given, option: str) -> None:
 
 def _with_own_epsilon(found: dict[str, Given]) -> dict[str, Given]:
     """What was found, without an epsilon that is the dataset's: nobody chose that."""
-    spec = DATASETS.get(str(_value(found, "dataset")))
+    name = str(_value(found, "dataset"))
+    spec = OWN if own_name(name) else DATASETS.get(name)
     epsilon = _value(found, "epsilon")
     if spec and isinstance(epsilon, float) and math.isclose(epsilon, spec.epsilon):
         return {name: one for name, one in found.items() if name != "epsilon"}

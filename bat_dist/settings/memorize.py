@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
+from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -51,6 +52,12 @@ class MemorizeSettings(RaySettings, DataSettings):
     num_members: Annotated[int, Ge(2), Help("networks in the ensemble (cheaper scores)"), ESTIMATED] = 10
     ensemble_archs: Annotated[
         tuple[Arch, ...] | None, Help("their architectures, in turn; default: arch at three sizes", "NAME"), ESTIMATED
+    ] = None
+    keep: Annotated[
+        Literal["probability"] | None,
+        Help("keep in trials/, beside correctness, the probability of each sample's own class in each trial"),
+        ESTIMATED,
+        Decides.WORKING,
     ] = None
     import_scores: Annotated[
         str | None,
@@ -101,6 +108,8 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        if self.keep and (self.score != "leave_out" or self.import_scores):
+            raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
         _ = self.training
 
     @property
