@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
     with only_driver(folder):
-        summary = carry_out(plan)
+        summary = carry_out(plan, is_shown=True)
         print(report_training(folder, summary, read_history(folder)))
     return 0
 
