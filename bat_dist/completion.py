@@ -87,8 +87,9 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.completion import CompletionSettings
 
     words = ["--shell", *argv] if argv and not argv[0].startswith("-") else argv
-    about = {"description": DESCRIPTION, "examples": EXAMPLES}
-    settings, _ = parse(CompletionSettings, words, prog="bat-dist completion", **about)
+    settings, _ = parse(
+        CompletionSettings, words, prog="bat-dist completion", description=DESCRIPTION, examples=EXAMPLES
+    )
     import shtab
 
     print(shtab.complete(parser_of_all(VERBS), shell=settings.shell))

@@ -30,8 +30,9 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.listing import Kind, ListSettings, names
 
-    about = {"description": DESCRIPTION, "examples": EXAMPLES}
-    settings, _ = parse(ListSettings, with_option(argv), prog="bat-dist list", **about)
+    settings, _ = parse(
+        ListSettings, with_option(argv), prog="bat-dist list", description=DESCRIPTION, examples=EXAMPLES
+    )
     wanted = {kind: names()[kind] for kind in settings.what or typing.get_args(Kind)}
     if settings.json:
         print(json.dumps(wanted, indent=1))

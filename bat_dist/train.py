@@ -39,7 +39,8 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.api.train import carry_out
     from bat_dist.data.datasets import load_dataset
 
-    print(carry_out(settings, load_dataset(settings.dataset, **settings.data)).text)
+    dataset = load_dataset(settings.dataset, **settings.data)
+    print(carry_out(settings, dataset, is_shown=True).text)
     return 0
 
 
