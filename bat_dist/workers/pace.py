@@ -113,7 +113,9 @@ def progress(pace: Pace) -> Iterator[None]:
         return
 
     def say() -> None:
-        console.print(f"{pace.what} {pace.finished:,}/{pace.total:,}, {pace.describe()}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{pace.what} {pace.finished:,}/{pace.total:,}, {pace.describe()}", highlight=False, soft_wrap=True
+        )
 
     def repeat() -> None:
         waited = FIRST_LOG
