@@ -1,3 +1,3 @@
 """bat_dist: distributed memorization estimation and Benign Adversarial Training."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
