@@ -12,7 +12,7 @@ from bat_dist.program import command, run_installed
 
 DESCRIPTION = (
     "Fetch what programs wrote on a cluster: from the head node by rsync, from s3:// and the like directly. "
-    "The cluster file may stand first: bat-dist collect CLUSTER.yaml --out DIR"
+    "The cluster file may come first: bat-dist collect CLUSTER.yaml --out DIR"
 )
 EXAMPLES = """
 bat-dist collect cluster/gpu.yaml --out fetched

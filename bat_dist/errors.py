@@ -5,6 +5,7 @@ exception, a plain ValueError from inside the package too, keeps its traceback.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 WAY_OUT = "use another --out, or --fresh to replace it"  # of a folder that holds other results
 
@@ -36,6 +37,40 @@ class ConfigError(UserError):
 
     def __str__(self) -> str:
         return "\n".join(self.errors)
+
+
+EXTRAS = {
+    **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
+    "optuna": "tune",
+    **dict.fromkeys(("matplotlib", "jinja2", "plotly", "pandas"), "report"),
+    "timm": "timm",
+    "datasets": "hf",
+}
+"""The extra of pyproject.toml that brings a package, by the package's name."""
+
+
+def installing(extra: str) -> str:
+    """How a person gets the packages of an extra; the package is on no index, so the way leads through the clone."""
+    return f"`make setup`, or pip install '.[{extra}]' in the clone of bat-dist"
+
+
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Raise UserError for a package of an extra that is not installed, where the block raises ModuleNotFoundError."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (lack := not_installed(error)) is None:
+            raise
+        raise lack from error
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """What to tell a person whose environment lacks a package of an extra; None for any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    return UserError(f"{package} is not installed, which this needs: {installing(EXTRAS[package])}")
 
 
 def is_gpu_full(error: BaseException) -> bool:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
     folder = Folder(settings.out)
     export.check_free(folder, place(settings.checkpoint, settings.which)[0])
-    trained = export.read_trained(settings.checkpoint, settings.which)
+    trained = export.read_trained(settings.checkpoint, settings.which, model=settings.model)
     onnx = onnx_file.to_onnx(trained.model, trained.spec.image_size) if settings.onnx else None
     name = settings.name or trained.default_name
     about = {"name": name, "authors": settings.authors, "link": settings.link}

@@ -4,7 +4,8 @@
     python bat_dist/memorize.py ...
     ray submit cluster/gpu.yaml bat_dist/memorize.py -- ...
 
-The same command resumes: finished trials are kept, missing, failed and damaged ones are run.
+The same command resumes: finished trials are kept, missing, failed and damaged ones are run.  In Python:
+`from bat_dist import memorize`, which is the function, not this module.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,6 @@ bat-dist memorize --status --out results/digits
 @command
 def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
-    from bat_dist.config import to_dict
     from bat_dist.jobs.call import settings_of_call
     from bat_dist.settings.memorize import MemorizeSettings
     from bat_dist.workers.private_ray import prepare_environment
@@ -33,30 +33,13 @@ def main(argv: Sequence[str]) -> int:
     settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION, EXAMPLES)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.api.memorize import carry_out
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.fill_rows import conclude
-    from bat_dist.jobs.memorize import as_carried_out
-    from bat_dist.jobs.scores import ensemble_scores, imported_scores, leave_out_scores
-    from bat_dist.reporting.memorization import report_ensemble, report_leave_out
-    from bat_dist.storage.files import Folder
-    from bat_dist.storage.lease import only_driver
 
-    folder = Folder(settings.out)
-    dataset = load_dataset(settings.dataset, **settings.data).augmented(settings.crop_padding, settings.flip)
-    with only_driver(folder):
-        if settings.score != "leave_out":
-            ensemble, filled = ensemble_scores(folder, dataset, settings)
-            settings = as_carried_out(folder, dataset, settings)
-            print(report_ensemble(folder, dataset, to_dict(settings), ensemble))
-            return conclude(filled, "members")
-        if settings.import_scores:
-            scores = imported_scores(folder, dataset, settings, settings.import_scores)
-            print(report_leave_out(folder, dataset, to_dict(settings), scores))
-            return 0
-        scores, filled = leave_out_scores(folder, dataset, settings)
-        settings = as_carried_out(folder, dataset, settings)
-        print(report_leave_out(folder, dataset, to_dict(settings), scores, failed=filled.failed))
-        return conclude(filled, "trials")
+    made = carry_out(settings, load_dataset(settings.dataset, **settings.data))
+    print(made.text)
+    return conclude(made.filled, made.what) if made.filled else 0
 
 
 if __name__ == "__main__":

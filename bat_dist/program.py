@@ -11,10 +11,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from bat_dist.errors import RunError, UserError
+from bat_dist.errors import RunError, UserError, not_installed
 
 _PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "α": "alpha", "β": "beta", "σ": "sigma", "≤": "<=", "≥": ">="}
 _STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
@@ -52,14 +53,21 @@ def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]
     _print_what_the_terminal_can()
     _log_to_stderr()
     _STOPPED_BY.clear()
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    end_on_signals()
-    try:
+    with handlers_kept():
+        end_on_signals()
         return _exit_code(body, sys.argv[1:] if argv is None else argv)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the handlers of SIGTERM and SIGHUP back at the end of the block.  Does nothing outside the main thread."""
+    numbers = (signal.SIGTERM, signal.SIGHUP) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
     finally:
-        if threading.current_thread() is threading.main_thread():
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def command(body: Callable[[Sequence[str]], int | None]) -> Callable[..., int]:
@@ -124,6 +132,11 @@ def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str])
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ModuleNotFoundError as error:
+        if (lack := not_installed(error)) is None:
+            raise
+        print(f"error: {lack}", file=sys.stderr)
+        return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -4,7 +4,8 @@
     bat-dist study atypical typical --dataset cifar10 --data_dir data --arch resnet18 --out studies
     ray submit cluster/gpu.yaml bat_dist/study.py -- typical --data_dir /shared/data --out /shared/studies
 
-The same command resumes; studies with one --out share their trials and trainings.
+The same command resumes; studies with one --out share their trials and trainings.  In Python: `from bat_dist import
+study`, which is the function, not this module.
 """
 
 from collections.abc import Sequence
@@ -30,29 +31,20 @@ def with_option(argv: Sequence[str]) -> list[str]:
 def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
     from bat_dist.jobs.call import settings_of_call
-    from bat_dist.settings.study import RESULTS, StudySettings
+    from bat_dist.settings.study import StudySettings
     from bat_dist.workers.private_ray import prepare_environment
 
     settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION, EXAMPLES)
     prepare_environment(settings.ray_address)
     # What loads libraries comes after --help and the settings' own checks.
-    from bat_dist.jobs.all_studies import Studies
-    from bat_dist.reporting.studies.report import redraw
-    from bat_dist.storage.files import Folder
-    from bat_dist.storage.lease import only_driver
+    from bat_dist.api.study import StudyRuns
 
-    folder = Folder(settings.out)
-    if settings.redraw:
-        for name in settings.study:
-            redraw(name, folder / RESULTS / name)
-        return 0
-    studies = Studies(settings)
-    with only_driver(folder):
-        for line in studies.lines():
-            print(line)
-    for run, reason in studies.failed.items():
+    runs = StudyRuns(settings)
+    for line in runs.lines():
+        print(line)
+    for run, reason in runs.failed.items():
         print(f"failed: {run}: {reason}")
-    return int(bool(studies.failed))
+    return int(bool(runs.failed))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
     bat-dist train --method bat --scores results/memorization.npz --num_workers 4 ...
     ray submit cluster/gpu.yaml bat_dist/train.py -- ...
 
-The same command resumes, from the last epoch that was finished.
+The same command resumes, from the last epoch that was finished.  In Python: `from bat_dist import train`, which is the
+function, not this module.
 """
 
 from collections.abc import Sequence
@@ -35,20 +36,11 @@ def main(argv: Sequence[str]) -> int:
     if settings.num_workers:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
+    from bat_dist.api.train import carry_out
     from bat_dist.data.datasets import load_dataset
-    from bat_dist.jobs.train import carry_out
-    from bat_dist.jobs.training_plan import make_plan
-    from bat_dist.reporting.training import report_training
-    from bat_dist.storage.files import Folder
-    from bat_dist.storage.lease import only_driver
-    from bat_dist.training.files import read_history
 
     dataset = load_dataset(settings.dataset, **settings.data)
-    plan = make_plan(dataset, settings)
-    folder = Folder(settings.out)
-    with only_driver(folder):
-        summary = carry_out(plan, is_shown=True)
-        print(report_training(folder, summary, read_history(folder)))
+    print(carry_out(settings, dataset, is_shown=True).text)
     return 0
 
 

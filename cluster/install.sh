@@ -6,7 +6,7 @@ set -euo pipefail
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=$HOME/.bat-dist
 venv=$home/venv
-extras=$(IFS=,; echo "ffcv${*:+,$*}")
+extras=$(IFS=,; echo "ray,tune,report,ffcv${*:+,$*}")
 
 say() { echo "bat_dist: $*"; }
 fail() { echo "bat_dist: $*" >&2; exit 1; }
@@ -25,8 +25,8 @@ fi
 
 mkdir -p "$home"
 if [ ! -x "$venv/bin/python" ]; then
-  python=$(command -v python3.11 || command -v python3.12 || true)
-  [ -n "$python" ] || fail "Python 3.11 or 3.12 is needed"
+  python=$(command -v python3.11 || command -v python3.12 || command -v python3.13 || true)
+  [ -n "$python" ] || fail "Python 3.11, 3.12 or 3.13 is needed"
   "$python" -m venv "$venv" || { rm -rf "$venv"; fail "$python -m venv does not work: install python3-venv and python3-dev"; }
 fi
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bat_dist.verbs import VERBS
 
-HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
+HEAD = "# Commands\n\nWritten by `make docs` from the programs' own `--help`.\n"
 
 
 def reference() -> str:

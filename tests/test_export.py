@@ -376,7 +376,10 @@ def test_without_the_packages_the_way_out_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert export(run, tmp_path / "out", "--onnx") == 2
-    assert "--onnx needs onnxscript: pip install 'bat-dist[onnx]'" in capsys.readouterr().err
+    assert (
+        "--onnx needs onnxscript: `make setup`, or pip install '.[onnx]' in the clone of bat-dist"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out").exists()
     assert export(run, tmp_path / "out") == 0
 

@@ -35,7 +35,7 @@ from bat_dist.cli import main
 from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.jobs.attacked_network import load_subject
-from bat_dist.jobs.evaluate import evaluate_here
+from bat_dist.jobs.evaluate_here import evaluate_here
 from bat_dist.planning.timed_operations import step_work
 from bat_dist.results.evaluation_file import write_evaluation
 from bat_dist.settings.evaluate import EvaluateSettings

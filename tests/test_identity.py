@@ -89,6 +89,9 @@ RECIPE_CHANGED = {
     "epochs": "--epochs 2",
     "batch_size": "--batch_size 25",
     "lr": "--lr 0.01",
+    "optimizer": "--optimizer adamw",
+    "schedule": "--schedule cosine",
+    "warmup_epochs": "--warmup_epochs 0.5 --schedule cosine",  # one_cycle takes none
     "crop_padding": "--crop_padding 2",
     "flip": "--flip",
     "precision": "--precision bf16",
@@ -108,6 +111,7 @@ CHANGED = {
         "num_members": "--num_members 3",
         "ensemble_archs": "--ensemble_archs resnet9-w4",
         "import_scores": "--import_scores {feldman_zhang}",
+        "keep": "--keep probability",
         "influence_threshold": "--influence_threshold 0.4",
         "influence_pairs": "--influence_pairs all",
         "typicality": "--typicality paper",
@@ -169,9 +173,10 @@ CHANGED = {
         "batch_size": "--batch_size 7",
     },
 }
-# Its architecture is the experiment's; the others are of ensembles, of imported scores and of networks of others.
+# Its architecture is the experiment's; the others are of ensembles, of imported scores and of networks of others; and
+# what trials keep is refused by the trials that are there.
 NOT_OF_AN_EXPERIMENT = {
-    *("arch", "import_scores", "score", "num_members", "ensemble_archs"),
+    *("arch", "keep", "import_scores", "score", "num_members", "ensemble_archs"),
     *("model", "mean", "std", "weights_key", "allow_pickle"),
 }
 NO_INPUT = {"out", "status", "fresh"}

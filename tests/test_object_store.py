@@ -445,7 +445,7 @@ def test_credentials_that_are_refused(program: str, server: Server, capsys: pyte
 def test_without_s3fs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
-    assert "pip install 'bat-dist[s3]'" in refused("train", "s3://bucket/run", capsys)
+    assert "pip install '.[s3]'" in refused("train", "s3://bucket/run", capsys)
 
 
 class Bomb:

@@ -93,7 +93,7 @@ def test_what_is_installed_runs_far_from_the_clone(wheels: tuple[Path, Path], tm
     code = (
         "import bat_dist\n"
         "from bat_dist.data.datasets import load_dataset\n"
-        "from bat_dist.results.published import published_results\n"
+        "from bat_dist.results.published import published_row\n"
         "from bat_dist.settings.tune import find_config\n"
         "print(bat_dist.__file__, len(load_dataset('digits').train), *find_config(['tune_configs/smoke.yaml']))"
     )

@@ -11,9 +11,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from bat_dist.artifacts.own_again import as_found_later, network_again
 from bat_dist.errors import UserError
-from bat_dist.models.build import build
-from bat_dist.models.classifier import ImageClassifier
+from bat_dist.models.build import Classifier, build
+from bat_dist.models.own import OwnNetwork
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.recorded import SUFFIX
 
@@ -23,18 +24,35 @@ _HEADER = "bat_dist"  # safetensors wants text under names; all of ours is JSON 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What must be known to build a network again, beside its weights."""
+    """What must be known to build a network again, beside its weights.
+
+    reference: of a network of the user's own, where it was imported from; no code is in a checkpoint.
+    """
 
     arch: str
     class_names: tuple[str, ...]
     image_size: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    reference: str = ""
 
-    def build(self) -> ImageClassifier:
-        """A new network, weights drawn from torch's global generator.  Raises UserError if the arch is unknown."""
+    @classmethod
+    def of(cls, arch: str | OwnNetwork, *others: Any) -> "ModelSpec":
+        """The description of a network that is trained; others: the next fields."""
+        return cls(str(arch), *others, reference=as_found_later(arch) if isinstance(arch, OwnNetwork) else "")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a network of the user's own, or of timm or torchvision."""
+        return " " in self.arch
+
+    def build(self, own: OwnNetwork | None = None) -> Classifier:
+        """A new network, weights drawn from torch's global generator.
+
+        own: the user's own, if it is one. Raises UserError if the arch is unknown.
+        """
         try:
-            return build(self.arch, len(self.class_names), mean=self.mean, std=self.std)
+            return build(own or self.arch, len(self.class_names), mean=self.mean, std=self.std)
         except ValueError as error:
             raise UserError(str(error)) from None
 
@@ -42,7 +60,7 @@ class ModelSpec:
 class Checkpoint(NamedTuple):
     """What a checkpoint file holds."""
 
-    model: ImageClassifier
+    model: Classifier
     spec: ModelSpec
     facts: Mapping[str, Any]  # plain values: epoch, accuracies, ...
 
@@ -87,33 +105,50 @@ def save_model(
     folder: Folder, name: str, weights: Mapping[str, Tensor], spec: ModelSpec, facts: Mapping[str, Any]
 ) -> None:
     """Write a network's state dict as NAME.safetensors; `facts` are plain values such as epoch and accuracies."""
-    save_tensors(folder, name + SUFFIX, weights, {"model": asdict(spec), "facts": dict(facts)})
+    model = {name: value for name, value in asdict(spec).items() if value or name != "reference"}
+    save_tensors(folder, name + SUFFIX, weights, {"model": model, "facts": dict(facts)})
 
 
-def load_model(location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu") -> ImageClassifier:
+def load_model(
+    location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu", model: Any = None
+) -> Classifier:
     """A trained network in eval mode, which takes images in [0, 1] and gives logits (RobustBench's convention).
 
     location: a run's folder (`which` says best or last), an exported folder (it holds one network, whatever `which`
     says) or a .safetensors file, on any file system that fsspec knows.
-    Raises UserError if it is missing, damaged, or not a network of bat_dist.
+    model: of a network of your own the class or function that makes it, or FILE.py:NAME; by default it is imported from
+    the file that it was trained from, if that is there and unchanged. No code comes with a checkpoint.
+    Raises UserError if it is missing, damaged, or not a network of bat_dist, or if its own network is not at hand.
     """
-    return load_checkpoint(location, which, device=device).model
+    return load_checkpoint(location, which, device=device, model=model).model
 
 
-def load_checkpoint(location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu") -> Checkpoint:
+def load_checkpoint(
+    location: str | Folder, which: str = "best", *, device: str | torch.device = "cpu", model: Any = None
+) -> Checkpoint:
     """The same, with the network's description and the facts written with it."""
     folder, name = place(location.location if isinstance(location, Folder) else str(location), which)
     weights, about = load_tensors(folder, name)
-    if "model" not in about:
-        raise UserError(f"{folder}/{name} holds the state of a training run, not a network: take best or last")
-    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["model"].items()}
-    spec = ModelSpec(**fields)
-    network = spec.build()
+    spec = _spec(about, f"{folder}/{name}")
+    network = spec.build(network_again(spec.arch, spec.reference, model, f"{folder}/{name}") if spec.is_own else None)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{folder}/{name} does not fit {spec.arch}: {error}") from None
     return Checkpoint(network.to(device).eval(), spec, about["facts"])
+
+
+def spec_of(location: str, which: str = "best") -> ModelSpec:
+    """What network a checkpoint is of.  Raises UserError as `load_checkpoint`."""
+    folder, name = place(location, which)
+    return _spec(load_tensors(folder, name)[1], f"{folder}/{name}")
+
+
+def _spec(about: Mapping[str, Any], where: str) -> ModelSpec:
+    if "model" not in about:
+        raise UserError(f"{where} holds the state of a training run, not a network: take best or last")
+    fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in about["model"].items()}
+    return ModelSpec(**fields)
 
 
 def place(location: str, which: str = "best") -> tuple[Folder, str]:

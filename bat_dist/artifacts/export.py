@@ -3,15 +3,16 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import bat_dist
 from bat_dist.artifacts.checkpoints import EXPORTED, SUFFIX, ModelSpec, load_checkpoint, place, save_model
 from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.errors import UserError
-from bat_dist.models.classifier import ImageClassifier
+from bat_dist.models.build import Classifier
 from bat_dist.models.names import parse_arch
+from bat_dist.parts import library_of
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.storage.recorded import DATA, data_of_checkpoint
@@ -36,7 +37,7 @@ class AccuracyRow(NamedTuple):
 class Trained:
     """A trained network and what is known about it."""
 
-    model: ImageClassifier
+    model: Classifier
     spec: ModelSpec
     facts: Mapping[str, Any]  # what training wrote into the checkpoint, see `load_checkpoint`
     is_best: bool  # chosen among the epochs by its validation accuracy
@@ -62,9 +63,13 @@ class Trained:
         )
 
 
-def read_trained(location: str, which: str = "best", *, evaluated: Sequence[AccuracyRow] = ()) -> Trained:
+def read_trained(
+    location: str, which: str = "best", *, evaluated: Sequence[AccuracyRow] = (), model: str | None = None
+) -> Trained:
     """Read a checkpoint (see `load_model`) and the run.json beside it.  Raises UserError if either is damaged."""
-    checkpoint = load_checkpoint(location, which)
+    checkpoint = load_checkpoint(location, which, model=model)
+    if not library_of(checkpoint.spec.reference):  # a place on this machine says nothing to others
+        checkpoint = checkpoint._replace(spec=replace(checkpoint.spec, reference=""))
     folder, name = place(location, which)
     run = folder.read_json("run.json") if folder.exists("run.json") else {}
     run = run.get("provenance", run) if isinstance(run, dict) else {}
@@ -72,6 +77,8 @@ def read_trained(location: str, which: str = "best", *, evaluated: Sequence[Accu
     if "command" in origin:
         origin["command"] = without_passwords(str(origin["command"]))
     data = {key: one.value for key, one in data_of_checkpoint(location).items() if key in DATA and key != "data_dir"}
+    if ".py:" in str(data.get("dataset")):
+        data["dataset"] = data["dataset"].rpartition("/")[2]
     return Trained(*checkpoint, name == "best" + SUFFIX, origin, data, tuple(evaluated))
 
 
@@ -139,6 +146,7 @@ def write_export(folder: Folder, trained: Trained, *, card: str, info: ModelInfo
         folder.remove(name)
     spec = asdict(trained.spec)
     names = spec.pop("class_names")
+    spec = {name: value for name, value in spec.items() if value != ""}
     config = {
         "library_name": LIBRARY,
         "bat_dist": bat_dist.__version__,
@@ -161,6 +169,8 @@ def write_export(folder: Folder, trained: Trained, *, card: str, info: ModelInfo
 
 def architecture(arch: str) -> str:
     """The name as papers write it: wrn28-10 is WideResNet-28-10."""
+    if " " in arch:  # one of the user's own
+        return arch
     family, depth, width = parse_arch(arch)
     names = {"resnet": "ResNet", "cifar_resnet": "ResNet", "preact_resnet": "PreActResNet"}
     return f"WideResNet-{depth}-{width}" if family == "wide_resnet" else f"{names[family]}-{depth}" if depth else arch

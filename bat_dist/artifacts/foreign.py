@@ -1,16 +1,10 @@
 """Networks that are not ours: a module from a user's file or an installed package, with weights as others save them."""
 
-import importlib
-import importlib.util
-import inspect
 import logging
 import pickle
-import sys
-import sysconfig
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +18,9 @@ from torch import Tensor, nn
 from bat_dist.artifacts.checkpoints import SUFFIX
 from bat_dist.errors import UserError
 from bat_dist.models.normalization import Normalize
+from bat_dist.models.own import called
+from bat_dist.parts import load_part
 from bat_dist.storage.files import split_location
-from bat_dist.wording import nearest
 
 # Where others put their weights; averaged ones last, so that they are taken only where there are no others.
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
@@ -89,82 +84,11 @@ def load_foreign(
 
 
 def _built(reference: str, num_classes: int) -> Foreign:
-    where, colon, name = reference.rpartition(":")
-    if not colon or not name:
-        raise UserError(f"--model {reference!r} must be FILE.py:NAME or package.module:NAME")
-    modules, source = (), ""
-    if where.endswith(".py"):
-        module, modules = _import_file(Path(where))
-        source = sha256(b"\0".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()
-    else:
-        module = _importing(where, lambda: importlib.import_module(where))
-    if not hasattr(module, name):
-        names = [key for key, value in vars(module).items() if callable(value)]
-        raise UserError(f"{where} has no {name!r}{nearest(name, names)}")
-    made = getattr(module, name)
-    if isinstance(made, nn.Module):
-        return Foreign(made, modules, source)
-    try:
-        network = _call(made, num_classes)
-    except Exception as error:
-        raise UserError(f"{name}() of {where} raised {type(error).__name__}: {error}") from error
-    if not isinstance(network, nn.Module):
-        raise UserError(f"{name}() of {where} must give a torch.nn.Module, got {type(network).__name__}")
-    return Foreign(network, modules, source)
-
-
-def _call(made: Callable[..., Any], num_classes: int) -> Any:
-    """Call it, with num_classes if it takes that, by name or, as torchvision's functions, for what they call."""
-    try:
-        parameters = inspect.signature(made).parameters.values()
-    except (TypeError, ValueError):  # some built-in ones do not tell
-        return made()
-    if any(p.name == "num_classes" for p in parameters):
-        return made(num_classes=num_classes)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        with suppress(TypeError):
-            return made(num_classes=num_classes)
-    return made()
-
-
-def _import_file(path: Path) -> tuple[ModuleType, tuple[ModuleType, ...]]:
-    """Import the file; return its module, and all modules of its folder that are loaded then."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    name, folder = f"_model_{path.stem}", path.resolve().parent
-    spec = importlib.util.spec_from_file_location(name, path.resolve())
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    sys.path.insert(0, str(folder))
-    try:
-        _importing(str(path), lambda: spec.loader.exec_module(module))  # pyright: ignore[reportOptionalMemberAccess]
-    finally:
-        sys.path.remove(str(folder))
-    return module, tuple(m for _, m in sorted(sys.modules.items()) if _lies_in(m, folder))
-
-
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    """Whether the module is a file of the user's there, not a library, although the folder may hold all of Python."""
-    file, top = getattr(module, "__file__", None), module.__name__.partition(".")[0]
-    if not isinstance(file, str) or top in ("bat_dist", "__main__"):
-        return False
-    path = Path(file)
-    if not path.is_absolute() or not path.is_file():  # as those that PyTorch makes up: `_classes.py`
-        return False
-    path = path.resolve()
-    if not path.is_relative_to(folder) or "site-packages" in path.parts:
-        return False
-    installed = (Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
-    return not any(path.is_relative_to(library) for library in installed)
-
-
-def _importing(what: str, work: Callable[[], Any]) -> Any:
-    try:
-        return work()
-    except Exception as error:
-        raise UserError(f"{what} cannot be imported: {type(error).__name__}: {error}") from error
+    made, modules, source = load_part(reference, what="--model")
+    if not isinstance(made, nn.Module):
+        where, _, name = reference.rpartition(":")
+        made = called(made, num_classes, name=f"{name}() of {where}")
+    return Foreign(made, modules, source)
 
 
 def _read(location: str, allow_pickle: bool) -> Mapping[str, Any] | nn.Module:

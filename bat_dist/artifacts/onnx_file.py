@@ -1,12 +1,12 @@
-"""A network as ONNX.  The packages for it are optional: `pip install 'bat-dist[onnx]'`."""
+"""A network as ONNX.  The packages for it are optional: the extra `onnx`."""
 
 import importlib.util
 from typing import Any, NamedTuple
 
 import torch
 
-from bat_dist.errors import RunError, UserError
-from bat_dist.models.classifier import ImageClassifier
+from bat_dist.errors import RunError, UserError, installing
+from bat_dist.models.build import Classifier
 
 TOLERANCE = 1e-3  # of the largest logit: other kernels round otherwise, by a few float32 steps a layer
 
@@ -28,10 +28,10 @@ class OnnxFile(NamedTuple):
 def check_onnx_packages() -> None:
     """Raise UserError unless what `to_onnx` needs is installed."""
     if missing := [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]:
-        raise UserError(f"--onnx needs {' and '.join(missing)}: pip install 'bat-dist[onnx]'")
+        raise UserError(f"--onnx needs {' and '.join(missing)}: {installing('onnx')}")
 
 
-def to_onnx(network: ImageClassifier, image_size: int) -> OnnxFile:
+def to_onnx(network: Classifier, image_size: int) -> OnnxFile:
     """Images [any number, 3, image_size, image_size] in [0, 1] -> logits; run in onnxruntime where there is one.
 
     Raises RunError if onnxruntime's logits are others.
@@ -58,7 +58,7 @@ def to_onnx(network: ImageClassifier, image_size: int) -> OnnxFile:
     return OnnxFile(data, _max_difference(data, network, image_size))
 
 
-def _max_difference(data: bytes, network: ImageClassifier, image_size: int) -> float | None:
+def _max_difference(data: bytes, network: Classifier, image_size: int) -> float | None:
     if importlib.util.find_spec("onnxruntime") is None:
         return None
     import onnxruntime

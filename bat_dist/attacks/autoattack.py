@@ -54,16 +54,18 @@ def autoattack(
     y: Labels,
     *,
     epsilon: float,
-    seed: int,
-    ids: Ids,
+    seed: int = 0,
+    ids: Ids | None = None,
     attacks: Mapping[str, StandardAttack] = STANDARD,
     batch_size: int | None = None,
 ) -> AutoAttackResult:
     """Run the attacks in order, each on the images that are still robust, batch_size at a time.
 
-    None: as many as suit the images' device. Raises ValueError for a bad batch, and UserError, before anything is
-    attacked, for too few classes for an attack.
+    x: images [batch, 3, height, width] in [0, 1], and epsilon in their units. ids: a number that names each image in
+    whatever batch it comes; None takes its position in x. batch_size: None takes as many as suit the images' device.
+    Raises ValueError for a bad batch, and UserError, before anything is attacked, for too few classes for an attack.
     """
+    ids = torch.arange(len(x), device=x.device) if ids is None else ids
     batch_size = usual_batch_size(on_gpu=x.device.type == "cuda") if batch_size is None else batch_size
     check_settings(epsilon=epsilon, step_size=epsilon, batch_size=batch_size)
     logits = clean_logits(model, x, y, batch_size=batch_size)

@@ -20,8 +20,8 @@ exception, a plain ValueError from inside the house too, keeps its traceback.
 
 from bat_dist.config.command_line import help_text
 from bat_dist.config.declared import Group, Help, required_names
-from bat_dist.config.plain import differences, dump_yaml, to_dict
+from bat_dist.config.plain import differences, dump_yaml, plain, to_dict
 from bat_dist.config.reading import COMMAND_LINE, Given, Known, from_dict, parse, status_asked
 
 __all__ = ["COMMAND_LINE", "Given", "Group", "Help", "Known", "differences", "dump_yaml", "from_dict", "help_text"]
-__all__ += ["parse", "required_names", "status_asked", "to_dict"]
+__all__ += ["parse", "plain", "required_names", "status_asked", "to_dict"]

@@ -1,10 +1,12 @@
 """Settings as plain values, for files and messages."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
+
+from bat_dist.parts import Own
 
 
 def to_dict(settings: Any) -> Mapping[str, Any]:
@@ -14,7 +16,8 @@ def to_dict(settings: Any) -> Mapping[str, Any]:
 
 def dump_yaml(settings: Any) -> str:
     """A YAML file that `parse` reads back to equal settings."""
-    return yaml.safe_dump(to_dict(settings), sort_keys=False)
+    values = {field.name: plain(getattr(settings, field.name), _as_given) for field in dataclasses.fields(settings)}
+    return yaml.safe_dump(values, sort_keys=False)
 
 
 def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -27,9 +30,17 @@ def differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def plain(value: Any) -> Any:
-    """A value with lists for tuples, at any depth."""
-    return [plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+def plain(value: Any, own: Callable[[Own], str] = str) -> Any:
+    """A value with lists for tuples, and text for parts of the user's own, at any depth.  own: gives that text."""
+    if isinstance(value, (tuple, list)):
+        return [plain(item, own) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item, own) for name, item in value.items()}
+    return own(value) if isinstance(value, Own) else value
+
+
+def _as_given(own: Own) -> str:
+    return own.reference or str(own)
 
 
 def shown(value: Any) -> str:

@@ -25,7 +25,7 @@ from filelock import FileLock
 from jaxtyping import Int64, UInt8
 
 from bat_dist.data.split_loader import LoaderUnavailable, check_split
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, installing
 
 LAYOUT = 1  # raise it whenever the bytes written change
 MIN_PAGE = 1 << 21  # FFCV's smallest
@@ -124,7 +124,7 @@ def import_ffcv() -> ModuleType:
         raise LoaderUnavailable(
             f"FFCV cannot be imported ({error}). Either install it:\n"
             "  apt-get install libopencv-dev libturbojpeg0-dev pkg-config\n"
-            "  pip install 'bat-dist[ffcv]'\n"
+            f"  {installing('ffcv')}\n"
             "or use the loader that needs nothing: --loader memory"
         ) from error
     return ffcv

@@ -4,6 +4,7 @@ Order is identity: scores are placed by a sample's position in its split, and th
 splits agree in it.
 """
 
+import contextlib
 import hashlib
 import logging
 import re
@@ -19,10 +20,10 @@ from jaxtyping import Int64, Shaped, UInt8
 from bat_dist.data.cifar import open_cifar
 from bat_dist.data.digits import open_digits
 from bat_dist.data.image_folder import open_image_folder
-from bat_dist.data.images import IMAGE_SUFFIXES, check_same_size
+from bat_dist.data.images import check_same_size
 from bat_dist.data.oddities import oddities
 from bat_dist.data.source import Samples, Source, choose
-from bat_dist.data.table import DatasetError, DatasetSpec, check_dataset
+from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
 
 log = logging.getLogger(__name__)
@@ -101,14 +102,15 @@ def load_dataset(
     download: bool = False,
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
-    """Load a dataset of the table; only the samples that are asked for are decoded. What is odd about them is logged.
+    """Load a dataset; only the samples that are asked for are decoded. What is odd about them is logged.
 
+    name: of the table, or that of data of one's own (`data.named`).
     data_dir: the folder or the zip; digits needs none, CIFAR has a default.
     num_train, num_test: N samples, the first N / classes of each class, in dataset order; None is all.
     num_classes: the first of the dataset's classes; None is the table's number, or all.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
-    test_share: of an image_folder without a test split, the share of each class that becomes one.
-    download: fetch CIFAR into data_dir.
+    test_share: of data without a test split, in an image_folder or one's own, the share of each class that becomes one.
+    download: fetch CIFAR, or data of hf: and torchvision:, into data_dir.
     class_order: "wnids" has Tiny ImageNet's classes in the order of wnids.txt.
 
     Raises `DatasetError`, a ValueError, for bad settings and bad files.
@@ -116,13 +118,40 @@ def load_dataset(
     spec = check_dataset(name)
     if re.match(r"\w+:/", str(data_dir or "")):
         raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
-    _check_settings(name, image_size, test_share, download, class_order)
-    with _open(name, data_dir, test_share, download, class_order) as source:
-        count = _count_classes(source, spec, num_classes)
-        train_positions = _choose(source, "train", count, num_train)
-        test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
-        train = _decode(source.train, train_positions, image_size)
-        test = _decode(source.test, test_positions, image_size)
+    _check_settings(name, test_share, download, class_order)
+    with contextlib.ExitStack() as stack:
+        if own_name(name):
+            from bat_dist.data.named import source_of  # here, since it loads torch
+
+            asked = {"data_dir": data_dir, "image_size": image_size, "num_classes": num_classes}
+            source = source_of(name, test_share=test_share, download=download, **asked)
+        else:
+            source = stack.enter_context(_open(name, data_dir, test_share, download, class_order))
+        return assembled(
+            source, spec, num_train=num_train, num_test=num_test, num_classes=num_classes, image_size=image_size
+        )
+
+
+def assembled(
+    source: Source,
+    spec: DatasetSpec,
+    *,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+) -> Dataset:
+    """The samples of a source that are asked for, as in `load_dataset`; the dataset is called as `spec` is.
+
+    Raises DatasetError.
+    """
+    if image_size is not None and image_size <= 0:
+        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
+    count = _count_classes(source, spec, num_classes)
+    train_positions = _choose(source, "train", count, num_train)
+    test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
+    train = _decode(source.train, train_positions, image_size)
+    test = _decode(source.test, test_positions, image_size)
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
     for line in oddities(train, test):
         log.warning("%s: %s", source.where, line)
@@ -130,7 +159,7 @@ def load_dataset(
     if actual.flip and shows_characters(train.images, source.class_names[:count]):
         log.info("%s: grey images of single characters are not mirrored in training; --flip does it", source.where)
         actual = replace(actual, flip=False)
-    return Dataset(name, train, test, source.class_names[:count], fingerprint(train, test), actual)
+    return Dataset(spec.name, train, test, source.class_names[:count], fingerprint(train, test), actual)
 
 
 def shows_characters(images: UInt8[np.ndarray, "samples height width 3"], class_names: Sequence[str]) -> bool:
@@ -151,12 +180,8 @@ def _open(
     return open_cifar(name, data_dir, download)
 
 
-def _check_settings(
-    name: str, image_size: int | None, test_share: float | None, download: bool, class_order: str
-) -> None:
-    if image_size is not None and image_size <= 0:
-        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
-    if test_share is not None and name != "image_folder":
+def _check_settings(name: str, test_share: float | None, download: bool, class_order: str) -> None:
+    if test_share is not None and name in DATASETS and name != "image_folder":
         raise DatasetError(f"{name} has a test split of its own: leave test_share out")
     if test_share is not None and not 0 < test_share < 1:
         raise DatasetError(f"test_share must be in (0, 1), got {test_share}")
@@ -189,8 +214,8 @@ def _choose(
     if not per_class.all():
         name = source.class_names[int(np.argmin(per_class))]
         raise DatasetError(
-            f"{source.where}: class {name!r} has no image in the {split} split (looked for "
-            f"{', '.join(IMAGE_SUFFIXES)}): add some or remove the class from both splits"
+            f"{source.where}: class {name!r} has no image in the {split} split: "
+            "add some or remove the class from both splits"
         )
     return choose(labels, num_classes, number, f"num_{split}")
 

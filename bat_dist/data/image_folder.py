@@ -1,17 +1,14 @@
 """The user's own images, `[top/]{train,test|val}/<class>/<file>`: a folder or a zip; one split may be shared out."""
 
-import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from bat_dist.data.archive import Archive, open_archive
 from bat_dist.data.images import is_image, only_images, warn_of_unread
 from bat_dist.data.layout import describe, find_root, locate
-from bat_dist.data.source import Samples, Source, file_samples
+from bat_dist.data.source import Samples, Source, file_samples, share_out
 from bat_dist.data.table import DatasetError
 
 LAYOUT = "[top/]train/<class>/<image> and [top/]test/<class>/<image> (or val for test)"
@@ -25,8 +22,7 @@ def open_image_folder(data_dir: str | Path | None, test_share: float | None = No
     Classes are the folders of `train`, sorted; samples are sorted by (class, file name), as torchvision's
     ImageFolder has them. Ids are `<class>/<file>`. Where both `test` and `val` are there, `test` is taken.
 
-    test_share: where there is no test split (LAYOUT_OF_ONE), this share of each class, at least one image, becomes one.
-    A name's SHA-256 decides, so that it is the same share everywhere, and other images move little.
+    test_share: where there is no test split (LAYOUT_OF_ONE), this share of each class becomes one (`share_out`).
     """
     source = f"images laid out as {LAYOUT}"
     with open_archive(locate(data_dir, "image_folder", "*.zip", source)) as archive:
@@ -62,17 +58,7 @@ def _shared_out(archive: Archive, share: float) -> Source:
     unread: list[str] = []
     samples = _samples(archive, folder, list(folders.values()), unread)
     warn_of_unread(archive.location, unread)
-    is_test = np.zeros(len(samples.labels), bool)
-    ranks = [hashlib.sha256(name.encode()).hexdigest() for name in samples.ids.tolist()]
-    for label, name in enumerate(folders):
-        of_class = sorted(np.flatnonzero(samples.labels == label).tolist(), key=lambda position: ranks[position])
-        if len(of_class) < 2:
-            raise DatasetError(
-                f"{archive.location}: class {name!r} has {len(of_class)} images, and test_share needs two: "
-                "one to train on and one to test"
-            )
-        is_test[of_class[: min(max(1, round(share * len(of_class))), len(of_class) - 1)]] = True
-    train, test = samples.part(np.flatnonzero(~is_test)), samples.part(np.flatnonzero(is_test))
+    train, test = share_out(samples, share, tuple(folders), str(archive.location))
     return Source(str(archive.location), train, test, tuple(folders))
 
 

@@ -52,17 +52,25 @@ def decode(
     """
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
-                raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
             if turned is not None and image.getexif().get(_ORIENTATION, 1) != 1:
                 turned.append(what)
-            if image.mode == "P" and "transparency" in image.info:
-                image = image.convert("RGBA")  # Pillow warns on the direct way
-            return np.asarray(_resized(image.convert("RGB"), image_size))
+            return as_rgb(image, image_size)
     except UnidentifiedImageError as error:
         raise DatasetError(f"{what} is not an image, or of a format other than {', '.join(_FORMATS)}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything, decompression bombs included
         raise DatasetError(f"{what} cannot be decoded: {error}") from error
+
+
+def as_rgb(image: Image.Image, image_size: int | None = None) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels in RGB, resized to that square (bilinear); grey is replicated, transparency is dropped.
+
+    Raises ValueError for pixels that are not of 8 bits, and whatever Pillow raises for a damaged image.
+    """
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ValueError(f"its pixels are of mode {image.mode}, not 8 bit; convert it")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns on the direct way
+    return np.asarray(_resized(image.convert("RGB"), image_size))
 
 
 def decode_all(
@@ -74,8 +82,7 @@ def decode_all(
     """
     turned: list[str] = []
     first = decode(read(names[0]), f"{names[0]} in {where}", image_size, turned=turned)
-    if first.shape[0] != first.shape[1]:
-        raise DatasetError(f"{names[0]} is {_size(first)}, not square: give image_size to resize all images")
+    check_square(names[0], first)
     images = np.empty((len(names), *first.shape), np.uint8)
 
     def fill(start: int) -> None:
@@ -101,6 +108,12 @@ def resize_all(
     if image_size in (None, images.shape[1]):
         return images
     return np.stack([np.asarray(_resized(Image.fromarray(image), image_size)) for image in images])
+
+
+def check_square(name: str, image: UInt8[np.ndarray, "height width 3"]) -> None:
+    """Raise a `DatasetError` that names the image unless it is a square."""
+    if image.shape[0] != image.shape[1]:
+        raise DatasetError(f"{name} is {_size(image)}, not square: give image_size to resize all images")
 
 
 def check_same_size(

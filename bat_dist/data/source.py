@@ -1,5 +1,6 @@
 """What every dataset's file hands over: labels and names at once, pixels only of the samples asked for."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from jaxtyping import Int64, Shaped, UInt8
 from bat_dist.data.archive import Archive
 from bat_dist.data.images import decode_all, resize_all
 from bat_dist.data.table import DatasetError
+from bat_dist.wording import counted
 
 Pixels = Callable[[Int64[np.ndarray, " chosen"], int | None], UInt8[np.ndarray, "chosen size size 3"]]
 
@@ -48,6 +50,25 @@ def array_samples(
         np.asarray(ids, np.str_),
         lambda positions, image_size: resize_all(np.ascontiguousarray(images[positions]), image_size),
     )
+
+
+def share_out(samples: Samples, share: float, class_names: Sequence[str], where: str) -> tuple[Samples, Samples]:
+    """Training and test samples of one split: this share of each class, at least one sample, becomes the test split.
+
+    The SHA-256 of a sample's id decides, so that it is the same share everywhere, and other samples move little.
+    Raises DatasetError for a class of fewer than two samples.
+    """
+    is_test = np.zeros(len(samples.labels), bool)
+    ranks = [hashlib.sha256(name.encode()).hexdigest() for name in samples.ids.tolist()]
+    for label, name in enumerate(class_names):
+        of_class = sorted(np.flatnonzero(samples.labels == label).tolist(), key=lambda position: ranks[position])
+        if len(of_class) < 2:
+            raise DatasetError(
+                f"{where}: class {name!r} has {counted(len(of_class), 'image')}, and test_share needs two: "
+                "one to train on and one to test"
+            )
+        is_test[of_class[: min(max(1, round(share * len(of_class))), len(of_class) - 1)]] = True
+    return samples.part(np.flatnonzero(~is_test)), samples.part(np.flatnonzero(is_test))
 
 
 def file_samples(archive: Archive, folder: str, names: Sequence[str], labels: Sequence[int]) -> Samples:

@@ -3,10 +3,13 @@
 Neither numpy nor torch, so that `--help` and the checking of settings answer at once.
 """
 
+import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from bat_dist.errors import UserError
+from bat_dist.parts import is_reference
+from bat_dist.wording import alternatives
 
 
 class DatasetError(UserError):
@@ -51,7 +54,7 @@ class DatasetSpec:
     @property
     def own_augmentation(self) -> dict[str, int | bool]:
         """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
-        row = DATASETS[self.name]
+        row = DATASETS.get(self.name, OWN)
         return {name: getattr(self, name) for name in AUGMENTATION if getattr(self, name) != getattr(row, name)}
 
 
@@ -127,13 +130,46 @@ _ROWS = (
     ),
 )
 DATASETS = {spec.name: spec for spec in _ROWS}
+OWN = DATASETS["image_folder"]  # the row of data of one's own, whose name is another
+OWN_FORMS = ("FILE.py:NAME", "package.module:NAME", "hf:NAME", "torchvision:NAME")
 PER_CLASS = {"cifar10": (10, 5000, 1000), "cifar100": (100, 500, 100), "tiny_imagenet": (200, 500, 50)}
 """Classes, then training and test samples of each, where these are known without the data (Tiny ImageNet's `val`)."""
 
 
+def own_spec(name: str) -> DatasetSpec:
+    """The row of data of one's own, under the name that tables and results call them by.
+
+    Raises DatasetError for a name of the table, and for one that is more than letters, digits and `._/-`.
+    """
+    if name in DATASETS:
+        raise DatasetError(f"{name!r} is a dataset of bat_dist: call data of your own by another name")
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)*", name):
+        raise DatasetError(f"a dataset's name must be of letters, digits and ._/- alone, got {name!r}")
+    return replace(OWN, name=name)
+
+
+def own_name(reference: str) -> str | None:
+    """What tables and identities call data of one's own: NAME, of FILE.py:NAME, package.module:NAME, hf:NAME, ...
+
+    None for what is no such reference, as the names of the table are.
+    """
+    if not is_reference(reference):
+        return None
+    where, _, name = reference.rpartition(":")
+    return name.partition("@")[0] if where == "hf" else name
+
+
 def check_dataset(name: str) -> DatasetSpec:
-    """Return the row of this name; a `DatasetError` that names the nearest valid name where there is none."""
+    """Return the row of this name, or that of data of one's own.
+
+    Raises a `DatasetError` that names the nearest valid name where there is none.
+    """
     if name in DATASETS:
         return DATASETS[name]
+    if own := own_name(str(name)):
+        return own_spec(own)
     (nearest,) = get_close_matches(str(name).lower().replace("-", "_"), DATASETS, n=1, cutoff=0.0)
-    raise DatasetError(f"unknown dataset {name!r}: did you mean {nearest!r}? The datasets are {', '.join(DATASETS)}")
+    raise DatasetError(
+        f"unknown dataset {name!r}: did you mean {nearest!r}? The datasets are {', '.join(DATASETS)}, and your own: "
+        f"{alternatives(OWN_FORMS)}"
+    )

@@ -24,6 +24,7 @@ from bat_dist.evaluation.plan import (
 )
 from bat_dist.evaluation.result import Evaluation, ResultRow
 from bat_dist.storage.files import Folder
+from bat_dist.storage.memory_rows import MemoryRows
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import UNITS
 from bat_dist.wording import counted
@@ -76,7 +77,7 @@ class _Progress:
     """What is known of one stage."""
 
     units: list[Int64[np.ndarray, " unit"]]
-    store: RowStore
+    store: RowStore | MemoryRows
     missing: set[int]
     robust: Bool[np.ndarray, " images"]
     found: Float[np.ndarray, " found"]
@@ -91,9 +92,12 @@ class _Progress:
 
 
 class Ledger:
-    """The one hand that writes. Units come from `begin` and `record`; in which order they are done does not matter."""
+    """The one hand that writes. Units come from `begin` and `record`; in which order they are done does not matter.
 
-    def __init__(self, folder: Folder, plan: EvaluationPlan, frame: EvaluationIdentity):
+    folder: where the rows are kept; None keeps them in this process alone.
+    """
+
+    def __init__(self, folder: Folder | None, plan: EvaluationPlan, frame: EvaluationIdentity):
         self.folder, self.plan, self.frame = folder, plan, frame
         self._stages: dict[Stage, _Progress] = {}
 
@@ -102,8 +106,8 @@ class Ledger:
 
         Raises UserError if the folder holds another evaluation; then nothing has been written.
         """
-        for stage in self.plan.stages:
-            if (store := RowStore.existing(self._place(stage))) is not None:
+        for stage in self.plan.stages if self.folder else ():
+            if (store := RowStore.existing(self.folder / UNITS / str(stage))) is not None:
                 store.check(self.frame.fields_of(stage), self.frame.identity_of(stage))
         return self._begin(tuple(stage for stage in self.plan.stages if stage.before is None))
 
@@ -123,7 +127,9 @@ class Ledger:
             return []
         if unit.stage.attack != PROBE:
             stand, met = state.robust.sum(), len(state.images)
-            log.info("%s: %d of %d images stand, %.1f s of work", unit.stage, stand, met, state.seconds)
+            log.info(
+                "%s: %d of %d images still classified correctly, %.1f s of work", unit.stage, stand, met, state.seconds
+            )
         return self._begin(self.plan.after(unit.stage))
 
     def give_up(self, unit: Unit, reason: str) -> None:
@@ -147,8 +153,11 @@ class Ledger:
         checked = [len(state.images) for stage, state in self._stages.items() if stage.among == "checked"]
         return Evaluation(tuple(rows), tuple(checks), min(checked, default=0))
 
-    def _place(self, stage: Stage) -> Folder:
-        return self.folder / UNITS / str(stage)
+    def _store(self, stage: Stage, num_rows: int) -> RowStore | MemoryRows:
+        fields, identity = self.frame.fields_of(stage), self.frame.identity_of(stage)
+        if self.folder is None:
+            return MemoryRows(fields, num_rows)
+        return RowStore.open(self.folder / UNITS / str(stage), fields=fields, identity=identity, num_rows=num_rows)
 
     def _begin(self, stages: tuple[Stage, ...]) -> list[Unit]:
         return [unit for stage in stages for unit in self._begin_stage(stage)]
@@ -161,13 +170,12 @@ class Ledger:
         if stage.among == "checked":
             images = spread(images, self.frame.num_checked)
         units = cut(images, stage, self.frame.batch_size)
-        fields, identity = self.frame.fields_of(stage), self.frame.identity_of(stage)
-        store = RowStore.open(self._place(stage), fields=fields, identity=identity, num_rows=len(units))
+        store = self._store(stage, len(units))
         nothing = np.zeros(self.frame.num_images, bool), np.full(len(FOUND), np.nan)
         state = self._stages[stage] = _Progress(units, store, set(range(len(units))), *nothing)
         status = store.status()
         for number in np.flatnonzero(status.complete[: len(units)]).tolist():
-            self._take(stage, number, {name: store.read(name, np.array([number]))[0] for name in fields})
+            self._take(stage, number, {name: store.read(name, np.array([number]))[0] for name in store.fields})
         if damaged := sorted(set(status.damaged) & state.missing):
             log.warning("%s: units %s damaged in the store: computing again", stage, ", ".join(map(str, damaged)))
         if not state.missing:

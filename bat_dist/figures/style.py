@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -175,10 +176,20 @@ def legend_below(fig: Figure, ax: Any, *, note: str, columns: int) -> None:
     legend.get_title().set_color(SOFT_INK)
 
 
+class ShownFigure(Figure):
+    """A figure that a notebook shows as a picture; IPython does that by itself for figures of pyplot alone."""
+
+    @style()
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as file:
+            self.savefig(file, format="png", dpi=DPI / 2)
+            return file.getvalue()
+
+
 @style()
 def message_figure(title: str, message: str) -> Figure:
     """A figure that says why there is nothing to draw, so that a run always leaves the same set of files."""
-    fig = Figure(figsize=(WIDTH, 1.3))
+    fig = ShownFigure(figsize=(WIDTH, 1.3))
     fig.text(0.02, 0.72, fit(title, WIDTH * 0.96, 11, weight="bold"), weight="bold", size=11)
     fig.text(0.02, 0.32, fit(message, WIDTH * 0.96, 9.5), color=SOFT_INK)
     return fig

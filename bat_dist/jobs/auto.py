@@ -6,7 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
+from bat_dist.jobs.own_parts import network_of
 from bat_dist.models.names import AUTO, check_fits, suited_arch
+from bat_dist.models.own import OwnNetwork, check_takes
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.provenance import without_passwords
@@ -23,6 +26,8 @@ log = logging.getLogger(__name__)
 def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: Dataset, usual: str) -> tuple[S, Chosen]:
     """The settings without auto, but for a precision that the workers are to decide; and what was chosen.
 
+    A network of the user's own is imported.
+
     What the folder's results were begun with goes on, on whatever machine; else the network suits the images' size.
     begun: reads the identity of these results, empty if there are none. usual: the network for all but small images.
     Raises UserError for a network that the images do not fit.
@@ -36,8 +41,20 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
     if arch == AUTO:
         arch = found["arch"] = suited_arch(size, usual)
         chosen["arch"] = f"{arch} (for {size}x{size} images)"
-    check_fits(arch, size)
-    return dataclasses.replace(settings, **found), chosen
+    if "arch" in found and " " in str(arch):
+        raise UserError(f"{without_passwords(settings.out)} was begun with {arch}, a network of your own: give --arch")
+    arch = network_of(arch)
+    check_network(arch, dataset)
+    return dataclasses.replace(settings, **{**found, "arch": arch}), chosen
+
+
+def check_network(arch: str | OwnNetwork, dataset: Dataset, *, features: bool = False) -> None:
+    """Raise UserError for a network that the images do not fit; features: or that has none."""
+    size = dataset.train.images.shape[1]
+    if isinstance(arch, OwnNetwork):
+        check_takes(arch, len(dataset.class_names), size, features=features)
+    else:
+        check_fits(arch, size)
 
 
 def decide_precision(

@@ -3,29 +3,28 @@
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
 from torch import nn
 
-from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import Dataset
-from bat_dist.errors import UserError
 from bat_dist.evaluation.attack import Settings
-from bat_dist.evaluation.ledger import EvaluationIdentity, Ledger, cut_for
-from bat_dist.evaluation.plan import Unit, checks_of, make_plan
+from bat_dist.evaluation.ledger import Ledger, cut_for
+from bat_dist.evaluation.plan import Unit
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.evaluation.work import build_work
 from bat_dist.jobs.attacked_network import AttackedNetwork
+from bat_dist.jobs.evaluate_here import VERB, attack_settings, batch_size_of, open_ledger
 from bat_dist.jobs.fill_rows import note_outcome
 from bat_dist.jobs.fresh import remove_evaluation
-from bat_dist.results.evaluation_file import ATTACKS, EVALUATION
+from bat_dist.results.evaluation_file import ATTACKS
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
-from bat_dist.training.precision import computed_on, default_device
+from bat_dist.training.precision import default_device
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
 from bat_dist.workers.nodes import job_session
@@ -34,37 +33,9 @@ from bat_dist.workers.pool import Failed, Row, Work, run_units
 from bat_dist.workers.resources import Resources, worker_resources
 
 _THOUSAND = 1000
-VERB = "evaluate"
 PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost
 
 log = logging.getLogger(__name__)
-
-
-def with_earlier(folder: Folder, settings: EvaluateSettings) -> EvaluateSettings:
-    """The settings, with what the folder's finished evaluation has and this call leaves out: results are added to.
-
-    Raises UserError where both cannot stand in one result.
-    """
-    if settings.fresh or not folder.exists(EVALUATION):
-        return settings
-    before: Mapping[str, Any] = folder.read_json(EVALUATION).get("settings", {})
-    attacks, seeds = before.get("attacks", ()), before.get("seeds", settings.seeds)
-    lost = [name for name in attacks if name not in settings.attacks]
-    if set(seeds) != set(settings.seeds) and (lost or not set(seeds) <= set(settings.seeds)):
-        asked = f"--attacks {' '.join(dict.fromkeys([*attacks, *settings.attacks]))}"
-        raise UserError(
-            f"{folder} holds results of {' '.join(attacks)} with seeds {' '.join(map(str, seeds))}, which those of "
-            f"other seeds would replace; for all in one: {asked} "
-            f"--seeds {' '.join(map(str, sorted({*seeds, *settings.seeds})))}; else another --out, or --fresh"
-        )
-    changes: dict[str, Any] = {"attacks": (*settings.attacks, *lost)} if lost else {}
-    changes |= {
-        name: before[name] for name in ("check_images", "scores") if before.get(name) and not getattr(settings, name)
-    }
-    if changes:
-        kept = lost + [f"{name} {changes[name]}" for name in changes if name != "attacks"]
-        log.info("%s holds results of %s too, which stay", folder, ", ".join(kept))
-    return dataclasses.replace(settings, **changes)
 
 
 def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
@@ -75,7 +46,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     """
 
     def begin(cut: int) -> tuple[Ledger, list[Unit]]:
-        ledger = _open_ledger(folder, dataset, settings, subject, cut)
+        ledger = open_ledger(folder, dataset, settings, subject, cut)
         units = ledger.begin()
         note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
         return ledger, units
@@ -88,70 +59,18 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_worker, settings.gpus_per_worker
         resources = worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes)
-        at_once = _batch_size(settings, on_gpu=resources.gpus > 0)
+        at_once = batch_size_of(settings, on_gpu=resources.gpus > 0)
         if settings.fresh:  # only now: nothing is removed for a cluster that does not answer
             remove_evaluation(folder)
         ledger, units = begun or begin(at_once)
         args = [
             ray.put(dataset),
             ray.put(subject.network),
-            _attack_settings(dataset, settings),
+            attack_settings(dataset, settings),
             settings.keep_adversarial,
         ]
         _work_off(ledger, units, args, settings, terms.source, resources, at_once, heart)
     return ledger.evaluation()
-
-
-def evaluate_here(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork) -> Evaluation:
-    """Do as `evaluate`, but in this process, unit after unit: many networks are evaluated beside each other so."""
-    at_once = _batch_size(settings, on_gpu=default_device().type == "cuda")
-    ledger = _open_ledger(folder, dataset, settings, subject, cut_for(folder) or at_once)
-    queue = deque(ledger.begin())
-    note_settings(folder, VERB, settings)
-    if queue:
-        work = build(dataset, subject.network, _attack_settings(dataset, settings), settings.keep_adversarial)
-        HardwareLog(folder, ATTACKS).add([computed_on()])
-        while queue:
-            unit = queue.popleft().at_once(at_once)
-            queue.extend(ledger.record(unit, work(unit)))
-    return ledger.evaluation()
-
-
-def _attack_settings(dataset: Dataset, settings: EvaluateSettings) -> Settings:
-    return Settings(
-        epsilon=settings.epsilon or dataset.spec.epsilon,
-        step_size=settings.step_size or dataset.spec.step_size,
-        restarts=settings.restarts,
-    )
-
-
-def _batch_size(settings: EvaluateSettings, *, on_gpu: bool) -> int:
-    """How many images a worker attacks at once; what is left to us is said."""
-    if settings.batch_size is not None:
-        return settings.batch_size
-    chosen = usual_batch_size(on_gpu=on_gpu)
-    log.info("batch_size %d (for %s)", chosen, "GPUs" if on_gpu else "CPUs")
-    return chosen
-
-
-def _open_ledger(
-    folder: Folder, dataset: Dataset, settings: EvaluateSettings, subject: AttackedNetwork, cut: int
-) -> Ledger:
-    """cut: the batch size that units are cut for."""
-    attack = _attack_settings(dataset, settings)
-    checks = checks_of(len(dataset.class_names)) if settings.check_images else ()
-    plan = make_plan(settings.attacks, settings.seeds, checks=checks)
-    identity = {"network": subject.digest, "dataset": dataset.name, "data_fingerprint": dataset.fingerprint}
-    frame = EvaluationIdentity(
-        identity=identity | vars(attack),
-        epsilon=attack.epsilon,
-        image_shape=dataset.test.images.shape[1:],
-        num_images=len(dataset.test),
-        batch_size=cut,
-        num_checked=settings.check_images,
-        keep_adversarial=settings.keep_adversarial,
-    )
-    return Ledger(folder, plan, frame)
 
 
 def _work_off(

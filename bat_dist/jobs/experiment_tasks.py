@@ -14,16 +14,17 @@ from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.attacked_network import load_subject
-from bat_dist.jobs.evaluate import evaluate_here, with_earlier
+from bat_dist.jobs.evaluate_here import evaluate_here, with_earlier
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
-from bat_dist.results.evaluation_file import EVALUATION, write_evaluation
+from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, write_evaluation
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.sweep.record import FAILURE, note_failure
 from bat_dist.training.files import finished, read_history
 from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.metrics import IMAGES
 from bat_dist.workers.nodes import ClusterTerms
 from bat_dist.workers.pace import Pace, progress
 from bat_dist.workers.pool import Failed, Row, Work, run_units
@@ -101,7 +102,9 @@ class Experiment:
         folder = Folder(asked.out)
         asked, subject = with_earlier(folder, asked), load_subject(self.dataset, asked)
         folder.create()
-        found = evaluate_here(folder, self.dataset, asked, subject)
+        found = evaluate_here(
+            folder, self.dataset, asked, subject, tell=lambda number: IMAGES.tell(number, what=ATTACKS)
+        )
         place, _ = split_location(self.settings.score_file)
         subsets: Mapping[str, Any] = {}  # typical and atypical test images, where the scores tell
         if self.settings.needs_scores and place.exists(TYPICALITY):

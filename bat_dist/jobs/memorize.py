@@ -8,13 +8,16 @@ from typing import Any
 import ray
 
 from bat_dist.artifacts.scores import TRIALS
+from bat_dist.config import plain
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
-from bat_dist.jobs.auto import Chosen, decide_precision, identity_in, say, without_auto
+from bat_dist.errors import UserError
+from bat_dist.jobs.auto import Chosen, check_network, decide_precision, identity_in, say, without_auto
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.own_parts import network_of
 from bat_dist.memorization.subsets import subset_size
-from bat_dist.models.names import AUTO, check_fits
+from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRIALS
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.computed_on import hardware_name
@@ -52,6 +55,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         "train_predicted": Field("uint16", train, optional=True),
         "test_correct": Field("bool", test),
         "metrics": Field("float64", (2,)),
+        **_probabilities(folder / TRIALS, settings, train, test),
     }
     settings, chosen = settled(folder / TRIALS, dataset, settings)
     settings_of_trials = partial(
@@ -76,6 +80,25 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
     )
 
 
+def _probabilities(place: Folder, settings: MemorizeSettings, train: tuple[int], test: tuple[int]) -> dict[str, Field]:
+    """The fields of `keep`, if it is asked for, or if the trials in `place` were begun with it.
+
+    Raises UserError if they were begun without it, since a finished trial's network is gone.
+    """
+    fields = {"train_probability": Field("float16", train), "test_probability": Field("float16", test)}
+    store = None if settings.fresh else RowStore.existing(place)
+    if store is None or not store.is_begun():
+        return fields if settings.keep else {}
+    if fields.keys() <= store.fields.keys():
+        return fields
+    if settings.keep:
+        raise UserError(
+            f"{place} holds trials without probabilities, which finished trials cannot be given later: leave keep out, "
+            "or begin anew in another --out, or here with --fresh"
+        )
+    return {}
+
+
 def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
     """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks.  Raises as `fill_trials`."""
     classes = len(dataset.class_names)
@@ -87,9 +110,9 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
     # Different architectures are asked for, by default of about the same cost.
     others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
-    archs = settings.ensemble_archs or tuple(dict.fromkeys([settings.arch, *others]))
+    archs = tuple(map(network_of, settings.ensemble_archs or dict.fromkeys([settings.arch, *others])))
     for arch in archs:
-        check_fits(arch, dataset.train.images.shape[1])
+        check_network(arch, dataset)
     return _fill(
         folder,
         dataset,
@@ -210,7 +233,6 @@ def _fill(
 
 def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:
     """All that a row depends on, flat: rows of another identity are another experiment's."""
-    flat = dataclasses.asdict(settings)
-    recipe = flat.pop("recipe")
+    flat = {name: plain(value) for name, value in vars(settings).items() if name != "recipe"}
     data = {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **dataset.spec.own_augmentation}
-    return {**flat, **recipe, **data}
+    return {**flat, **settings.recipe.facts, **data}

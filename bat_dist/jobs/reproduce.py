@@ -13,6 +13,7 @@ from bat_dist.jobs.experiment_record import begun_identity, note_plan
 from bat_dist.jobs.experiment_tasks import Experiment, Reports, train_and_evaluate
 from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import remove_experiment
+from bat_dist.jobs.own_parts import network_of
 from bat_dist.jobs.scores import leave_out_scores
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.results.find import MEMORIZATION
@@ -46,6 +47,7 @@ def carry_out_experiment(folder: Folder, dataset: Dataset, settings: ReproduceSe
     places = {name: Folder(place) for name in ("out", "scores", "data_dir") if (place := getattr(settings, name))}
     # All machines get names of places that mean the same everywhere.
     settings = dataclasses.replace(settings, **{name: place.absolute_location for name, place in places.items()})
+    settings = dataclasses.replace(settings, arch=network_of(settings.arch))
     for run in settings.runs():
         if settings.scores or not run.row.startswith(
             "bat"

@@ -14,12 +14,14 @@ from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
-from bat_dist.jobs.auto import decide_precision, say
+from bat_dist.jobs.auto import check_network, decide_precision, say
+from bat_dist.jobs.own_parts import network_of
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.jobs.study_folder import begin_studies
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import TrainingPlan, make_plan
 from bat_dist.models.names import AUTO
+from bat_dist.models.own import OwnNetwork
 from bat_dist.settings.study import (
     LEAST,
     OUTPUTS,
@@ -64,6 +66,9 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
 
     Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
     """
+    settings = dataclasses.replace(settings, arch=network_of(settings.arch))
+    if settings.runs():  # their features are looked at
+        check_network(network_of(settings.network), dataset, features=True)
     if settings.scores and settings.needs_sets:  # they are here already: what does not fit needs no cluster to be seen
         _checked_sets(dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:
@@ -189,7 +194,8 @@ def build(dataset: Dataset, settings: StudySettings) -> Work:
 def write_outputs(plan: TrainingPlan, atypical: np.ndarray) -> None:
     """`outputs.npz`: what the last network says of all test samples and of the atypical training samples."""
     folder, dataset, device = plan.record.folder, plan.dataset, default_device()
-    network = load_model(folder, "last", device=device)
+    arch = plan.settings.arch
+    network = load_model(folder, "last", device=device, model=arch if isinstance(arch, OwnNetwork) else None)
     attack = plan.watched and plan.watched.attack
     if attack is None:
         raise ValueError("a study attacks its networks: watch_steps must be at least 1")

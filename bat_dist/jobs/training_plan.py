@@ -15,9 +15,11 @@ from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.errors import UserError
-from bat_dist.jobs.auto import Chosen, without_auto
+from bat_dist.jobs.auto import Chosen, check_network, without_auto
+from bat_dist.jobs.own_parts import method_of
 from bat_dist.methods.mini_batch import TrainingAttack
-from bat_dist.methods.table import build_method
+from bat_dist.methods.own import OwnMethod
+from bat_dist.methods.table import Method, build_method
 from bat_dist.models.names import AUTO
 from bat_dist.results.rows import flat
 from bat_dist.settings.decides import facts_as_asked
@@ -106,15 +108,14 @@ def make_plan(
     """
     place = Folder(asked.out)
     asked, chosen = without_auto(asked, lambda: files.begun_identity(place), dataset, ARCH_OF_TRAINING)
+    asked = dataclasses.replace(asked, method=method_of(asked.method))
+    if asked.method == "bat":
+        check_network(asked.arch, dataset, features=True)
     dataset = dataset.augmented(asked.crop_padding, asked.flip)
     precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)
     try:
-        given = asked.hyper_parameters
-        if asked.method == "bat" and scores is not None:
-            given = {"sigma": scores.sigma, **given}
-        method = build_method(asked.method, given)
-        method.check_attack(asked.num_steps)
+        method = _method(asked, scores)
         held = hold_out(dataset.train.labels, asked.num_val or default_num_val(len(dataset.train)), seed=asked.val_seed)
         if asked.train_subset:
             held = held._replace(train=np.intersect1d(held.train, read_indices(asked.train_subset, dataset)))
@@ -153,6 +154,18 @@ def make_plan(
     if watched:  # which columns the history has; no fact of the network
         identity["watch"] = watched.digest
     return TrainingPlan(asked, settings, dataset, held, scores, identity, facts, chosen, watched)
+
+
+def _method(asked: TrainSettings, scores: TrainingScores | None) -> Method:
+    """The method with the hyper-parameters that were given, and the scores' threshold if it asks for one."""
+    given, named = asked.hyper_parameters, asked.method
+    has_sigma = named.has("sigma") if isinstance(named, OwnMethod) else named == "bat"
+    if has_sigma and scores is not None:
+        given = {"sigma": scores.sigma, **given}
+    method = build_method(named, given)
+    if hasattr(method, "check_attack"):
+        method.check_attack(asked.num_steps)
+    return method
 
 
 def _watched(asked: TrainSettings, dataset: Dataset, attack: TrainingAttack, held: Held) -> WatchedSets | None:
@@ -215,7 +228,7 @@ def _facts(
     """What a checkpoint says of its making: plain values that, with the data, decide it."""
     step = settings.step
     facts = {
-        "method": asked.method,
+        "method": str(asked.method),
         "method_settings": _plain(dataclasses.asdict(step.method)),  # pyright: ignore[reportArgumentType]
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -225,8 +238,8 @@ def _facts(
         "num_val": len(held.validation),
         "val_seed": asked.val_seed,
         "scores": f"{scores.name} {scores.digest}" if scores else None,
-        "arch": settings.arch,
-        "recipe": dataclasses.asdict(settings.recipe) | {"milestones": list(settings.recipe.milestones)},
+        "arch": str(settings.arch),
+        "recipe": settings.recipe.facts | {"milestones": list(settings.recipe.milestones)},
         "epochs": settings.recipe.epochs,
         **{name: getattr(step.attack, name) for name in ("epsilon", "step_size", "num_steps", "random_start")},
         "attack_mode": step.attack.mode,

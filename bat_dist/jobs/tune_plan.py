@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bat_dist.config import to_dict
+from bat_dist.config import plain, to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.jobs.auto import Chosen, without_auto
 from bat_dist.jobs.fresh import check_alone
+from bat_dist.jobs.own_parts import method_of, network_of
 from bat_dist.jobs.training_plan import make_plan, scores_of
 from bat_dist.jobs.tune_run import run_settings, score_key
 from bat_dist.models.names import AUTO
+from bat_dist.parts import is_reference
 from bat_dist.settings.decides import identity_values
 from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
@@ -44,9 +46,15 @@ class Sweep:
     def about(self) -> Mapping[str, Any]:
         """What a report says of it."""
         names = ("dataset", "arch", "method")
-        shared = {name: getattr(self.example, name) for name in names if name not in self.settings.space}
+        shared = {name: plain(getattr(self.example, name)) for name in names if name not in self.settings.space}
         many = dict.fromkeys((name for name in names if name in self.settings.space), "several")
-        return {**shared, **many, "num_val": self.num_val, "settings": to_dict(self.settings)}
+        return {
+            **shared,
+            **many,
+            "dataset": self.dataset.name,
+            "num_val": self.num_val,
+            "settings": to_dict(self.settings),
+        }
 
     @property
     def folder(self) -> Folder:
@@ -88,7 +96,7 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
     begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
     begun = {name: begun[name] for name in left_to_us if name in begun}
     example, chosen = without_auto(example, lambda: begun, dataset, ARCH_OF_TRAINING)
-    settings = with_base(settings, **{name: getattr(example, name) for name in left_to_us})
+    settings = with_base(settings, **{name: getattr(example, name) for name in left_to_us}, **_own(settings))
     scores: dict[Any, TrainingScores | None] = {}
 
     def find(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:
@@ -108,6 +116,13 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
         check_alone(folder, VERB)
     record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)
     return Sweep(settings, dataset, record, scores, num_val, chosen)
+
+
+def _own(settings: TuneSettings) -> dict[str, Any]:
+    """The user's own network and method, imported, if the base names any."""
+    named = {name: settings.base[name] for name in ("arch", "method") if is_reference(str(settings.base.get(name)))}
+    imported = {"arch": network_of, "method": method_of}
+    return {name: imported[name](value) for name, value in named.items()}
 
 
 def with_base(settings: TuneSettings, **found: Any) -> TuneSettings:

@@ -196,6 +196,7 @@ class Asha(ASHAScheduler):
 
 
 def first_drop(recipe: Recipe) -> int:
-    """The epoch after which the learning rate is first low: a multistep's milestone; one cycle's fall to a half."""
-    share = recipe.milestones[0] if recipe.milestones else recipe.warmup + (1 - recipe.warmup) / 2
+    """The epoch after which the learning rate is first low: a multistep's milestone; any other fall to a half."""
+    rise = recipe.warmup if recipe.schedule == "one_cycle" else recipe.warmup_epochs / recipe.epochs
+    share = recipe.milestones[0] if recipe.milestones else rise + (1 - rise) / 2
     return min(round(share * recipe.epochs), recipe.epochs - 1)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 from bat_dist.config import to_dict
 from bat_dist.jobs.attacked_network import load_subject
-from bat_dist.jobs.evaluate import evaluate, with_earlier
+from bat_dist.jobs.evaluate import evaluate
+from bat_dist.jobs.evaluate_here import with_earlier
 from bat_dist.jobs.fresh import TEST
 from bat_dist.jobs.tune_plan import Sweep
+from bat_dist.parts import Own
 from bat_dist.results.evaluation_file import EVALUATION, AttackRow, read_rows, write_evaluation
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.sections import DataSettings
@@ -55,6 +57,7 @@ def _judge(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow]:
         **{**data, "out": place.location},
         checkpoint=(sweep.folder / run.name).location,
         which=sweep.settings.which,
+        model=example.arch if isinstance(example.arch, Own) else None,
         attacks=sweep.settings.test_attacks or (),
         epsilon=example.epsilon,
         gpus_per_worker=example.gpus_per_worker,

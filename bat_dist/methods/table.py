@@ -8,6 +8,9 @@ from typing import Any, NamedTuple, Protocol, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from bat_dist.methods.own import OwnMethod
+from bat_dist.parts import check_reference, is_reference
+
 
 class MethodEntry(NamedTuple):
     """What is known of a method before it is built.
@@ -41,7 +44,10 @@ METHODS = {
 
 
 class Method(Protocol):
-    """A frozen dataclass of hyper-parameters, which it checks when it is made, and a loss."""
+    """A frozen dataclass of hyper-parameters, which it checks when it is made, and a loss.
+
+    One of the user's own need not be derived from this class, nor have `check_attack`.
+    """
 
     def check_attack(self, num_steps: int) -> None:
         """Raise ValueError if the method cannot use an attack of so many steps in training."""
@@ -60,14 +66,22 @@ def check_method(name: str) -> str:
     raise ValueError(f"there is no method {name!r}: {hint}The methods are {', '.join(METHODS)}")
 
 
-def build_method(name: str, hyper_parameters: Mapping[str, float | str | None]) -> Method:
+def check_method_or_own(name: str) -> str:
+    """The same; FILE.py:NAME and package.module:NAME are valid too if the file is there."""
+    return check_reference(name, what="method") if is_reference(name) else check_method(name)
+
+
+def build_method(name: str | OwnMethod, hyper_parameters: Mapping[str, float | str | None]) -> Method:
     """The method with these hyper-parameters, given as values or as text ("0.5"); its own defaults for the rest.
 
     Raises ValueError for a name or value that it does not take.
     """
-    module, _, class_name = METHODS[check_method(name)].place.partition(".")
-    cls = getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
-    fields = [field.name for field in dataclasses.fields(cls)]
+    if isinstance(name, OwnMethod):
+        cls = name.made
+    else:
+        module, _, class_name = METHODS[check_method(name)].place.partition(".")
+        cls = getattr(importlib.import_module(f"{__package__}.{module}"), class_name)
+    fields = [field.name for field in dataclasses.fields(cls) if field.init]
     hints, values = get_type_hints(cls), {}
     for key, value in hyper_parameters.items():
         if key not in fields:

@@ -31,6 +31,16 @@ def anatomy(network: nn.Module) -> bytes:
     return digest.digest()
 
 
+def digest_of(value: Any) -> bytes:
+    """A sha256 of a class, a function or a network, by the same rules: of its code, defaults and constants.
+
+    A class without a file, as one of a notebook, is told by the code of its functions.
+    """
+    if isinstance(value, nn.Module):
+        return anatomy(value)
+    return _of(value, frozenset())
+
+
 def _hash(*values: Any, seen: frozenset[int]) -> bytes:
     digest = sha256()
     for value in values:
@@ -58,8 +68,13 @@ def _of(value: Any, seen: frozenset[int]) -> bytes:
             return _hash(type(value).__name__, *value, seen=seen)
         case set() | frozenset():
             return sha256(b"".join(sorted(_of(item, seen) for item in value))).digest()
+        case type() if value.__module__ == "__main__" and not _source_of(value):
+            return _hash(value.__qualname__, value.__bases__, _attributes(value), seen=seen)
         case type():
             return sha256(f"{value.__module__}.{value.__qualname__} {_source_of(value)}".encode()).digest()
+        case property() | staticmethod() | classmethod():
+            functions = (value.fget, value.fset) if isinstance(value, property) else (value.__func__,)
+            return _hash(type(value).__name__, *functions, seen=seen)
         case nn.Module():  # it has a name of its own in the network, or is not asked by it
             return _of(type(value), seen)
         case FunctionType():
@@ -81,6 +96,12 @@ def _of(value: Any, seen: frozenset[int]) -> bytes:
         return _hash(type(value), vars(value), seen=seen)
     text = repr(value)
     return secrets.token_bytes(32) if " at 0x" in text else _hash(type(value), text, seen=seen)
+
+
+def _attributes(kind: type) -> dict[str, Any]:
+    """What a class statement says, without what Python adds to it."""
+    added = ("__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__")
+    return {name: value for name, value in vars(kind).items() if name not in added}
 
 
 @cache

@@ -5,6 +5,7 @@ import re
 from typing import Literal, NamedTuple
 
 from bat_dist.errors import UserError
+from bat_dist.parts import Own, check_reference, is_reference
 
 Family = Literal["resnet", "cifar_resnet", "preact_resnet", "wide_resnet", "resnet9", "tinynet"]
 
@@ -48,7 +49,12 @@ class Arch(NamedTuple):
 
 
 def check_arch(name: str) -> str:
-    """The name, if it is valid (`resnet9-w64` becomes `resnet9`); else ValueError with the nearest one."""
+    """The name, if it is valid (`resnet9-w64` becomes `resnet9`); else ValueError with the nearest one.
+
+    FILE.py:NAME, package.module:NAME, timm:NAME and torchvision:NAME are valid if the file is there.
+    """
+    if is_reference(name):
+        return check_reference(name, what="arch")
     family, _, width = parse_arch(name)
     return "resnet9" if family == "resnet9" and width == DEFAULT_RESNET9_WIDTH else name
 
@@ -63,8 +69,13 @@ def suited_arch(image_size: int, usual: str) -> str:
     return "tinynet" if image_size <= SMALL_IMAGE else usual
 
 
-def check_fits(name: str, image_size: int) -> None:
-    """Raise UserError if the network shrinks images of this side to nothing."""
+def check_fits(name: str | Own, image_size: int) -> None:
+    """Raise UserError if the network shrinks images of this side to nothing.
+
+    One of the user's own must be tried for that: `own.check_takes`.
+    """
+    if isinstance(name, Own):
+        return
     smallest = SMALLEST_IMAGE.get(parse_arch(name).family, 1)
     if image_size < smallest:
         size, least = (f"{side}x{side}" for side in (image_size, smallest))
@@ -94,7 +105,7 @@ def parse_arch(name: str) -> Arch:
     nearest = _nearest(name)
     rule = " (D of wrnD-K must be 6n + 4: 10, 16, 22, 28, ...)" if nearest.startswith("wrn") else ""
     hint = f"; did you mean {nearest!r}?{rule}" if nearest else ";"
-    raise ValueError(f"there is no architecture {name!r}{hint} valid: {', '.join(ARCHITECTURES)}")
+    raise ValueError(f"there is no architecture {name!r}{hint} valid: {', '.join(ARCHITECTURES)}, or FILE.py:NAME")
 
 
 def _nearest(name: str) -> str:

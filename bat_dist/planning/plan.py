@@ -11,11 +11,13 @@ import torch
 from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.source import choose
-from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset
+from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset, own_name
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.evaluation.plan import images_at_once
 from bat_dist.models.names import AUTO, check_fits, suited_arch
+from bat_dist.models.own import check_takes, named_network
+from bat_dist.parts import is_reference
 from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.speed_file import Measurement, read_speed, write_speed
@@ -69,6 +71,9 @@ def plan(settings: PlanSettings) -> CostPlan:
     assert size and num_classes  # noqa: PT018  # `look_at` sees to that
     suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
     arch = suited if settings.arch == AUTO else settings.arch
+    if is_reference(arch):
+        arch = named_network(arch)
+        check_takes(arch, num_classes, size)
     check_fits(arch, size)
     given = read_speed(settings.speed) if settings.speed else None
     machine = given.machine if given else this_machine()
@@ -90,7 +95,7 @@ def plan(settings: PlanSettings) -> CostPlan:
     workers, slowed = settings.workers or worker.fit_into(machine), speed.slower(worker.slowdown)
     return CostPlan(
         data=data,
-        arch=f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else arch,
+        arch=f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else str(arch),
         precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
         costs=tuple(cost(job, slowed, workers=workers) for job in jobs),
         total=total(jobs, slowed, workers=workers),
@@ -137,7 +142,7 @@ def _speed(
 
 def look_at(settings: PlanSettings) -> Data:
     """The data if they are at hand, else what is known of them.  Raises UserError for sizes that they do not have."""
-    if settings.dataset == "digits" or settings.data_dir:
+    if settings.dataset == "digits" or settings.data_dir or own_name(settings.dataset):
         dataset = load_dataset(settings.dataset, **settings.data)
         return Data(dataset.spec, len(dataset.train), len(dataset.test))
     spec = check_dataset(settings.dataset)

@@ -23,6 +23,7 @@ from bat_dist.errors import UserError, is_gpu_full
 from bat_dist.methods.erm import Erm
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.pgd_at import PgdAt
+from bat_dist.models.own import OwnNetwork
 from bat_dist.planning.stopwatch import rate_of
 from bat_dist.planning.timed_operations import Piece, Rate, Speed
 from bat_dist.storage.provenance import cpu_name
@@ -54,7 +55,7 @@ class Workload:
     steps PGD attacks them. attacked_at_once: images of a batch in an evaluation.
     """
 
-    arch: str
+    arch: str | OwnNetwork
     spec: DatasetSpec
     trial_recipe: Recipe
     recipe: Recipe

@@ -32,7 +32,7 @@ class Measurement:
         """What was measured of a workload here."""
         assert subject.spec.image_size and subject.spec.num_classes  # noqa: PT018
         sizes = subject.spec.image_size, subject.spec.num_classes
-        return cls(speed, machine, threads, subject.arch, *sizes, subject.precision)
+        return cls(speed, machine, threads, str(subject.arch), *sizes, subject.precision)
 
     def misfits(self, subject: Workload, pieces: Sequence[Piece], threads: int) -> list[str]:
         """What was measured otherwise than this workload wants it, in words; nothing if it holds for it."""

@@ -1,5 +1,6 @@
 """What methods and rows of tables are called."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,12 @@ def label_of(method: str, own: Mapping[str, Any], rivals: Sequence[Mapping[str, 
 
 def method_name(method: str) -> str:
     """The method's name as papers write it."""
-    return METHODS[method].label if method in METHODS else method
+    return METHODS[method].label if method in METHODS else name_of_own(method)
+
+
+def name_of_own(text: str) -> str:
+    """`MyLoss` for `MyLoss 1a2b3c4d5e6f`, a method of the user's own with the digest of its source; else the text."""
+    return re.sub(r" [0-9a-f]{12}$", "", text)
 
 
 def _setting(name: str, value: Any) -> str:

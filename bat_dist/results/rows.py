@@ -15,7 +15,7 @@ from bat_dist.errors import UserError
 from bat_dist.evaluation.names import SINGLE, steps_of
 from bat_dist.results.evaluation_file import FoundEvaluation
 from bat_dist.results.find import LeftOut
-from bat_dist.results.labels import label_of
+from bat_dist.results.labels import label_of, method_name
 from bat_dist.settings.decides import facts_of
 from bat_dist.settings.train import TrainSettings
 
@@ -178,7 +178,10 @@ def rows_of(evaluations: Iterable[FoundEvaluation]) -> tuple[list[MethodRow], li
     labelled = []
     for row, own, kind in zip(rows, settings, kinds, strict=True):
         rivals = [other for other, its in zip(settings, kinds, strict=True) if its == kind]
-        labelled.append(dataclasses.replace(row, label=label_of(row.method, own, rivals)))
+        names = {method for *table, method in kinds if table == [*kind[:2]]}
+        is_alone = sum(method_name(name) == method_name(row.method) for name in names) == 1
+        label = label_of(row.method, own, rivals)
+        labelled.append(dataclasses.replace(row, label=label if is_alone else f"{label}, {row.method.split()[-1]}"))
     return labelled, left_out
 
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from bat_dist.config import Group, to_dict
+from bat_dist.data.table import own_name
 
 M = TypeVar("M")
 
@@ -69,6 +70,8 @@ def identity_values(settings: Any) -> Mapping[str, Any]:
     held = deciding(type(settings), Decides.RESULT, Decides.DATA)
     always = {name: settings.__dataclass_fields__[name].default for name in marks(type(settings), Later)}
     values = {name: value for name, value in to_dict(settings).items() if name in held}
+    if own := own_name(str(values.get("dataset"))):  # data of one's own are told apart by their pixels, not by a path
+        values["dataset"] = own
     return {name: value for name, value in values.items() if name not in always or value != always[name]}
 
 

@@ -9,7 +9,7 @@ from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.settings.decides import Decides, Later
-from bat_dist.settings.fields import RAY, Attacks, CpusPerWorker, Epsilon, GpusOfOne, Pixels, Seeds, Status
+from bat_dist.settings.fields import OWN, RAY, Attacks, CpusPerWorker, Epsilon, GpusOfOne, Pixels, Seeds, Status
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 
 EVALUATED, ATTACKED = Group("what is evaluated"), Group("attacks")
@@ -27,7 +27,7 @@ class EvaluateSettings(RaySettings, DataSettings):
     ] = None
     which: Annotated[Literal["best", "last"] | None, Help("of a run's folder; default: best"), EVALUATED] = None
     model: Annotated[
-        str | None,
+        Annotated[str, OWN] | None,
         Help("a network of your own: NAME() gives it; checkpoint then names its weights", "FILE.py:NAME"),
         EVALUATED,
     ] = None

@@ -43,7 +43,10 @@ class ExportSettings:
     checkpoint: Annotated[str, Help("a folder of bat-dist train, or one .safetensors file of it", "DIR_OR_FILE")]
     out: Annotated[Place, Help("folder to write, or a URI; an earlier export in it is replaced", "DIR")]
     which: Annotated[Literal["best", "last"], Help("which network of a folder")] = "best"
-    onnx: Annotated[bool, Help("write model.onnx too (needs the packages of bat-dist[onnx])")] = False
+    model: Annotated[
+        str | None, Help("the network, if it is your own and not found where it was imported from", "FILE.py:NAME")
+    ] = None
+    onnx: Annotated[bool, Help("write model.onnx too (needs the extra onnx)")] = False
 
     name: Annotated[str | None, AfterValidator(_title), Help("of the network; default: arch-dataset-method"), _CARD] = (
         None

@@ -8,15 +8,25 @@ import re
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.data.table import check_dataset
+from bat_dist.data.table import DATASETS, OWN_FORMS, check_dataset
 from bat_dist.evaluation.names import SINGLE, check_attacks
+from bat_dist.methods.table import check_method_or_own
 from bat_dist.models.names import check_arch, check_arch_or_auto
+from bat_dist.parts import Own, check_reference
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.ray_address import host_and_port
-from bat_dist.training.recipe import PrecisionOrAuto, Recipe
+from bat_dist.training.recipe import (
+    ADAMW_DECAY,
+    ADAMW_LR,
+    OptimizerName,
+    PrecisionOrAuto,
+    Recipe,
+    Schedule,
+)
+from bat_dist.wording import alternatives
 
 DATA, TRAINING, RAY = Group("data", (Decides.DATA,)), Group("training"), Group("Ray", (Decides.CALL,))
 ON_A_MACHINE = SameInSweep("place on a machine")
@@ -37,6 +47,16 @@ def _pixels(value: Any) -> Any:
     return value
 
 
+def _dataset(name: str) -> str:
+    check_dataset(name)
+    return name if name in DATASETS or name.startswith("hf:") else check_reference(name, what="dataset")
+
+
+def _own_as_it_is(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """A part of the user's own that is imported already; what names one is checked as any text."""
+    return value if isinstance(value, Own) else check(value)
+
+
 def _ray_address(address: str) -> str:
     if address not in ("auto", "local"):
         host_and_port(address)
@@ -45,9 +65,11 @@ def _ray_address(address: str) -> str:
 
 # --- what values may be
 
-DatasetName = Annotated[str, AfterValidator(lambda name: check_dataset(name).name)]
-Arch = Annotated[str, AfterValidator(check_arch)]
-ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto)]
+DatasetName = Annotated[str, AfterValidator(_dataset)]
+OWN = WrapValidator(_own_as_it_is)  # the value may be an `Own` for the name of one
+Arch = Annotated[str, AfterValidator(check_arch), OWN]
+ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto), OWN]
+OwnOrMethod = Annotated[str, AfterValidator(check_method_or_own), OWN]
 Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
 Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
 
@@ -55,21 +77,26 @@ Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
 
 DataDir = Annotated[
     str | None,
-    Help("where the data lies: a folder, or a zip of one", "DIR"),
+    Help("folder of the data, or a zip of one", "DIR"),
     DATA,
     Decides.CONTENT,
     SameInSweep("data"),
 ]
+DATASET_NAMES = f"{', '.join(DATASETS)}; or your own: {alternatives(OWN_FORMS)}"
 Download = Annotated[
-    bool, Help("fetch CIFAR into data_dir if it is not there"), DATA, Decides.CALL, SameInSweep("data")
+    bool,
+    Help("fetch CIFAR, or data of hf: or torchvision:, into data_dir if they are not there"),
+    DATA,
+    Decides.CALL,
+    SameInSweep("data"),
 ]
 NumTest = Annotated[int | None, Ge(1), Help("the same for test samples"), DATA]
-ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N (image_folder)"), DATA]
+ImageSize = Annotated[int | None, Ge(1), Help("resize images to N x N"), DATA]
 TestShare = Annotated[
     float | None,
     Gt(0),
     Lt(1),
-    Help("this share of each class becomes the test split (image_folder without one)"),
+    Help("this share of each class becomes the test split (image_folder or your own, without one)"),
     DATA,
     Later(),
 ]
@@ -81,6 +108,28 @@ Epochs = Annotated[int | None, Ge(1), Help("instead of the recipe's")]
 BatchSize = Annotated[int | None, Ge(2), Help("instead of the recipe's")]
 PeakRate = Annotated[
     float | None, Gt(0), Help("peak learning rate, instead of the recipe's"), TRAINING, SaidIn("recipe")
+]
+Optimizer = Annotated[
+    OptimizerName | None,
+    Help(f"instead of the recipe's; adamw: lr {ADAMW_LR:g} and weight decay {ADAMW_DECAY:g}, unless given"),
+    TRAINING,
+    SaidIn("recipe"),
+    Later(),
+]
+RateSchedule = Annotated[
+    Schedule | None,
+    Help("of the learning rate, instead of the recipe's; cosine: to 0 along half a wave"),
+    TRAINING,
+    SaidIn("recipe"),
+    Later(),
+]
+WarmupEpochs = Annotated[
+    float | None,
+    Ge(0),
+    Help("so many first epochs in which the learning rate rises linearly (multistep, cosine)"),
+    TRAINING,
+    SaidIn("recipe"),
+    Later(),
 ]
 CropPadding = Annotated[
     int | None,
@@ -132,5 +181,12 @@ CpusPerWorker = Annotated[int, Ge(1), Help("CPU cores and threads of one worker"
 
 
 def changed(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with the changes that are not None."""
-    return dataclasses.replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    """The recipe with the changes that are not None.  Raises ValueError for a schedule that does not fit."""
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if changes.get("optimizer") == "adamw":
+        changes = {"lr": ADAMW_LR, "weight_decay": ADAMW_DECAY, **changes}
+    if changes.get("schedule", recipe.schedule) != recipe.schedule:
+        if changes["schedule"] == "multistep":
+            raise ValueError("schedule multistep needs a recipe with drops, such as paper")
+        changes["milestones"] = ()
+    return dataclasses.replace(recipe, **changes)

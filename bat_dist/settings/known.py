@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bat_dist.config import COMMAND_LINE, Given, Known, required_names
-from bat_dist.data.table import DATASETS
+from bat_dist.data.table import DATASETS, OWN, own_name
 from bat_dist.errors import UserError
 from bat_dist.settings.decides import Decides, deciding
 
@@ -56,9 +56,13 @@ def _over(earlier: Mapping[str, Given], given: Mapping[str, Given]) -> dict[str,
 
 def of_checkpoint(given: Mapping[str, Given]) -> dict[str, Given]:
     """`evaluate`: the data are those of the checkpoint's training, and so is epsilon, if the user chose it there."""
-    if "checkpoint" not in given or _value(given, "model") is not None:
+    if "checkpoint" not in given:
         return {}
-    from bat_dist.storage.recorded import data_of_checkpoint
+    from bat_dist.storage.recorded import SUFFIX, data_of_checkpoint
+
+    place = str(_value(given, "checkpoint"))
+    if _value(given, "model") is not None and (Path(place).is_file() or place.endswith(SUFFIX)):
+        return {}  # weights of others
 
     return _of_same_data(given, _with_own_epsilon(data_of_checkpoint(given["checkpoint"].value)))
 
@@ -119,7 +123,8 @@ def _check_place(place: Given, option: str) -> None:
 
 def _with_own_epsilon(found: dict[str, Given]) -> dict[str, Given]:
     """What was found, without an epsilon that is the dataset's: nobody chose that."""
-    spec = DATASETS.get(str(_value(found, "dataset")))
+    name = str(_value(found, "dataset"))
+    spec = OWN if own_name(name) else DATASETS.get(name)
     epsilon = _value(found, "epsilon")
     if spec and isinstance(epsilon, float) and math.isclose(epsilon, spec.epsilon):
         return {name: one for name, one in found.items() if name != "epsilon"}

@@ -7,6 +7,7 @@ from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
+from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -17,10 +18,13 @@ from bat_dist.settings.fields import (
     Epochs,
     Flip,
     GpusOfOne,
+    Optimizer,
     PeakRate,
+    RateSchedule,
     SomePrecision,
     Status,
     SubsetRatio,
+    WarmupEpochs,
     changed,
 )
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
@@ -49,6 +53,12 @@ class MemorizeSettings(RaySettings, DataSettings):
     ensemble_archs: Annotated[
         tuple[Arch, ...] | None, Help("their architectures, in turn; default: arch at three sizes", "NAME"), ESTIMATED
     ] = None
+    keep: Annotated[
+        Literal["probability"] | None,
+        Help("keep in trials/, beside correctness, the probability of each sample's own class in each trial"),
+        ESTIMATED,
+        Decides.WORKING,
+    ] = None
     import_scores: Annotated[
         str | None,
         Help("take memorization and influence from this Feldman-Zhang .npz and run nothing", "FILE"),
@@ -66,8 +76,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     arch: Annotated[
         ArchOrAuto,
         Help(
-            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; "
-            "auto: tinynet for images up to 16x16, else resnet9",
+            "architecture: resnet9-wW, resnet18, resnet32, wrnD-K, tinynet, ...; auto: tinynet for images up to 16x16, "
+            "else resnet9; or FILE.py:NAME, package.module:NAME, timm:NAME, torchvision:NAME",
             "NAME",
         ),
         TRAINING,
@@ -78,6 +88,9 @@ class MemorizeSettings(RaySettings, DataSettings):
     epochs: Annotated[Epochs, TRAINING] = None
     batch_size: Annotated[BatchSize, TRAINING] = None
     lr: PeakRate = None
+    optimizer: Optimizer = None
+    schedule: RateSchedule = None
+    warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
     precision: SomePrecision = "auto"
@@ -95,8 +108,12 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        if self.keep and (self.score != "leave_out" or self.import_scores):
+            raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
+        _ = self.training
 
     @property
     def training(self) -> Recipe:
         """The recipe with what the user changed."""
-        return changed(RECIPES[self.recipe], epochs=self.epochs, batch_size=self.batch_size, lr=self.lr)
+        names = ("epochs", "batch_size", "lr", "optimizer", "schedule", "warmup_epochs")
+        return changed(RECIPES[self.recipe], **{name: getattr(self, name) for name in names})

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
-from bat_dist.data.table import DATASETS
+from bat_dist.data.table import OWN, own_name
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import METHODS, check_method
@@ -18,6 +18,7 @@ from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.fields import (
     DATA,
+    DATASET_NAMES,
     ArchOrAuto,
     Attacks,
     BatchSize,
@@ -31,7 +32,6 @@ from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.study import StudySettings
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
-from bat_dist.wording import alternatives
 
 TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
 Price = Annotated[float | None, Ge(0), Help("money for an hour of a worker"), WORKERS]
@@ -159,7 +159,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
 class PlanSettings:
     """`bat-dist plan`.  What other programs have too is called as there, and has the same default."""
 
-    dataset: Annotated[DatasetName, Help(f"{alternatives(DATASETS)}; its sizes suffice", "NAME"), DATA]
+    dataset: Annotated[DatasetName, Help(f"{DATASET_NAMES}; the sizes of the named suffice", "NAME"), DATA]
     arch: Annotated[
         ArchOrAuto,
         Help("architecture of trials and trainings; auto: as train has it, or memorize if num_seeds is 0", "NAME"),
@@ -194,7 +194,11 @@ class PlanSettings:
     num_checkpoints: Annotated[int, Ge(1), Help("evaluated of each training: 2 if best and last"), EVALUATIONS] = 1
     attacks: Annotated[Attacks, EVALUATIONS] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[
-        float, Ge(0), Le(1), Help("share of test images that stand, which AutoAttack meets to the end"), EVALUATIONS
+        float,
+        Ge(0),
+        Le(1),
+        Help("share of test images that AutoAttack does not fool, and attacks to the end"),
+        EVALUATIONS,
     ] = 0.5
     check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), EVALUATIONS] = CHECK_IMAGES
     attack_batch_size: Annotated[
@@ -226,7 +230,7 @@ class PlanSettings:
         """What only makes sense together."""
         if not self.num_trials and not self.num_seeds:
             raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
-        if self.test_share is not None and not (self.dataset == "image_folder" and self.data_dir):
+        if self.test_share is not None and not (own_name(self.dataset) or (self.dataset == OWN.name and self.data_dir)):
             raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
             raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")

@@ -12,11 +12,13 @@ from pydantic import AfterValidator
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.table import check_method
+from bat_dist.parts import Own
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.fields import (
     DATA,
+    OWN,
     CpusPerWorker,
     DataDir,
     Download,
@@ -98,7 +100,7 @@ class ReproduceSettings(RaySettings):
     image_size: ImageSize = None
     test_share: TestShare = None
 
-    arch: Annotated[str | None, Help("instead of the table's", "NAME"), RUN] = None
+    arch: Annotated[Annotated[str, OWN] | None, Help("instead of the table's", "NAME"), RUN] = None
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_row)], ...],
         Len(1),
@@ -231,7 +233,10 @@ class ReproduceSettings(RaySettings):
     def evaluation(self, run: TableRun, which: str) -> EvaluateSettings:
         """The settings of one evaluation.  Raises ConfigError for what is no setting of bat-dist evaluate."""
         own = {"cpus_per_worker": self.cpus_per_worker, "gpus_per_worker": self.gpus_per_worker}
-        given = {"which": which, "attacks": list(self.all_attacks), "checkpoint": self._place(run.training)}
+        given: dict[str, Any] = {"which": which, "attacks": list(self.all_attacks)}
+        given |= {"checkpoint": self._place(run.training)}
+        if isinstance(self.network, Own):  # which workers cannot import
+            given["model"] = self.network
         epsilon = {"epsilon": self.train["epsilon"]} if "epsilon" in self.train else {}
         loader = {"loader": self.train["loader"]} if "loader" in self.train else {}
         return from_dict(
@@ -256,7 +261,7 @@ class ReproduceSettings(RaySettings):
 
     def _method(self, row: str) -> dict[str, Any]:
         """What a row's name says of its training; beta of MART: 6 for wide networks, 5 for others (Sec. 5)."""
-        if row == "mart" and self.network.startswith("wrn"):
+        if row == "mart" and str(self.network).startswith("wrn"):
             return {"method": row, "beta": 6.0}
         if not row.startswith("bat"):
             return {"method": row}

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from bat_dist.config import Help
-from bat_dist.data.table import DATASETS
 from bat_dist.settings.decides import Decides
 from bat_dist.settings.fields import (
     DATA,
+    DATASET_NAMES,
     RAY,
     DataDir,
     DatasetName,
@@ -24,14 +24,13 @@ from bat_dist.settings.fields import (
     TestShare,
 )
 from bat_dist.storage.places import Place
-from bat_dist.wording import alternatives
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
     """Which data, and where the results go: the same for every program."""
 
-    dataset: Annotated[DatasetName, Help(alternatives(DATASETS), "NAME"), DATA]
+    dataset: Annotated[DatasetName, Help(DATASET_NAMES, "NAME"), DATA]
     out: Annotated[
         Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR"), Decides.CALL
     ]
@@ -66,11 +65,15 @@ class RaySettings:
     """Where a program that runs on Ray runs, and whether it begins anew."""
 
     fresh: Annotated[
-        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew"), Decides.CALL
+        bool,
+        Help("remove what an earlier job of this program left in the result folder, and start again"),
+        Decides.CALL,
     ] = False
 
     ray_address: Annotated[
-        RayAddress | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), RAY
+        RayAddress | None,
+        Help("local, auto or host:port; default: a running cluster if there is one, else local", "ADDR"),
+        RAY,
     ] = None
     min_nodes: Annotated[
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), RAY

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
-from pydantic import AfterValidator
 
 from bat_dist.config import Group, Help
-from bat_dist.methods.table import METHODS, check_method
+from bat_dist.methods.table import METHODS
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
 from bat_dist.settings.fields import (
@@ -21,10 +20,14 @@ from bat_dist.settings.fields import (
     Epsilon,
     Flip,
     GpusOfOne,
+    Optimizer,
+    OwnOrMethod,
     PeakRate,
     Pixels,
+    RateSchedule,
     SomePrecision,
     Status,
+    WarmupEpochs,
     changed,
 )
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
@@ -39,7 +42,9 @@ HYPER, WATCH, SPLIT = SaidIn("method_settings"), SaidIn("watch"), SameInSweep("v
 class TrainSettings(RaySettings, DataSettings):
     """`bat-dist train`.  Defaults: Sec. 5 of the paper, where it says; the rest is ours."""
 
-    method: Annotated[str, AfterValidator(check_method), Help(alternatives(METHODS), "NAME"), METHOD]
+    method: Annotated[
+        OwnOrMethod, Help(f"{alternatives(METHODS)}, or a class of your own: FILE.py:NAME", "NAME"), METHOD
+    ]
     scores: Annotated[
         str | None,
         Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),
@@ -98,8 +103,8 @@ class TrainSettings(RaySettings, DataSettings):
     arch: Annotated[
         ArchOrAuto,
         Help(
-            "architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...; "
-            "auto: tinynet for images up to 16x16, else resnet18",
+            "architecture: resnet18, resnet32, wrnD-K, resnet9-wW, tinynet, ...; auto: tinynet for images up to 16x16, "
+            "else resnet18; or FILE.py:NAME, package.module:NAME, timm:NAME, torchvision:NAME",
             "NAME",
         ),
         TRAINING,
@@ -115,6 +120,9 @@ class TrainSettings(RaySettings, DataSettings):
     ] = None
     lr: PeakRate = None
     weight_decay: Annotated[float | None, Ge(0), Help("instead of the recipe's"), TRAINING, SaidIn("recipe")] = None
+    optimizer: Optimizer = None
+    schedule: RateSchedule = None
+    warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
     precision: SomePrecision = "auto"
@@ -177,6 +185,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        _ = self.training
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")
         if self.sigma is not None and self.atypical_share is not None:
@@ -196,7 +205,7 @@ class TrainSettings(RaySettings, DataSettings):
     @property
     def training(self) -> Recipe:
         """The recipe with what the user changed."""
-        names = ("epochs", "batch_size", "lr", "weight_decay")
+        names = ("epochs", "batch_size", "lr", "weight_decay", "optimizer", "schedule", "warmup_epochs")
         return changed(RECIPES[self.recipe], **{name: getattr(self, name) for name in names})
 
     @property

@@ -1,6 +1,7 @@
 """Settings of `bat-dist tune`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,7 +78,10 @@ class TuneSettings(RaySettings):
         RUNS,
     ] = "none"
     asha_factor: Annotated[
-        float, Gt(1), Help("asha keeps one in so many at each rung, and rungs lie so many times further apart"), RUNS
+        float,
+        Gt(1),
+        Help("asha keeps one in so many at each rung, and each rung is so many times later than the last"),
+        RUNS,
     ] = 3.0
     asha_first: Annotated[int, Ge(1), Help("epochs from the drop to asha's first rung"), RUNS] = 5
     concurrency: Annotated[
@@ -99,6 +103,11 @@ class TuneSettings(RaySettings):
             if name in self.space
         ]
         errors += [f"{name} is in base and in space: leave it in one" for name in self.base if name in self.space]
+        errors += [
+            f"{name} cannot be in space with one of your own: give {name} in base, and make a sweep for each"
+            for name in ("arch", "method")
+            if re.search(r"\w:\w", str(self.space.get(name, "")))
+        ]
         if errors:
             raise ConfigError(errors)
         errors = list(dict.fromkeys(self._errors_of_points()))
@@ -118,7 +127,7 @@ class TuneSettings(RaySettings):
         self._check_metric()
         if self.scheduler == "asha" and len(self.metric) > 1:
             raise ValueError(f"scheduler asha stops by one metric, got {' '.join(self.metric)}")
-        if self.scheduler == "asha" and (varied := {"epochs", "recipe"} & self.space.keys()):
+        if self.scheduler == "asha" and (varied := {"epochs", "recipe", "schedule"} & self.space.keys()):
             raise ValueError(f"scheduler asha compares runs at equal epochs: {' and '.join(varied)} cannot be in space")
 
     def _errors_of_points(self) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import fsspec.config
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, installing
 from bat_dist.storage.provenance import without_passwords
 
 if TYPE_CHECKING:  # imported where a store is opened: training, which has none, does without it
@@ -28,7 +28,7 @@ def open_location(location: str) -> tuple[Any, str]:
     try:
         fs, root = fsspec.core.url_to_fs(location, **_client_options(location))
     except (ValueError, ImportError) as error:
-        way_out = ": pip install 'bat-dist[s3]'" if location.startswith(_S3) else ""
+        way_out = f": {installing('s3')}" if location.startswith(_S3) else ""
         raise UserError(f"cannot open {without_passwords(location)}: {error}{way_out}") from None
     return _made_patient(fs), root
 

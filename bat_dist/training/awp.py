@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
+from bat_dist.training.optimizer import Optimizer
 from bat_dist.training.recipe import Precision
-from bat_dist.training.sgd import Sgd
 from bat_dist.training.step import differentiate
 
 
 def differentiate_perturbed(
-    method: Method, batch: MiniBatch, optimizer: Sgd, precision: Precision, *, gamma: float
+    method: Method, batch: MiniBatch, optimizer: Optimizer, precision: Precision, *, gamma: float
 ) -> Float[Tensor, ""]:
     """Do what `step.differentiate` does, with loss and gradient at w + v."""
     buffers = [buffer.clone() for buffer in batch.network.buffers()]

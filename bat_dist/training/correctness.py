@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt16
+from jaxtyping import Float16, Float32, Int64, UInt16
 from torch import nn
 
 from bat_dist.attacks.numerics import numerics
@@ -36,12 +36,13 @@ def predicted_probabilities(
     return placed.numpy()
 
 
-def predicted_classes(
-    model: nn.Module, loader: Loader, *, batch_size: int, precision: Precision
-) -> UInt16[np.ndarray, " samples"]:
-    """The class of each sample of the loader's split; NO_CLASS, which is wrong, if an output is not a number.
-
-    Raises as `predicted_probabilities`.
-    """
-    probabilities = predicted_probabilities(model, loader, batch_size=batch_size, precision=precision)
+def predicted_classes(probabilities: Float32[np.ndarray, "samples classes"]) -> UInt16[np.ndarray, " samples"]:
+    """The class of each sample by its softmax outputs; NO_CLASS, which is wrong, if one of them is not a number."""
     return np.where(np.isnan(probabilities).any(axis=1), NO_CLASS, probabilities.argmax(axis=1)).astype(np.uint16)
+
+
+def true_class_probability(
+    probabilities: Float32[np.ndarray, "samples classes"], labels: Int64[np.ndarray, " samples"]
+) -> Float16[np.ndarray, " samples"]:
+    """The softmax output of each sample's own class."""
+    return probabilities[np.arange(len(labels)), labels].astype(np.float16)

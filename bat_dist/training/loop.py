@@ -12,7 +12,7 @@ from bat_dist.data.loaders import Loader
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
 from bat_dist.training.recipe import Precision, Recipe, learning_rates
-from bat_dist.training.sgd import Sgd
+from bat_dist.training.sgd import optimizer_of
 from bat_dist.training.step import NonFiniteLoss, batch_sizes, differentiate
 
 
@@ -33,7 +33,7 @@ def fit(
     Returns the mean loss of each epoch.  Raises NonFiniteLoss at the end of the first epoch whose loss is not finite.
     """
     sizes = batch_sizes(len(indices), recipe.batch_size)
-    optimizer = Sgd(model, recipe)
+    optimizer = optimizer_of(model, recipe)
     losses = []
     model.train()
     device = next(model.parameters()).device
@@ -44,7 +44,11 @@ def fit(
         optimizer.step(rate)
         return (loss,)
 
-    recordings = Recordings(lambda: [*model.parameters(), *model.buffers(), *optimizer.momentum.values()])
+    def state() -> list[Tensor]:
+        of_optimizer = [tensor for kind in optimizer.state.values() for tensor in kind.values()]
+        return [*model.parameters(), *model.buffers(), *of_optimizer]
+
+    recordings = Recordings(state)
     for epoch in range(recipe.epochs):
         total = torch.zeros((), dtype=torch.float64)
         rates = torch.tensor(learning_rates(recipe, epoch=epoch, num_steps=len(sizes)), dtype=dtype, device=device)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import ModuleType
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, installing
 
 
 def import_mlflow() -> ModuleType:
@@ -23,7 +23,7 @@ def import_mlflow() -> ModuleType:
             mlflow.telemetry.set_telemetry_client()
     except ImportError as error:
         raise UserError(
-            f"MLflow cannot be imported ({error}): pip install 'bat-dist[mlflow]', or leave that tracker out"
+            f"MLflow cannot be imported ({error}): {installing('mlflow')}, or leave that tracker out"
         ) from error
     return mlflow
 

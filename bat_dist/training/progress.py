@@ -8,7 +8,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
-from bat_dist.training.sgd import Sgd
+from bat_dist.training.sgd import optimizer_of
 
 
 class Progress:
@@ -16,7 +16,7 @@ class Progress:
 
     def __init__(self, network: nn.Module, recipe: Recipe, *, ema: float | None = None) -> None:
         self.network = network
-        self.optimizer = Sgd(network, recipe)
+        self.optimizer = optimizer_of(network, recipe)
         self.average = WarmedAverage(network, ema) if ema is not None else None
         for asked in (network, self.judged):  # again and again, by attacks
             record_calls_of(asked)
@@ -47,8 +47,7 @@ class Progress:
         """Everything that `restore` needs, by name; not copied."""
         found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            if (momentum := self.optimizer.momentum.get(parameter)) is not None:
-                found[f"momentum.{name}"] = momentum
+            found |= {f"{kind}.{name}": of[parameter] for kind, of in self.optimizer.state.items() if parameter in of}
         if self.average is not None:
             found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         return found
@@ -57,8 +56,10 @@ class Progress:
         """Take the state of `tensors()` and the history that belongs to it."""
         self.network.load_state_dict(_below("network.", tensors))
         for name, parameter in self.network.named_parameters():
-            if (momentum := tensors.get(f"momentum.{name}")) is not None:
-                self.optimizer.momentum[parameter] = torch.empty_like(parameter).copy_(momentum)
+            for kind, of in self.optimizer.state.items():
+                if (value := tensors.get(f"{kind}.{name}")) is not None:
+                    like = parameter if value.ndim == parameter.ndim else value.to(parameter.device)
+                    of[parameter] = torch.empty_like(like).copy_(value)
         if self.average is not None:
             self.average.load_state_dict(_below("average.", tensors))
         self.history = history

@@ -1,19 +1,25 @@
 """How a network is trained: frozen settings with their sources, and the learning rate as a function of the step."""
 
-from dataclasses import dataclass
-from typing import Literal
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 Precision = Literal["bf16", "fp32", "tf32"]  # as in `attacks.numerics`, which imports torch
 PrecisionOrAuto = Literal["auto", "bf16", "fp32", "tf32"]  # as asked for; what runs and what is recorded is a Precision
-Schedule = Literal["one_cycle", "multistep"]
+Schedule = Literal["one_cycle", "multistep", "cosine"]
+OptimizerName = Literal["sgd", "adamw"]
+ADAMW_LR, ADAMW_DECAY = 1e-3, 0.01  # torch.optim's defaults: those of SGD are far too large and too small for it
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum under one learning-rate schedule.
+    """An optimizer under one learning-rate schedule: SGD with momentum, or AdamW with torch's betas and epsilon.
 
     `one_cycle` rises linearly from 0 to `lr` during the first `warmup` share of the steps and falls linearly to 0.
-    `multistep` multiplies `lr` by 0.1 at each milestone, given as a share of the epochs.
+    `multistep` multiplies `lr` by 0.1 at each milestone, given as a share of the epochs. `cosine` falls from `lr` to 0
+    along half a wave (Loshchilov & Hutter 2017, arXiv:1608.03983). The last two rise linearly to `lr` during
+    `warmup_epochs` before (Goyal et al. 2017, arXiv:1706.02677); milestones are counted from the first epoch on.
     """
 
     epochs: int
@@ -26,6 +32,24 @@ class Recipe:
     warmup: float = 0.25
     milestones: tuple[float, ...] = ()
     label_smoothing: float = 0.0
+    optimizer: OptimizerName = "sgd"
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a warm-up that does not fit."""
+        if self.warmup_epochs and self.schedule == "one_cycle":
+            raise ValueError(
+                "warmup_epochs is for schedule multistep or cosine: one_cycle begins with a warm-up itself"
+            )
+        if self.warmup_epochs and self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs must be less than the {self.epochs} epochs, got {self.warmup_epochs:g}")
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """All fields, as identities and checkpoints hold them; those that earlier versions did not know, if in use."""
+        unused = {"optimizer": "sgd", "warmup_epochs": 0.0}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 
 RECIPES = {
@@ -41,6 +65,11 @@ RECIPES = {
 
 def learning_rate(recipe: Recipe, *, step: int, num_steps: int) -> float:
     """Learning rate of optimizer step `step` (from 0) out of `num_steps` in the whole run."""
+    warm = num_steps * recipe.warmup_epochs / recipe.epochs  # steps
+    if step < warm:
+        return recipe.lr * min(1.0, (step + 1) / warm)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / (num_steps - warm)))
     if recipe.schedule == "multistep":
         return recipe.lr * 0.1 ** sum(step >= milestone * num_steps for milestone in recipe.milestones)
     progress = (step + 1) / (num_steps + 1)

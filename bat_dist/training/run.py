@@ -21,6 +21,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.methods.mini_batch import TrainingAttack
+from bat_dist.models.own import OwnNetwork
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.training import files
@@ -48,7 +49,7 @@ _INIT, _VALIDATION = 10, 13  # streams of randomness, beside those of `epoch`
 class TrainingSettings:
     """All that decides a run's result, beside the data, the scores and the split."""
 
-    arch: str
+    arch: str | OwnNetwork
     recipe: Recipe
     step: StepSettings
     validation_attack: TrainingAttack | None  # None: clean accuracy alone
@@ -279,7 +280,7 @@ def _save(progress: Progress, settings: TrainingSettings, material: TrainingData
     """The best first: should the process die between two files, the same epoch is run again and writes the same."""
     dataset, history = material.dataset, progress.history
     size = dataset.train.images.shape[1]
-    spec = ModelSpec(settings.arch, dataset.class_names, size, dataset.spec.mean, dataset.spec.std)
+    spec = ModelSpec.of(settings.arch, dataset.class_names, size, dataset.spec.mean, dataset.spec.std)
     weights = progress.judged.state_dict()
     facts = {**record.facts, **{name: v for name, v in history[-1].items() if "seconds" not in name}}
     if files.best_epoch(history, settings.best_by) == progress.epoch:

@@ -6,6 +6,8 @@ from torch import nn
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.models.build import build
+from bat_dist.models.classifier import ImageClassifier
+from bat_dist.models.own import OwnNetwork
 
 
 def seed_of(*key: int) -> int:
@@ -13,9 +15,11 @@ def seed_of(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
 
 
-def seeded_model(arch: str, dataset: Dataset, device: torch.device, *, key: tuple[int, ...]) -> nn.Module:
+def seeded_model(arch: str | OwnNetwork, dataset: Dataset, device: torch.device, *, key: tuple[int, ...]) -> nn.Module:
     """A new network on `device` whose weights depend on `key` alone; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*key))
         model = build(arch, len(dataset.class_names), mean=dataset.spec.mean, std=dataset.spec.std)
+    if not isinstance(model, ImageClassifier):  # its `view` may rely on the usual order
+        return model.to(device)
     return model.to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

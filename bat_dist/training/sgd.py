@@ -9,33 +9,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
+from bat_dist.training.optimizer import AdamW, Optimizer
 from bat_dist.training.recipe import Recipe
 
 
-class Sgd:
-    """SGD with the recipe's momentum and weight decay, at a learning rate that is given with every step.
-
-    lr: of the last step that was given a number, before the first one the recipe's.  momentum: the buffer of each
-    parameter that has moved.
-    """
+class Sgd(Optimizer):
+    """SGD with the recipe's momentum and weight decay.  momentum: the buffer of each parameter that has moved."""
 
     def __init__(self, network: nn.Module, recipe: Recipe) -> None:
-        self.parameters = list(network.parameters())
-        self.recipe = recipe
-        self.lr = recipe.lr
+        super().__init__(network, recipe)
         self.momentum: dict[nn.Parameter, Tensor] = {}
-
-    def zero_grad(self) -> None:
-        """Drop all gradients."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.state = {"momentum": self.momentum}
 
     @torch.no_grad()
     def step(self, lr: float | Float[Tensor, ""], *, cancel: Float[Tensor, ""] | None = None) -> None:
-        """Move all parameters that have a gradient; where `cancel`, on their device, is 1, leave them as they are.
-
-        A learning rate in a tensor on their device can be another each time that a recorded step is replayed.
-        """
+        """See `Optimizer`."""
         if not isinstance(lr, Tensor):
             self.lr = lr
         moved = [parameter for parameter in self.parameters if parameter.grad is not None]
@@ -58,3 +46,8 @@ class Sgd:
             for parameter, buffer in zip(some, buffers, strict=True):
                 if buffer is not None:
                     self.momentum[parameter] = buffer
+
+
+def optimizer_of(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer of the network's weights."""
+    return AdamW(network, recipe) if recipe.optimizer == "adamw" else Sgd(network, recipe)

@@ -12,16 +12,16 @@ from torch import Tensor
 from bat_dist.attacks.numerics import numerics
 from bat_dist.methods.mini_batch import MiniBatch
 from bat_dist.methods.table import Method
+from bat_dist.training.optimizer import Optimizer
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import Precision
-from bat_dist.training.sgd import Sgd
 
 
 class NonFiniteLoss(ArithmeticError):
     """The loss became infinite or NaN; training it again would do the same."""
 
 
-def differentiate(method: Method, batch: MiniBatch, optimizer: Sgd, precision: Precision) -> Float[Tensor, ""]:
+def differentiate(method: Method, batch: MiniBatch, optimizer: Optimizer, precision: Precision) -> Float[Tensor, ""]:
     """Leave the gradient of the method's loss on the batch, and no other, in `.grad`; returns the loss, a constant."""
     optimizer.zero_grad()
     with numerics(precision):

@@ -8,7 +8,7 @@ found and what a run becomes there.
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, installing
 from bat_dist.storage.files import Folder
 from bat_dist.training.mlflow_library import import_mlflow
 from bat_dist.training.mlflow_tracker import MlflowTracker, present
@@ -107,6 +107,6 @@ def _import_summary_writer() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            f"TensorBoard cannot be imported ({error}): pip install 'bat-dist[tensorboard]', or leave that tracker out"
+            f"TensorBoard cannot be imported ({error}): {installing('tensorboard')}, or leave that tracker out"
         ) from error
     return SummaryWriter

@@ -14,13 +14,14 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
 from bat_dist.memorization.subsets import MASK_PLANS
 from bat_dist.methods.erm import Erm
-from bat_dist.training.correctness import predicted_classes, predicted_probabilities
+from bat_dist.models.own import OwnNetwork
+from bat_dist.training.correctness import predicted_classes, predicted_probabilities, true_class_probability
 from bat_dist.training.loop import fit
 from bat_dist.training.recipe import Precision, Recipe
 from bat_dist.training.seeding import seed_of, seeded_model
 
 EVAL_BATCH_SIZE = 500
-_INIT, _ORDER = 1, 2  # streams of randomness of one unit of work
+_INIT, _ORDER, _NOISE = 1, 2, 3  # streams of randomness of one unit of work
 _MEMBER = 1 << 20  # ensemble members draw from other streams than trials
 
 
@@ -28,7 +29,7 @@ _MEMBER = 1 << 20  # ensemble members draw from other streams than trials
 class TrialSettings:
     """All that decides a trial's result, beside the data and its number."""
 
-    arch: str
+    arch: str | OwnNetwork
     recipe: Recipe
     precision: Precision
     subset_ratio: float
@@ -40,7 +41,7 @@ class TrialSettings:
 class EnsembleSettings:
     """All that decides an ensemble member's result, beside the data and its number.  Member k has `archs[k % len]`."""
 
-    archs: tuple[str, ...]
+    archs: tuple[str | OwnNetwork, ...]
     recipe: Recipe
     precision: Precision
     seed: int
@@ -55,8 +56,10 @@ def run_trial(
     test_loader: Loader,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """The row of one trial: `mask`, `train_correct` and `train_predicted` [train], `test_correct` [test], `metrics`.
+    """The row of one trial: `mask`, `train_correct`, `train_predicted` and `train_probability` [train], `test_correct`
+    and `test_probability` [test], `metrics`.
 
+    train_probability, test_probability: of the sample's own class; a store without fields of these names drops them.
     metrics: final loss, seconds.  Raises NonFiniteLoss.
     """
     start = time.perf_counter()
@@ -64,15 +67,18 @@ def run_trial(
     mask = plan(len(dataset.train.labels), settings.subset_ratio, settings.seed, trial)
     model = seeded_model(settings.arch, dataset, device, key=(settings.seed, trial, _INIT))
     loss = _fit_erm(model, train_loader, np.flatnonzero(mask), settings, number=trial)
-    train_predicted, test_predicted = (
-        predicted_classes(model, loader, batch_size=EVAL_BATCH_SIZE, precision=settings.precision)
+    train, test = (
+        predicted_probabilities(model, loader, batch_size=EVAL_BATCH_SIZE, precision=settings.precision)
         for loader in (train_loader, test_loader)
     )
+    train_predicted = predicted_classes(train)
     return {
         "mask": mask,
         "train_correct": train_predicted == dataset.train.labels,
         "train_predicted": train_predicted,
-        "test_correct": test_predicted == dataset.test.labels,
+        "train_probability": true_class_probability(train, dataset.train.labels),
+        "test_correct": predicted_classes(test) == dataset.test.labels,
+        "test_probability": true_class_probability(test, dataset.test.labels),
         "metrics": np.array([loss, time.perf_counter() - start]),
     }
 
@@ -110,6 +116,7 @@ def _fit_erm(
     model: nn.Module, loader: Loader, indices: np.ndarray, settings: TrialSettings | EnsembleSettings, *, number: int
 ) -> float:
     """Train by ERM and return the mean loss of the last epoch."""
+    torch.manual_seed(seed_of(settings.seed, number, _NOISE))  # what a network draws itself (dropout)
     return fit(
         model,
         loader,

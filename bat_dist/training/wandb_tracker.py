@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, installing
 from bat_dist.storage.files import Folder
 from bat_dist.training.files import WANDB_RECORD, read_history
 from bat_dist.training.mlflow_library import environment
@@ -100,7 +100,7 @@ def import_wandb() -> ModuleType:
             import wandb
     except ImportError as error:
         raise UserError(
-            f"W&B cannot be imported ({error}): pip install 'bat-dist[wandb]', or leave that tracker out"
+            f"W&B cannot be imported ({error}): {installing('wandb')}, or leave that tracker out"
         ) from error
     return wandb
 

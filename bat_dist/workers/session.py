@@ -18,6 +18,7 @@ import ray
 
 import bat_dist
 from bat_dist.errors import UserError
+from bat_dist.parts import travelling
 from bat_dist.program import end_on_signals
 from bat_dist.settings.ray_address import host_and_port
 from bat_dist.storage.files import Folder
@@ -50,6 +51,8 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
     `private_ray.prepare_environment` keeps others out of it.  A session that is open already is used and left open.
     Raises UserError if the cluster does not answer.
     """
+    for module in travelling():
+        ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
     if ray.is_initialized():
         yield False
         return

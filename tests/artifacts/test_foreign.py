@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from bat_dist.artifacts import foreign
+from bat_dist import parts as parts_of_users
 from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.errors import UserError
 
@@ -83,11 +83,11 @@ def test_a_file_is_named_from_where_the_user_is(below: str, file: Path, monkeypa
 
 def test_no_library_is_the_users_own_though_its_folder_holds_all_of_python(file: Path) -> None:
     (mine,) = (module for module in load(f"{file}:Net").modules if module.__name__ == "_model_mine")
-    assert foreign._lies_in(mine, Path("/"))
+    assert parts_of_users._lies_in(mine, Path("/"))
     others = [
         module for module in sys.modules.values() if module and not module.__name__.startswith(("_model_", "helper_"))
     ]
-    theirs = {module.__name__.partition(".")[0] for module in others if foreign._lies_in(module, Path("/"))}
+    theirs = {module.__name__.partition(".")[0] for module in others if parts_of_users._lies_in(module, Path("/"))}
     assert {"torch", "os", "json", "numpy", "encodings", "bat_dist"}.isdisjoint(theirs)
 
 

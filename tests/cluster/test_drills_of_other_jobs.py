@@ -14,7 +14,7 @@ from bat_dist.config import parse
 from bat_dist.data.datasets import load_dataset
 from bat_dist.evaluation.result import Evaluation
 from bat_dist.jobs.attacked_network import load_subject
-from bat_dist.jobs.evaluate import evaluate_here
+from bat_dist.jobs.evaluate_here import evaluate_here
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import of_checkpoint, resumed
 from bat_dist.storage.files import Folder

@@ -1,5 +1,6 @@
 """The ways to submit, the ways to be stopped, and the doors that are closed."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from bat_dist.storage.files import Folder
 from tests.cluster.drills import DATA, DRIVER, in_the_middle, kill_processes, num_done
 from tests.cluster.lab import ADDRESSES, NODES, Lab
+from tests.helpers.own_parts import write_parts
 from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -29,28 +31,48 @@ def dashboard(lab: Lab) -> str:
     return "http://127.0.0.1:8265"
 
 
+OWN_DATA = ("--dataset", "digits", "--num_train", "200", "--num_test", "60")
+"""In the place of `--dataset /root/mine.py:make`."""
+
+
 @pytest.fixture(scope="module")
 def sweep(lab: Lab) -> Path:
-    """A sweep of our own by `ray submit`: its file, and the scores beside it, are where the package is installed."""
+    """A sweep by `ray submit` of a network and a method whose file, and what it imports, the head alone has."""
+    write_parts(lab.hosts.home("head"))
     out = lab.hosts.shared / "sweep"
-    less = ["--seeds", "0", "--test_attacks", "clean", "--space", "alpha=[1]", "beta=[0.2]"]
-    job = lab.submit("tune", "--config", "tune_configs/smoke.yaml", *less, "--out", str(out))
+    base = [f"{name.removeprefix('--')}={value}" for name, value in zip(OWN_DATA[::2], OWN_DATA[1::2], strict=True)]
+    base += ["method=/root/mine.py:Pairing", "arch=/root/mine.py:Net", "recipe=fast", "epochs=1", "num_steps=2"]
+    space = ["--space", "hyper=[[weight=0], [weight=1]]", "--test_attacks", "clean"]
+    job = lab.submit("tune", "--base", *base, *space, "--out", str(out))
     assert job.wait() == 0, job.output
     assert "2 points, 2 runs: 2 done" in job.output
     return out
 
 
-def test_a_sweep_runs_and_its_tables_are_printed_on_the_head_and_fetched(
-    lab: Lab, sweep: Path, reference: Path
+def test_own_parts_run_through_all_programs_and_tables_are_printed_on_the_head_and_fetched(
+    lab: Lab, sweep: Path
 ) -> None:
-    """Together with the drills' memorization."""
+    """Trials, a data-parallel training and its evaluation too; the workers have no such files."""
     assert len((sweep / "results.csv").read_text().splitlines()) == 3
     assert (sweep / "index.html").is_file()
-    out = lab.hosts.shared / "report"
-    job = lab.submit("report", "--runs", str(sweep), str(reference), "--out", str(out))
+    net = ("--arch", "/root/mine.py:Net")
+    place = {name: str(lab.hosts.shared / f"own_{name}") for name in ("scores", "training", "evaluation")}
+    workers = ("--num_workers", "3")
+    trials = ("--epochs", "1", "--num_trials", "6", *workers)
+    training = ("--method", "/root/mine.py:Pairing", "--recipe", "fast", "--epochs", "1", "--num_steps", "2")
+    attacks = ("--attacks", "clean", "pgd2", "--check_images", "0")
+    for job in (
+        lab.submit("memorize", *OWN_DATA, *net, *trials, "--out", place["scores"]),
+        lab.submit("train", *OWN_DATA, *net, *training, *workers, "--batch_size", "30", "--out", place["training"]),
+    ):
+        assert job.wait() == 0, job.output
+    job = lab.submit("evaluate", "--checkpoint", place["training"], *attacks, "--out", place["evaluation"])
     assert job.wait() == 0, job.output
-    assert "tinynet on digits" in job.output
-    assert "BAT (α = 0, β = 0)" in job.output  # which is PGD-AT, and always judged
+    out = lab.hosts.shared / "report"
+    job = lab.submit("report", "--runs", str(sweep), *place.values(), "--out", str(out))
+    assert job.wait() == 0, job.output
+    assert re.search(r"Net [0-9a-f]{12} on digits", job.output)
+    assert "Logit pairing" in job.output
     lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(out), "--out", "fetched"])
     fetched = lab.hosts.home("laptop") / "bat-dist/fetched/report"
     assert (fetched / "tables.csv").read_bytes() == (out / "tables.csv").read_bytes()
@@ -122,7 +144,7 @@ def test_what_not_every_node_can_see_is_said_before_work_starts(lab: Lab) -> Non
     Ray's."""
     odd = "/root/odd; touch owned $(touch owned)"
     done = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", odd])
-    assert f"{odd} lies on the driver's machine alone" in done.stdout
+    assert f"{odd} is on the driver's machine only" in done.stdout
     assert num_done(lab.hosts.home("head") / odd.removeprefix("/root/")) == 6
     assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()
     many = ("--method", "erm", *DATA, "--epochs", "1", "--num_workers", "2", "--cpus_per_worker", "2")

@@ -308,7 +308,7 @@ def test_missing_ffcv_says_what_to_do(hide, tmp_path, monkeypatch):
         ensure(tmp_path / "cache", *arrays())
     for part in (
         "apt-get install libopencv-dev libturbojpeg0-dev pkg-config",
-        "pip install 'bat-dist[ffcv]'",
+        "pip install '.[ffcv]'",
         "--loader memory",
         str(failure.value.__cause__),
     ):

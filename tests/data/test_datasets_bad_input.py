@@ -33,7 +33,7 @@ def without(tree: dict[str, bytes], pattern: str) -> dict[str, bytes]:
     [
         (image_tree(), "test is the test split: leave test_share out"),
         (image_tree(top="a/", test_name="val"), "a/val is the test split: leave test_share out"),
-        ({"ant/0.png": b"", "bee/0.png": b"", "bee/1.png": b""}, "class 'ant' has 1 images, and test_share needs two"),
+        ({"ant/0.png": b"", "bee/0.png": b"", "bee/1.png": b""}, "class 'ant' has 1 image, and test_share needs two"),
         (
             {"train/ant/0.png": b"", "other/0.png": b""},
             r"expected \[top/\]\[train/\]<class>/<image>.*found other/, train/",

@@ -5,7 +5,7 @@ No GPU is needed: what decides is how many images suit a device, and that is ask
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,13 @@ from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.evaluation.ledger import cut_for
 from bat_dist.evaluation.plan import Unit
-from bat_dist.jobs import evaluate as evaluation
+from bat_dist.jobs import evaluate_here as evaluation
 from bat_dist.jobs.attacked_network import AttackedNetwork
 from bat_dist.models.build import build
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.files import Folder
 
+Work = Callable[[Unit], Mapping[str, object]]
 ATTACKS = ("clean", "fgsm", "pgd100")  # the last in units of up to 64 images for a CPU, of up to 512 for a GPU
 
 
@@ -60,15 +61,15 @@ class Machine:
         )
         with self.monkeypatch.context() as patched:
             patched.setattr(evaluation, "usual_batch_size", lambda **_: usual_batch_size(on_gpu=on_gpu))
-            patched.setattr(evaluation, "build", self._watched(evaluation.build, units))
+            patched.setattr(evaluation, "build_work", self._watched(evaluation.build_work, units))
             found = evaluation.evaluate_here(Folder(out), self.digits, settings, self.subject)
         return np.array([row.robust for row in found.rows])
 
-    def _watched(self, build: Callable[..., evaluation.Work], units: int) -> Callable[..., evaluation.Work]:
-        def watched(*args: object) -> evaluation.Work:
-            work = build(*args)
+    def _watched(self, build: Callable[..., Work], units: int) -> Callable[..., Work]:
+        def watched(*args: object, **settings: object) -> Work:
+            work = build(*args, **settings)
 
-            def do(unit: Unit) -> evaluation.Row:
+            def do(unit: Unit) -> Mapping[str, object]:
                 if len(self.batches) >= units:
                     raise KeyboardInterrupt
                 self.batches.append((unit.stage.attack, len(unit.images), unit.batch_size))

@@ -16,7 +16,7 @@ from bat_dist.jobs.experiment_record import identity_of_settings
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.jobs.tune_plan import plan_sweep
 from bat_dist.results.rows import TRAINED_BY, telling_apart
-from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, deciding
+from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, deciding, identity_values
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import resumed
 from bat_dist.settings.memorize import MemorizeSettings
@@ -35,6 +35,9 @@ RAY = {"fresh", "ray_address", "min_nodes", "wait_minutes"}
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
     return load_dataset("digits", num_train=100, num_test=40)
+
+
+LATER_RECIPE = {"optimizer", "schedule", "warmup_epochs"}
 
 
 def names(settings_class: Any) -> set[str]:
@@ -81,6 +84,7 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
     left_out = {"out", "fresh", "seed", "data_dir", "download", "loader", "track", "status", "ray_address"} | {
         *("min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
         *("ema", "flip", "test_share"),  # of the space; of later versions, at their defaults
+        *LATER_RECIPE,
     }
     own = ["varies", *(name for name in to_dict(settings.example) if name not in left_out | OF_A_STUDY | {"scores"})]
     assert list(identity) == [*own, "data_fingerprint", "scores"]
@@ -88,7 +92,8 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
 
 def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None:
     identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x"))
-    always = RAY | {"out", "status", "data_dir", "download", "loader"} | {"test_share", "crop_padding", "flip"}
+    always = RAY | {"out", "status", "data_dir", "download", "loader", "keep"} | {"test_share", "crop_padding", "flip"}
+    always |= LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
     assert {name for name in identity if name.startswith("memorize.")} == {
@@ -110,6 +115,18 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
         if name not in always | rows | place | OF_A_STUDY | {"max_failures", "track"}
     ]
     assert [name for name in identity if name.startswith("train.")] == [*of_training, "train.num_workers"]
+
+
+def test_data_of_ones_own_are_identified_by_their_name(tmp_path: Path) -> None:
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "birds.py").touch()
+    here, there = (
+        identity_values(MemorizeSettings(dataset=f"{tmp_path}/{folder}/birds.py:birds", out="x"))
+        for folder in ("here", "there")
+    )
+    assert here == there
+    assert here["dataset"] == "birds"
 
 
 @pytest.mark.parametrize(

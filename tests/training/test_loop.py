@@ -186,8 +186,8 @@ class Echo(nn.Module):
 
 def test_answers_are_placed_by_index_and_coverage_is_checked() -> None:
     labels = np.array([0, 1, 2, 0, 4, 5, 0])
-    found = predicted_classes(Echo(), Shuffled([3, 6, 0, 5, 1, 4, 2]), batch_size=3, precision="fp32")  # pyright: ignore
-    np.testing.assert_array_equal(found == labels, [True, True, True, False, True, True, False])
+    found = predicted_probabilities(Echo(), Shuffled([3, 6, 0, 5, 1, 4, 2]), batch_size=3, precision="fp32")  # pyright: ignore
+    np.testing.assert_array_equal(predicted_classes(found) == labels, [True, True, True, False, True, True, False])
     for order in ([0, 1, 2, 3, 4, 4], [0, 1, 2, 4, 5, 6]):
         with pytest.raises(RuntimeError, match="twice or not at all"):
             predicted_probabilities(Echo(), Shuffled(order), batch_size=3, precision="fp32")  # pyright: ignore
@@ -196,6 +196,6 @@ def test_answers_are_placed_by_index_and_coverage_is_checked() -> None:
 def test_judging_changes_no_running_statistics(digits: Dataset) -> None:
     model = seeded_model("tinynet", digits, CPU, key=(0,)).train()
     before = {name: value.clone() for name, value in model.named_buffers()}
-    predicted_classes(model, loaders(digits)["test_loader"], batch_size=32, precision="fp32")
+    predicted_probabilities(model, loaders(digits)["test_loader"], batch_size=32, precision="fp32")
     for name, value in model.named_buffers():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)

@@ -86,7 +86,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 ) -> None:
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"pip install 'bat-dist\[{name}\]'"):
+    with pytest.raises(UserError, match=rf"pip install '\.\[{name}\]'"):
         open_trackers(TRACKERS, out=str(tmp_path / "out"), settings={}, run_name="", first_epoch=1)
     assert not (tmp_path / "out").exists()
 

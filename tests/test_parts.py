@@ -1,0 +1,101 @@
+"""References to a user's own parts: which there are, what they import, and what their source is."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bat_dist.errors import UserError
+from bat_dist.parts import Own, check_reference, file_digest, files_of, is_reference, library_of, load_part
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [
+        ("my.py:Net", None),
+        ("../some folder/my.py:Net", None),
+        ("package:Net", None),
+        ("package.module:Net", None),
+        ("timm:resnet18.a1_in1k", "timm"),
+        ("torchvision:vgg11", "torchvision"),
+    ],
+)
+def test_references(name: str, library: str | None) -> None:
+    assert is_reference(name)
+    assert library_of(name) == library
+
+
+@pytest.mark.parametrize("name", ["resnet18", "wrn28-10", "auto", "my.py", "my.py:", ":Net", "a folder:Net", "1x:Net"])
+def test_what_is_no_reference(name: str) -> None:
+    assert not is_reference(name)
+
+
+def test_the_form_is_checked_without_an_import(tmp_path: Path) -> None:
+    file = tmp_path / "never_run.py"
+    file.write_text("raise SystemExit('it was run')")
+    assert check_reference(f"{file}:Net", what="arch") == f"{file}:Net"
+    assert check_reference("no_such_package.of_mine:Net", what="arch")
+    with pytest.raises(ValueError, match=r"there is no file nowhere.py to import the arch from"):
+        check_reference("nowhere.py:Net", what="arch")
+    with pytest.raises(ValueError, match="'Net-2' is not a name in Python"):
+        check_reference(f"{file}:Net-2", what="arch")
+
+
+def test_the_source_is_of_the_file_and_what_it_imports_whatever_else_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "deep_of_parts.py").write_text("VALUE = 1\n")
+    (tmp_path / "helper_of_parts.py").write_text("from deep_of_parts import VALUE\n")
+    (tmp_path / "other_of_parts.py").write_text("VALUE = 2\n")
+    file = tmp_path / "part.py"
+    file.write_text(
+        "def late():\n    import helper_of_parts\n\nimport helper_of_parts\nVALUE = helper_of_parts.VALUE\n"
+    )
+    first = load_part(f"{file}:VALUE", what="data")
+    assert first.made == 1
+    assert len(first.digest) == 12
+    sys.path.insert(0, str(tmp_path))
+    try:
+        __import__("other_of_parts")
+    finally:
+        sys.path.remove(str(tmp_path))
+    again = tmp_path / "again.py"  # another file with the same text, imported with more of its folder loaded
+    again.write_text(file.read_text())
+    assert load_part(f"{again}:VALUE", what="data").source == first.source
+    (tmp_path / "deep_of_parts.py").write_text("VALUE = 3\n")
+    changed = load_part(f"{file}:VALUE", what="data")
+    assert (changed.made, changed.source != first.source) == (3, True)
+    assert changed.digest == file_digest(file)
+
+
+def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path: Path) -> None:
+    for name, text in {
+        "main": "from layers.blocks import Block\nimport torch, json",
+        "layers/__init__": "",
+        "layers/blocks": "from . import wide\nfrom .deep.end import x\nraise SystemExit",
+        "layers/wide": "import main",
+        "layers/deep/__init__": "",
+        "layers/deep/end": "from ..narrow import y",
+        "layers/narrow": "not Python",
+        "layers/unused": "",
+        "other": "",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text)
+    found = [file.relative_to(tmp_path).with_suffix("").as_posix() for file in files_of(tmp_path / "main.py")]
+    assert found == [
+        *("main", "layers/__init__", "layers/blocks", "layers/deep/__init__", "layers/deep/end", "layers/narrow"),
+        *("layers/wide", "main"),
+    ]
+
+
+def test_an_unchanged_file_is_not_run_again(tmp_path: Path) -> None:
+    file = tmp_path / "counted.py"
+    file.write_text("class Net: pass\nOTHER = 1\n")
+    assert load_part(f"{file}:Net", what="arch").made is load_part(f"{file}:Net", what="arch").made
+    with pytest.raises(UserError, match=r"has no 'Nett'; did you mean Net?"):
+        load_part(f"{file}:Nett", what="arch")
+
+
+def test_what_identities_say_of_a_part() -> None:
+    part = Own()
+    part.name, part.digest = "Net", "1a2b3c4d5e6f"
+    assert str(part) == "Net 1a2b3c4d5e6f"
