@@ -61,7 +61,9 @@ def _add_options(parser: argparse.ArgumentParser, verb: str) -> None:
     known = names()
     settings = {name: one for form in reversed(settings_classes(verb)) for name, one in declared(form).items()}
     for setting in settings.values():
-        choices = [*setting.choices] or [*known.get(KIND_OF_NAMES.get(setting.name, ""), ())]
+        choices = [*setting.choices] or [
+            name for name in known.get(KIND_OF_NAMES.get(setting.name, ""), ()) if "NAME" not in name
+        ]
         how: dict[str, Any] = {"choices": choices} if choices else {}
         if "boolean" in setting.kinds:
             how, options = {"action": "store_true"}, [f"--{setting.name}", f"--no_{setting.name}"]

@@ -10,7 +10,7 @@ import pytest
 from bat_dist.cli import main
 from bat_dist.completion import parser_of_all, settings_classes
 from bat_dist.config.declared import declared
-from bat_dist.data.table import DATASETS
+from bat_dist.data.table import DATASETS, OWN_FORMS
 from bat_dist.evaluation.names import AUTOATTACK, SINGLE, STANDARD, check_attacks
 from bat_dist.methods.table import METHODS
 from bat_dist.models.names import check_arch
@@ -47,9 +47,12 @@ def test_help_alone_and_help_of_what_is_not_there(capsys: pytest.CaptureFixture[
 def test_lists_hold_the_names_of_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(said(capsys, "list", "--json"))
     assert {kind: [*lines] for kind, lines in found.items()} == {kind: [*lines] for kind, lines in names().items()}
-    assert [*found["datasets"]] == [*DATASETS]
-    assert [*found["methods"]] == [*METHODS]
-    for name in found["archs"]:
+    forms = {kind: {name for name in found[kind] if name.endswith(":NAME")} for kind in found}
+    assert {*found["datasets"]} == {*DATASETS, *forms["datasets"]}
+    assert forms["datasets"] == {*OWN_FORMS}
+    assert {*found["methods"]} == {*METHODS, *forms["methods"]}
+    assert len(forms["archs"]) == 4
+    for name in {*found["archs"]} - forms["archs"]:
         check_arch(name.replace("wrnD-K", "wrn16-4").replace("-wW", "-w8"))
     for name in found["attacks"]:
         check_attacks((re.sub("[KN]$", "3", name),))

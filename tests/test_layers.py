@@ -44,6 +44,7 @@ ONLY_IN = {
     "jinja2": {"reporting"},
     "tensorboard": {"training"},
     "mlflow": {"training"},
+    "wandb": {"training"},
 }
 BARRED = {
     HOUSE: {"torch", "torchvision", "numpy", "zarr"},

@@ -21,11 +21,19 @@ class ListSettings:
     json: Annotated[bool, Help("as JSON: an object for each kind, which gives each name its line")] = False
 
 
+OWN = {
+    "FILE.py:NAME": "your own, made by NAME of that file (how to: docs/howto)",
+    "package.module:NAME": "the same, of a module that is installed",
+}
+_HUB = {"hf:NAME": "a data set of the Hugging Face Hub, or from disk", "torchvision:NAME": "a data set of torchvision"}
+_LIBRARIES = {"timm:NAME": "a network of timm", "torchvision:NAME": "a network of torchvision"}
+
+
 def names() -> Mapping[str, Mapping[str, str]]:
-    """By kind: the line about each name.  Read from the tables that the programs themselves look names up in."""
+    """By kind: the line about each name, or pattern of names, from the tables in which the programs look names up."""
     return {
-        "datasets": {name: spec.about for name, spec in DATASETS.items()},
-        "archs": ARCHITECTURES,
-        "methods": {name: entry.about for name, entry in METHODS.items()},
+        "datasets": {**{name: spec.about for name, spec in DATASETS.items()}, **OWN, **_HUB},
+        "archs": {**ARCHITECTURES, **OWN, **_LIBRARIES},
+        "methods": {**{name: entry.about for name, entry in METHODS.items()}, **OWN},
         "attacks": ATTACKS,
     }

@@ -21,9 +21,10 @@ from bat_dist.storage.status import PROGRESS, duration
 from bat_dist.training.mlflow_tracker import RECORD as MLFLOW_RECORD
 
 STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
+WANDB_RECORD = "wandb_run.json"
 _ALL = (  # the state first, without which nothing goes on
     *(STATE, RUN, HISTORY, NON_FINITE, "best" + SUFFIX, "last" + SUFFIX, "curves.png", "curves.svg", PROGRESS),
-    *(MLFLOW_RECORD, "tensorboard/events.out.tfevents.*"),
+    *(MLFLOW_RECORD, WANDB_RECORD, "tensorboard/events.out.tfevents.*"),
 )
 
 Criterion = Literal["val_pgd", "val_clean"]

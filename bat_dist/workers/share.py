@@ -25,7 +25,7 @@ LARGEST_COST = 0.02  # share of its time that the driver spends on looking
 NAMESPACE = "bat_dist_share"
 
 
-class Share:
+class UnitShare:
     """What part of its present unit a process has done, in [0, 1)."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Share:
             log.debug("no more shares of this process: %s: %s", type(error).__name__, error)
 
 
-HERE = Share()
+HERE = UnitShare()
 """That of this process."""
 
 

@@ -14,7 +14,7 @@ from bat_dist.storage.unit_log import record
 from bat_dist.workers import share
 from bat_dist.workers.pace import Pace
 from bat_dist.workers.running import Assignment, Running, WorkerPlace, WorkerSlot
-from bat_dist.workers.share import EpochShares, Share, ShareReader, ToldLoader, told_share
+from bat_dist.workers.share import EpochShares, ShareReader, ToldLoader, UnitShare, told_share
 from tests.helpers.waiting import until
 
 
@@ -80,7 +80,7 @@ def test_a_batch_counts_when_it_is_done_and_not_when_it_is_handed_out() -> None:
 
 
 def test_a_unit_begins_with_nothing_and_is_never_all_done() -> None:
-    own = Share()
+    own = UnitShare()
     for _ in range(3):
         own.add(0.4)
     assert own.value == 0.99
@@ -94,7 +94,7 @@ def slot(name: str, unit: Any) -> WorkerSlot:
 
 
 def test_the_driver_knows_what_a_worker_tells_of_the_unit_at_work(store: Store) -> None:
-    worker, slots = Share(), [slot("a", 3), WorkerSlot(SimpleNamespace())]  # the second is being set up
+    worker, slots = UnitShare(), [slot("a", 3), WorkerSlot(SimpleNamespace())]  # the second is being set up
     reader = ShareReader(lambda: slots)
     assert [now.share for now in reader.running()] == [0.0]
     worker.begin(3)
@@ -111,7 +111,7 @@ def test_the_driver_knows_what_a_worker_tells_of_the_unit_at_work(store: Store) 
 
 
 def test_nothing_is_written_where_nothing_is_new(store: Store) -> None:
-    worker = Share()
+    worker = UnitShare()
     worker.begin(1)
     worker.keep_telling("a")
     worker.keep_telling("a")  # a second thread would write too
@@ -124,7 +124,7 @@ def test_nothing_is_written_where_nothing_is_new(store: Store) -> None:
 
 def test_a_store_that_does_not_answer_ends_nothing(store: Store) -> None:
     store.is_broken = True
-    worker, reader = Share(), ShareReader(lambda: [slot("a", 3)])
+    worker, reader = UnitShare(), ShareReader(lambda: [slot("a", 3)])
     worker.keep_telling("a")
     worker.begin(3)
     worker.add(0.5)
@@ -151,7 +151,7 @@ def test_the_driver_looks_less_often_where_a_look_takes_long(store: Store, monke
 
 
 def test_each_epoch_of_a_data_parallel_training_is_told_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(share, "HERE", Share())
+    monkeypatch.setattr(share, "HERE", UnitShare())
     tracker = EpochShares(5, "runs/x")
     share.HERE.add(0.5)
     until(lambda: told_share("runs/x", 5) == 0.5)
