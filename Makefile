@@ -13,7 +13,7 @@ CLUSTER_TOOLS := openssh-server openssh-client rsync iproute2 util-linux tmux cu
 PAGE_TOOLS := chromium texlive-latex-recommended
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: system-packages setup demo test test-all test-stress gpu mutants lint format audit cluster-tools page-tools drills bench docs clean
+.PHONY: system-packages setup demo test test-all test-stress gpu mutants lint format audit cluster-tools page-tools drills bench docs docs-serve notebooks clean
 setup: $(STAMP)
 
 system-packages:
@@ -104,10 +104,21 @@ bench: setup
 	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES)
 	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES) --accuracy --arch resnet9-w16
 
-# The reference of commands in docs/, from the programs' own --help; the picture of the folders, from their imports.
+# The reference of commands in docs/, from the programs' own --help; the picture of the folders, from their imports; the site, in site/,
+# with warnings as errors.  A site for each version: BAT_DIST_DOCS_VERSIONS=mike mike deploy 0.1 latest
 docs: setup
 	$(BIN)/python docs/make_reference.py
 	PYTHONPATH=. $(BIN)/python docs/make_rooms.py
+	$(BIN)/mkdocs build --quiet
+	@echo "open site/index.html"
+
+# The site, again after each change of a file, at http://127.0.0.1:8000.
+docs-serve: setup
+	$(BIN)/mkdocs serve
+
+# The notebooks with their outputs, in docs/notebooks: after a change of what they show.
+notebooks: setup
+	$(BIN)/python docs/run_notebooks.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bat_dist.api.study import study
     from bat_dist.api.train import Method, train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Method",

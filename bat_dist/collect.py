@@ -12,8 +12,12 @@ from bat_dist.program import command, run_installed
 
 DESCRIPTION = (
     "Fetch what programs wrote on a cluster: from the head node by rsync, from s3:// and the like directly. "
-    "The cluster file may stand first: bat-dist collect CLUSTER.yaml --out DIR"
+    "The cluster file may come first: bat-dist collect CLUSTER.yaml --out DIR"
 )
+EXAMPLES = """
+bat-dist collect cluster/gpu.yaml --out fetched
+bat-dist collect cluster/gpu.yaml --runs /shared/digits --out fetched --checkpoints
+"""
 
 
 def options(argv: Sequence[str]) -> list[str]:
@@ -28,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.collect import CollectSettings
 
-    settings, _ = parse(CollectSettings, options(argv), prog="bat-dist collect", description=DESCRIPTION)
+    settings, _ = parse(
+        CollectSettings, options(argv), prog="bat-dist collect", description=DESCRIPTION, examples=EXAMPLES
+    )
     from bat_dist.workers.collecting import collect  # after --help: it loads numpy
 
     for fetched in collect(settings):

@@ -14,6 +14,11 @@ DESCRIPTION = (
     "Attack a network on the test set, or on another split: clean, FGSM, PGD, CW (l_inf margin) and AutoAttack. "
     "Accuracies with standard errors, and for every image and attack whether it stayed right."
 )
+EXAMPLES = """
+bat-dist evaluate --checkpoint runs/bat --attacks clean pgd20 --out results/bat
+bat-dist evaluate --checkpoint runs/bat --attacks autoattack --num_workers 2 --out results/bat
+bat-dist evaluate --model nets.py:make --checkpoint weights.pt --dataset cifar10 --data_dir data --out results/mine
+"""
 
 
 @command
@@ -24,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.known import of_checkpoint
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("evaluate", EvaluateSettings, argv, DESCRIPTION, data=of_checkpoint)
+    settings, _ = settings_of_call("evaluate", EvaluateSettings, argv, DESCRIPTION, EXAMPLES, data=of_checkpoint)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.api.evaluate import carry_out

@@ -14,6 +14,10 @@ DESCRIPTION = (
     "Write a trained network as a folder that others can load: weights (safetensors), model card, RobustBench's "
     "model_info.json and, if asked for, ONNX. Nothing is uploaded."
 )
+EXAMPLES = """
+bat-dist export --checkpoint runs/bat --out exported/bat
+bat-dist export --checkpoint runs/bat --out exported/bat --onnx --license apache-2.0
+"""
 
 
 @command
@@ -22,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.export import ExportSettings
 
-    settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION)
+    settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION, examples=EXAMPLES)
     # Everything that loads torch comes after --help and the settings' own checks.
     from bat_dist.artifacts import export, onnx_file
     from bat_dist.artifacts.checkpoints import place

@@ -16,6 +16,11 @@ DESCRIPTION = (
     "Estimate how much each training sample is memorized (Feldman & Zhang 2020): train many networks on random "
     "subsets with Ray, and compare their accuracy on each sample with it in and left out."
 )
+EXAMPLES = """
+bat-dist memorize --dataset digits --num_trials 100 --out results/digits
+bat-dist memorize --dataset cifar10 --data_dir data --download --gpus_per_trial 0.25 --out results/cifar10
+bat-dist memorize --status --out results/digits
+"""
 
 
 @command
@@ -25,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.memorize import MemorizeSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION)
+    settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION, EXAMPLES)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.api.memorize import carry_out

@@ -19,9 +19,14 @@ OF_A_TABLE = (
 )
 DESCRIPTION = (
     "Say what leave-out trials, trainings and evaluations will take (worker-hours, wall-clock, disk, money), from one "
-    "measurement: of this machine, or of another, where --save_speed has kept it. --table N and --study NAME are other "
-    "forms, see below."
+    "measurement: of this machine, or of another, where --save_speed has kept it. `plan --table N` plans all runs of a "
+    "table of the paper, and `plan --study NAME` those of a study; their options follow below."
 )
+EXAMPLES = """
+bat-dist plan --dataset cifar10 --arch resnet18 --num_trials 1000 --workers 8 --price 2.5
+bat-dist plan --table 1 --workers 8 --price 2.5
+bat-dist plan --study atypical --workers 4
+"""
 
 
 OF_STUDIES = (
@@ -47,7 +52,7 @@ def _help() -> str:
     same = {*DATA, *OF_WORKERS, *MEASURED, "robust_share", "status", *of_ray}
     of_table = help_text(TablePlanSettings, prog=PROG, description=OF_A_TABLE, without=same)
     without = {*same, "out", "fresh", "loader", "num_classes", "num_workers"}
-    of_studies = help_text(StudyPlanSettings, prog=PROG, description=OF_STUDIES, without=without)
+    of_studies = help_text(StudyPlanSettings, prog=PROG, description=OF_STUDIES, examples=EXAMPLES, without=without)
     return f"{help_text(PlanSettings, prog=PROG, description=DESCRIPTION)}\n{of_table}\n{of_studies}".rstrip()
 
 
@@ -67,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     elif verb_of(argv) == "study":
         settings = parse(StudyPlanSettings, argv, prog=PROG, description=OF_STUDIES)[0].plan
     else:
-        settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION)
+        settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION, examples=EXAMPLES)
     # Everything that loads torch comes after --help and the settings' own checks.
     from bat_dist.planning.describe import describe
     from bat_dist.planning.plan import plan

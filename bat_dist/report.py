@@ -16,6 +16,10 @@ DESCRIPTION = (
     "Find every result below the folders, put those together that belong together, and write tables (Markdown, CSV, "
     "LaTeX, RobustBench's JSON) and report.html, one file that needs no network."
 )
+EXAMPLES = """
+bat-dist report --runs runs results --out report
+bat-dist report --watch runs --out report
+"""
 
 
 @command
@@ -24,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.config import parse
     from bat_dist.settings.report import ReportSettings
 
-    settings, _ = parse(ReportSettings, argv, prog="bat-dist report", description=DESCRIPTION)
+    settings, _ = parse(ReportSettings, argv, prog="bat-dist report", description=DESCRIPTION, examples=EXAMPLES)
     from bat_dist.errors import UserError
     from bat_dist.reporting.report import write_report
     from bat_dist.results.compare import compare

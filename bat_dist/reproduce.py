@@ -15,6 +15,11 @@ DESCRIPTION = (
     "All runs of a table of the paper: leave-out trials for the scores that BAT needs, trainings of every method with "
     "every seed, attacks on their checkpoints, and the report with error bars beside the paper's numbers."
 )
+EXAMPLES = """
+bat-dist reproduce --table 1 --scale small --out demo
+bat-dist reproduce --table 3 --data_dir data --out results/table3
+bat-dist reproduce --status --out results/table3
+"""
 
 
 @command
@@ -24,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.reproduce import REPORT, ReproduceSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("reproduce", ReproduceSettings, argv, DESCRIPTION)
+    settings, _ = settings_of_call("reproduce", ReproduceSettings, argv, DESCRIPTION, EXAMPLES)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset

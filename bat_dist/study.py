@@ -16,6 +16,10 @@ DESCRIPTION = (
     "Regenerate the figures of Sec. 3 and App. A to C and test the claims that rest on them: bat-dist study NAME ... "
     "--out DIR. Each study writes its data, its figure and its findings below DIR/studies."
 )
+EXAMPLES = """
+bat-dist study typical --scale small --out studies
+bat-dist study atypical typical --dataset cifar10 --data_dir data --arch resnet18 --out studies
+"""
 
 
 def with_option(argv: Sequence[str]) -> list[str]:
@@ -30,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.study import StudySettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION)
+    settings, _ = settings_of_call("study", StudySettings, with_option(argv), DESCRIPTION, EXAMPLES)
     prepare_environment(settings.ray_address)
     # What loads libraries comes after --help and the settings' own checks.
     from bat_dist.api.study import StudyRuns

@@ -17,6 +17,11 @@ DESCRIPTION = (
     f"Train a network on clean images (erm) or adversarially ({', '.join(name for name in METHODS if name != 'erm')}), "
     "with validation, checkpoints and a history of every epoch."
 )
+EXAMPLES = """
+bat-dist train --method pgd_at --dataset digits --recipe fast --out runs/pgd_at
+bat-dist train --method bat --scores results/digits/memorization.npz --recipe fast --out runs/bat
+bat-dist train --method trades --dataset cifar10 --data_dir data --num_workers 4 --out runs/trades
+"""
 
 
 @command
@@ -27,14 +32,15 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.settings.train import TrainSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("train", TrainSettings, argv, DESCRIPTION, data=of_scores)
+    settings, _ = settings_of_call("train", TrainSettings, argv, DESCRIPTION, EXAMPLES, data=of_scores)
     if settings.num_workers:
         prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.api.train import carry_out
     from bat_dist.data.datasets import load_dataset
 
-    print(carry_out(settings, load_dataset(settings.dataset, **settings.data)).text)
+    dataset = load_dataset(settings.dataset, **settings.data)
+    print(carry_out(settings, dataset, is_shown=True).text)
     return 0
 
 

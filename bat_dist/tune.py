@@ -15,6 +15,11 @@ DESCRIPTION = (
     "Train every point of a space with several seeds, choose on the validation split, and look at the test set once, "
     "for the chosen point and PGD-AT. alpha = beta = 0, which is PGD-AT, is always among the points."
 )
+EXAMPLES = """
+bat-dist tune --config tune_configs/smoke.yaml --out runs/smoke
+bat-dist tune --config tune_configs/cifar10-resnet18.yaml --base scores=results/memorization.npz --out runs/sweep
+bat-dist tune --status --out runs/sweep
+"""
 
 
 @command
@@ -26,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.workers.private_ray import prepare_environment
 
     words = find_config(argv)
-    settings, sources = settings_of_call("tune", TuneSettings, words, DESCRIPTION, data=of_scores_in_base)
+    settings, sources = settings_of_call("tune", TuneSettings, words, DESCRIPTION, EXAMPLES, data=of_scores_in_base)
     settings = scores_beside(settings, sources)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.

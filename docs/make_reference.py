@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bat_dist.cli import VERBS
+from bat_dist.verbs import VERBS
 
-HEAD = "# Options\n\nWritten by `make docs` from the programs' own `--help`.\n"
+HEAD = "# Commands\n\nWritten by `make docs` from the programs' own `--help`.\n"
 
 
 def reference() -> str:

@@ -19,6 +19,7 @@ from bat_dist.config import Group, Help, differences, dump_yaml, parse, to_dict
 from bat_dist.errors import ConfigError, RunError, UserError
 from bat_dist.program import run_command
 from bat_dist.settings.tune import TuneSettings
+from bat_dist.verbs import FILES
 from tests.helpers.options import last_ones
 
 ROOT = Path(__file__).parents[1]
@@ -553,7 +554,7 @@ def test_help_lists_the_verbs(capsys):
 
 
 def test_every_verb_has_its_file():
-    assert all((ROOT / "bat_dist" / f"{verb}.py").is_file() for verb in cli.VERBS)
+    assert all((ROOT / "bat_dist" / f"{FILES.get(verb, verb)}.py").is_file() for verb in cli.VERBS)
 
 
 @pytest.mark.parametrize(

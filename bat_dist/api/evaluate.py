@@ -73,7 +73,7 @@ def evaluate(
     Args:
         model: a network, images [batch, 3, height, width] in [0, 1] -> logits [batch, classes]; or what `load_model`
             takes.  A network that wants normalized images is given with `mean` and `std`.  It is not changed.
-        images: floats in [0, 1] [n, 3, height, width] or uint8 [n, height, width, 3], as tensor or array; or a
+        images: floats in [0, 1], [n, 3, height, width] or uint8 [n, height, width, 3], as tensor or array; or a
             map-style data set of (image, label).  Floats are rounded to steps of 1/255, as files have them.
         labels: class numbers [n]; None if `images` is a data set.
         attacks: names, as `bat-dist evaluate --attacks` takes them: clean, fgsm, pgd20, cw, autoattack, ...

@@ -69,7 +69,7 @@ def memorize(
             layers; or a name, such as "resnet18", "timm:resnet50" or "auto".  Networks get images
             [batch, 3, height, width], normalized with the mean and std of the data, and give logits [batch, classes].
         train: a map-style data set of (image, label), as torch.utils.data.Dataset and torchvision have them; a pair
-            of arrays, images (uint8 [n, height, width, 3] or floats in [0, 1] [n, 3, height, width]) and labels [n];
+            of arrays, images (uint8 [n, height, width, 3] or floats in [0, 1], [n, 3, height, width]) and labels [n];
             a `Dataset`; or a dataset's name, such as "digits".
         test: the same for the test samples; None for a dataset that has both splits.  Without one a fifth of each class
             is held out of `train`: the scores are then of the others, whose positions in `train` are their `ids`.

@@ -27,8 +27,11 @@ class TrainedRun(NamedTuple):
     summary: Any
 
 
-def carry_out(settings: TrainSettings, dataset: "Dataset") -> TrainedRun:
-    """Train, or go on, or find that it is done; write the run's files.  Raises UserError and RunError."""
+def carry_out(settings: TrainSettings, dataset: "Dataset", *, is_shown: bool = False) -> TrainedRun:
+    """Train, or go on, or find that it is done; write the run's files.  is_shown: with a bar of progress.
+
+    Raises UserError and RunError.
+    """
     from bat_dist.jobs import train as job
     from bat_dist.jobs.training_plan import make_plan
     from bat_dist.reporting.training import report_training
@@ -39,7 +42,7 @@ def carry_out(settings: TrainSettings, dataset: "Dataset") -> TrainedRun:
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
     with only_driver(folder):
-        summary = job.carry_out(plan)
+        summary = job.carry_out(plan, is_shown=is_shown)
         return TrainedRun(report_training(folder, summary, read_history(folder)), summary)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
@@ -12,13 +13,15 @@ from bat_dist.errors import ConfigError
 from bat_dist.wording import nearest
 
 
-def help_text(settings_class: Callable[..., Any], *, prog: str, description: str, without: Iterable[str] = ()) -> str:
-    """What `--help` prints, but for the settings that are named."""
+def help_text(
+    settings_class: Callable[..., Any], *, prog: str, description: str, examples: str = "", without: Iterable[str] = ()
+) -> str:
+    """What `--help` prints, but for the settings that are named.  examples: lines that are shown as they are."""
     settings = {name: s for name, s in declared(settings_class).items() if name not in set(without)}
-    return _parser(settings, prog, description).format_help()
+    return make_parser(settings, prog, description, examples).format_help()
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Collects in `twice` the options that are given more than once: argparse would let the last one win."""
 
     def __init__(self, **settings: Any) -> None:
@@ -26,6 +29,7 @@ class _Parser(argparse.ArgumentParser):
         self.twice: list[str] = []
 
     def error(self, message: str) -> NoReturn:
+        """Raise ConfigError, where argparse would end the process."""
         raise ConfigError([message])
 
 
@@ -43,14 +47,18 @@ class _Formatter(argparse.HelpFormatter):
     def _format_action_invocation(self, action: argparse.Action) -> str:
         return str(action.metavar or super()._format_action_invocation(action))
 
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)  # examples have their own lines
 
-def _parser(settings: dict[str, Setting], prog: str, description: str) -> _Parser:
+
+def make_parser(settings: dict[str, Setting], prog: str, description: str, examples: str) -> Parser:
     """Takes any number of words after each option; how many there must be is checked later, with all else."""
     required = " ".join(f"--{s.name} {s.metavar}" for s in settings.values() if s.required)
-    parser = _Parser(
+    parser = Parser(
         prog=prog,
         usage=" ".join(filter(None, (prog, required, "[options]"))).replace("%", "%%"),
         description=description,
+        epilog=f"examples:\n{textwrap.indent(examples.strip(), '  ')}" if examples else None,
         formatter_class=_Formatter,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -68,13 +76,12 @@ def _parser(settings: dict[str, Setting], prog: str, description: str) -> _Parse
 
 
 def read_command_line(
-    settings: dict[str, Setting], argv: Sequence[str], prog: str, description: str
+    settings: dict[str, Setting], argv: Sequence[str], parser: Parser
 ) -> tuple[dict[str, list[str]], list[list[str]], list[str]]:
     """The words after each option, those after each `--config`, and a line for each unknown option."""
     negations = {f"--no_{s.name}": f"--{s.name}=false" for s in settings.values() if "boolean" in s.kinds}
     names = [*settings, "config", "help", *(option.removeprefix("--") for option in negations)]
     words = [re.sub("(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    parser = _parser(settings, prog, description)
     namespace, extra = parser.parse_known_args([negations.get(w, w) for w in words])
     unknown = [word for word in extra if word.startswith("-")]
     errors = [

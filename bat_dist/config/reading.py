@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from bat_dist.config.command_line import read_command_line
+from bat_dist.config.command_line import Parser, make_parser, read_command_line
 from bat_dist.config.declared import Setting, declared
 from bat_dist.config.plain import plain, shown
 from bat_dist.config.yaml_file import Lines, read_files
@@ -35,17 +35,20 @@ def parse(
     *,
     prog: str,
     description: str = "",
+    examples: str = "",
     known: Known | None = None,
 ) -> tuple[S, dict[str, str]]:
     """The settings, and where each given one came from (`command line`, `x.yaml line 3`).
 
     A value on the command line replaces the file's unseen; `none` there means None where None is allowed.
+    examples: lines at the end of `--help`, as they are.
     known: is asked, with what was given, for values that folders know already. They stand above the defaults and below
     all that is given, in a block of YAML key by key; a line of the log says which were taken. It may raise UserError.
     Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
     """
     settings = declared(settings_class)
-    read = _read(settings, sys.argv[1:] if argv is None else argv, prog, description)
+    parser = make_parser(settings, prog, description, examples)
+    read = _read(settings, sys.argv[1:] if argv is None else argv, parser)
     errors, found = read.errors, dict[str, Given]()
     try:
         found = dict(known(read.given)) if known and read.is_readable else {}
@@ -68,14 +71,14 @@ def parse(
 
 
 def status_asked(
-    settings_class: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str = ""
+    settings_class: Callable[..., Any], argv: Sequence[str], *, prog: str, description: str = "", examples: str = ""
 ) -> Mapping[str, Given] | None:
     """What was given, if `status` was: then nothing is required but `out`.  None if it was not, for `parse`.
 
     Raises ConfigError with all errors. `--help` prints and raises SystemExit(0).
     """
     settings = declared(settings_class)
-    read = _read(settings, argv, prog, description)
+    read = _read(settings, argv, make_parser(settings, prog, description, examples))
     if "status" not in read.given or not read.given["status"].value:
         return None
     only_out = {name: setting for name, setting in settings.items() if name == "out" or name in read.unfit}
@@ -95,9 +98,9 @@ class _Read:
     is_readable: bool
 
 
-def _read(settings: "dict[str, Setting]", argv: Sequence[str], prog: str, description: str) -> _Read:
+def _read(settings: "dict[str, Setting]", argv: Sequence[str], parser: Parser) -> _Read:
     """What command line and file give."""
-    typed, files, unknown = read_command_line(settings, argv, prog, description)
+    typed, files, unknown = read_command_line(settings, argv, parser)
     try:
         lines, unreadable = read_files(files), []
     except ConfigError as error:

@@ -41,6 +41,17 @@ class DatasetSpec:
         return replace(self, num_classes=num_classes, image_size=size, crop_padding=padding)
 
     @property
+    def about(self) -> str:
+        """The row in words, for lists of names: `10 classes, 32x32, 50,000 and 10,000 images, epsilon 8/255`."""
+        parts = ["your own images, in folders or a zip: TRAIN/CLASS/IMAGE"]
+        if self.num_classes and self.image_size:
+            parts = [f"{self.num_classes} classes, {self.image_size}x{self.image_size} pixels"]
+        if self.name in PER_CLASS:
+            _, train, test = PER_CLASS[self.name]
+            parts.append(f"{self.num_classes * train:,} training and {self.num_classes * test:,} test images")
+        return ", ".join([*parts, f"epsilon {round(255 * self.epsilon)}/255"])
+
+    @property
     def own_augmentation(self) -> dict[str, int | bool]:
         """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
         row = DATASETS.get(self.name, OWN)

@@ -70,7 +70,7 @@ def _val(archive: Archive, folder: str, wnids: list[str], unread: list[str]) -> 
     if archive.children(f"{folder}images").files:
         raise DatasetError(
             f"{archive.location}: {folder} holds images in images/ and in folders of classes ({classes[0]}/ ...): "
-            "finish the sorting, or unpack it anew"
+            "finish the sorting, or unpack it again"
         )
     found: list[tuple[int, str, int]] = []
     for wnid in classes:

@@ -118,7 +118,7 @@ def judge_network(found: Mapping[str, float]) -> list[Check]:
         "gradient_not_finite": (
             found["gradient_not_finite"] > 0,
             "cross-entropy's gradient is infinite or not a number at {gradient_not_finite:.1%} of the images, where an "
-            "attack that goes by it stands still or leaves the ball: their robustness is not measured",
+            "attack that follows it does not move or leaves the ball: their robustness is not measured",
             ("gradient_not_finite",),
         ),
         "zero_gradients": (

@@ -127,7 +127,9 @@ class Ledger:
             return []
         if unit.stage.attack != PROBE:
             stand, met = state.robust.sum(), len(state.images)
-            log.info("%s: %d of %d images stand, %.1f s of work", unit.stage, stand, met, state.seconds)
+            log.info(
+                "%s: %d of %d images still classified correctly, %.1f s of work", unit.stage, stand, met, state.seconds
+            )
         return self._begin(self.plan.after(unit.stage))
 
     def give_up(self, unit: Unit, reason: str) -> None:

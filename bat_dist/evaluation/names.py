@@ -38,13 +38,31 @@ AUTOATTACK = {
     "autoattack_fast": STANDARD[:2],  # for tuning; never called AutoAttack
     "autoattack_rand": ("apgd-ce-eot20", "apgd-dlr-eot20"),  # for networks that draw random numbers
 }
+ATTACKS = {
+    **{name: attack.heading for name, attack in SINGLE.items()},
+    CLEAN: "no attack: the images as they are",
+    "fgsm": "one step of the size of epsilon along the gradient's sign (Goodfellow et al. 2015)",
+    "pgdK": "K steps on the cross-entropy from a random start, such as pgd20 (Madry et al. 2018)",
+    "cwK": "K such steps on the margin of Carlini & Wagner 2017, in the l_inf ball; cw: 100 steps",
+    "apgd-ce": "AutoAttack's first part: steps of adapted size on the cross-entropy (Croce & Hein 2020)",
+    "apgd-t": "its second: the same on the targeted DLR loss, for each of nine wrong classes (apgd-tK: of K)",
+    "fab-t": "its third: minimal changes towards each of nine wrong classes (fab-tK: of K)",
+    "square": "its fourth: 5,000 random squares, without a gradient (Andriushchenko et al. 2020)",
+    "apgd-dlr": "as apgd-ce, on the untargeted DLR loss",
+    "autoattack": "all four parts, each on the images that are left by the one before",
+    "autoattack_fast": "the first two parts, for tuning; never called AutoAttack in tables",
+    "autoattack_tK": "all four parts with K wrong classes in place of nine, for fewer than ten classes",
+    "autoattack_rand": "for networks that draw random numbers: apgd-ce-eot20, then apgd-dlr-eot20",
+    "apgd-ce-eotN": "as apgd-ce, with gradients averaged over N draws of the network",
+    "apgd-dlr-eotN": "as apgd-dlr, with gradients averaged over N draws of the network",
+}
+"""Every valid name, or pattern of names, and one line about it."""
 NUM_TARGETS = 9  # wrong classes that apgd-t and fab-t aim at
 DEFAULT_STEPS = 100  # of cw as of PGD-100, Sec. 5.1; of apgd and fab as AutoAttack's
 SQUARE_QUERIES = 5000
 CHECK_IMAGES = 64  # images of the hygiene checks, by default
 _OTHER_PASSES = {PROBE: 20, "square": SQUARE_QUERIES, "square1000": 1000}
 _EXAMPLES = (*SINGLE, "pgd20", "pgd100", "cw", *STANDARD, "apgd-dlr", *AUTOATTACK)
-_WITH_A_NUMBER = ("autoattack_tK", "apgd-ce-eotN", "apgd-dlr-eotN")
 
 
 def check_attacks(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -54,8 +72,7 @@ def check_attacks(names: tuple[str, ...]) -> tuple[str, ...]:
         if not known and steps_of(name) is None:
             near = get_close_matches(name.lower(), _EXAMPLES, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            valid = ", ".join((*SINGLE, "pgdK", "cwK", *STANDARD, "apgd-dlr", *AUTOATTACK, *_WITH_A_NUMBER))
-            raise ValueError(f"there is no attack {name!r}: {hint}Valid are {valid}")
+            raise ValueError(f"there is no attack {name!r}: {hint}Valid are {', '.join(ATTACKS)}")
     if not names:
         raise ValueError("name at least one attack, such as clean")
     return tuple(dict.fromkeys(names))

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+WITHIN = 0.1  # how far from a value of mem a sample may be that is shown for it
+
 
 def extremes(
     mem: Float[np.ndarray, " samples"],
@@ -67,13 +69,17 @@ def near_targets(
     targets: Sequence[float],
     num_columns: int,
     accuracy_out: Float[np.ndarray, " samples"] | None = None,
+    *,
+    within: float = WITHIN,
 ) -> Int[np.ndarray, "targets columns"]:
     """A grid of sample indices: a row per target value of `mem`, a column per class; -1 is an empty cell.
 
-    A sample belongs to the row of the nearest target. If there are too many classes, full columns go first,
-    then those nearest to the targets; if too few, a class gets further columns. Columns are in class order.
+    A sample belongs to the row of the nearest target, if it is at most `within` away. If there are too many classes,
+    full columns go first, then those nearest to the targets; if too few, a class gets further columns. Columns are in
+    class order.
     """
     distance = np.abs(mem[None, :] - np.asarray(targets)[:, None])
+    distance[distance > within] = np.nan
     queues = [_nearest_by_class(row, distance, labels, accuracy_out) for row in range(len(targets))]
     columns = []
     for label in np.unique(labels):
@@ -86,15 +92,20 @@ def near_targets(
     return np.array([column[4] for column in chosen], dtype=np.int64).reshape(-1, len(targets)).T
 
 
+def nearest_sample(mem: Float[np.ndarray, " samples"], target: float) -> int:
+    """The sample whose memorization is nearest to a value.  ValueError if none is defined."""
+    return int(np.nanargmin(np.abs(mem - target)))
+
+
 def _nearest_by_class(
     row: int,
     distance: Float[np.ndarray, "targets samples"],
     labels: Int[np.ndarray, " samples"],
     accuracy_out: Float[np.ndarray, " samples"] | None,
 ) -> dict[int, list[int]]:
-    """The samples whose nearest target is `row`, of each class, nearest first."""
+    """The samples whose nearest target is `row`, of each class, nearest first.  distance: NaN is too far."""
     index = np.flatnonzero(np.isfinite(distance[row]))
-    index = index[distance[:, index].argmin(axis=0) == row]
+    index = index[np.nanargmin(distance[:, index], axis=0) == row]
     queue = defaultdict(list)
     for sample in index[_order(distance[row], accuracy_out, index)]:
         queue[labels[sample]].append(int(sample))

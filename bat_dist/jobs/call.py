@@ -13,17 +13,24 @@ S = TypeVar("S")
 
 
 def settings_of_call(
-    verb: str, settings_class: Callable[..., S], argv: Sequence[str], description: str, *, data: Known = nothing
+    verb: str,
+    settings_class: Callable[..., S],
+    argv: Sequence[str],
+    description: str,
+    examples: str,
+    *,
+    data: Known = nothing,
 ) -> tuple[S, dict[str, str]]:
     """The settings, and where each given one came from; data: what other folders know of the data.
 
+    description, examples: for `--help`.
     `--help` and `--status` print and raise SystemExit(0).  Raises ConfigError with all errors.
     """
-    prog = f"bat-dist {verb}"
-    if given := status_asked(settings_class, argv, prog=prog, description=description):
+    about = {"prog": f"bat-dist {verb}", "description": description, "examples": examples}
+    if given := status_asked(settings_class, argv, **about):
         print(_status(verb, given))
         raise SystemExit(0)
-    return parse(settings_class, argv, prog=prog, description=description, known=resumed(verb, settings_class, data))
+    return parse(settings_class, argv, **about, known=resumed(verb, settings_class, data))
 
 
 def _status(verb: str, given: Mapping[str, Given]) -> str:

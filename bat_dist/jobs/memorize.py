@@ -36,6 +36,7 @@ from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.share import HERE, ToldLoader
 
 VERB = "memorize"
 ENSEMBLE = "ensemble"  # folder of the store
@@ -155,6 +156,7 @@ def build_work(
         CountedLoader(dataset_loader(loader, dataset, name, device=device, gpu_share=part_of_gpu()), what)
         for name in ("train", "test")
     )
+    train_loader = ToldLoader(train_loader, HERE.add, settings.recipe.epochs)
 
     def work(unit: int) -> Row:
         return function(

@@ -2,17 +2,15 @@
 
 import dataclasses
 import logging
-import os
-import socket
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from bat_dist.artifacts.checkpoints import load_tensors
-from bat_dist.data.loaders import check_cache, dataset_loader
+from bat_dist.data.loaders import Loader, check_cache, dataset_loader
 from bat_dist.errors import RunError, is_gpu_full
 from bat_dist.jobs.auto import decide_precision, say
+from bat_dist.jobs.epochs_at_work import EpochsAtWork
 from bat_dist.jobs.fresh import remove_training
 from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan, make_plan
 from bat_dist.settings.train import TrainSettings
@@ -23,11 +21,11 @@ from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow, FinishedRun
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.threads import torch_threads
-from bat_dist.wording import counted
 from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
 from bat_dist.workers.heartbeat import Heartbeat
+from bat_dist.workers.pace import progress
 from bat_dist.workers.private_ray import wants_private
-from bat_dist.workers.running import Running
+from bat_dist.workers.share import HERE, ToldLoader
 
 if TYPE_CHECKING:
     from bat_dist.workers.resources import Resources  # imports ray, which one process can do without
@@ -35,11 +33,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, dataset_ref: Any = None) -> FinishedRun:
+def carry_out(
+    plan: TrainingPlan,
+    *,
+    on_epoch: OnEpoch = lambda row: None,
+    dataset_ref: Any = None,
+    is_shown: bool = False,
+) -> FinishedRun:
     """Train, or go on, or find that it is done; returns the run's summary.
 
     on_epoch: called with each epoch's row of the history, once it is on disk.
     dataset_ref: Ray's reference to the plan's dataset, if it has one already.
+    is_shown: show epochs and the time left on stderr, as `pace.progress` does.
     Raises UserError for a folder that holds another run or a damaged state, RunError if the training fails.
     """
     folder = plan.record.folder
@@ -66,14 +71,15 @@ def carry_out(plan: TrainingPlan, *, on_epoch: OnEpoch = lambda row: None, datas
             text = "going on with %d threads, as the run was begun, not with the %d of cpus_per_worker"
             log.info(text, threads, wanted)
         note_settings(folder, TRAIN, plan.asked)
-        told = _with_heartbeat(plan, heart, on_epoch)
+        epochs = EpochsAtWork(plan, heart, on_epoch)
         try:
-            if each:
-                from bat_dist.jobs.train_on_ray import train_on_ray
+            with progress(epochs.pace) if is_shown else nullcontext():
+                if each:
+                    from bat_dist.jobs.train_on_ray import train_on_ray
 
-                history = train_on_ray(plan, each, threads, told, dataset_ref)
-            else:
-                history = _train_here(plan, threads, told)
+                    history = train_on_ray(plan, each, threads, epochs, dataset_ref)
+                else:
+                    history = _train_here(plan, threads, epochs)
         except NonFiniteBatch as error:
             raise RunError(f"{error} (its samples are named in {folder}/{files.NON_FINITE})") from None
         except RuntimeError as error:
@@ -101,31 +107,26 @@ def _decided(plan: TrainingPlan, each: "Resources | None") -> TrainingPlan:
     return dataclasses.replace(decided, chosen=plan.chosen | chosen)
 
 
-def _with_heartbeat(plan: TrainingPlan, heart: Heartbeat, on_epoch: OnEpoch) -> OnEpoch:
-    """The function for the end of each epoch; it tells the driver's sign of life too, which begins here."""
-    done = len(files.read_history(plan.record.folder))
-    now, since = done + 1, time.monotonic()
-    workers = plan.asked.num_workers
-    place = counted(workers, "worker") if workers else socket.gethostname()
-
-    def told(row: Mapping[str, Any]) -> None:
-        nonlocal now, since
-        now, since = row["epoch"] + 1, time.monotonic()
-        pace.step(failed=0)
-        on_epoch(row)
-
-    pace = heart.begin(done=done)
-    pace.watch(lambda: [Running(now, place, os.getpid(), time.monotonic() - since)])
-    return told
-
-
-def _train_here(plan: TrainingPlan, threads: int, on_epoch: OnEpoch) -> list[EpochRow]:
+def _train_here(plan: TrainingPlan, threads: int, epochs: EpochsAtWork) -> list[EpochRow]:
     device = default_device()
     how = {"device": device, "gpu_share": part_of_gpu()}
-    data = plan.material(lambda split: dataset_loader(plan.asked.loader, plan.dataset, split, **how))
+
+    def told(part: float) -> None:
+        epochs.add(part)
+        HERE.add(part / plan.settings.recipe.epochs)  # where the training is a worker's unit
+
+    def open_loader(split: str) -> Loader:
+        return ToldLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), told, epochs=1)
+
+    data = plan.material(open_loader)
     with torch_threads(threads):
         return run.train(
-            plan.settings, data, plan.record, device=device, open_trackers=plan.open_trackers, on_epoch=on_epoch
+            plan.settings,
+            data,
+            plan.record,
+            device=device,
+            open_trackers=plan.open_trackers,
+            on_epoch=epochs.finished,
         )
 
 

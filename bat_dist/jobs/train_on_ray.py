@@ -16,7 +16,8 @@ from ray.train.torch import TorchTrainer, get_device
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, is_gpu_full
-from bat_dist.jobs.training_plan import OnEpoch, TrainingPlan
+from bat_dist.jobs.epochs_at_work import EpochsAtWork
+from bat_dist.jobs.training_plan import TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow
@@ -26,6 +27,7 @@ from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import ray_storage
+from bat_dist.workers.share import HERE, EpochShares, ToldLoader, forget, told_share
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ FOLLOW_SECONDS = 1.0
 
 
 def train_on_ray(
-    plan: TrainingPlan, each: Resources, threads: int, on_epoch: OnEpoch, dataset_ref: Any
+    plan: TrainingPlan, each: Resources, threads: int, epochs: EpochsAtWork, dataset_ref: Any
 ) -> list[EpochRow]:
     """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
     # A worker is in a folder of Ray's, where a relative name would lead elsewhere.
@@ -44,7 +46,7 @@ def train_on_ray(
         "plan": ray.put(dataclasses.replace(plan, dataset=None)),
         "threads": threads,
     }
-    with ray_storage(plan.record.folder) as storage, _followed(plan, on_epoch):
+    with ray_storage(plan.record.folder) as storage, _followed(plan, epochs):
         trainer = TorchTrainer(
             _train_rank,
             train_loop_config=config,
@@ -75,9 +77,10 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     if "tf32" in (plan.settings.step.precision, plan.settings.step.attack.precision):  # a late node was not asked
         check_tf32([this_hardware()])
 
-    def open_loader(split: str) -> CountedLoader:
+    def open_loader(split: str) -> ToldLoader:
         how = {"device": device, "gpu_share": part_of_gpu()}
-        return CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), "training")
+        loader = CountedLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), "training")
+        return ToldLoader(loader, HERE.add, epochs=1)
 
     if device.type == "cuda":
         keep_telling(partial(tell_gpu_memory, "training"))
@@ -88,7 +91,11 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
             plan.record,
             device=device,
             world=World.current(),
-            open_trackers=lambda first: [*plan.open_trackers(first), EpochTracker(first)],
+            open_trackers=lambda first: [
+                *plan.open_trackers(first),
+                EpochTracker(first),
+                EpochShares(first, plan.asked.out),
+            ],
         )
     except NonFiniteBatch as error:  # returned, not raised: Ray would train it again, to the same end
         return {"non_finite": str(error)}
@@ -100,7 +107,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
+def _followed(plan: TrainingPlan, epochs: EpochsAtWork) -> Iterator[None]:
     """Log and tell the epochs that appear in the folder's history while the block runs."""
     folder = plan.record.folder
     done, stop = len(files.read_history(folder)), threading.Event()
@@ -116,9 +123,10 @@ def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
                 log.warning("%s cannot be read: %s", folder, error)
                 continue
             for row in rows[seen:]:
-                log.info(files.epoch_line(row, plan.settings.recipe.epochs))
-                on_epoch(row)
+                log.info(files.epoch_line(row, plan.settings.recipe.epochs, is_last_word=False))
+                epochs.finished(row)
             seen = max(seen, len(rows))
+            epochs.reached(told_share(folder.absolute_location, epochs.now))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -127,3 +135,4 @@ def _followed(plan: TrainingPlan, on_epoch: OnEpoch) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
+        forget(folder.absolute_location)

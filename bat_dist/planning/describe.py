@@ -139,7 +139,7 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
             f"a training: {epochs} with {steps}, each with a validation of as many steps. gairat "
             "and bat cost what pgd_at does, mart and trades another plain step (natural images go forward and "
             "backward), trades another forward pass (of its attack).",
-            f"robust_share {settings.robust_share:g}: AutoAttack meets this share of the test images to the end, the "
+            f"robust_share {settings.robust_share:g}: AutoAttack attacks this share of the test images to the end, the "
             "rest falls at once. This is a guess before the networks are trained; AutoAttack's part grows with it.",
             "fgsm, pgd and cw attack every test image to the end, as if all were right when clean: an upper bound. "
             "What FAB and Square compute beside the network is left out: little, but for networks as small as tinynet.",

@@ -10,7 +10,7 @@ BETTER, WORSE, NOISE, ONE_SEED = "▲", "▼", "≈", "†"
 LEGEND = (
     "Accuracies in percent: mean ± standard deviation over seeds. Against the reference: "
     f"{BETTER} better, {WORSE} worse (paired test over seeds and images, p < 0.05 for the whole column after Holm), "
-    f"{NOISE} within noise, {ONE_SEED} one seed each: no word on other seeds. Bold is what is better ({BETTER})."
+    f"{NOISE} within noise, {ONE_SEED} one seed each: nothing is said about other seeds. Bold: better ({BETTER})."
 )
 _COLUMNS = {
     **{name: attack.heading for name, attack in SINGLE.items()},

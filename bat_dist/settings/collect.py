@@ -10,7 +10,7 @@ from bat_dist.config import Help
 class CollectSettings:
     """`bat-dist collect`."""
 
-    cluster: Annotated[str, Help("the file that `ray up` was given; may stand first without --cluster", "FILE.yaml")]
+    cluster: Annotated[str, Help("the file that `ray up` was given; may come first, without --cluster", "FILE.yaml")]
     out: Annotated[str, Help("local folder; each run gets a folder in it", "DIR")]
     runs: Annotated[
         tuple[str, ...], Help("result folders on the head, or URIs; default: all that ran on it", "DIR")

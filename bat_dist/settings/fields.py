@@ -77,7 +77,7 @@ Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
 
 DataDir = Annotated[
     str | None,
-    Help("where the data lies: a folder, or a zip of one", "DIR"),
+    Help("folder of the data, or a zip of one", "DIR"),
     DATA,
     Decides.CONTENT,
     SameInSweep("data"),

@@ -194,7 +194,11 @@ class PlanSettings:
     num_checkpoints: Annotated[int, Ge(1), Help("evaluated of each training: 2 if best and last"), EVALUATIONS] = 1
     attacks: Annotated[Attacks, EVALUATIONS] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
     robust_share: Annotated[
-        float, Ge(0), Le(1), Help("share of test images that stand, which AutoAttack meets to the end"), EVALUATIONS
+        float,
+        Ge(0),
+        Le(1),
+        Help("share of test images that AutoAttack does not fool, and attacks to the end"),
+        EVALUATIONS,
     ] = 0.5
     check_images: Annotated[int, Ge(0), Help("of the hygiene checks; 0 leaves them out"), EVALUATIONS] = CHECK_IMAGES
     attack_batch_size: Annotated[

@@ -65,11 +65,15 @@ class RaySettings:
     """Where a program that runs on Ray runs, and whether it begins anew."""
 
     fresh: Annotated[
-        bool, Help("remove what an earlier job of this program left in the result folder, and begin anew"), Decides.CALL
+        bool,
+        Help("remove what an earlier job of this program left in the result folder, and start again"),
+        Decides.CALL,
     ] = False
 
     ray_address: Annotated[
-        RayAddress | None, Help("local, auto or host:port; default: the cluster at hand, else local", "ADDR"), RAY
+        RayAddress | None,
+        Help("local, auto or host:port; default: a running cluster if there is one, else local", "ADDR"),
+        RAY,
     ] = None
     min_nodes: Annotated[
         int, Ge(1), Help("nodes of a cluster to wait for before work starts, the head counted"), RAY

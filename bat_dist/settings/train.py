@@ -163,7 +163,7 @@ class TrainSettings(RaySettings, DataSettings):
     ] = 20
     watch_every: Annotated[int, Ge(1), Help("epochs between two looks at watched sets"), VALIDATION, WATCH, Later()] = 1
     track: Annotated[
-        tuple[Literal["tensorboard", "mlflow"], ...], Help("log epochs there too"), VALIDATION, Decides.WORKING
+        tuple[Literal["tensorboard", "mlflow", "wandb"], ...], Help("log epochs there too"), VALIDATION, Decides.WORKING
     ] = ()
 
     num_workers: Annotated[

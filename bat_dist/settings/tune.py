@@ -78,7 +78,10 @@ class TuneSettings(RaySettings):
         RUNS,
     ] = "none"
     asha_factor: Annotated[
-        float, Gt(1), Help("asha keeps one in so many at each rung, and rungs lie so many times further apart"), RUNS
+        float,
+        Gt(1),
+        Help("asha keeps one in so many at each rung, and each rung is so many times later than the last"),
+        RUNS,
     ] = 3.0
     asha_first: Annotated[int, Ge(1), Help("epochs from the drop to asha's first rung"), RUNS] = 5
     concurrency: Annotated[

@@ -95,7 +95,8 @@ def _at_work(progress: Mapping[str, Any], age: float) -> Iterable[str]:
     yield f"  {progress['done']:,} of {progress['total']:,} {what}{rate}{left}{failed}"
     hosts: dict[str, list[str]] = {}
     for now in progress["running"]:
-        hosts.setdefault(now["host"], []).append(f"{now['unit']} (for {duration(now['seconds'] + age)})")
+        share = f", {now['share']:.0%} done" if now.get("share") else ""
+        hosts.setdefault(now["host"], []).append(f"{now['unit']} (for {duration(now['seconds'] + age)}{share})")
     for host, units in sorted(hosts.items()):
         yield f"  on {host}: {what} {', '.join(units)}"
     if not hosts:

@@ -17,13 +17,14 @@ from bat_dist.errors import UserError
 from bat_dist.storage.computed_on import distinct
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import SUFFIX, TRAIN, forget_settings
-from bat_dist.storage.status import PROGRESS
+from bat_dist.storage.status import PROGRESS, duration
 from bat_dist.training.mlflow_tracker import RECORD as MLFLOW_RECORD
 
 STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
+WANDB_RECORD = "wandb_run.json"
 _ALL = (  # the state first, without which nothing goes on
     *(STATE, RUN, HISTORY, NON_FINITE, "best" + SUFFIX, "last" + SUFFIX, "curves.png", "curves.svg", PROGRESS),
-    *(MLFLOW_RECORD, "tensorboard/events.out.tfevents.*"),
+    *(MLFLOW_RECORD, WANDB_RECORD, "tensorboard/events.out.tfevents.*"),
 )
 
 Criterion = Literal["val_pgd", "val_clean"]
@@ -144,13 +145,15 @@ def read_history(folder: Folder) -> list[EpochRow]:
     ]
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
-    """One epoch of the history in words."""
+def epoch_line(row: Mapping[str, Any], epochs: int, *, is_last_word: bool = True) -> str:
+    """One epoch of the history in words; unless that is the last word, also how long the others will take."""
     pgd = f", PGD {row['val_pgd']:.1%}" if row.get("val_pgd") is not None else ""
     seconds = row["train_seconds"] + row["validation_seconds"]
+    more = 0 if is_last_word else epochs - row["epoch"]
+    left = f", {duration(more * seconds)} left" if more else ""
     return (
         f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"validation: clean {row['val_clean']:.1%}{pgd}  ({seconds:.1f} s)"
+        f"validation: clean {row['val_clean']:.1%}{pgd}  ({seconds:.1f} s{left})"
     )
 
 

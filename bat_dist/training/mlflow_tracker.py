@@ -38,7 +38,7 @@ class MlflowTracker:
         uri, env = os.environ.get("MLFLOW_TRACKING_URI"), {}
         if not uri:
             if folder.local_path is None:
-                raise UserError(f"MLflow's own files cannot lie in {folder}: set MLFLOW_TRACKING_URI to its server")
+                raise UserError(f"MLflow's own files cannot be in {folder}: set MLFLOW_TRACKING_URI to its server")
             uri, env = (folder.local_path / "mlruns").as_uri(), {"MLFLOW_ALLOW_FILE_STORE": "true"}
         limit = mlflow.utils.validation.MAX_PARAM_VAL_LENGTH
         params = {

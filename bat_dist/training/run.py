@@ -132,7 +132,7 @@ def train(
                 for tracker in trackers:  # before the save: an epoch that is run again may be logged again
                     tracker.log(progress.epoch, {name: value for name, value in row.items() if name != "epoch"})
                 _save(progress, settings, material, record)
-                log.info(files.epoch_line(row, settings.recipe.epochs))
+                log.info(files.epoch_line(row, settings.recipe.epochs, is_last_word=False))
                 on_epoch(row)
     finally:
         for tracker in trackers:

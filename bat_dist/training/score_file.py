@@ -114,6 +114,6 @@ def _share_of_memorization(folder: Folder, location: str, dataset: Dataset) -> f
             defined = arrays["mem"][~np.isnan(arrays["mem"])]
             return float(np.mean(defined > ATYPICAL_THRESHOLD))
     raise UserError(
-        f"scores {location} have a scale of their own, and no {MEMORIZATION} lies beside them to tell which share is "
+        f"scores {location} have a scale of their own, and no {MEMORIZATION} is beside them to tell which share is "
         "atypical: give --atypical_share (0.11 is CIFAR-10's in the paper) or --sigma"
     )

@@ -1,7 +1,8 @@
-"""Where a training run's numbers go beside its own files: TensorBoard and MLflow.
+"""Where a training run's numbers go beside its own files: TensorBoard, MLflow and W&B.
 
-Both are optional packages, imported when a tracker is opened; only rank 0 opens them. Nothing is sent anywhere but
-to the tracking server that the user has named. `mlflow_tracker` says how MLflow is found and what a run becomes there.
+All are optional packages, imported when a tracker is opened; only rank 0 opens them. Nothing is sent anywhere but
+to the tracking server that the user has named or logged in to. `mlflow_tracker` and `wandb_tracker` say how these are
+found and what a run becomes there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from bat_dist.errors import UserError, installing
 from bat_dist.storage.files import Folder
 from bat_dist.training.mlflow_library import import_mlflow
 from bat_dist.training.mlflow_tracker import MlflowTracker, present
+from bat_dist.training.wandb_tracker import WandbTracker, import_wandb, wandb_dir
 from bat_dist.wording import nearest
 
-TRACKERS = ("tensorboard", "mlflow")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class Tracker(Protocol):
@@ -34,8 +36,8 @@ def open_trackers(
     """A tracker for each name, in the order of TRACKERS, showing `settings` and writing below the folder `out`.
 
     `first_epoch` is the first that will be logged: 1, or in a resumed run the one after its checkpoint. What a
-    killed run had logged beyond its checkpoint does not appear twice: TensorBoard drops it, MLflow keeps it and
-    leaves out the second logging.
+    killed run had logged beyond its checkpoint does not appear twice: TensorBoard drops it, MLflow and W&B keep it
+    and leave out the second logging.
 
     Raises ValueError for an unknown name, and UserError for a missing package, a remote `out` that a tracker
     cannot write to, or an MLflow that does not answer; packages are looked for before anything is written.
@@ -53,6 +55,9 @@ def open_trackers(
             )
     if "mlflow" in names:
         import_mlflow()
+    if "wandb" in names:
+        wandb_dir(folder)
+        import_wandb()
     folder.create()
     trackers: list[Tracker] = []
     try:
@@ -60,6 +65,8 @@ def open_trackers(
             trackers.append(_TensorBoard(folder, flat, first_epoch))
         if "mlflow" in names:
             trackers.append(MlflowTracker(folder, flat, run_name, first_epoch))
+        if "wandb" in names:
+            trackers.append(WandbTracker(folder, flat, run_name, first_epoch))
     except BaseException:
         for tracker in trackers:
             tracker.close()

@@ -103,6 +103,7 @@ class Heartbeat:
                     "host": now.host,
                     "pid": now.pid,
                     "seconds": round(now.seconds, 1),
+                    "share": round(now.share, 3),
                 }
                 for now in (pace.running() if pace else ())
             ],

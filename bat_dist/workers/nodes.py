@@ -188,7 +188,7 @@ def _check_folder(reports: list[NodeReport], folder: Folder, *, all_write: bool)
         )
     if blind:
         log.warning(
-            "%s lies on the driver's machine alone (%s cannot see it): what is there is lost with that machine; "
+            "%s is on the driver's machine only (%s cannot see it): what is there is lost with that machine; "
             "a shared folder or a URI such as s3://bucket/run is not",
             folder,
             blind,

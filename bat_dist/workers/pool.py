@@ -23,9 +23,10 @@ from bat_dist.workers.nodes import alive_nodes
 from bat_dist.workers.quarantine import GpuQuarantine
 from bat_dist.workers.resources import Resources, most_workers
 from bat_dist.workers.retry import MAX_ATTEMPTS, RetryPolicy, UnitHistory
-from bat_dist.workers.running import UNKNOWN_PLACE, Assignment, Running, WorkerPlace, WorkerSlot
+from bat_dist.workers.running import UNKNOWN_PLACE, Assignment, Running, WorkerPlace, WorkerSlot, seconds_since
 from bat_dist.workers.session import describe_resources
-from bat_dist.workers.worker import Row, Work, Worker, seconds_since
+from bat_dist.workers.share import ShareReader
+from bat_dist.workers.worker import Row, Work, Worker
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,8 @@ def run_units(
     setup = (resources, what, expected_source, command(), give_up_on, build, *args)
     pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller))
     if watch:
-        watch(pool.running)
+        pool.shares = ShareReader(lambda: list(pool.slots.values()))
+        watch(pool.shares.running)
     try:
         yield from pool.outcomes(units)
     finally:
@@ -113,6 +115,7 @@ class _Pool:
         self.slots: dict[Any, WorkerSlot] = {}  # by the reference we wait for
         self.idle: list[WorkerSlot] = []
         self.retries, self.quarantine = retries, GpuQuarantine()
+        self.shares: ShareReader | None = None  # asked only where somebody watches
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
 
@@ -141,12 +144,9 @@ class _Pool:
                         "mended, the same command goes on"
                     )
 
-    def running(self) -> list[Running]:
-        """What is at work now.  Another thread may ask."""
-        slots = [(slot.assignment, slot.place) for slot in list(self.slots.values())]
-        return [Running(now.unit, place.host, place.pid, seconds_since(now.since)) for now, place in slots if now]
-
     def close(self) -> None:
+        if self.shares:
+            self.shares.close()
         metrics.WORKERS_BUSY.tell(0, what=self.what)
         for slot in (*self.slots.values(), *self.idle, *self.quarantine.held):
             ray.kill(slot.actor)

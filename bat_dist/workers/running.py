@@ -41,11 +41,22 @@ class WorkerSlot:
     place: WorkerPlace = UNKNOWN_PLACE
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def name(self) -> str:
+        """What `share` calls the worker: its actor's id."""
+        return self.actor._actor_id.hex()
+
 
 class Running(NamedTuple):
-    """A unit at work, where, and since how many seconds."""
+    """A unit at work, where, since how many seconds, and which share of it is done, as far as its worker has told."""
 
     unit: Any
     host: str
     pid: int
     seconds: float
+    share: float = 0.0
+
+
+def seconds_since(start: float) -> float:
+    """The seconds since a time of `time.perf_counter`, to the millisecond."""
+    return round(time.perf_counter() - start, 3)

@@ -16,10 +16,10 @@ from bat_dist.errors import UserError, is_gpu_broken, is_gpu_full
 from bat_dist.storage.computed_on import TOLD
 from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
 from bat_dist.storage.unit_log import LOGGER, AttemptLog, Record
-from bat_dist.workers import metrics
+from bat_dist.workers import metrics, share  # Ray copies this module's own names into the actor, and no module
 from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
 from bat_dist.workers.resources import Resources
-from bat_dist.workers.running import WorkerPlace
+from bat_dist.workers.running import WorkerPlace, seconds_since
 
 Row = dict[str, Any]
 Work = Callable[[Any], Row]
@@ -69,6 +69,7 @@ class Worker:
         self._gpus = each.gpus
         self._give_up_on, self._work = give_up_on, build(*args)
         context = ray.get_runtime_context()
+        share.HERE.keep_telling(context.get_actor_id() or "")
         gpus = ",".join(context.get_accelerator_ids().get("GPU", ()))
         if gpus:
             metrics.keep_telling(partial(metrics.tell_gpu_memory, what))
@@ -78,6 +79,7 @@ class Worker:
         """Work on one unit, and note what is said meanwhile."""
         scribe, start = AttemptLog(attempt), time.perf_counter()
         scribe.note("started")
+        share.HERE.begin(unit)
         try:
             with scribe.listening():
                 row = self._work(unit)
@@ -105,8 +107,3 @@ def check_source(expected: str | None) -> None:
             f"{socket.gethostname()} runs another bat_dist ({source_hash()}) than the driver ({expected}): bring the "
             "driver's there (`ray up --no-restart` does)"
         )
-
-
-def seconds_since(start: float) -> float:
-    """The seconds since a time of `time.perf_counter`, to the millisecond."""
-    return round(time.perf_counter() - start, 3)

@@ -144,7 +144,7 @@ def test_what_not_every_node_can_see_is_said_before_work_starts(lab: Lab) -> Non
     Ray's."""
     odd = "/root/odd; touch owned $(touch owned)"
     done = lab.hosts.run("head", ["bash", "--login", "-c", 'bat-dist memorize "$@"', "x", *SMALL, "--out", odd])
-    assert f"{odd} lies on the driver's machine alone" in done.stdout
+    assert f"{odd} is on the driver's machine only" in done.stdout
     assert num_done(lab.hosts.home("head") / odd.removeprefix("/root/")) == 6
     assert not lab.on_head("find / -xdev -name owned 2>/dev/null", check=False).strip()
     many = ("--method", "erm", *DATA, "--epochs", "1", "--num_workers", "2", "--cpus_per_worker", "2")

@@ -1,9 +1,11 @@
-"""TensorBoard and MLflow, read back with their own readers."""
+"""TensorBoard, MLflow and W&B; the first two are read back with their own readers, W&B's files with its messages."""
 
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from bat_dist.errors import UserError
 from bat_dist.training.mlflow_library import import_mlflow
 from bat_dist.training.mlflow_tracker import RECORD
 from bat_dist.training.trackers import TRACKERS, flatten, open_trackers
+from bat_dist.training.wandb_tracker import has_key, import_wandb
 
 SETTINGS = {"arch": "resnet18", "lr": 0.1, "attack": {"epsilon": 8 / 255, "steps": 10}, "seeds": [1, 2], "note": None}
 
 
 @pytest.fixture(autouse=True)
-def _no_mlflow_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+def _no_settings_of_trackers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith(("MLFLOW_", "WANDB_"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no netrc"))  # the machine's own may have a key for W&B
 
 
 def open_one(name: str, out: Path | str, *, first_epoch: int = 1, settings: Any = SETTINGS) -> Any:
@@ -65,7 +69,9 @@ def history(out: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple
 
 
 def test_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown tracker 'mflow': one of tensorboard, mlflow; did you mean mlflow"):
+    with pytest.raises(
+        ValueError, match="unknown tracker 'mflow': one of tensorboard, mlflow, wandb; did you mean mlflow"
+    ):
         open_one("mflow", tmp_path)
     assert open_trackers([], out=str(tmp_path / "x"), settings={}, run_name="", first_epoch=1) == []
     twice = open_trackers(["mlflow", "tensorboard"] * 2, out=str(tmp_path), settings={}, run_name="", first_epoch=1)
@@ -87,7 +93,7 @@ def test_a_missing_package_is_named_before_anything_is_written(
 
 @pytest.mark.parametrize("name", TRACKERS)
 def test_a_remote_folder_is_refused_with_the_way_out(name: str) -> None:
-    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
+    with pytest.raises(UserError, match="WANDB_DIR" if name == "wandb" else "MLFLOW_TRACKING_URI"):
         open_one(name, "memory://trackers")
 
 
@@ -96,7 +102,7 @@ def test_settings_become_text() -> None:
 
 
 def test_importing_the_module_imports_neither_package() -> None:
-    code = "import sys, bat_dist.training.trackers; print([m for m in ('mlflow', 'tensorboard') if m in sys.modules])"
+    code = f"import sys, bat_dist.training.trackers; print([m for m in {TRACKERS} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -215,6 +221,146 @@ def test_mlflow_goes_where_its_variables_say(tmp_path: Path, monkeypatch: pytest
         open_one("mlflow", "memory://mlflow_elsewhere").close()
     (run,) = runs(tmp_path / "elsewhere", monkeypatch)
     assert client_of(tmp_path / "elsewhere", monkeypatch).get_experiment(run.info.experiment_id).name == "mine"
+
+
+# --- W&B
+
+
+def logged(out: Path) -> list[tuple[str, int, dict[str, float]]]:
+    """(run, step, values) of every line of history in W&B's files, in the order in which they were written.
+
+    The files are LevelDB's log: blocks of 32 KiB, after a head of 7 bytes, of pieces with a checksum (4 bytes), a
+    length (2) and a kind (1: whole, 2: first, 3: middle, 4: last).
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    read: Any = vars(wandb_internal_pb2)["Record"].FromString
+
+    found: list[tuple[str, int, dict[str, float]]] = []
+    for file in sorted(out.glob("wandb/offline-run-*/*.wandb")):
+        data, at, whole = file.read_bytes(), 7, b""
+        while at + 7 <= len(data):
+            if 2**15 - at % 2**15 < 7:  # no room for another piece in this block
+                at += 2**15 - at % 2**15
+                continue
+            length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+            whole, at = whole + data[at + 7 : at + 7 + length], at + 7 + length
+            if kind in (1, 4):
+                history = read(whole).history
+                if history.item:
+                    values = {
+                        item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in history.item
+                    }
+                    own = {name: value for name, value in values.items() if not name.startswith("_")}
+                    found.append((file.stem, int(values["_step"]), own))
+                whole = b""
+    return found
+
+
+KILLED = """
+import os, signal, sys
+from bat_dist.training.trackers import open_trackers
+(tracker,) = open_trackers(["wandb"], out=sys.argv[1], settings={}, run_name="", first_epoch=3)
+for epoch in range(3, 300):  # a full block of its file reaches the disk
+    tracker.log(epoch, {"loss": -epoch, **{f"number_{n}": 1.0 for n in range(20)}})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_wandb_without_a_key_has_each_epoch_once_even_after_a_kill(tmp_path: Path) -> None:
+    tracker = open_one("wandb", tmp_path, settings={})
+    tracker.log(1, {"loss": 21, "robust accuracy/test": None, "lr": float("nan")})
+    tracker.log(2, {"loss": 22})
+    tracker.log(2, {"loss": 23})
+    tracker.close()
+    own = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], env=own, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    (tmp_path / "history.csv").write_text("epoch,loss,val_pgd\n1,21,\n2,22,\n3,33,0.5\n4,34,\n")  # what the run knows
+    tracker = open_one("wandb", tmp_path, settings={}, first_epoch=5)
+    tracker.log(5, {"loss": 35})
+    tracker.close()
+    record = json.loads((tmp_path / "wandb_run.json").read_text())
+    assert (record["kept"], record["unfinished"]) == (5, None)
+    found = logged(tmp_path)
+    assert {run for run, _, _ in found} == {f"run-{record['run_id']}"}
+    assert [(epoch, values) for _, epoch, values in found] == [
+        *[(1, {"loss": 21}), (2, {"loss": 22})],
+        *[(3, {"loss": 33, "val_pgd": 0.5}), (4, {"loss": 34}), (5, {"loss": 35})],
+    ]
+
+
+class FakeRun:
+    """A run of W&B that keeps what it is told, at a server that knows the steps below `step`."""
+
+    def __init__(self, step: int = 0, error: Exception | None = None, **how: Any) -> None:
+        self.step, self.error, self.how, self.dir, self.told = step, error, how, "x/wandb/run-1/files", list[int]()
+
+    def log(self, values: Mapping[str, float], *, step: int, commit: bool) -> None:
+        if self.error:
+            raise self.error
+        assert commit  # else W&B waits for the next step
+        self.told.append(step)
+
+    def finish(self) -> None:
+        if self.error:
+            raise self.error
+
+
+def test_wandb_gets_settings_and_begins_anew_for_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began: list[FakeRun] = []
+    monkeypatch.setattr(import_wandb(), "init", lambda **how: began.append(FakeRun(**how)) or began[-1])
+    for settings, first_epoch in [(SETTINGS, 1), (SETTINGS, 1), ({"lr": 2}, 5), ({"lr": 2}, 1)]:
+        open_one("wandb", tmp_path, settings=settings, first_epoch=first_epoch)
+    assert began[0].how["config"]["attack.steps"] == "10"
+    assert began[0].how["project"] == "bat-dist"
+    ids = [run.how["id"] for run in began]
+    assert ids[0] == ids[1] == ids[2] != ids[3]
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    open_one("wandb", "memory://wandb")
+    assert [run.how["mode"] for run in began] == ["offline"] * 4 + ["online"]
+    assert (began[-1].how["project"], began[-1].how["dir"]) == ("mine", str(tmp_path))
+
+
+def test_wandb_is_told_what_its_server_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    (tmp_path / "history.csv").write_text("epoch,loss\n" + "".join(f"{epoch},1.5\n" for epoch in range(1, 8)))
+    for step, first_epoch, told in [(5, 8, [5, 6, 7, 8, 9]), (9, 8, [9]), (0, 8, [1, 2, 3, 4, 5, 6, 7, 8, 9])]:
+        (tmp_path / "wandb_run.json").unlink(missing_ok=True)
+        run = FakeRun(step)
+        monkeypatch.setattr(import_wandb(), "init", lambda run=run, **how: run)
+        tracker = open_one("wandb", tmp_path, first_epoch=first_epoch)
+        tracker.log(8, {"loss": 1})
+        tracker.log(9, {"loss": 1})
+        assert run.told == told
+
+
+def test_wandb_finds_the_key_of_its_own_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not has_key()
+    (tmp_path / "no netrc").write_text("machine api.wandb.ai login user password key\n")
+    assert has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080")
+    assert not has_key()
+
+
+def test_wandb_lets_the_training_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    wandb = import_wandb()
+    monkeypatch.setattr(wandb, "init", lambda **how: FakeRun(error=wandb.Error("the service is gone")))
+    tracker = open_one("wandb", tmp_path)
+    tracker.log(1, {"loss": 1})
+    tracker.close()
+    assert "W&B did not take epoch 1: the service is gone" in caplog.text
+    assert "could not be finished" in caplog.text
+    assert json.loads((tmp_path / "wandb_run.json").read_text())["kept"] == 0
+
+    def refuse(**how: Any) -> None:
+        raise wandb.errors.CommError("no answer")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(UserError, match="WANDB_MODE=offline does without its server"):
+        open_one("wandb", tmp_path)
 
 
 # --- the network and the environment

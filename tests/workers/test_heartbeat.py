@@ -44,8 +44,8 @@ def test_it_goes_on_while_no_outcome_comes(tmp_path: Path) -> None:
         until(lambda: progress(tmp_path)["failed"])
         now = progress(tmp_path)
     assert now["running"] == [
-        {"unit": 8, "host": "w1", "pid": 77, "seconds": 1.3},
-        {"unit": "('a', 1)", "host": "w2", "pid": 78, "seconds": 0.0},
+        {"unit": 8, "host": "w1", "pid": 77, "seconds": 1.3, "share": 0.0},
+        {"unit": "('a', 1)", "host": "w2", "pid": 78, "seconds": 0.0, "share": 0.0},
     ]
     assert (now["state"], now["done"], now["failed"]) == ("running", 0, 1)
     assert progress(tmp_path)["state"] == "incomplete"

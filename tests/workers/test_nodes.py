@@ -33,7 +33,7 @@ def test_a_folder_that_a_node_does_not_see(caplog: pytest.LogCaptureFixture) -> 
         check_nodes(folder, all_write=True)
     with caplog.at_level(logging.WARNING, "bat_dist"):
         check_nodes(folder, all_write=False)
-    assert "lies on the driver's machine alone" in caplog.text
+    assert "is on the driver's machine only" in caplog.text
     assert folder.names("*") == folder.names(".*") == []
 
 

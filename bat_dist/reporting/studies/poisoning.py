@@ -89,7 +89,7 @@ def _ranked(inputs: StudyInputs) -> PoisoningSamples:
     if any(not np.array_equal(one["train_index"], atypical) for one in outputs):
         raise UserError(
             f"{inputs.folder}: the trainings without atypical samples left others out than are atypical now: the same "
-            "command with --fresh trains them anew"
+            "command with --fresh trains them again"
         )
     try:
         return poisoning_samples(outputs, inputs.dataset.train.labels, inputs.settings.most)
