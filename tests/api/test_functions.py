@@ -18,7 +18,7 @@ from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.errors import ConfigError, UserError
 from bat_dist.train import main as train_command
 
-SMALL = {"num_train": 200, "num_test": 60}
+SMALL: dict[str, Any] = {"num_train": 200, "num_test": 60}
 FAST: dict[str, Any] = {"recipe": "fast", "epochs": 2, "num_steps": 2, "precision": "fp32"}
 EPSILON = 16 / 255
 
@@ -76,7 +76,7 @@ def test_a_training_is_that_of_the_command(tmp_path: Path) -> None:
 
 def test_own_network_method_and_data(tmp_path: Path, digits: Dataset, caplog: pytest.LogCaptureFixture) -> None:
     pairs = [(image, int(label)) for image, label in zip(digits.train.images, digits.train.labels, strict=True)]
-    settings = FAST | {"val_steps": 0}
+    settings: dict[str, Any] = {**FAST, "val_steps": 0}
     both = [train(Net, pairs, method=Scaled(factor), out=tmp_path / f"{factor}", **settings) for factor in (1.0, 2.0)]
     assert both[0](torch.zeros(3, 3, 8, 8)).shape == (3, 10)
     weights = [next(iter(network.parameters())) for network in both]
