@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 TRIALS = "trials"  # folder of the store
 MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
-MEMORIZATION_TABLE = "memorization.csv"
+MEMORIZATION_TABLE, SCORES_TABLE = "memorization.csv", "scores.parquet"
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,25 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
     )
 
 
-def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOutScores) -> None:
-    """Write `memorization.csv`: a line for each training sample, the most memorized first; unknown values are empty."""
+def write_memorization_tables(folder: Folder, dataset: "Dataset", scores: LeaveOutScores) -> None:
+    """Write a line for each training sample: `scores.parquet` in the dataset's order, `memorization.csv` the most memorized
+    first; unknown values are empty.
+    """
     import pandas as pd  # here: others who read scores can do without it
 
+    table = pd.DataFrame(_columns(dataset, scores))
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    folder.write(SCORES_TABLE, buffer.getvalue())
+    table = table.sort_values("mem", ascending=False, kind="stable", na_position="last")
+    folder.write(MEMORIZATION_TABLE, table.to_csv(index=False).encode())
+
+
+def _columns(dataset: "Dataset", scores: LeaveOutScores) -> Mapping[str, np.ndarray]:
+    """What is known of each training sample, in the dataset's order."""
     found, trials, train = scores.memorization, scores.trials, dataset.train
     low, high = found.interval()
-    columns: dict[str, Any] = {
+    columns = {
         "sample": np.arange(len(train)),
         "id": train.ids,
         "label": train.labels,
@@ -140,8 +153,7 @@ def write_memorization_table(folder: Folder, dataset: "Dataset", scores: LeaveOu
         names = np.array([*dataset.class_names, ""])  # the last for -1
         predicted, share = predicted_left_out(trials.mask, trials.train_predicted, len(dataset.class_names))
         columns |= {"predicted_left_out": names[predicted], "predicted_share": share}
-    table = pd.DataFrame(columns).sort_values("mem", ascending=False, kind="stable", na_position="last")
-    folder.write(MEMORIZATION_TABLE, table.to_csv(index=False).encode())
+    return columns
 
 
 def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> None:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
+from bat_dist.memorization.proportions import wilson_interval
+
 
 class Accuracy(NamedTuple):
     """A share of n images; `standard_error` is sqrt(p (1 - p) / n). NaN for n = 0."""
@@ -12,6 +14,10 @@ class Accuracy(NamedTuple):
     accuracy: float
     standard_error: float
     n: int
+
+    def __str__(self) -> str:
+        """`97.2% [95.1%, 98.4%]`; `none` without an image."""
+        return share_with_interval(self.accuracy, self.n)
 
 
 class Paired(NamedTuple):
@@ -22,6 +28,18 @@ class Paired(NamedTuple):
     only_first: int  # images that the first alone gets right
     only_second: int
     p_value: float
+
+
+def bounds_of_share(share: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share of n images, within [0, 1]; NaN for n = 0."""
+    low, high = wilson_interval(np.array(share * n), np.array(n))
+    return float(np.maximum(low, 0)), float(np.minimum(high, 1))
+
+
+def share_with_interval(share: float, n: int) -> str:
+    """A share of n images with its interval: `100.0% [96.3%, 100.0%]`, where a standard error would be 0."""
+    low, high = bounds_of_share(share, n)
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]" if n else "none"
 
 
 def accuracy(flags: Bool[np.ndarray, " images"]) -> Accuracy:

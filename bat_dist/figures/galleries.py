@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bat_dist.data.datasets import Split
-from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
+from bat_dist.figures.selection import WITHIN, distinct_pairs, extremes, near_targets
 from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, fit, message_figure, style
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.wording import counted
@@ -44,34 +44,52 @@ class Block(NamedTuple):
 
 @dataclass(frozen=True)
 class MemorizedSamples:
-    """Training samples and their memorization.  accuracy_out: how often each is right when left out, if known."""
+    """Training samples and their memorization, with the bounds of its 95% interval (NaN: unknown).
+
+    accuracy_out: how often each is right when left out, if known.
+    """
 
     split: Split
     class_names: Sequence[str]
     mem: Float[np.ndarray, " samples"]
-    mem_se: Float[np.ndarray, " samples"]
+    low: Float[np.ndarray, " samples"]
+    high: Float[np.ndarray, " samples"]
     accuracy_out: Float[np.ndarray, " samples"] | None = None
 
     def cell(self, i: int) -> GalleryCell:
-        """Sample `i`: its id above the image, its class and mem ± standard error below."""
-        split, value = self.split, plus_minus(self.mem[i], self.mem_se[i])
-        below = [(str(self.class_names[split.labels[i]]), INK), (value, INK)]
+        """Sample `i`: its id above the image, its class, mem and the interval of mem below."""
+        split, bounds = self.split, interval_text(self.low[i], self.high[i])
+        below = [(str(self.class_names[split.labels[i]]), INK), (f"mem {number_text(self.mem[i])}", INK)]
+        below += [(bounds, SOFT_INK)] if bounds else []
         return GalleryCell([split.images[i]], [str(split.ids[i])], below)
+
+    def nearest_to(self, target: float) -> str:
+        """How far the nearest value of mem is: `the nearest is 0.83 (id 12)`."""
+        i = int(np.nanargmin(np.abs(self.mem - target)))
+        return f"the nearest is {number_text(self.mem[i])} (id {self.split.ids[i]})"
 
     def sheet(self, title: str, indices: Mapping[str, Iterable[int]], *, per_row: int) -> Figure:
         """A page of samples by heading; -1 is an empty cell."""
         blocks = [Block(name, [self.cell(i) if i >= 0 else None for i in row]) for name, row in indices.items()]
         nothing = "No sample has a defined memorization value."
-        return _sheet(title, "id, class, mem ± standard error", blocks, per_row=per_row, nothing=nothing)
+        return _sheet(title, "id, class, mem, its 95% interval", blocks, per_row=per_row, nothing=nothing)
 
 
 @style()
 def memorization_gallery(
     samples: MemorizedSamples, *, targets: Sequence[float] = (0.0, 0.5, 1.0), num_columns: int = 8
 ) -> Figure:
-    """The paper's Fig. 5: samples whose memorization is nearest to each target; a column holds one class."""
+    """The paper's Fig. 5: samples whose memorization is nearest to each target; a column holds one class.
+
+    A target that no sample comes near is a line that says how far the nearest one is.
+    """
     grid = near_targets(samples.mem, samples.split.labels, targets, num_columns, samples.accuracy_out)
-    rows = {f"mem near {target:g}": row for target, row in zip(targets, grid, strict=True)}
+    rows: dict[str, Iterable[int]] = {}
+    for target, row in zip(targets, grid, strict=True):
+        if (row >= 0).any():
+            rows[f"mem near {target:g}"] = row
+        elif np.isfinite(samples.mem).any():
+            rows[f"mem near {target:g}: no sample within {WITHIN:g}, {samples.nearest_to(target)}"] = ()
     return samples.sheet("Samples of low, middle and high memorization", rows, per_row=num_columns)
 
 
@@ -80,13 +98,27 @@ def extremes_gallery(samples: MemorizedSamples, *, k: int = 24) -> Figure:
     """The `k` most and the `k` least memorized samples (nearest to 0), ordered as `selection.extremes` says."""
     top, bottom = extremes(samples.mem, k, samples.accuracy_out, samples.split.labels)
     rows = {f"the {len(top)} highest, falling": top, f"the {len(bottom)} nearest to 0": bottom}
+    rows = {heading: row for heading, row in rows.items() if len(row)}
     return samples.sheet("The most and the least memorized samples", rows, per_row=8)
 
 
 @style()
-def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: InfluencePairs, *, k: int = 8) -> Figure:
-    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample, of all that were found."""
+def influence_pairs_gallery(
+    samples: MemorizedSamples,
+    test: Split,
+    pairs: InfluencePairs,
+    *,
+    low: Float[np.ndarray, " pairs"] | None = None,
+    high: Float[np.ndarray, " pairs"] | None = None,
+    k: int = 8,
+) -> Figure:
+    """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample, of all that were found.
+
+    low, high: bounds of each influence's 95% interval, if known.
+    """
     train, class_names = samples.split, samples.class_names
+    if low is None or high is None:
+        low = high = np.full(len(pairs.influence), np.nan)
     shown = distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, k)
     cells = []
     for p in shown:
@@ -95,15 +127,15 @@ def influence_pairs_gallery(samples: MemorizedSamples, test: Split, pairs: Influ
         both = f"{fit(names[0], 0.48, SMALL)} (train), {fit(names[1], 0.48, SMALL)} (test)"
         below = [
             (names[0] if names[0] == names[1] else both, INK),
-            (f"infl {plus_minus(float(pairs.influence[p]), float(pairs.influence_se[p]))}", INK),
-            (f"train mem {plus_minus(float(samples.mem[i]))}", SOFT_INK),
+            (f"infl {number_text(pairs.influence[p])} {interval_text(low[p], high[p])}".rstrip(), INK),
+            (f"train mem {number_text(samples.mem[i])} {interval_text(samples.low[i], samples.high[i])}".rstrip(), SOFT_INK),
         ]
         ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
         cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))
     heading = f"{len(shown)} of {counted(pairs.num_found, 'pair')}; one per train sample"
     return _sheet(
         "Train and test samples of high influence",
-        "infl ± standard error",
+        "influence (infl) with its 95% interval",
         [Block(heading, cells)],
         per_row=4,
         nothing="No pair of a train and a test sample has an influence above the threshold.",
@@ -130,30 +162,32 @@ def look_alike_gallery(groups: Mapping[str, Sequence[LookAlike]], *, note: str) 
         cells = []
         for one in pairs:
             label, other = (fit(name, 0.62, SMALL) for name in one.classes)
-            below = [(f"{label}, taken for {other}", INK), (f"score {plus_minus(one.q)}", SOFT_INK)]
+            below = [(f"{label}, taken for {other}", INK), (f"score {number_text(one.q)}", SOFT_INK)]
             cells.append(GalleryCell(list(one.images), list(one.ids), below))
-        blocks.append(Block(heading, cells))
+        blocks.append(Block(heading if cells else f"{heading}: none", cells))
     nothing = "No atypical sample is confused with a class that has a typical one."
     return _sheet("Atypical samples and the class they are taken for", note, blocks, per_row=4, nothing=nothing)
 
 
-def plus_minus(value: float, error: float = np.nan) -> str:
-    """`0.53 ± 0.04`; the value alone where the error is undefined, `n/a` where the value is."""
-    if not np.isfinite(value):
-        return "n/a"
-    shown = f"{round(float(value), 2) + 0.0:.2f}".replace("-", "\N{MINUS SIGN}")  # + 0.0: no minus zero
-    return f"{shown} ± {error:.2f}" if np.isfinite(error) else shown
+def number_text(value: float) -> str:
+    """`0.53`, `−0.25`; `n/a` where it is undefined."""
+    shown = f"{round(float(value), 2) + 0.0:.2f}" if np.isfinite(value) else "n/a"  # + 0.0: no minus zero
+    return shown.replace("-", "\N{MINUS SIGN}")
+
+
+def interval_text(low: float, high: float) -> str:
+    """`[0.31, 0.70]`; empty where it is undefined."""
+    return f"[{number_text(low)}, {number_text(high)}]" if np.isfinite(low) and np.isfinite(high) else ""
 
 
 def _sheet(title: str, note: str, blocks: Sequence[Block], *, per_row: int, nothing: str) -> Figure:
     """Lay the blocks out below each other, `per_row` cells in a row, on a page as high as they need.
 
-    nothing: what the figure says if there is no cell; a block without cells is left out.
+    nothing: what the figure says if there is no cell; of a block without cells the heading is shown.
     """
-    blocks = [block for block in blocks if block.cells]
-    if not blocks:
+    example = next((cell for block in blocks for cell in block.cells if cell), None)
+    if example is None:
         return message_figure(title, nothing)
-    example = next(cell for block in blocks for cell in block.cells if cell)
     row_height = LINE + SIDE + len(example.below) * LINE + GAP
     pitch = (WIDTH - 2 * MARGIN - _width(example)) / (per_row - 1) if per_row > 1 else 0
     rows = [-(-len(block.cells) // per_row) for block in blocks]

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+WITHIN = 0.1  # how far from a value of mem a sample may be that is shown for it
+
 
 def extremes(
     mem: Float[np.ndarray, " samples"],
@@ -67,13 +69,16 @@ def near_targets(
     targets: Sequence[float],
     num_columns: int,
     accuracy_out: Float[np.ndarray, " samples"] | None = None,
+    *,
+    within: float = WITHIN,
 ) -> Int[np.ndarray, "targets columns"]:
     """A grid of sample indices: a row per target value of `mem`, a column per class; -1 is an empty cell.
 
-    A sample belongs to the row of the nearest target. If there are too many classes, full columns go first,
+    A sample belongs to the row of the nearest target, if it is at most `within` away. If there are too many classes, full columns go first,
     then those nearest to the targets; if too few, a class gets further columns. Columns are in class order.
     """
     distance = np.abs(mem[None, :] - np.asarray(targets)[:, None])
+    distance[distance > within] = np.nan
     queues = [_nearest_by_class(row, distance, labels, accuracy_out) for row in range(len(targets))]
     columns = []
     for label in np.unique(labels):
@@ -92,9 +97,9 @@ def _nearest_by_class(
     labels: Int[np.ndarray, " samples"],
     accuracy_out: Float[np.ndarray, " samples"] | None,
 ) -> dict[int, list[int]]:
-    """The samples whose nearest target is `row`, of each class, nearest first."""
+    """The samples whose nearest target is `row`, of each class, nearest first.  distance: NaN is too far."""
     index = np.flatnonzero(np.isfinite(distance[row]))
-    index = index[distance[:, index].argmin(axis=0) == row]
+    index = index[np.nanargmin(distance[:, index], axis=0) == row]
     queue = defaultdict(list)
     for sample in index[_order(distance[row], accuracy_out, index)]:
         queue[labels[sample]].append(int(sample))

@@ -5,7 +5,7 @@ Whoever calls this holds the folder (`storage.lease.only_driver`).
 
 from collections.abc import Iterable
 
-from bat_dist.artifacts.scores import MEMORIZATION_TABLE
+from bat_dist.artifacts.scores import MEMORIZATION_TABLE, SCORES_TABLE
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
@@ -36,8 +36,8 @@ _MARKS = {  # what shows whose results a folder holds
 _DRAWN = (".png", ".svg")
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
-    *(MEMORIZATION, MEMORIZATION_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz", "ensemble_scores.npz"),
-    *(*_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
+    *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz"),
+    *("ensemble_scores.npz", "explorer.html", *_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
     *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),
 )

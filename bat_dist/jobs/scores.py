@@ -16,7 +16,7 @@ from bat_dist.artifacts.scores import (
     write_ensemble_scores,
     write_influence,
     write_memorization,
-    write_memorization_table,
+    write_memorization_tables,
     write_typicality,
 )
 from bat_dist.data.datasets import Dataset
@@ -157,6 +157,6 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
     write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
     write_influence(folder, scores.pairs, dataset.fingerprint)
-    write_memorization_table(folder, dataset, scores)
+    write_memorization_tables(folder, dataset, scores)
     if scores.sets is not None:
         write_typicality(folder, scores.sets, dataset.fingerprint)

@@ -47,17 +47,17 @@ def newcombe_interval(k1: Counts, n1: Counts, k0: Counts, n0: Counts, level: flo
     """
     if not 0 < level < 1:
         raise ValueError(f"level must be in (0, 1), got {level}")
-    p1, low1, high1 = _wilson(k1, n1, level)
-    p0, low0, high0 = _wilson(k0, n0, level)
+    p1, p0 = proportion(k1, n1), proportion(k0, n0)
+    (low1, high1), (low0, high0) = wilson_interval(k1, n1, level), wilson_interval(k0, n0, level)
     center = p1 - p0
     return center - np.hypot(p1 - low1, high0 - p0), center + np.hypot(high1 - p1, p0 - low0)
 
 
-def _wilson(count: Counts, trials: Counts, level: float) -> tuple[Floats, Floats, Floats]:
-    """Proportion and its score limits (Wilson 1927)."""
+def wilson_interval(count: Counts, trials: Counts, level: float = 0.95) -> tuple[Floats, Floats]:
+    """Wilson's score interval (1927) of one proportion: it has a width at 0 and at 1 too.  NaN for no trials."""
     z = NormalDist().inv_cdf((1 + level) / 2)
     p = proportion(count, trials)
     with np.errstate(invalid="ignore", divide="ignore"):
         spread = z * np.sqrt(p * (1 - p) / trials + (z / (2 * np.asarray(trials))) ** 2)
         center, scale = p + z**2 / (2 * np.asarray(trials)), 1 + z**2 / trials
-        return p, (center - spread) / scale, (center + spread) / scale
+        return (center - spread) / scale, (center + spread) / scale

@@ -11,13 +11,11 @@ def in_words(document: EvaluationDocument) -> Iterator[str]:
     """The table, the class of lowest accuracy, and what the checks say."""
     rows = document.rows
     width = max(len(row.attack) for row in rows) + 2
-    yield f"{'accuracy':{width}}{'all':>14}" + "".join(f"{name:>14}" for name in rows[0].subsets)
+    yield f"{'accuracy':{width}}{'all':>24}" + "".join(f"{name:>24}" for name in rows[0].subsets)
     for row in rows:
-        found = (row.overall, *row.subsets.values())
-        cells = [f"{one.accuracy:.1%} ± {one.standard_error:.1%}" if one.n else "none" for one in found]
-        yield f"{row.attack:{width}}" + "".join(f"{cell:>14}" for cell in cells)
+        yield f"{row.attack:{width}}" + "".join(f"{one!s:>24}" for one in (row.overall, *row.subsets.values()))
     counts = ", ".join(f"{name}: {part.n}" for name, part in rows[0].subsets.items())
-    yield f"mean ± standard error over {rows[0].overall.n:,} images" + (f" ({counts})" if counts else "")
+    yield f"with 95% intervals (Wilson) over {rows[0].overall.n:,} images" + (f" ({counts})" if counts else "")
     if by_class := document.by_class:
         # The row before the worst case is that of the strongest attack as a rule.
         *_, attack = (name for name in by_class.accuracy if name != "worst_case")

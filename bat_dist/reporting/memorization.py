@@ -58,7 +58,7 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:
     found, mem = scores.memorization, scores.memorization.mem
-    samples = MemorizedSamples(dataset.train, dataset.class_names, mem, found.mem_se, found.accuracy_out)
+    samples = MemorizedSamples(dataset.train, dataset.class_names, mem, *found.interval(), found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
     pairs = scores.pairs.of(mem > ATYPICAL_THRESHOLD)
     drawn = {

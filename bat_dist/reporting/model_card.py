@@ -8,6 +8,7 @@ import yaml
 
 from bat_dist.artifacts.export import Trained, architecture, pixels
 from bat_dist.artifacts.onnx_file import OnnxFile
+from bat_dist.evaluation.statistics import bounds_of_share
 from bat_dist.methods.table import METHODS
 from bat_dist.models.cost import count_parameters
 from bat_dist.reporting.page import templates
@@ -62,6 +63,7 @@ def model_card(
             "further settings": {key: facts.get(key) for key in FURTHER},
         },
         as_text=_as_text,
+        interval=lambda row: "{:.2%} to {:.2%}".format(*bounds_of_share(row.accuracy, row.n)),
         origin=trained.origin,
         command=_Raw(one_line(str(trained.origin.get("command", "")))),
         onnx=onnx,

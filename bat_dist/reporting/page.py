@@ -1,6 +1,7 @@
 """Pages of HTML that work offline: figures are embedded, nothing is fetched."""
 
 import base64
+import io
 import struct
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from matplotlib.figure import Figure
+from PIL import Image
 
-from bat_dist.figures.style import save
+from bat_dist.figures.style import BLUE, INK, RULE, SOFT_INK, save
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
+
+COLORS = {
+    "paper": ("#ffffff", "#15181c"),
+    "ink": (INK, "#e6e6e6"),
+    "soft": (SOFT_INK, "#a9afb6"),
+    "rule": (RULE, "#3a4047"),
+    "edge": ("#767676", "#8b929a"),
+    "accent": ("#005a8e", "#7cc4f5"),
+    "warn": ("#8a3800", "#ffb27a"),
+    "alert": ("#fff6ef", "#2c2118"),
+    "calm": ("#f1f7fb", "#1b242c"),
+    "figure": ("#ffffff", "#c4c8cc"),
+}
+"""Of all pages, in a light and in a dark one; the style sheet has them as variables."""
+_CHART_COLORS = {
+    **dict(COLORS[name] for name in ("ink", "soft", "rule")),
+    BLUE: "#3d9bdb",
+    "#333333": "#c4c8cc",  # points that are neither chosen nor the reference
+    # Of plotly's template plotly_white: text, grid and axes, background.
+    "#2a3f5f": COLORS["ink"][1],
+    "#EBF0F8": COLORS["rule"][1],
+    "#DFE8F3": COLORS["rule"][1],
+    '"white"': f'"{COLORS["paper"][1]}"',
+}
+"""What a dark page draws in the place of a chart's colours."""
+_OWN_PIXELS = 64  # the longest side of an image that a page holds as it is
+_THUMBNAIL = 96  # the longest side of what it holds of a larger one
 
 
 @dataclass(frozen=True)
@@ -43,12 +74,16 @@ def templates(**options: Any) -> Environment:
 
 def page_template(name: str) -> Template:
     """A page, in which all that is filled in is escaped."""
-    return templates(autoescape=True).get_template(name)
+    environment = templates(autoescape=True)
+    environment.globals.update(colors=COLORS, chart_colors=_CHART_COLORS)
+    return environment.get_template(name)
 
 
 def render_memorization_page(
     *,
     title: str,
+    findings: Sequence[str],
+    files: Mapping[str, str],
     summary: Mapping[str, str],
     figures: Sequence[PageFigure],
     warnings: Sequence[str],
@@ -56,10 +91,17 @@ def render_memorization_page(
 ) -> str:
     """The page of one memorization run, as text.
 
-    `summary` and `provenance` become two tables, in their order; `warnings` stand above what they question.
+    `findings` are sentences at the top; `files` are links below them, from words to a file beside the page. `summary` and
+    `provenance` become two tables, in their order; `warnings` come before what they question.
     """
     return page_template("memorization.html.j2").render(
-        title=title, summary=summary, figures=figures, warnings=warnings, provenance=provenance
+        title=title,
+        findings=findings,
+        files=files,
+        summary=summary,
+        figures=figures,
+        warnings=warnings,
+        provenance=provenance,
     )
 
 
@@ -88,6 +130,23 @@ def embedded_png(path: Path) -> EmbeddedImage:
 def embedded_image(data: bytes, kind: str, width: int, height: int) -> EmbeddedImage:
     """The bytes of an image for embedding.  kind: its MIME type."""
     return EmbeddedImage(f"data:{kind};base64," + base64.b64encode(data).decode("ascii"), width, height)
+
+
+def png_uri(image: UInt8[np.ndarray, "height width 3"]) -> str:
+    """An image of a data set as a data URI, pixel by pixel."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def thumbnail_uri(image: UInt8[np.ndarray, "height width 3"]) -> str:
+    """An image as a data URI: a small one pixel by pixel, a larger one reduced to at most 96 pixels a side."""
+    if max(image.shape[:2]) <= _OWN_PIXELS:
+        return png_uri(image)
+    reduced, buffer = Image.fromarray(image), io.BytesIO()
+    reduced.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
+    reduced.save(buffer, "WEBP", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def as_texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from bat_dist.evaluation.statistics import share_with_interval
 from bat_dist.reporting import report_charts as charts
 from bat_dist.reporting import sweep_charts
 from bat_dist.reporting.cells import BETTER, LEGEND, beside_paper, difference, heading, mark, percent
@@ -108,7 +109,7 @@ def _table(table: Table, sources: Sources) -> Mapping[str, Any]:
 def _cell(cell: TableCell, sources: Sources) -> Mapping[str, Any]:
     value, found = cell.value, mark(cell)
     per_seed = ", ".join(f"{100 * one:.1f}" for one in value.per_seed)
-    hover = f"{value.num_images:,} images; by seed: {per_seed}; standard error over images {100 * value.image_se:.1f}"
+    hover = f"{value.num_images:,} images; by seed: {per_seed}; over images {share_with_interval(value.mean, value.num_images)}"
     if cell.compared:
         hover += f"; difference {difference(cell)}"
     return {

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from bat_dist.evaluation.statistics import share_with_interval
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
 from bat_dist.reporting.page import page_template, save_figures
@@ -165,11 +166,10 @@ def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -
     for name, rows in _by_point(tested).items():
         parts = []
         for row in rows:
-            values = f"{row['mean']:.1%}" + (f" ± {row['image_se']:.1%}" if row["seeds"] else "")
-            parts.append(f"{row['attack']} {values}")
+            parts.append(f"{row['attack']} {share_with_interval(row['mean'], row['n'])}")
         mark = " (PGD-AT)" if name == results.reference else ""
         seeds = counted(rows[0]["seeds"], "seed")
-        yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, ± standard error over images)"
+        yield f"  {name}{mark}: {', '.join(parts)} (mean of {seeds}, 95% intervals over images)"
 
 
 def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[dict[str, Any]]]:

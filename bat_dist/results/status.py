@@ -42,7 +42,7 @@ def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.tim
     lines.append(
         f"{folder}: {done} of {len(asked)} attacks in {EVALUATION}, {state}" if asked else f"{folder}: {state}"
     )
-    lines += [f"  {name}: {row.accuracy:.1%} ± {row.standard_error:.1%}" for name, row in rows.items()]
+    lines += [f"  {name}: {row}" for name, row in rows.items()]
     if not is_complete:
         lines += [f"  {stage}: {done} of {total} units" for stage, (done, total) in stages.items()]
     failed = [

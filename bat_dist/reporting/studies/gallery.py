@@ -18,7 +18,7 @@ from bat_dist.figures.galleries import (
 )
 from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.memorization.influence import InfluencePairs, influence_intervals
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.results.claims import Finding
 from bat_dist.storage.files import Folder
@@ -45,7 +45,8 @@ def analyse_gallery(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     place, dataset = Folder(inputs.settings.score_place), inputs.dataset
     arrays, trials = read_memorization(place, dataset.fingerprint), inputs.trials()
     accuracy_out = estimate_memorization(trials.mask, trials.train_correct).accuracy_out if trials else None
-    samples = MemorizedSamples(dataset.train, dataset.class_names, arrays["mem"], arrays["mem_se"], accuracy_out)
+    values = (arrays[name] for name in ("mem", "mem_low", "mem_high"))
+    samples = MemorizedSamples(dataset.train, dataset.class_names, *values, accuracy_out)
     labels = dataset.train.labels
     for name, drawn in {
         "memorization_gallery": near_targets(samples.mem, labels, TARGETS, COLUMNS, accuracy_out).flatten(),
@@ -53,17 +54,22 @@ def analyse_gallery(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     }.items():
         folder.write_npz(f"{name}.npz", **_arrays(samples, np.unique(drawn[drawn >= 0])))
     pairs = read_influence(place, dataset.fingerprint).of(samples.mem > ATYPICAL_THRESHOLD)
-    shown = distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, NUM_PAIRS)
-    train, train_index = np.unique(pairs.train_index[shown], return_inverse=True)
-    test, test_index = np.unique(pairs.test_index[shown], return_inverse=True)
+    pairs = pairs.take(distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, NUM_PAIRS))
+    bounds = {}
+    if trials:
+        low, high = influence_intervals(trials.mask, trials.test_correct, pairs.train_index, pairs.test_index)
+        bounds = {"influence_low": low, "influence_high": high}
+    train, train_index = np.unique(pairs.train_index, return_inverse=True)
+    test, test_index = np.unique(pairs.test_index, return_inverse=True)
     folder.write_npz(
         PAIRS,
         **_arrays(samples, train),
         **{f"test_{name}": values[test] for name, values in vars(dataset.test).items()},
         train_index=train_index,
         test_index=test_index,
-        influence=pairs.influence[shown],
-        influence_se=pairs.influence_se[shown],
+        influence=pairs.influence,
+        influence_se=pairs.influence_se,
+        **bounds,
         num_found=np.array(pairs.num_found),
     )
     return []
@@ -76,7 +82,9 @@ def draw_gallery(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     test = Split(**{name: arrays[f"test_{name}"] for name in ("images", "labels", "ids")})
     columns = {name: arrays[name] for name in ("train_index", "test_index", "influence", "influence_se")}
     pairs = InfluencePairs(**columns, num_found=int(arrays["num_found"]))
-    return {**figures, "influence_pairs_gallery": influence_pairs_gallery(_samples(arrays), test, pairs, k=NUM_PAIRS)}
+    bounds = {name: arrays.get(f"influence_{name}") for name in ("low", "high")}
+    drawn = influence_pairs_gallery(_samples(arrays), test, pairs, **bounds, k=NUM_PAIRS)
+    return {**figures, "influence_pairs_gallery": drawn}
 
 
 def analyse_histogram(inputs: StudyInputs, folder: Folder) -> list[Finding]:
@@ -111,7 +119,7 @@ def draw_histogram(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure
 def _arrays(samples: MemorizedSamples, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Some samples as arrays of an npz."""
     accuracy_out = {} if samples.accuracy_out is None else {"accuracy_out": samples.accuracy_out[chosen]}
-    values = {**vars(samples.split), "mem": samples.mem, "mem_se": samples.mem_se}
+    values = {**vars(samples.split), "mem": samples.mem, "mem_low": samples.low, "mem_high": samples.high}
     return {
         **{name: of_all[chosen] for name, of_all in values.items()},
         **accuracy_out,
@@ -122,7 +130,9 @@ def _arrays(samples: MemorizedSamples, chosen: np.ndarray) -> dict[str, np.ndarr
 def _samples(arrays: Mapping[str, np.ndarray]) -> MemorizedSamples:
     split = Split(arrays["images"], arrays["labels"], arrays["ids"])
     names = [str(name) for name in arrays["class_names"]]
-    return MemorizedSamples(split, names, arrays["mem"], arrays["mem_se"], arrays.get("accuracy_out"))
+    unknown = np.full(len(split), np.nan)  # in data that an earlier version wrote
+    bounds = (arrays.get(name, unknown) for name in ("mem_low", "mem_high"))
+    return MemorizedSamples(split, names, arrays["mem"], *bounds, arrays.get("accuracy_out"))
 
 
 def _num_trials(inputs: StudyInputs) -> int:
