@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, UInt16
@@ -121,8 +121,9 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
 
 
 def write_memorization_tables(folder: Folder, dataset: "Dataset", scores: LeaveOutScores) -> None:
-    """Write a line for each training sample: `scores.parquet` in the dataset's order, `memorization.csv` the most memorized
-    first; unknown values are empty.
+    """Write a line for each training sample, where unknown values are empty.
+
+    `scores.parquet` is in the dataset's order, `memorization.csv` begins with the most memorized sample.
     """
     import pandas as pd  # here: others who read scores can do without it
 

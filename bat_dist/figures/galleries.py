@@ -25,6 +25,7 @@ MARGIN = 0.1
 INNER = 0.04  # between the images of a pair
 TITLE, HEADING, LINE, GAP = 0.34, 0.25, 0.135, 0.15  # heights, and the gap below a cell
 SMALL = 7.5  # points
+NUM_PAIRS = 8  # that a gallery of influences shows
 
 
 class GalleryCell(NamedTuple):
@@ -110,7 +111,7 @@ def influence_pairs_gallery(
     *,
     low: Float[np.ndarray, " pairs"] | None = None,
     high: Float[np.ndarray, " pairs"] | None = None,
-    k: int = 8,
+    k: int = NUM_PAIRS,
 ) -> Figure:
     """The paper's Fig. 7: the `k` pairs of highest influence, at most one per train sample, of all that were found.
 
@@ -128,7 +129,10 @@ def influence_pairs_gallery(
         below = [
             (names[0] if names[0] == names[1] else both, INK),
             (f"infl {number_text(pairs.influence[p])} {interval_text(low[p], high[p])}".rstrip(), INK),
-            (f"train mem {number_text(samples.mem[i])} {interval_text(samples.low[i], samples.high[i])}".rstrip(), SOFT_INK),
+            (
+                f"train mem {number_text(samples.mem[i])} {interval_text(samples.low[i], samples.high[i])}".rstrip(),
+                SOFT_INK,
+            ),
         ]
         ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
         cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))

@@ -74,8 +74,9 @@ def near_targets(
 ) -> Int[np.ndarray, "targets columns"]:
     """A grid of sample indices: a row per target value of `mem`, a column per class; -1 is an empty cell.
 
-    A sample belongs to the row of the nearest target, if it is at most `within` away. If there are too many classes, full columns go first,
-    then those nearest to the targets; if too few, a class gets further columns. Columns are in class order.
+    A sample belongs to the row of the nearest target, if it is at most `within` away. If there are too many classes,
+    full columns go first, then those nearest to the targets; if too few, a class gets further columns. Columns are in
+    class order.
     """
     distance = np.abs(mem[None, :] - np.asarray(targets)[:, None])
     distance[distance > within] = np.nan

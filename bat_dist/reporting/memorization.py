@@ -5,12 +5,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores
+from bat_dist.artifacts.scores import INFLUENCE, MEMORIZATION_TABLE, SCORES_TABLE, EnsembleScores, LeaveOutScores
 from bat_dist.data.datasets import Dataset
-from bat_dist.figures.galleries import MemorizedSamples
+from bat_dist.figures.galleries import NUM_PAIRS, MemorizedSamples
+from bat_dist.figures.selection import distinct_pairs
+from bat_dist.memorization.influence import influence_intervals
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
-from bat_dist.reporting import figures
+from bat_dist.reporting import figures, findings
 from bat_dist.reporting.explanations import explained
+from bat_dist.reporting.explorer import PAGE as EXPLORER
+from bat_dist.reporting.explorer import explorer_page
 from bat_dist.reporting.page import as_texts, render_memorization_page, save_figures
 from bat_dist.reporting.summary import ensemble_summary, in_words, leave_out_summary
 from bat_dist.results.summary_file import SUMMARY
@@ -20,6 +24,11 @@ from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import STORES
 
 PAGE = "index.html"
+FILES = {
+    "Sample explorer": EXPLORER,
+    **{name: name for name in (MEMORIZATION_TABLE, SCORES_TABLE, INFLUENCE, SUMMARY)},
+}
+"""What lies beside the page of leave-out scores."""
 
 
 def report_leave_out(
@@ -30,11 +39,13 @@ def report_leave_out(
     *,
     failed: Mapping[int, str] | None = None,
 ) -> str:
-    """Write figures/, index.html and summary.json of leave-out scores; returns the lines to print."""
+    """Write figures/, explorer.html, index.html and summary.json of leave-out scores; returns the lines to print."""
     summary = leave_out_summary(
         dataset, scores, influence_threshold=settings["influence_threshold"], failed=failed or {}
     )
-    return _write(folder, f"Memorization of {dataset.name}", summary, settings, _leave_out_figures(dataset, scores))
+    folder.write(EXPLORER, explorer_page(dataset, scores, settings).encode())
+    drawn = _leave_out_figures(dataset, scores)
+    return _write(folder, f"Memorization of {dataset.name}", summary, settings, drawn, files=FILES)
 
 
 def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any], found: EnsembleScores) -> str:
@@ -61,6 +72,11 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     samples = MemorizedSamples(dataset.train, dataset.class_names, mem, *found.interval(), found.accuracy_out)
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
     pairs = scores.pairs.of(mem > ATYPICAL_THRESHOLD)
+    pairs = pairs.take(distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, NUM_PAIRS))
+    bounds = {}
+    if trials := scores.trials:
+        low, high = influence_intervals(trials.mask, trials.test_correct, pairs.train_index, pairs.test_index)
+        bounds = {"low": low, "high": high}
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -70,15 +86,11 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
         ),
         "memorization_gallery": figures.memorization_gallery(samples),
         "extremes_gallery": figures.extremes_gallery(samples),
-        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs),
+        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs, **bounds),
     }
-    if scores.trials:
-        drawn["accuracy_by_trial"] = figures.accuracy_by_trial(
-            scores.trials.accuracy_in,
-            scores.trials.accuracy_out,
-            scores.trials.test_accuracy,
-            dataset=dataset.name,
-        )
+    if trials:
+        accuracies = (trials.accuracy_in, trials.accuracy_out, trials.test_accuracy)
+        drawn["accuracy_by_trial"] = figures.accuracy_by_trial(*accuracies, dataset=dataset.name)
     return drawn
 
 
@@ -89,6 +101,7 @@ def _write(
     settings: Mapping[str, Any],
     drawn: Mapping[str, Figure],
     *,
+    files: Mapping[str, str] | None = None,
     prefix: str = "",
 ) -> str:
     origin = provenance(read_hardware(folder, STORES["ensemble" if prefix else "trials"]))
@@ -96,6 +109,8 @@ def _write(
     images = save_figures(folder / f"{prefix}figures", drawn)
     page = render_memorization_page(
         title=title,
+        findings=list(findings.of_scores(summary)),
+        files=files or {"ensemble_scores.npz": "ensemble_scores.npz", "ensemble_summary.json": "ensemble_summary.json"},
         summary=words,
         figures=[explained(name, image) for name, image in images.items()],
         warnings=summary["warnings"],
@@ -106,4 +121,5 @@ def _write(
     width = max(map(len, words)) + 1
     lines = [f"{name:{width}s}{value}" for name, value in words.items()]
     lines += [f"warning: {text}" for text in summary["warnings"]]
-    return "\n".join([title, *lines, f"page: {folder}/{prefix}{PAGE}"])
+    lines += [f"page: {folder}/{prefix}{PAGE}", *([f"samples to explore: {folder}/{EXPLORER}"] if files else [])]
+    return "\n".join([title, *lines])

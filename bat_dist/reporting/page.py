@@ -91,8 +91,8 @@ def render_memorization_page(
 ) -> str:
     """The page of one memorization run, as text.
 
-    `findings` are sentences at the top; `files` are links below them, from words to a file beside the page. `summary` and
-    `provenance` become two tables, in their order; `warnings` come before what they question.
+    `findings` are sentences at the top; `files` are links below them, from words to a file beside the page. `summary`
+    and `provenance` become two tables, in their order; `warnings` come before what they question.
     """
     return page_template("memorization.html.j2").render(
         title=title,

@@ -1,13 +1,16 @@
 """The report: tables in four formats, and one page that holds everything and needs no network."""
 
 import math
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from bat_dist.evaluation.statistics import share_with_interval
+from bat_dist.reporting import findings, sweep_charts
 from bat_dist.reporting import report_charts as charts
-from bat_dist.reporting import sweep_charts
 from bat_dist.reporting.cells import BETTER, LEGEND, beside_paper, difference, heading, mark, percent
 from bat_dist.reporting.latex import latex
 from bat_dist.reporting.page import as_texts, page_template
@@ -37,13 +40,13 @@ def write_report(folder: Folder, found: Found, comparison: ComparedResults, *, r
     folder.write(CSV, csv_text(comparison).encode())
     folder.write(LATEX, latex(comparison).encode())
     folder.write_json(ROBUSTBENCH, robustbench(comparison))
-    folder.write(PAGE, page(found, comparison, refresh=refresh).encode())
+    folder.write(PAGE, page(folder, found, comparison, refresh=refresh).encode())
     lines = [*terminal(comparison), f"tables: {folder}/{MARKDOWN}, .csv, .tex; page: {folder}/{PAGE}"]
     return "\n".join(lines)
 
 
-def page(found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
-    """The page as text; everything in it is escaped."""
+def page(folder: Folder, found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
+    """The page as text; everything in it is escaped.  folder: of the page, from which its links lead."""
     sources = Sources(found)
     tables = [_table(table, sources) for table in comparison.tables]
     entries = list(sources.entries())
@@ -57,6 +60,9 @@ def page(found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
         title=TITLE,
         written=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         refresh=refresh,
+        findings=[without_passwords(words) for words in findings.of_report(found, comparison)],
+        files={name: name for name in (MARKDOWN, CSV, LATEX, ROBUSTBENCH)},
+        link_to=partial(_link, folder),
         plotly=sweep_charts.library(),
         sections=sections,
         missing=[without_passwords(words) for words in comparison.missing],
@@ -66,6 +72,12 @@ def page(found: Found, comparison: ComparedResults, *, refresh: int = 0) -> str:
         sources=entries,
         origin=as_texts(provenance()),
     )
+
+
+def _link(folder: Folder, other: Folder, name: str) -> str:
+    """The way from the page to a file of another folder; empty where one of the two is not on this machine's disk."""
+    here, there = folder.local_path, other.local_path
+    return "" if here is None or there is None else quote(os.path.relpath(there / name, here))
 
 
 def _table(table: Table, sources: Sources) -> Mapping[str, Any]:
@@ -109,7 +121,8 @@ def _table(table: Table, sources: Sources) -> Mapping[str, Any]:
 def _cell(cell: TableCell, sources: Sources) -> Mapping[str, Any]:
     value, found = cell.value, mark(cell)
     per_seed = ", ".join(f"{100 * one:.1f}" for one in value.per_seed)
-    hover = f"{value.num_images:,} images; by seed: {per_seed}; over images {share_with_interval(value.mean, value.num_images)}"
+    over_images = share_with_interval(value.mean, value.num_images)
+    hover = f"{value.num_images:,} images; by seed: {per_seed}; over images {over_images}"
     if cell.compared:
         hover += f"; difference {difference(cell)}"
     return {

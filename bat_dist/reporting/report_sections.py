@@ -25,6 +25,7 @@ from bat_dist.results.labels import label_of
 from bat_dist.settings.study import STUDIES
 from bat_dist.storage.files import Folder
 
+FILES = {"Sample explorer": "explorer.html", "CSV": "memorization.csv", "parquet": "scores.parquet"}
 WIDEST = 1500  # pixels of an embedded figure
 FIGURES = ("memorization_gallery", "extremes_gallery", "influence_pairs_gallery", "alignment_scatter")
 MAX_GROUPS = 24  # of training curves in one chart: more cannot be told apart
@@ -144,6 +145,8 @@ def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
             "figures": figures,
             "dropped": ", ".join(dropped),
             "place": str(place),
+            "folder": run.folder,
+            "files": {} if is_ensemble else {words: name for words, name in FILES.items() if run.folder.exists(name)},
         }
 
 

@@ -9,12 +9,14 @@ from jaxtyping import Float
 from bat_dist.artifacts.scores import EnsembleScores, LeaveOutScores, Trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.table import DatasetSpec
+from bat_dist.memorization.estimate import predicted_left_out
 from bat_dist.memorization.reliability import ENOUGH, reliability_in_words, split_half_reliability, trials_for
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.wording import counted
 
 FITTED = 0.9  # accuracy on the samples trained on, below which the networks have not learned the data
 MENDED = 0.5  # share of the errors on samples left out that training on them mends, at least; without it they have not
+HALF = 0.5  # share of the networks not trained on a sample that take it for one other class: its label is doubted
 FEW_ERRORS = 0.01  # of which no share is told
 
 
@@ -35,6 +37,7 @@ def leave_out_summary(
         "mean_mem": _mean(mem),
         "mean_mem_se": _mean(memorization.mem_se),
         "median_mem": float(np.median(mem)) if len(mem) else float("nan"),
+        **_about_samples(dataset, scores),
         "share_atypical": _mean(mem > ATYPICAL_THRESHOLD),
         "share_typical": _mean(mem < TYPICAL_THRESHOLD),
         "influence_threshold": influence_threshold,
@@ -77,8 +80,9 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
             spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}%"
             rows[f"accuracy on samples {label}"] = f"{s[f'accuracy_{name}']:.1%}{spread} (sd over trials)"
     if "mean_mem" in s:
-        error = "" if np.isnan(s["mean_mem_se"]) else f", mean standard error {s['mean_mem_se']:.3f}"
-        rows["mean memorization"] = f"{s['mean_mem']:.3f}, median {s['median_mem']:.3f}{error}"
+        width = s.get("median_interval_width", float("nan"))  # not in files of earlier versions
+        interval = "" if np.isnan(width) else f"; 95% interval of one sample: {width:.2f} wide (median)"
+        rows["mean memorization"] = f"{s['mean_mem']:.3f}, median {s['median_mem']:.3f}{interval}"
         rows[f"atypical, mem > {ATYPICAL_THRESHOLD}"] = f"{s['share_atypical']:.1%}"
         rows[f"typical, mem < {TYPICAL_THRESHOLD}"] = f"{s['share_typical']:.1%}"
         rows["undefined"] = counted(s["num_undefined"], "sample") + " never in or never out"
@@ -132,6 +136,29 @@ def _about_trials(trials: Trials, failed: Mapping[int, str]) -> dict[str, Any]:
         "trial_seconds": _mean(trials.metrics[:, 1]),
         "mean_final_loss": _mean(trials.metrics[:, 0]),
     }
+
+
+def _about_samples(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Any]:
+    """What the interval of each sample says, the most memorized one, and how many look wrongly labelled."""
+    found, trials, train = scores.memorization, scores.trials, dataset.train
+    low, high = found.interval()
+    about: dict[str, Any] = {}
+    if found.num_undefined < len(train):
+        i = int(np.nanargmax(found.mem))
+        first = {
+            "id": str(train.ids[i]),
+            "class": str(dataset.class_names[train.labels[i]]),
+            "mem": float(found.mem[i]),
+        }
+        about["most_memorized"] = {**first, **({"low": float(low[i]), "high": float(high[i])} if trials else {})}
+    if trials:
+        widths = (high - low)[~np.isnan(low)]
+        about["num_atypical_sure"] = int(np.count_nonzero(low > ATYPICAL_THRESHOLD))
+        about["median_interval_width"] = float(np.median(widths)) if len(widths) else float("nan")
+    if trials and trials.train_predicted is not None:
+        predicted, share = predicted_left_out(trials.mask, trials.train_predicted, len(dataset.class_names))
+        about["num_taken_for_another"] = int(np.count_nonzero((predicted != train.labels) & (share >= HALF)))
+    return about
 
 
 def _mean(values: Float[np.ndarray, " values"]) -> float:

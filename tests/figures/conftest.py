@@ -31,7 +31,8 @@ def samples():
             labels=np.arange(num) % len(names),
             class_names=names,
             mem=mem,
-            mem_se=np.full(num, 0.03),
+            low=mem - 0.1,
+            high=mem + 0.05,
             ids=np.array([f"id-{i}" for i in range(num)]),
         )
 

@@ -8,8 +8,9 @@ from bat_dist.figures.galleries import (
     MemorizedSamples,
     extremes_gallery,
     influence_pairs_gallery,
+    interval_text,
     memorization_gallery,
-    plus_minus,
+    number_text,
 )
 from bat_dist.figures.style import DPI, save
 from bat_dist.memorization.influence import InfluencePairs
@@ -25,7 +26,7 @@ NASTY = (
 
 
 def memorized(s):
-    return MemorizedSamples(Split(s.images, s.labels, s.ids), s.class_names, s.mem, s.mem_se)
+    return MemorizedSamples(Split(s.images, s.labels, s.ids), s.class_names, s.mem, s.low, s.high)
 
 
 def gallery(draw, s, **options):
@@ -40,7 +41,8 @@ def pairs(s, train_index, test_index, influence, **options):
         np.full(len(influence), 0.05),
         len(influence),
     )
-    return influence_pairs_gallery(memorized(s), Split(s.images[::-1], s.labels, s.ids), found, **options)
+    bounds = {"low": found.influence - 0.2, "high": found.influence + 0.1}
+    return influence_pairs_gallery(memorized(s), Split(s.images[::-1], s.labels, s.ids), found, **bounds, **options)
 
 
 def drawn_images(fig):
@@ -56,12 +58,13 @@ def test_extremes_are_the_right_images_in_order(samples, visible_texts):
         assert (image == s.images[i]).all()
     texts = visible_texts(fig)
     assert [text for text in texts if text.startswith("id-")] == [f"id-{i}" for i in expected]
-    assert "1.00 ± 0.03" in texts
-    assert "0.98 ± 0.03" in texts  # 58/59
+    for truth in ("mem 1.00", "[0.90, 1.05]", "mem 0.98", "[0.88, 1.03]"):  # 58/59
+        assert truth in texts
 
 
 def test_the_gallery_shows_each_class_at_each_target(samples, visible_texts):
     s = samples()
+    s.mem = np.repeat(np.linspace(0, 1, 12), 5)  # of each class
     texts = visible_texts(gallery(memorization_gallery, s, num_columns=5))
     for name in s.class_names:
         assert texts.count(name) == 3
@@ -71,14 +74,36 @@ def test_the_gallery_shows_each_class_at_each_target(samples, visible_texts):
 
 def test_an_empty_cell_says_none(samples, visible_texts):
     s = samples()
-    s.mem = s.mem * 0.7  # nothing is nearer to 1 than to 0.5 ... 0.7 is nearer to 0.5
+    s.mem = np.repeat(np.linspace(0, 1, 12), 5)
+    s.mem[(s.mem > 0.89) & ((s.mem < 1) | (s.labels == 2))] = 0.8  # one of each class is near 1, none of class 2
+    assert visible_texts(gallery(memorization_gallery, s, num_columns=5)).count("none") == 1
+
+
+def test_a_value_that_no_sample_comes_near_is_a_statement(samples, visible_texts):
+    """All values are at most 0.29: none is near 0.5 or 1, and the sample of 0.29 is shown for neither."""
+    s = samples()
+    s.mem = np.minimum(s.mem, 0.1)
+    s.mem[7] = 0.29
     texts = visible_texts(gallery(memorization_gallery, s, num_columns=5))
-    assert texts.count("none") == 5
+    assert "mem near 0" in texts
+    for target in ("0.5", "1"):
+        assert f"mem near {target}: no sample within 0.1, the nearest is 0.29 (id id-7)" in texts
+    assert "mem 0.29" not in texts
+    assert "none" not in texts
+
+
+def test_scores_without_intervals_show_none(samples, visible_texts):
+    s = samples()
+    s.low[:] = s.high[:] = NAN
+    texts = visible_texts(gallery(extremes_gallery, s, k=5))
+    assert "mem 1.00" in texts
+    assert not any(text.startswith("[") for text in texts)
 
 
 def test_pairs_stand_side_by_side_with_their_numbers(samples, visible_texts):
     s = samples()
     s.mem[[10, 20]] = 0.98, NAN
+    s.low[[10, 20]], s.high[[10, 20]] = (0.88, NAN), (1.03, NAN)
     fig = pairs(s, [10, 10, 20], [15, 16, 21], [0.5, 0.4, 0.3])
     shown = drawn_images(fig)
     for image, truth in zip(shown, [s.images[10], s.images[::-1][15], s.images[20], s.images[::-1][21]], strict=True):
@@ -86,8 +111,8 @@ def test_pairs_stand_side_by_side_with_their_numbers(samples, visible_texts):
     texts = visible_texts(fig)
     for truth in (
         "2 of 3 pairs; one per train sample",
-        *("train id-10", "test id-15", "zero", "infl 0.50 ± 0.05", "train mem 0.98"),
-        *("train id-20", "test id-21", "zero (train), one (test)", "infl 0.30 ± 0.05", "train mem n/a"),
+        *("train id-10", "test id-15", "zero", "infl 0.50 [0.30, 0.60]", "train mem 0.98 [0.88, 1.03]"),
+        *("train id-20", "test id-21", "zero (train), one (test)", "infl 0.30 [0.10, 0.40]", "train mem n/a"),
     ):
         assert truth in texts
 
@@ -157,14 +182,11 @@ def test_the_same_gallery_is_the_same_bytes(samples, tmp_path):
     assert not re.search(r"(href|src)=\"(?!#|data:)", first[1].read_text())
 
 
-@pytest.mark.parametrize(
-    ("value", "error", "shown"),
-    [
-        (0.534, 0.041, "0.53 ± 0.04"),
-        (-0.004, 0.0, "0.00 ± 0.00"),
-        (-0.25, NAN, "−0.25"),
-        (NAN, 0.1, "n/a"),
-    ],
-)
-def test_plus_minus(value, error, shown):
-    assert plus_minus(value, error) == shown
+@pytest.mark.parametrize(("value", "shown"), [(0.534, "0.53"), (-0.004, "0.00"), (-0.25, "−0.25"), (NAN, "n/a")])
+def test_a_number_in_words(value, shown):
+    assert number_text(value) == shown
+
+
+def test_an_interval_in_words():
+    assert interval_text(-0.254, 0.7) == "[−0.25, 0.70]"
+    assert interval_text(NAN, 0.7) == interval_text(NAN, NAN) == ""

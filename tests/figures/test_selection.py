@@ -64,6 +64,12 @@ def test_every_cell_is_the_nearest_of_its_class():
         assert grid[row, column] == min(mine, key=lambda i: abs(mem[i] - targets[row]))
 
 
+def test_a_sample_too_far_from_every_value_is_not_shown():
+    mem, labels = np.array([0.29, 0.05, 0.6, 0.65]), np.zeros(4, dtype=np.int64)
+    assert near_targets(mem, labels, (0, 0.5, 1), 8).tolist() == [[1], [2], [-1]]
+    assert near_targets(mem, labels, (0, 0.5, 1), 8, within=0.3).tolist() == [[1, -1, -1], [2, 3, 0], [-1, -1, -1]]
+
+
 def test_full_columns_go_first_and_a_missing_cell_stays_empty():
     labels = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])
     mem = np.array([0.0, 0.1, 0.45, 0.0, 0.5, 1.0, 0.05, 0.5, NAN])

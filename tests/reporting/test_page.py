@@ -44,6 +44,8 @@ def png(tmp_path):
 def rendered(png, **changes):
     arguments = {
         "title": "Memorization of digits",
+        "findings": ["61 of 500 training samples are atypical."],
+        "files": {"Sample explorer": "explorer.html", "as a table": "scores.parquet"},
         "summary": {"trials": "40", "see": "https://example.org/summary"},
         "figures": [
             PageFigure("First", "What it is.", "A sentence.", png),
@@ -59,6 +61,7 @@ def test_the_page_holds_everything_it_was_given(tmp_path, png):
     outline = Outline(rendered(png))
     for text in (
         "Memorization of digits",
+        "61 of 500 training samples are atypical.",
         "40",
         "What it is.",
         "12 samples are",
@@ -81,7 +84,9 @@ def test_ids_are_unique_and_every_reference_has_one(tmp_path, png):
     outline = Outline(rendered(png))
     ids = [attrs["id"] for _, attrs in outline.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {attrs["href"][1:] for attrs in outline.all("a")} <= set(ids)
+    links = {attrs["href"] for attrs in outline.all("a")}
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert {link for link in links if not link.startswith("#")} == {"explorer.html", "scores.parquet"}
     assert {attrs["aria-labelledby"] for attrs in outline.all("section")} <= set(ids)
 
 
@@ -91,8 +96,8 @@ def test_nothing_is_fetched(tmp_path, png):
     outline = Outline(page)
     for tag, attrs in outline.tags:
         for name in ("src", "href", "srcset", "action", "data", "poster", "style"):
-            assert re.match(r"#|data:|$", attrs.get(name) or ""), (tag, attrs)
-    assert not re.search(r"url\(|@import|<script|<iframe|<object|<embed", page)
+            assert re.match(r"#|data:|(explorer\.html|scores\.parquet)?$", attrs.get(name) or ""), (tag, attrs)
+    assert not re.search(r"url\(|@import|<script src|<iframe|<object|<embed", page)
     assert page.count("https://") + page.count("http://") == 1  # the one in the summary's text
 
 
@@ -100,14 +105,18 @@ def test_everything_is_escaped(tmp_path, png):
     page = rendered(
         png,
         title=EVIL,
+        findings=[EVIL],
+        files={EVIL: "explorer.html"},
         summary={EVIL: EVIL},
         warnings=[EVIL],
         provenance={EVIL: EVIL},
         figures=[PageFigure(EVIL, EVIL, EVIL, png)],
     )
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the switch of light and dark
     outline = Outline(page)
-    assert outline.text.count(EVIL) == 10  # title twice, figure: menu, heading, caption; warning; two tables
+    assert (
+        outline.text.count(EVIL) == 12
+    )  # title, finding and file; figure: menu, heading, caption; warning; two tables
     assert outline.all("img")[0]["alt"] == EVIL
     assert outline.all("div")[0]["aria-label"] == EVIL
 
@@ -115,7 +124,8 @@ def test_everything_is_escaped(tmp_path, png):
 def test_without_warnings_and_figures_no_empty_frame_is_left(tmp_path, png):
     outline = Outline(rendered(png, warnings=[], figures=[]))
     assert "Before you trust" not in outline.text
-    assert outline.all("img") == outline.all("nav") == []
+    assert outline.all("img") == []
+    assert [link["href"] for link in outline.all("a")] == ["explorer.html", "scores.parquet"]
 
 
 def test_the_same_page_is_the_same_bytes(tmp_path, png):

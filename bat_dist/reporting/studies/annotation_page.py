@@ -15,6 +15,4 @@ def annotation_page(dataset: Dataset, samples: PoisoningSamples) -> str:
         for question in questions(samples)
     ]
     data = {"fingerprint": dataset.fingerprint, "classes": dataset.class_names, "questions": asked}
-    return page_template("annotate.html.j2").render(
-        data=data, title=f"Which class is it? {dataset.name}"
-    )
+    return page_template("annotate.html.j2").render(data=data, title=f"Which class is it? {dataset.name}")

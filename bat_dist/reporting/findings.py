@@ -1,0 +1,121 @@
+"""What was found, in sentences with n and how sure it is: the first thing on the page of a run and of a report."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from bat_dist.memorization.reliability import reliability_in_words
+from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
+from bat_dist.reporting.cells import BETTER, ONE_SEED, WORSE, difference, heading, mark
+from bat_dist.results.claims import CLAIMS
+from bat_dist.results.compare import ComparedResults, Table, TableCell
+from bat_dist.results.find import Found
+from bat_dist.results.rows import ALL
+from bat_dist.wording import counted
+
+SHOWN = 3  # rows that a sentence names; the table has all
+
+
+def of_scores(numbers: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the scores of `summary.json`; what a file of an earlier version lacks is not mentioned."""
+    yield from _on_memorization(numbers)
+    if "num_influential_pairs" in numbers:
+        pairs = counted(numbers["num_influential_pairs"], "pair")
+        depend = ""
+        if "sets" in numbers:
+            share = f"{numbers['sets']['test_atypical']:,} of {counted(numbers['num_test'], 'test sample')}"
+            depend = f"; {share} depend significantly on an atypical training sample"
+        above = f"An influence above {numbers['influence_threshold']:g}"
+        yield f"{above} was found for {pairs} of a training and a test sample{depend}."
+    for name, found in numbers.get("alignment", {}).items():
+        low, high = found["spearman_interval"]
+        if None in (low, high, found["spearman"], found["auroc"]):  # NaN, as JSON has it
+            continue
+        yield (
+            f"{name.replace('_', ' ').capitalize()} and memorization: Spearman's correlation {found['spearman']:.2f} "
+            f"[{low:.2f}, {high:.2f}]; AUROC for the atypical samples {found['auroc']:.2f} (0.5: chance)."
+        )
+
+
+def _on_memorization(numbers: Mapping[str, Any]) -> Iterator[str]:
+    if math.isnan(numbers.get("share_atypical", math.nan)):
+        return
+    known = numbers["num_train"] - numbers["num_undefined"]
+    atypical = round(numbers["share_atypical"] * known)
+    sure = numbers.get("num_atypical_sure")
+    yield (
+        f"{atypical:,} of {counted(known, 'training sample')} ({numbers['share_atypical']:.1%}) are atypical: "
+        + f"mem above {ATYPICAL_THRESHOLD}"
+        + ("" if sure is None else f", with the whole 95% interval above it for {sure:,} of them")
+        + f"; {numbers['share_typical']:.1%} are typical: mem below {TYPICAL_THRESHOLD}."
+    )
+    if first := numbers.get("most_memorized"):
+        yield (
+            f"The most memorized sample is {first['id']} ({first['class']}): mem {first['mem']:.2f}"
+            + (f" [{first['low']:.2f}, {first['high']:.2f}]" if "low" in first else "")
+            + "."
+        )
+    if taken := numbers.get("num_taken_for_another"):
+        yield (
+            f"At least half of the networks that were not trained on them take {counted(taken, 'training sample')} for "
+            "one other class: labels may be wrong (column predicted_left_out; a kind of samples in the explorer)."
+        )
+    if "reliability" in numbers:
+        width = numbers.get("median_interval_width", math.nan)
+        typical = "" if math.isnan(width) else f", the 95% interval of one sample is {width:.2f} wide (median)"
+        words = reliability_in_words(numbers["reliability"], numbers["num_trials"])
+        yield f"How sure: the reliability of these scores is {words}{typical}."
+
+
+def of_report(found: Found, comparison: ComparedResults) -> Iterator[str]:
+    """Sentences on all results: each table's columns, the paper's claims, the memorization runs."""
+    for table in comparison.tables:
+        yield from _on_table(table)
+    verdicts = {name: "not tested" for name in CLAIMS}
+    for study in found.studies:
+        verdicts |= {finding.claim: finding.verdict for finding in study.findings}
+    if found.studies:
+        counts = [f"{list(verdicts.values()).count(one)} {one}" for one in dict.fromkeys(verdicts.values())]
+        yield f"Of {len(CLAIMS)} claims of the paper and controls: {', '.join(counts)}."
+    for run in found.memorized:
+        with suppress(KeyError, TypeError, ValueError):  # the section of the run says what is wrong with its file
+            yield from (f"{run.summary.dataset}: {words}" for words in islice(of_scores(run.summary.numbers), 1))
+    if not comparison.tables and not found.memorized and not found.studies:
+        yield "Nothing is finished yet."
+
+
+def _on_table(table: Table) -> Iterator[str]:
+    """A sentence for each attack, or one that says why there is no comparison."""
+    size = f"{table.title}, {table.shared.num_test:,} test images"
+    columns: dict[str, list[TableCell]] = {}
+    for (_, attack, subset), cell in table.cells.items():
+        if subset == ALL and cell.compared:
+            columns.setdefault(attack, []).append(cell)
+    if not columns:
+        yield f"{size}: {counted(len(table.rows), 'row')}, and nothing to compare."
+    for attack, cells in columns.items():
+        seeds = sorted({cell.compared.found.num_seeds for cell in cells if cell.compared})
+        yield (
+            f"{size}, {heading(attack)}, {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} "
+            f"seed{'s' * (seeds != [1])}: {_against(cells, str(table.reference))}."
+        )
+
+
+def _against(cells: Sequence[TableCell], reference: str) -> str:
+    """`better than PGD-AT: BAT, +2.0 [+0.3, +3.9], p = 0.02; no significant difference for 4 others`."""
+    parts = []
+    for sign, word in ((BETTER, "better"), (WORSE, "worse")):
+        those = sorted((cell for cell in cells if mark(cell) == sign), key=lambda cell: -abs(cell.value.mean))
+        named = [f"{cell.row.label}, {difference(cell).removesuffix(f' {sign}')}" for cell in those[:SHOWN]]
+        more = [f"{len(those) - SHOWN} more"] * (len(those) > SHOWN)
+        if those:
+            parts.append(f"{word} than {reference}: {'; '.join(named + more)}")
+    rest = sum(mark(cell) not in (BETTER, WORSE) for cell in cells)
+    among = f"for the other {rest}" if parts else f"to {reference} for any of {counted(rest, 'row')}"
+    if rest:
+        parts.append(f"no significant difference {among}")
+    if all(mark(cell) == ONE_SEED for cell in cells):
+        parts.append("one seed each says nothing of other seeds")
+    return "; ".join(parts)
