@@ -14,8 +14,9 @@ _TEXTS = {
     ),
     "memorization_gallery": (
         "What low and high memorization look like",
-        "Each column is one class; the rows are the samples whose value lies nearest to 0, 0.5 and 1. Expect clear "
-        "examples at the top, and unusual, ambiguous or wrongly labelled ones at the bottom.",
+        "Each column is one class; the rows are the samples whose value is nearest to 0, 0.5 and 1, and within 0.1 of "
+        "it, with Newcombe's 95% interval. Expect clear examples at the top, and unusual, "
+        "ambiguous or wrongly labelled ones at the bottom.",
         "Three rows of training images at memorization near 0, 0.5 and 1, each with its id, class and value.",
     ),
     "extremes_gallery": (
@@ -30,7 +31,7 @@ _TEXTS = {
         "The influence (infl) of a training sample on a test sample is how much more often models get the test "
         "sample right when they trained on that training sample. High influence and a pair that looks alike: without "
         "the one, models fail on the other. Shown are the strongest pairs of an atypical training sample. With few "
-        "trials chance alone makes large values: read them with their standard error.",
+        "trials chance alone makes large values: read them with their intervals.",
         "Pairs of a training image and a test image side by side, with their influence and the training image's "
         "memorization.",
     ),

@@ -56,8 +56,8 @@ def explorer_page(
     shown = chosen_samples(dataset, scores, pairs, max_samples=max_samples, max_pictures=max_pictures)
     data = {
         "classes": [str(name) for name in dataset.class_names],
-        "sizes": {"train": len(dataset.train), "test": len(dataset.test)},
         "num_trials": len(scores.trials.numbers) if scores.trials else 0,
+        "threshold": settings["influence_threshold"],
         "train": {**_names(dataset.train, shown.train), **_of_train(dataset, scores, shown.train)},
         "test": {**_names(dataset.test, shown.test), **_of_test(scores, shown.test)},
         "pairs": _of_pairs(scores, pairs, shown),
@@ -75,7 +75,6 @@ def explorer_page(
         num_pictures=len(shown.pictures),
         sizes={"training": (len(shown.train), len(dataset.train)), "test": (len(shown.test), len(dataset.test))},
         num_pairs=(len(pairs.influence), scores.pairs.num_found),
-        threshold=settings["influence_threshold"],
         same_class=settings["influence_pairs"] == "same_class",
         atypical=ATYPICAL_THRESHOLD,
         typical=TYPICAL_THRESHOLD,

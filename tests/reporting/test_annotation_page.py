@@ -1,7 +1,6 @@
 """The annotation page in a real headless browser: asked, answered, gone back, kept, saved, loaded and counted."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +14,10 @@ from bat_dist.reporting.studies.annotation_page import annotation_page
 from bat_dist.studies.annotation import answers_by_sample, questions, read_answers, table_of_answers
 from bat_dist.studies.poisoning import PoisoningSamples
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACK = "</script><script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">"
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (make page-tools)"),
-    # Playwright's event loop closes its pipes when it likes.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+# Playwright's event loop closes its pipes when it likes.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +40,6 @@ def page_file(dataset: Dataset, samples: PoisoningSamples, tmp_path: Path) -> Pa
     file = tmp_path / "annotate.html"
     file.write_text(annotation_page(dataset, samples))
     return file
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_every_claim_stands_on_the_page_with_what_a_study_says_of_it(tmp_path: P
     written(tmp_path / "studies/typical")
     found = find_results([str(tmp_path)])
     assert not found.is_empty
-    text = unescape(page(found, compare(found)))
+    text = unescape(page(Folder(tmp_path), found, compare(found)))
     section = text[text.index('id="rows-claims"') : text.index("</table>", text.index('id="rows-claims"'))]
     rows = [row for row in section.split("<tr>") if '<th scope="row">' in row]
     assert len(rows) == len(CLAIMS)
@@ -53,7 +53,8 @@ def test_every_claim_stands_on_the_page_with_what_a_study_says_of_it(tmp_path: P
 
 
 def test_without_a_study_there_is_no_section(tmp_path: Path) -> None:
-    assert "rows-claims" not in page(find_results([str(tmp_path)]), compare(find_results([str(tmp_path)])))
+    found = find_results([str(tmp_path)])
+    assert "rows-claims" not in page(Folder(tmp_path), found, compare(found))
 
 
 def test_damaged_findings_are_left_out_by_name(tmp_path: Path) -> None:

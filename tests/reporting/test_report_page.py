@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,10 @@ from bat_dist.results.find import find_results
 from bat_dist.storage.files import Folder
 from tests.helpers.made_results import study, write_evaluation
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ATTACK = "<img src=x onerror=\"document.title='broken'\"></script><script>document.title='broken'</script>"
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (make page-tools)"),
-    # Playwright's event loop closes its pipes when it likes.
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+# Playwright's event loop closes its pipes when it likes.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +65,6 @@ def _sweep(place: Path) -> None:
             (run / "run.json").write_text(
                 json.dumps({"finished": True, "best_by": "val_pgd", "best": row, "last": row, "seconds": 1.0})
             )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 def opened(browser: Any, report: Path, width: int) -> tuple[Any, list[str], list[str]]:
