@@ -87,35 +87,39 @@ def of_report(found: Found, comparison: ComparedResults) -> Iterator[str]:
 
 
 def _on_table(table: Table) -> Iterator[str]:
-    """A sentence for each attack, or one that says why there is no comparison."""
-    size = f"{table.title}, {table.shared.num_test:,} test images"
+    """What is compared, and a sentence for each attack."""
     columns: dict[str, list[TableCell]] = {}
     for (_, attack, subset), cell in table.cells.items():
         if subset == ALL and cell.compared:
             columns.setdefault(attack, []).append(cell)
+    size = f"{table.title}; {table.shared.num_test:,} test images"
     if not columns:
         yield f"{size}: {counted(len(table.rows), 'row')}, and nothing to compare."
+        return
+    seeds = [cell.compared.found.num_seeds for cells in columns.values() for cell in cells if cell.compared]
+    of_seeds = counted(min(seeds), "seed") if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)} seeds"
+    yield f"{size}, {of_seeds}: against {table.reference}, in points of accuracy with 95% intervals:"
     for attack, cells in columns.items():
-        seeds = sorted({cell.compared.found.num_seeds for cell in cells if cell.compared})
-        yield (
-            f"{size}, {heading(attack)}, {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} "
-            f"seed{'s' * (seeds != [1])}: {_against(cells, str(table.reference))}."
-        )
+        yield f"{heading(attack)}: {_against(cells, str(table.reference))}."
 
 
 def _against(cells: Sequence[TableCell], reference: str) -> str:
-    """`better than PGD-AT: BAT, +2.0 [+0.3, +3.9], p = 0.02; no significant difference for 4 others`."""
+    """`better than PGD-AT: BAT, +2.0 [+0.3, +3.9], p = 0.02; no significant difference for the other 4`."""
     parts = []
     for sign, word in ((BETTER, "better"), (WORSE, "worse")):
-        those = sorted((cell for cell in cells if mark(cell) == sign), key=lambda cell: -abs(cell.value.mean))
+        those = sorted((cell for cell in cells if mark(cell) == sign), key=_size, reverse=True)
         named = [f"{cell.row.label}, {difference(cell).removesuffix(f' {sign}')}" for cell in those[:SHOWN]]
         more = [f"{len(those) - SHOWN} more"] * (len(those) > SHOWN)
         if those:
             parts.append(f"{word} than {reference}: {'; '.join(named + more)}")
     rest = sum(mark(cell) not in (BETTER, WORSE) for cell in cells)
-    among = f"for the other {rest}" if parts else f"to {reference} for any of {counted(rest, 'row')}"
     if rest:
-        parts.append(f"no significant difference {among}")
+        of = f"the other {rest}" if parts else f"any of {counted(rest, 'row')}"
+        parts.append(f"no significant difference for {of}")
     if all(mark(cell) == ONE_SEED for cell in cells):
         parts.append("one seed each says nothing of other seeds")
     return "; ".join(parts)
+
+
+def _size(cell: TableCell) -> float:
+    return abs(cell.compared.found.difference) if cell.compared else 0.0

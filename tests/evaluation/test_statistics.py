@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as reference
+from statsmodels.stats.proportion import proportion_confint
 
-from bat_dist.evaluation.statistics import accuracy, mcnemar
+from bat_dist.evaluation.statistics import accuracy, bounds_of_share, mcnemar
 
 
 def test_accuracy_and_its_standard_error() -> None:
@@ -13,6 +14,18 @@ def test_accuracy_and_its_standard_error() -> None:
     empty = accuracy(np.zeros(0, bool))
     assert empty.n == 0
     assert np.isnan(empty.accuracy)
+
+
+def test_the_interval_of_a_share_is_the_reference() -> None:
+    for right, n in ((0, 7), (3, 7), (7, 7), (481, 1000)):
+        assert bounds_of_share(right / n, n) == pytest.approx(proportion_confint(right, n, method="wilson"))
+
+
+def test_no_accuracy_is_said_to_be_certain() -> None:
+    """Where all images are right the standard error is 0; the bound is n / (n + z^2), by hand."""
+    assert str(accuracy(np.ones(100, bool))) == "100.0% [96.3%, 100.0%]"
+    assert str(accuracy(np.zeros(100, bool))) == "0.0% [0.0%, 3.7%]"
+    assert str(accuracy(np.zeros(0, bool))) == "none"
 
 
 def test_mcnemar_is_the_reference() -> None:

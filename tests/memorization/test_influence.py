@@ -11,10 +11,12 @@ from bat_dist.memorization import influence as module
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import (
     influence_blocks,
+    influence_intervals,
     influence_matrix,
     influential_pairs,
     max_influence,
 )
+from bat_dist.memorization.proportions import newcombe_interval
 
 
 def naive_influence(mask, test_correct):
@@ -92,6 +94,20 @@ def test_cutting_early_keeps_the_same_pairs(max_pairs, monkeypatch):
     cut = influential_pairs(mask, test_correct, threshold=-2, **options)
     for name in ("train_index", "test_index", "influence", "influence_se"):
         np.testing.assert_array_equal(getattr(cut, name), getattr(everything, name)[:max_pairs])
+
+
+def test_the_intervals_of_pairs_are_those_of_their_counts(monkeypatch):
+    """Block by block; NaN where a training sample was never in or never out."""
+    monkeypatch.setattr(module, "_BLOCK_PAIRS", 7)
+    mask, test_correct, *_ = random_trials(4)
+    train, test = np.divmod(np.arange(17 * 11), 11)
+    low, high = influence_intervals(mask, test_correct, train, test)
+    for p, (i, j) in enumerate(zip(train, test, strict=True)):
+        inside, outside = test_correct[mask[:, i], j], test_correct[~mask[:, i], j]
+        counts = (np.array(value) for value in (inside.sum(), len(inside), outside.sum(), len(outside)))
+        np.testing.assert_allclose((low[p], high[p]), newcombe_interval(*counts))
+        assert np.isnan(low[p]) == (i in (0, 1))
+    assert influence_intervals(mask, test_correct, train[:0], test[:0])[0].shape == (0,)
 
 
 @settings(max_examples=30, deadline=None)

@@ -41,6 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mask, right = rng.random((40, 300)) < 0.7, rng.random((40, 300)) < 0.8
     mem = estimate_memorization(mask, right).mem
     np.savez(scores / "memorization.npz", mem=mem)
+    (scores / "explorer.html").write_text("<title>the explorer</title>")
     summary = {"dataset": "digits", "num_train": 300, "num_test": 10, "warnings": [ATTACK]}
     (scores / "summary.json").write_text(json.dumps(summary))
     figure = memorization_histogram(mem, num_trials=40, dataset="digits", thresholds=(0.02, 0.15))
@@ -67,9 +68,9 @@ def _sweep(place: Path) -> None:
             )
 
 
-def opened(browser: Any, report: Path, width: int) -> tuple[Any, list[str], list[str]]:
+def opened(browser: Any, report: Path, width: int, scheme: str = "light") -> tuple[Any, list[str], list[str]]:
     """The page with every chart drawn, what the console said, what was asked of the network."""
-    page = browser.new_page(viewport={"width": width, "height": 900})
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
     said: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
@@ -84,15 +85,42 @@ def opened(browser: Any, report: Path, width: int) -> tuple[Any, list[str], list
     return page, said, asked
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_it_is_silent_offline_and_fits(browser: Any, report: Path, width: int) -> None:
-    page, said, asked = opened(browser, report, width)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_it_is_silent_offline_and_fits(browser: Any, report: Path, width: int, scheme: str) -> None:
+    page, said, asked = opened(browser, report, width, scheme)
     assert [line for line in said if line.startswith(("error", "assert", "trace"))] == []
     assert [url for url in asked if not url.startswith(("data:", "blob:"))] == [report.as_uri()]
     assert page.evaluate("document.querySelectorAll('.chart').length") >= 7
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.title() == "Memorization and robustness: all results"  # no script of a name was run
     assert ATTACK in page.inner_text("body")
+    is_dark = scheme == "dark"
+    assert (brightness(page, "body", "backgroundColor") < 200) == is_dark
+    assert (brightness(page, ".chart .xtick text", "fill") > 500) == is_dark
+    page.get_by_role("button", name="Dark mode").click()
+    page.wait_for_function("before => document.querySelector('.chart').dataset.drawn !== String(before)", arg=is_dark)
+    assert (brightness(page, "body", "backgroundColor") < 200) != is_dark
+    assert (brightness(page, ".chart .xtick text", "fill") > 500) != is_dark
+    page.evaluate("localStorage.clear()")
+    page.close()
+
+
+def brightness(page: Any, selector: str, property: str) -> int:
+    """Red, green and blue of a colour together, up to 765."""
+    script = "(one, name) => getComputedStyle(one)[name].match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0)"
+    return page.locator(selector).first.evaluate(script, property)
+
+
+def test_it_begins_with_what_was_found_and_leads_to_the_tables_and_samples(browser: Any, report: Path) -> None:
+    page = browser.new_page()
+    page.goto(report.as_uri(), timeout=120_000)
+    box = page.locator(".findings")
+    assert "PGD-20: better than PGD-AT: BAT" in box.inner_text()
+    files = box.locator("a").evaluate_all("links => links.map(link => link.href)")
+    assert [Path(one).name for one in files] == ["tables.md", "tables.csv", "tables.tex", "robustbench.json"]
+    assert all((report.parent / Path(one).name).exists() for one in files)
+    page.get_by_role("link", name="Sample explorer").click()
+    page.wait_for_function("document.title === 'the explorer'")
     page.close()
 
 
