@@ -34,7 +34,7 @@ COLORS = {
 """Of all pages, in a light and in a dark one; the style sheet has them as variables."""
 _CHART_COLORS = {
     **dict(COLORS[name] for name in ("ink", "soft", "rule")),
-    BLUE: "#3d9bdb",
+    BLUE: "#5b8def",
     "#333333": "#c4c8cc",  # points that are neither chosen nor the reference
     # Of plotly's template plotly_white: text, grid and axes, background.
     "#2a3f5f": COLORS["ink"][1],
