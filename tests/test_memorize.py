@@ -156,7 +156,14 @@ def test_the_table_has_a_line_for_each_sample_the_most_memorized_first(finished:
 
 
 def test_all_promised_files_are_there(finished: Path) -> None:
-    for name in ("feldman_zhang.npz", "typicality.npz", "summary.json", "index.html", "explorer.html", "scores.parquet"):
+    for name in (
+        "feldman_zhang.npz",
+        "typicality.npz",
+        "summary.json",
+        "index.html",
+        "explorer.html",
+        "scores.parquet",
+    ):
         assert (finished / name).is_file(), name
     figures = {
         "memorization_histogram",
