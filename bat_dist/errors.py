@@ -42,7 +42,7 @@ class ConfigError(UserError):
 EXTRAS = {
     **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
     "optuna": "tune",
-    **dict.fromkeys(("matplotlib", "jinja2", "plotly", "pandas"), "report"),
+    **dict.fromkeys(("matplotlib", "plotly", "pandas"), "report"),
     "timm": "timm",
     "datasets": "hf",
 }
@@ -70,7 +70,7 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return UserError(f"{package} is not installed, which this needs: {installing(EXTRAS[package])}")
+    return UserError(f"{package} is not installed: {installing(EXTRAS[package])}")
 
 
 def is_gpu_full(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("SECURITY.md", "CHANGELOG.md")
+OUTSIDE = ("SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 """Documents beside docs/ that are pages of the site."""
 
 

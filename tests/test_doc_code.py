@@ -24,7 +24,6 @@ from tests.helpers.doc_blocks import Block, blocks
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
-STARTS_RAY = {"own_images", "bat_from_scores"}
 DIGITS = ModelSpec("tinynet", tuple("0123456789"), 8, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))
 FLAGS = ["clean", "autoattack:apgd-ce", "autoattack:apgd-t", "autoattack"]
 
@@ -113,11 +112,8 @@ def test_each_notebook_has_run_from_its_first_cell_to_its_last(path: Path) -> No
     assert path.stat().st_size < 300_000
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if path.stem in STARTS_RAY else ()) for path in NOTEBOOKS],
-    ids=lambda path: path.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     run = runpy.run_path(str(ROOT / "docs/run_notebooks.py"))

@@ -17,11 +17,12 @@ from PIL import Image
 from safetensors.numpy import load_file
 from torch import nn
 
-from bat_dist import evaluate, memorize, train
 from bat_dist.config import parse, to_dict
 from bat_dist.data.datasets import load_dataset
+from bat_dist.evaluate import main as evaluate
 from bat_dist.jobs import experiment_record
 from bat_dist.jobs import tune_plan as sweep
+from bat_dist.memorize import main as memorize
 from bat_dist.results.experiment_file import ExperimentFile
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.memorize import MemorizeSettings
@@ -29,6 +30,7 @@ from bat_dist.settings.reproduce import _GIVEN, ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import NOT_OF_A_POINT, TuneSettings
 from bat_dist.storage.files import Folder
+from bat_dist.train import main as train
 from tests.helpers.options import last_ones
 
 PAGE = Path(__file__).parents[1] / "docs" / "identity.md"
@@ -39,9 +41,9 @@ FAST = ["--recipe", "fast", "--epochs", "1", "--batch_size", "20", "--precision"
 QUICK = ["--num_steps", "1", "--num_val", "20"]
 ATTACKS = ["--attacks", "clean", "pgd2", "--check_images", "4"]
 MADE_BY = {
-    "memorize": (memorize.main, MemorizeSettings),
-    "train": (train.main, TrainSettings),
-    "evaluate": (evaluate.main, EvaluateSettings),
+    "memorize": (memorize, MemorizeSettings),
+    "train": (train, TrainSettings),
+    "evaluate": (evaluate, EvaluateSettings),
 }
 FILES = {
     "memorize": ("memorization.npz", "influence.npz", "typicality.npz", "ensemble_scores.npz"),
@@ -247,14 +249,14 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[
     for seed, name in enumerate(("network", "other_network")):
         found[name] = str(base / name)
         words = [*DATA, *FAST, "--method", "erm", "--num_val", "20", "--seed", str(seed), "--out", found[name]]
-        assert train.main(words) == 0
+        assert train(words) == 0
     shutil.copy(base / "other_network/last.safetensors", base / "network/last.safetensors")  # the last is not the best
     (base / "net.py").write_text(NETWORKS)
     torch.manual_seed(0)
     weights = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).state_dict()
     torch.save({"state_dict": weights, "ema": {key: 2 * value for key, value in weights.items()}}, base / "w.pt")
     found |= {"model": f"{base}/net.py:net", "other_model": f"{base}/net.py:other", "weights": str(base / "w.pt")}
-    assert memorize.main([*FIRST["memorize"], "--seed", "5", "--out", str(base / "trials")]) == 0
+    assert memorize([*FIRST["memorize"], "--seed", "5", "--out", str(base / "trials")]) == 0
     return found | {"feldman_zhang": str(base / "trials/feldman_zhang.npz")}
 
 

@@ -145,6 +145,9 @@ def test_the_table_has_a_line_for_each_sample_the_most_memorized_first(finished:
             np.testing.assert_allclose(by_sample[name], scores[name])
     assert by_sample["id"].astype(str).tolist() == dataset.train.ids.tolist()
     np.testing.assert_array_equal(by_sample["label"], dataset.train.labels)
+    parquet = pd.read_parquet(finished / "scores.parquet")
+    assert parquet.columns.tolist() == table.columns.tolist()
+    np.testing.assert_array_equal(parquet["mem"], by_sample["mem"])
     # Where most networks that were not trained on a sample are right, they predict its class.
     sure = ((by_sample["accuracy_out"] > 0.5) & (by_sample["n_out"] > 0)).to_numpy()
     assert sure.any()
@@ -153,7 +156,14 @@ def test_the_table_has_a_line_for_each_sample_the_most_memorized_first(finished:
 
 
 def test_all_promised_files_are_there(finished: Path) -> None:
-    for name in ("feldman_zhang.npz", "typicality.npz", "summary.json", "index.html"):
+    for name in (
+        "feldman_zhang.npz",
+        "typicality.npz",
+        "summary.json",
+        "index.html",
+        "explorer.html",
+        "scores.parquet",
+    ):
         assert (finished / name).is_file(), name
     figures = {
         "memorization_histogram",

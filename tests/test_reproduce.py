@@ -86,18 +86,19 @@ def test_a_number_of_the_table_is_that_of_the_flags(experiment: Path) -> None:
 @pytest.mark.usefixtures("one_thread")
 def test_a_run_is_that_of_train_and_evaluate(experiment: Path, tmp_path: Path) -> None:
     """The same settings by the two commands alone, with a worker's one thread: the same weights, the same flags."""
-    from bat_dist import evaluate, train
     from bat_dist.config import dump_yaml
+    from bat_dist.evaluate import main as evaluate
+    from bat_dist.train import main as train
 
     settings = settings_of(*SMALL, *QUICK, *TWO)
     run = TableRun("pgd_at", 1)
     (tmp_path / "train.yaml").write_text(dump_yaml(settings.training(run)))
-    assert train.main(["--config", str(tmp_path / "train.yaml"), "--out", str(tmp_path / "run")]) == 0
+    assert train(["--config", str(tmp_path / "train.yaml"), "--out", str(tmp_path / "run")]) == 0
     ours, theirs = (load_file(at / "best.safetensors") for at in (tmp_path / "run", experiment / run.training))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours | theirs)
     (tmp_path / "evaluate.yaml").write_text(dump_yaml(settings.evaluation(run, "best")))
     words = ["--config", str(tmp_path / "evaluate.yaml"), "--checkpoint", str(tmp_path / "run")]
-    assert evaluate.main([*words, "--out", str(tmp_path / "found"), "--ray_address", "local"]) == 0
+    assert evaluate([*words, "--out", str(tmp_path / "found"), "--ray_address", "local"]) == 0
     found, expected = (np.load(at / "flags.npz") for at in (tmp_path / "found", experiment / run.evaluation("best")))
     assert np.array_equal(found["flags"], expected["flags"])
 

@@ -9,7 +9,9 @@ from bat_dist.config import from_dict
 from bat_dist.errors import ConfigError, naming_extras
 from bat_dist.program import handlers_kept
 
-P, R, S = ParamSpec("P"), TypeVar("R"), TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
 
 ONLY_OF_COMMANDS = ("status",)
 

@@ -106,8 +106,8 @@ class Ledger:
 
         Raises UserError if the folder holds another evaluation; then nothing has been written.
         """
-        for stage in self.plan.stages if self.folder else ():
-            if (store := RowStore.existing(self.folder / UNITS / str(stage))) is not None:
+        for stage in self.plan.stages:
+            if self.folder and (store := RowStore.existing(self.folder / UNITS / str(stage))) is not None:
                 store.check(self.frame.fields_of(stage), self.frame.identity_of(stage))
         return self._begin(tuple(stage for stage in self.plan.stages if stage.before is None))
 

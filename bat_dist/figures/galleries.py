@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bat_dist.data.datasets import Split
-from bat_dist.figures.selection import WITHIN, distinct_pairs, extremes, near_targets
+from bat_dist.figures.selection import WITHIN, distinct_pairs, extremes, near_targets, nearest_sample
 from bat_dist.figures.style import DPI, INK, RULE, SOFT_INK, WIDTH, ShownFigure, fit, message_figure, style
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.wording import counted
@@ -66,7 +66,7 @@ class MemorizedSamples:
 
     def nearest_to(self, target: float) -> str:
         """How far the nearest value of mem is: `the nearest is 0.83 (id 12)`."""
-        i = int(np.nanargmin(np.abs(self.mem - target)))
+        i = nearest_sample(self.mem, target)
         return f"the nearest is {number_text(self.mem[i])} (id {self.split.ids[i]})"
 
     def sheet(self, title: str, indices: Mapping[str, Iterable[int]], *, per_row: int) -> Figure:
@@ -125,14 +125,13 @@ def influence_pairs_gallery(
     for p in shown:
         i, j = int(pairs.train_index[p]), int(pairs.test_index[p])
         names = [str(class_names[train.labels[i]]), str(class_names[test.labels[j]])]
+        influence, *bounds = (float(values[p]) for values in (pairs.influence, low, high))
+        bounds_of_mem = samples.low[i], samples.high[i]
         both = f"{fit(names[0], 0.48, SMALL)} (train), {fit(names[1], 0.48, SMALL)} (test)"
         below = [
             (names[0] if names[0] == names[1] else both, INK),
-            (f"infl {number_text(pairs.influence[p])} {interval_text(low[p], high[p])}".rstrip(), INK),
-            (
-                f"train mem {number_text(samples.mem[i])} {interval_text(samples.low[i], samples.high[i])}".rstrip(),
-                SOFT_INK,
-            ),
+            (f"infl {number_text(influence)} {interval_text(*bounds)}".rstrip(), INK),
+            (f"train mem {number_text(samples.mem[i])} {interval_text(*bounds_of_mem)}".rstrip(), SOFT_INK),
         ]
         ids = [f"train {train.ids[i]}", f"test {test.ids[j]}"]
         cells.append(GalleryCell([train.images[i], test.images[j]], ids, below))

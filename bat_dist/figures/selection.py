@@ -92,6 +92,11 @@ def near_targets(
     return np.array([column[4] for column in chosen], dtype=np.int64).reshape(-1, len(targets)).T
 
 
+def nearest_sample(mem: Float[np.ndarray, " samples"], target: float) -> int:
+    """The sample whose memorization is nearest to a value.  ValueError if none is defined."""
+    return int(np.nanargmin(np.abs(mem - target)))
+
+
 def _nearest_by_class(
     row: int,
     distance: Float[np.ndarray, "targets samples"],

@@ -85,7 +85,7 @@ def check_can_travel(network: nn.Module) -> None:
     from ray import cloudpickle
 
     try:
-        cloudpickle.dumps(network)
+        cloudpickle.dumps(network)  # pyright: ignore[reportPrivateImportUsage]
     except Exception as error:
         raise UserError(
             f"the network cannot be sent to workers ({type(error).__name__}: {error}): keep locks, files, "

@@ -100,7 +100,9 @@ def _work_off(
 
     add(units)
     done, failed = 0, 0
-    hardware = HardwareLog(ledger.folder, ATTACKS)
+    folder = ledger.folder
+    assert folder is not None  # what workers have done is kept
+    hardware = HardwareLog(folder, ATTACKS)
     pace = heart.begin(done=0, total=left() // _THOUSAND)
     with progress(pace):
         outcomes = run_units(
@@ -123,7 +125,7 @@ def _work_off(
             else:
                 hardware.note(outcome.records)
                 add(ledger.record(unit, outcome.row))
-            note_outcome(ledger.folder, str(unit.stage), unit.number, outcome)
+            note_outcome(folder, str(unit.stage), unit.number, outcome)
             before, done = done, done + unit.passes
             by = done // _THOUSAND - before // _THOUSAND
             pace.step(failed=failed, by=by, total=(done + left()) // _THOUSAND)

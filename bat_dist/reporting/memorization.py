@@ -73,10 +73,9 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     # Fig. 7: the others' large influences are mostly noise, since who is not memorized decides nothing alone.
     pairs = scores.pairs.of(mem > ATYPICAL_THRESHOLD)
     pairs = pairs.take(distinct_pairs(pairs.train_index, pairs.test_index, pairs.influence, NUM_PAIRS))
-    bounds = {}
+    low = high = None
     if trials := scores.trials:
         low, high = influence_intervals(trials.mask, trials.test_correct, pairs.train_index, pairs.test_index)
-        bounds = {"low": low, "high": high}
     drawn = {
         "memorization_histogram": figures.memorization_histogram(
             mem,
@@ -86,7 +85,7 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
         ),
         "memorization_gallery": figures.memorization_gallery(samples),
         "extremes_gallery": figures.extremes_gallery(samples),
-        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs, **bounds),
+        "influence_pairs_gallery": figures.influence_pairs_gallery(samples, dataset.test, pairs, low=low, high=high),
     }
     if trials:
         accuracies = (trials.accuracy_in, trials.accuracy_out, trials.test_accuracy)

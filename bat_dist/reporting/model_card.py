@@ -11,7 +11,7 @@ from bat_dist.artifacts.onnx_file import OnnxFile
 from bat_dist.evaluation.statistics import bounds_of_share
 from bat_dist.methods.table import METHODS
 from bat_dist.models.cost import count_parameters
-from bat_dist.reporting.page import templates
+from bat_dist.reporting.jinja import templates
 from bat_dist.settings.export import one_line
 
 FURTHER = (

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bat_dist.figures.style import BLUE, INK, RULE, SOFT_INK, save
+from bat_dist.reporting.jinja import templates
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 
@@ -64,12 +65,6 @@ class PageFigure:
     caption: str  # what one is looking at, in a sentence or two
     alt: str  # what the figure shows, for those who do not see it
     image: EmbeddedImage
-
-
-def templates(**options: Any) -> Environment:
-    """The folder `templates/`, in which an unknown name is an error.  options: of jinja2."""
-    loader = PackageLoader("bat_dist.reporting")
-    return Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
 
 
 def page_template(name: str) -> Template:

@@ -56,7 +56,7 @@ def test_the_scores_of_samples_read_back_equal_from_parquet_and_csv(tmp_path: Pa
         if name != "mem_se":
             np.testing.assert_array_equal(table[name], values)
             assert table[name].dtype == values.dtype
-    assert table["predicted_left_out"][3] == ""
+    assert table["predicted_left_out"].tolist()[3] == ""
     text = pd.read_csv(tmp_path / "memorization.csv", dtype={"id": str, "class": str}, keep_default_na=False)
     again = text.replace("", np.nan).astype({"mem": float}).set_index("sample")
     assert again["mem"].tolist()[:-1] == sorted(found.mem[~np.isnan(found.mem)], reverse=True)

@@ -16,7 +16,7 @@ from bat_dist.figures.galleries import (
     influence_pairs_gallery,
     memorization_gallery,
 )
-from bat_dist.figures.selection import distinct_pairs, extremes, near_targets
+from bat_dist.figures.selection import distinct_pairs, extremes, near_targets, nearest_sample
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import InfluencePairs, influence_intervals
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
@@ -45,11 +45,14 @@ def analyse_gallery(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     place, dataset = Folder(inputs.settings.score_place), inputs.dataset
     arrays, trials = read_memorization(place, dataset.fingerprint), inputs.trials()
     accuracy_out = estimate_memorization(trials.mask, trials.train_correct).accuracy_out if trials else None
-    values = (arrays[name] for name in ("mem", "mem_low", "mem_high"))
-    samples = MemorizedSamples(dataset.train, dataset.class_names, *values, accuracy_out)
+    mem, low, high = (arrays[name] for name in ("mem", "mem_low", "mem_high"))
+    samples = MemorizedSamples(dataset.train, dataset.class_names, mem, low, high, accuracy_out)
     labels = dataset.train.labels
+    nearest = [] if np.isnan(mem).all() else [nearest_sample(mem, target) for target in TARGETS]
     for name, drawn in {
-        "memorization_gallery": near_targets(samples.mem, labels, TARGETS, COLUMNS, accuracy_out).flatten(),
+        "memorization_gallery": np.append(near_targets(mem, labels, TARGETS, COLUMNS, accuracy_out), nearest).astype(
+            int
+        ),
         "extremes_gallery": np.concatenate(extremes(samples.mem, EXTREMES, accuracy_out, labels)),
     }.items():
         folder.write_npz(f"{name}.npz", **_arrays(samples, np.unique(drawn[drawn >= 0])))
@@ -131,8 +134,8 @@ def _samples(arrays: Mapping[str, np.ndarray]) -> MemorizedSamples:
     split = Split(arrays["images"], arrays["labels"], arrays["ids"])
     names = [str(name) for name in arrays["class_names"]]
     unknown = np.full(len(split), np.nan)  # in data that an earlier version wrote
-    bounds = (arrays.get(name, unknown) for name in ("mem_low", "mem_high"))
-    return MemorizedSamples(split, names, arrays["mem"], *bounds, arrays.get("accuracy_out"))
+    low, high = (arrays.get(name, unknown) for name in ("mem_low", "mem_high"))
+    return MemorizedSamples(split, names, arrays["mem"], low, high, arrays.get("accuracy_out"))
 
 
 def _num_trials(inputs: StudyInputs) -> int:
