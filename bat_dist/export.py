@@ -3,7 +3,7 @@
 bat-dist export --checkpoint results/bat --out exported/bat
 bat-dist export --checkpoint results/bat --out exported/bat --onnx --license apache-2.0
 
-The card speaks of validation accuracies, and says so; nothing is uploaded.
+The card speaks of validation accuracies, and says so; nothing is uploaded without --push.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,12 @@ from bat_dist.program import command, run_installed
 
 DESCRIPTION = (
     "Write a trained network as a folder that others can load: weights (safetensors), model card, RobustBench's "
-    "model_info.json and, if asked for, ONNX. Nothing is uploaded."
+    "model_info.json and, if asked for, ONNX. Nothing is uploaded without --push."
 )
 EXAMPLES = """
 bat-dist export --checkpoint runs/bat --out exported/bat
 bat-dist export --checkpoint runs/bat --out exported/bat --onnx --license apache-2.0
+bat-dist export --checkpoint runs/bat --out exported/bat --push user/bat-cifar10
 """
 
 
@@ -28,13 +29,15 @@ def main(argv: Sequence[str]) -> int:
 
     settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION, examples=EXAMPLES)
     # Everything that loads torch comes after --help and the settings' own checks.
-    from bat_dist.artifacts import export, onnx_file
+    from bat_dist.artifacts import export, hub, onnx_file
     from bat_dist.artifacts.checkpoints import place
     from bat_dist.reporting.model_card import model_card
     from bat_dist.storage.files import Folder
 
     folder = Folder(settings.out)
     export.check_free(folder, place(settings.checkpoint, settings.which)[0])
+    if settings.push:
+        hub.check_can_push(folder)
     trained = export.read_trained(settings.checkpoint, settings.which, model=settings.model)
     onnx = onnx_file.to_onnx(trained.model, trained.spec.image_size) if settings.onnx else None
     name = settings.name or trained.default_name
@@ -44,6 +47,8 @@ def main(argv: Sequence[str]) -> int:
     print(f"{name}: exported to {folder}")
     if onnx:
         print(f"{export.ONNX}: {onnx.verdict}")
+    if settings.push:
+        print(f"on the Hub: {hub.push(folder, settings.push)} (load_model('hf://{settings.push}') reads it)")
     return 0
 
 

@@ -86,9 +86,10 @@ def test_a_browser_draws_formulas_and_searches_and_asks_no_other_server(address:
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"{address}/concepts/bat.html")
+        for name in ("notebooks/network_from_elsewhere", "reference", "concepts/bat"):
+            page.goto(f"{address}/{name}.html")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
         assert page.locator(".katex-display").count() == 5
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert (
             page.locator("body").get_attribute("data-md-color-scheme") == {"light": "default", "dark": "slate"}[scheme]
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Memorized(NamedTuple):
+class ScoredRun(NamedTuple):
     """What came of a run.  text: for the terminal. filled: what was computed of `what`, trials or members; None for
     scores that were imported.
     """
@@ -29,7 +29,7 @@ class Memorized(NamedTuple):
     what: str
 
 
-def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> Memorized:
+def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
     """Do what the result folder lacks, and write scores, figures and the page.  Raises UserError and RunError."""
     from bat_dist.config import to_dict
     from bat_dist.jobs.memorize import as_carried_out
@@ -44,13 +44,13 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> Memorized:
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)
             asked = to_dict(as_carried_out(folder, dataset, settings))
-            return Memorized(report_ensemble(folder, dataset, asked, ensemble), filled, "members")
+            return ScoredRun(report_ensemble(folder, dataset, asked, ensemble), filled, "members")
         if settings.import_scores:
             scores = imported_scores(folder, dataset, settings, settings.import_scores)
-            return Memorized(report_leave_out(folder, dataset, to_dict(settings), scores), None, "trials")
+            return ScoredRun(report_leave_out(folder, dataset, to_dict(settings), scores), None, "trials")
         scores, filled = leave_out_scores(folder, dataset, settings)
         asked = to_dict(as_carried_out(folder, dataset, settings))
-        return Memorized(report_leave_out(folder, dataset, asked, scores, failed=filled.failed), filled, "trials")
+        return ScoredRun(report_leave_out(folder, dataset, asked, scores, failed=filled.failed), filled, "trials")
 
 
 @public

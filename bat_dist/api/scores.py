@@ -5,7 +5,7 @@ import html
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -16,9 +16,9 @@ from bat_dist.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
     from bat_dist.data.datasets import Dataset
+    from bat_dist.figures.style import ShownFigure
     from bat_dist.memorization.influence import InfluencePairs
 
 MEM = "mem"
@@ -113,7 +113,7 @@ class Scores:
         return pd.DataFrame(columns).rename(columns={MEM: self.kind})
 
     @public
-    def plot(self, n: int = 24) -> "Figure":
+    def plot(self, n: int = 24) -> "ShownFigure":
         """The n most and the n least memorized samples as pictures; a notebook shows the figure.
 
         Needs the extra `report`, and the images: see `load_scores`.  Raises UserError if they are not at hand.

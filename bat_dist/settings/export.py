@@ -27,6 +27,12 @@ def _url(text: str) -> str:
     return text
 
 
+def _repository(text: str) -> str:
+    if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", text, flags=re.ASCII):
+        raise ValueError(f"must be USER/NAME of the Hub, got {text!r}")
+    return text
+
+
 def _license(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", text):
         raise ValueError(f"must be a name that the Hub knows, such as apache-2.0, mit or other, got {text!r}")
@@ -47,6 +53,13 @@ class ExportSettings:
         str | None, Help("the network, if it is your own and not found where it was imported from", "FILE.py:NAME")
     ] = None
     onnx: Annotated[bool, Help("write model.onnx too (needs the extra onnx)")] = False
+    push: Annotated[
+        str | None,
+        AfterValidator(_repository),
+        Help(
+            "put the folder on the Hugging Face Hub too, into this repository; one that is new is private", "USER/NAME"
+        ),
+    ] = None
 
     name: Annotated[str | None, AfterValidator(_title), Help("of the network; default: arch-dataset-method"), _CARD] = (
         None

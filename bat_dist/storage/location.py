@@ -28,7 +28,8 @@ def open_location(location: str) -> tuple[Any, str]:
     try:
         fs, root = fsspec.core.url_to_fs(location, **_client_options(location))
     except (ValueError, ImportError) as error:
-        way_out = f": {installing('s3')}" if location.startswith(_S3) else ""
+        extra = "s3" if location.startswith(_S3) else "hf" if location.startswith("hf://") else ""
+        way_out = f": {installing(extra)}" if extra else ""
         raise UserError(f"cannot open {without_passwords(location)}: {error}{way_out}") from None
     return _made_patient(fs), root
 

@@ -41,6 +41,8 @@ _TRANSIENT_CLASSES = {  # by name: their packages may not be installed
     "botocore.exceptions.IncompleteReadError",
     "botocore.parsers.ResponseParserError",
     "google.auth.exceptions.TransportError",
+    "httpx.TransportError",
+    "httpx2.TransportError",
     "requests.exceptions.ConnectionError",
     "requests.exceptions.Timeout",
     "urllib3.exceptions.HTTPError",
@@ -115,14 +117,14 @@ def is_transient(error: BaseException) -> bool:
 
 
 def answer_of(error: BaseException) -> ServerAnswer:
-    """What the server said, as botocore (and s3fs, which makes it the cause), aiohttp and gcsfs tell it."""
+    """What the server said, as botocore (and s3fs, which makes it the cause), aiohttp, gcsfs and httpx tell it."""
     for teller in (error, error.__cause__):
         response = getattr(teller, "response", None)
         if isinstance(response, dict) and "Error" in response:
             said, status = response["Error"], response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return ServerAnswer(status or 0, str(said.get("Code", "")), str(said.get("Message", "")))
-        for name in ("status", "code"):
-            if isinstance(status := getattr(teller, name, None), int):
+        for owner, name in ((teller, "status"), (teller, "code"), (response, "status_code")):
+            if isinstance(status := getattr(owner, name, None), int):
                 return ServerAnswer(status, "", str(teller))
     return ServerAnswer()
 

@@ -6,7 +6,9 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 _LOST = frozenset({"memory"})
-_READ_ONLY = frozenset({"http", "https", "data", "git", "github", "gist", "reference", "tar", "zip", "libarchive"})
+_READ_ONLY = frozenset(
+    {"http", "https", "data", "hf", "git", "github", "gist", "reference", "tar", "zip", "libarchive"}
+)
 _WAY_OUT = "give a folder, or a URI such as s3://bucket/run"
 
 

@@ -97,7 +97,7 @@ def test_in_a_notebook(scores: Scores, folder: Path) -> None:
     assert without.count("<img") == 0
     assert without.count("<td") == 4
     picture = scores.plot(2)
-    assert picture._repr_png_().startswith(b"\x89PNG")  # pyright: ignore[reportAttributeAccessIssue]
+    assert picture._repr_png_().startswith(b"\x89PNG")
 
 
 def test_names_in_a_notebook_are_text(tmp_path: Path, folder: Path, data: Dataset) -> None:

@@ -26,6 +26,7 @@ def test_places(place: str) -> None:
     [
         ("memory://x", "would be lost with the process"),
         ("https://host/x", "nothing can be written by https"),
+        ("hf://user/name", "nothing can be written by hf"),
         ("HTTP://host/x", "nothing can be written by http"),
         ("zip://x.zip", "nothing can be written by zip"),
         ("s3:/bucket/run", "did you mean s3://bucket/run?"),
