@@ -109,7 +109,7 @@ bench: setup
 docs: setup
 	$(BIN)/python docs/make_reference.py
 	PYTHONPATH=. $(BIN)/python docs/make_rooms.py
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 # The site, again after each change of a file, at http://127.0.0.1:8000.
