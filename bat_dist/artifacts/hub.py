@@ -41,10 +41,9 @@ def push(folder: Folder, repository: str) -> str:
             commit_message="Network exported by bat_dist",
         )
     except hub.errors.HfHubHTTPError as error:
+        status = getattr(getattr(error, "response", None), "status_code", "no status")
         said = getattr(error, "server_message", None) or str(error).splitlines()[0]
-        raise UserError(
-            f"the Hub refuses {repository}: {said} ({_status(error)}): may your token write there?"
-        ) from None
+        raise UserError(f"the Hub refuses {repository}: {said} ({status}): may your token write there?") from None
     except OSError as error:
         raise RunError(
             f"the Hub does not answer ({type(error).__name__}: {error}); the export is in {folder}"
@@ -52,10 +51,6 @@ def push(folder: Folder, repository: str) -> str:
     except Exception as error:  # its client's library has changed its exceptions before
         raise RunError(f"{repository} cannot be put on the Hub ({type(error).__name__}: {error})") from error
     return str(address)
-
-
-def _status(error: Exception) -> str:
-    return str(getattr(getattr(error, "response", None), "status_code", "no status"))
 
 
 def _import_hub() -> ModuleType:

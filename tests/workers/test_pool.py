@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import sys
+import threading
 import time
 import tracemalloc
 import warnings
@@ -21,7 +22,7 @@ from ray import cloudpickle
 
 from bat_dist.errors import UserError
 from bat_dist.storage.provenance import source_hash
-from bat_dist.workers import pool
+from bat_dist.workers import pool, share
 from bat_dist.workers.nodes import LiveNode
 from bat_dist.workers.pace import Pace
 from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
@@ -289,11 +290,23 @@ def test_what_is_running_is_told_with_its_place() -> None:
     seen, ask = [], []
 
     def slow():
-        return lambda unit: time.sleep(1.0) or {}
+        return lambda unit: share.HERE.add(0.25) or time.sleep(3.0) or {}
 
     outcomes = run_units(range(2), slow, [], resources=ONE_CPU, num_workers=2, watch=ask.append)
+    shares = set[float]()
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.05):
+            shares.update(now.share for one in ask for now in one())
+
+    looking = threading.Thread(target=look)
+    looking.start()
     for _ in outcomes:
         seen.append(ask[0]())
+    stop.set()
+    looking.join()
+    assert shares == {0.0, 0.25}  # of the worker's own process, through Ray
     assert [(now.unit, now.host) for now in seen[0]] in ([], [(0, socket.gethostname())], [(1, socket.gethostname())])
     assert seen[-1] == []
     assert ask[0]() == []
