@@ -193,8 +193,9 @@ def test_an_evaluation_takes_the_data_of_the_training(trained: Folder) -> None:
     assert evaluate("--checkpoint", trained.location, "--dataset", "digits").num_train == 300
     other = evaluate("--checkpoint", trained.location, "--dataset", "cifar10")
     assert (other.dataset, other.num_train) == ("cifar10", None)  # the network will be refused by its classes
+    assert evaluate("--checkpoint", trained.location, "--model", "x.py:Net").num_train == 300  # of the user's own
     with pytest.raises(ConfigError, match="dataset is required"):
-        evaluate("--checkpoint", trained.location, "--model", "x.py:Net")
+        evaluate("--checkpoint", f"{trained.location}/others.safetensors", "--model", "x.py:Net")
 
 
 def test_an_evaluation_takes_the_epsilon_that_was_chosen_in_training(trained: Folder) -> None:

@@ -239,7 +239,7 @@ def _facts(
         "val_seed": asked.val_seed,
         "scores": f"{scores.name} {scores.digest}" if scores else None,
         "arch": str(settings.arch),
-        "recipe": settings.recipe.facts | {"milestones": list(settings.recipe.milestones)},
+        "recipe": {**settings.recipe.facts, "milestones": list(settings.recipe.milestones)},
         "epochs": settings.recipe.epochs,
         **{name: getattr(step.attack, name) for name in ("epsilon", "step_size", "num_steps", "random_start")},
         "attack_mode": step.attack.mode,

@@ -138,7 +138,8 @@ def named_network(reference: str, *, what: str = "arch") -> OwnNetwork:
         factory = partial(_of_library, library, reference.partition(":")[2])
         _check_listed(library, reference.partition(":")[2])
         return OwnNetwork(reference, factory, version(library).partition("+")[0], reference)  # without `+cpu`
-    part, factory = load_part(reference, what=what), None
+    part = load_part(reference, what=what)
+    factory: Any = None
     if isinstance(part.made, nn.Module):
         factory = own_network(part.made).factory
     elif callable(part.made):

@@ -42,7 +42,7 @@ def sweep(lab: Lab) -> Path:
     out = lab.hosts.shared / "sweep"
     base = [f"{name.removeprefix('--')}={value}" for name, value in zip(OWN_DATA[::2], OWN_DATA[1::2], strict=True)]
     base += ["method=/root/mine.py:Pairing", "arch=/root/mine.py:Net", "recipe=fast", "epochs=1", "num_steps=2"]
-    space = ["--space", "hyper=[[weight=0], [weight=1]]", "--test_attacks", "clean"]
+    space = ["--space", "hyper=[[weight=0],[weight=1]]", "--test_attacks", "clean"]
     job = lab.submit("tune", "--base", *base, *space, "--out", str(out))
     assert job.wait() == 0, job.output
     assert "2 points, 2 runs: 2 done" in job.output

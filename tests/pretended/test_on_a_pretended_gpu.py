@@ -107,15 +107,16 @@ def stop(row: Mapping[str, Any]) -> None:
     raise Stop
 
 
-@pytest.mark.parametrize("mode", ["eval", "keep"])
-def test_a_run_its_resume_and_its_checkpoint(digits: Dataset, tmp_path: Path, mode: Any) -> None:
+@pytest.mark.parametrize(("mode", "optimizer"), [("eval", "sgd"), ("keep", "adamw")])
+def test_a_run_its_resume_and_its_checkpoint(digits: Dataset, tmp_path: Path, mode: Any, optimizer: Any) -> None:
     loaders = {name: dataset_loader("memory", digits, name, device=CUDA) for name in ("train", "test")}
     mem = scores(digits)
     watched = WatchedSets({"train_atypical": np.arange(9), "test_atypical": np.arange(9)}, ATTACK, 1, "")
     held = hold_out(digits.train.labels, 20, seed=0)
     material = TrainingData(digits, loaders["train"], held, mem, {"typical": mem < 0.1}, watched, loaders)
     step = StepSettings(build_method("bat", {}), dataclasses.replace(ATTACK, mode=mode), "bf16")
-    settings = TrainingSettings("tinynet", RECIPE, step, ATTACK, "val_pgd", 0, ema=0.9)
+    recipe = dataclasses.replace(RECIPE, optimizer=optimizer)
+    settings = TrainingSettings("tinynet", recipe, step, ATTACK, "val_pgd", 0, ema=0.9)
     whole, broken = (Record(Folder(tmp_path / name), {}, {}) for name in ("whole", "broken"))
     expected = run.train(settings, material, whole, device=CUDA)
     with pytest.raises(Stop):
@@ -135,6 +136,7 @@ def test_a_trial_and_an_ensemble_member(digits: Dataset) -> None:
     how: dict[str, Any] = {"dataset": digits, "train_loader": train_loader, "test_loader": test_loader, "device": CUDA}
     row = run_trial(0, settings=TrialSettings("resnet9-w4", recipe, "bf16", 0.7, "uniform", 0), **how)
     assert row["train_correct"].shape == (100,)
+    recipe = dataclasses.replace(recipe, lr=0.001, schedule="cosine", optimizer="adamw")
     row = run_member(0, settings=EnsembleSettings(("tinynet",), recipe, "bf16", 0), **how)
     assert row["test_probabilities"].shape == (40, 10)
 
