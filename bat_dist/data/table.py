@@ -42,13 +42,13 @@ class DatasetSpec:
 
     @property
     def about(self) -> str:
-        """The row in words, for lists of names: `10 classes, 32x32, 50,000 and 10,000 images, epsilon 8/255`."""
+        """The row in words, for lists of names: `10 classes, 8x8 pixels, epsilon 16/255`."""
         parts = ["your own images, in folders or a zip: TRAIN/CLASS/IMAGE"]
         if self.num_classes and self.image_size:
             parts = [f"{self.num_classes} classes, {self.image_size}x{self.image_size} pixels"]
-        if self.name in PER_CLASS:
-            _, train, test = PER_CLASS[self.name]
-            parts.append(f"{self.num_classes * train:,} training and {self.num_classes * test:,} test images")
+            if self.name in PER_CLASS:
+                train, test = (self.num_classes * number for number in PER_CLASS[self.name][1:])
+                parts.append(f"{train:,} training and {test:,} test images")
         return ", ".join([*parts, f"epsilon {round(255 * self.epsilon)}/255"])
 
     @property

@@ -1,6 +1,7 @@
 """Networks by name, and those of the user's own."""
 
 from collections.abc import Sequence
+from typing import overload
 
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.names import parse_arch
@@ -13,6 +14,10 @@ from bat_dist.models.wide_resnet import wide_resnet
 Classifier = ImageClassifier | OwnClassifier
 
 
+@overload
+def build(arch: str, num_classes: int, *, mean: Sequence[float], std: Sequence[float]) -> ImageClassifier: ...
+@overload
+def build(arch: str | OwnNetwork, num_classes: int, *, mean: Sequence[float], std: Sequence[float]) -> Classifier: ...
 def build(arch: str | OwnNetwork, num_classes: int, *, mean: Sequence[float], std: Sequence[float]) -> Classifier:
     """A new network by name (see `names.ARCHITECTURES`) or of the user's own, in float32 on the default device.
 

@@ -104,8 +104,8 @@ def test_the_intervals_of_pairs_are_those_of_their_counts(monkeypatch):
     low, high = influence_intervals(mask, test_correct, train, test)
     for p, (i, j) in enumerate(zip(train, test, strict=True)):
         inside, outside = test_correct[mask[:, i], j], test_correct[~mask[:, i], j]
-        counts = (np.array(value) for value in (inside.sum(), len(inside), outside.sum(), len(outside)))
-        np.testing.assert_allclose((low[p], high[p]), newcombe_interval(*counts))
+        k1, n1, k0, n0 = (np.array(value) for value in (inside.sum(), len(inside), outside.sum(), len(outside)))
+        np.testing.assert_allclose((low[p], high[p]), newcombe_interval(k1, n1, k0, n0))
         assert np.isnan(low[p]) == (i in (0, 1))
     assert influence_intervals(mask, test_correct, train[:0], test[:0])[0].shape == (0,)
 

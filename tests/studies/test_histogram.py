@@ -15,7 +15,7 @@ def test_the_interval_is_wilsons_and_undefined_values_do_not_count() -> None:
     mem = np.concatenate([some_mem(200, 0.3), np.full(50, np.nan)])
     found = share_atypical(mem, "digits", "digits, 9 trials")
     assert found.estimate == 0.3
-    np.testing.assert_allclose((found.low, found.high), proportion_confint(60, 200, method="wilson"))
+    np.testing.assert_allclose((found.low, found.high), np.array(proportion_confint(60, 200, method="wilson")))
     assert found.based_on == "digits, 9 trials, Wilson interval over samples"
     assert found.verdict == "not tested"
 
