@@ -109,12 +109,12 @@ bench: setup
 docs: setup
 	$(BIN)/python docs/make_reference.py
 	PYTHONPATH=. $(BIN)/python docs/make_rooms.py
-	$(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "open site/index.html"
 
 # The site, again after each change of a file, at http://127.0.0.1:8000.
 docs-serve: setup
-	$(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # The notebooks with their outputs, in docs/notebooks: after a change of what they show.
 notebooks: setup

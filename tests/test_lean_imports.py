@@ -12,9 +12,9 @@ from tests.helpers.waiting import PATIENCE
 
 LEAN = """
 import importlib, sys
-for name in ("ray", "ffcv", "zarr", "numcodecs", "optuna", "plotly"):
+for name in ("ray", "ffcv", "zarr", "numcodecs", "optuna", "plotly", "pandas", "matplotlib"):
     sys.modules[name] = None  # any import of it raises ModuleNotFoundError
-for room in ("attacks", "models", "methods", "data", "storage", "training", "evaluation"):
+for room in ("attacks", "models", "methods", "data", "storage", "training", "evaluation", "api"):
     for file in sorted(__import__("pathlib").Path("bat_dist", room).glob("*.py")):
         importlib.import_module(f"bat_dist.{room}.{file.stem}")
 """
@@ -39,7 +39,7 @@ print([name for name in {EXPENSIVE} if name in sys.modules])
 """
 
 
-def test_rooms_below_the_sweep_import_without_ray_ffcv_zarr_optuna_and_plotly():
+def test_rooms_of_the_core_import_without_the_packages_of_extras():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", LEAN], cwd=root, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -121,7 +121,8 @@ class Scores:
         from bat_dist.figures.galleries import MemorizedSamples, extremes_gallery
 
         data = self._with_images()
-        return extremes_gallery(MemorizedSamples(data.train, data.class_names, self.mem, self.low, self.high), k=n)
+        samples = MemorizedSamples(data.train, data.class_names, self.mem, self.low, self.high)
+        return cast("ShownFigure", extremes_gallery(samples, k=n))
 
     def __repr__(self) -> str:
         return f"<Scores: {self._sentence()}>"

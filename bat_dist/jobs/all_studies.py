@@ -1,5 +1,6 @@
 """What `bat-dist study` does, from settings to findings.  Loads torch and ray only for studies that need them."""
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 
 from bat_dist.jobs.study_folder import begin_studies
@@ -29,11 +30,13 @@ class Studies:
             yield from report_theory(folder, begin_studies(folder, settings))
             return
         from bat_dist.data.datasets import load_dataset
+        from bat_dist.jobs.own_parts import network_of
         from bat_dist.studies.annotation import read_answers
         from bat_dist.studies.inputs import StudyInputs, read_sets
         from bat_dist.studies.people import read_human_labels
 
         dataset = load_dataset(settings.data_name, **settings.data)
+        settings = dataclasses.replace(settings, arch=network_of(settings.arch))
         if settings.labels:  # what people said is read before hours of training, and again after them
             read_human_labels(settings.labels, dataset)
         read_answers(settings.answers, dataset.fingerprint)

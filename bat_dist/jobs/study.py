@@ -15,7 +15,6 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.auto import check_network, decide_precision, say
-from bat_dist.jobs.own_parts import network_of
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.jobs.study_folder import begin_studies
 from bat_dist.jobs.train import carry_out
@@ -66,9 +65,8 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
 
     Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
     """
-    settings = dataclasses.replace(settings, arch=network_of(settings.arch))
     if settings.runs():  # their features are looked at
-        check_network(network_of(settings.network), dataset, features=True)
+        check_network(settings.network, dataset, features=True)
     if settings.scores and settings.needs_sets:  # they are here already: what does not fit needs no cluster to be seen
         _checked_sets(dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:

@@ -113,7 +113,8 @@ def test_an_evaluation_counts_as_the_network_answers(network: Net, images: tuple
     right = network(x).argmax(dim=1) == y
     assert np.array_equal(found.flags["clean"], right.numpy())
     assert found.accuracy["clean"] == pytest.approx(right.float().mean().item())
-    gradient = torch.autograd.grad(nn.functional.cross_entropy(network(x.requires_grad_()), y, reduction="sum"), x)[0]
+    at = x.clone().requires_grad_()
+    gradient = torch.autograd.grad(nn.functional.cross_entropy(network(at), y, reduction="sum"), at)[0]
     stands = right & (network((x + EPSILON * gradient.sign()).clamp(0, 1)).argmax(dim=1) == y)
     assert np.array_equal(found.flags["fgsm"], stands.numpy())
     assert found.accuracy["fgsm"] < found.accuracy["clean"]
@@ -217,7 +218,7 @@ def test_a_call_that_needs_ray_says_which_extra(tmp_path: Path, monkeypatch: pyt
 
 
 def test_pgd_has_defaults_and_a_seed(network: Net, images: tuple[Tensor, Tensor]) -> None:
-    x, y = (part.detach() for part in images)
+    x, y = images
     found = pgd(network, x, y, epsilon=EPSILON, num_steps=3, seed=1)
     same = pgd_of_training(
         network, x, y, epsilon=EPSILON, step_size=EPSILON / 4, num_steps=3, generator=torch.Generator().manual_seed(1)
@@ -228,6 +229,6 @@ def test_pgd_has_defaults_and_a_seed(network: Net, images: tuple[Tensor, Tensor]
 
 
 def test_autoattack_names_images_by_position(network: Net, images: tuple[Tensor, Tensor]) -> None:
-    x, y = (part.detach()[:12] for part in images)
+    x, y = (part[:12] for part in images)
     named = autoattack(network, x, y, epsilon=EPSILON, seed=0, ids=torch.arange(12))
     assert torch.equal(autoattack(network, x, y, epsilon=EPSILON).x_adv, named.x_adv)
