@@ -22,6 +22,7 @@ from bat_dist.artifacts.checkpoints import (
     save_tensors,
 )
 from bat_dist.errors import UserError
+from bat_dist.models.classifier import ImageClassifier
 from bat_dist.storage.files import Folder
 
 FAMILIES = ["tinynet", "resnet9-w8", "resnet20", "resnet18", "preactresnet18", "wrn10-1"]
@@ -73,6 +74,7 @@ def test_normalization_is_inside(tmp_path: Path) -> None:
     spec = ModelSpec("tinynet", ("a", "b"), 8, (0.3, 0.2, 0.1), (0.5, 0.6, 0.7))
     save_model(Folder(tmp_path), "best", spec.build().state_dict(), spec, {})
     model = load_model(str(tmp_path))
+    assert isinstance(model, ImageClassifier)
     images = torch.rand(2, 3, 8, 8)
     normalized = (images - torch.tensor(spec.mean).view(3, 1, 1)) / torch.tensor(spec.std).view(3, 1, 1)
     torch.testing.assert_close(model(images), model.head(model.body(normalized)))

@@ -18,7 +18,7 @@ NAMES = [SMALL_FORMS.get(name, name) for name in ARCHITECTURES]
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 
 
-def network(name, num_classes=10, *, mean=MEAN, std=STD, seed=0):
+def network(name: str, num_classes=10, *, mean=MEAN, std=STD, seed=0):
     torch.manual_seed(seed)
     return build(name, num_classes, mean=mean, std=std)
 

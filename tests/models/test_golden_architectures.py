@@ -46,7 +46,7 @@ REFERENCES = {  # what the references call it -> what we call it
 }
 
 
-def meta_model(name, num_classes):
+def meta_model(name: str, num_classes):
     with torch.device("meta"):
         return build(name, num_classes, **NO_NORMALIZATION)
 
