@@ -16,6 +16,7 @@ from jaxtyping import Int64
 
 from bat_dist.data.cifar import DEFAULT_DIR
 from bat_dist.data.table import DatasetError
+from bat_dist.errors import installing
 
 TEST_NAMES = ("test", "validation", "valid", "val")
 _LABEL_NAMES = ("label", "labels", "fine_label")  # where several columns hold classes: CIFAR-100 has two
@@ -75,7 +76,7 @@ def hub_splits(name: str, data_dir: str | Path | None, *, download: bool) -> tup
     try:
         import datasets
     except ImportError as error:
-        raise DatasetError(f"hf:{name} needs the package datasets ({error}): pip install 'bat-dist[hf]'") from None
+        raise DatasetError(f"hf:{name} needs the package datasets ({error}): {installing('hf')}") from None
     if not place.exists():
         if not download:
             raise DatasetError(
