@@ -14,6 +14,7 @@ from tests.helpers.waiting import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
+OWN_DATA = ("--dataset", "/root/mine.py:patterns")
 SMALL = (*DATA, "--epochs", "2", "--num_trials", "6", "--num_workers", "2")
 HEAD = ADDRESSES["head"]
 
@@ -31,13 +32,9 @@ def dashboard(lab: Lab) -> str:
     return "http://127.0.0.1:8265"
 
 
-OWN_DATA = ("--dataset", "digits", "--num_train", "200", "--num_test", "60")
-"""In the place of `--dataset /root/mine.py:make`."""
-
-
 @pytest.fixture(scope="module")
 def sweep(lab: Lab) -> Path:
-    """A sweep by `ray submit` of a network and a method whose file, and what it imports, the head alone has."""
+    """A sweep by `ray submit` of a network, a method and data whose file, and what it imports, the head alone has."""
     write_parts(lab.hosts.home("head"))
     out = lab.hosts.shared / "sweep"
     base = [f"{name.removeprefix('--')}={value}" for name, value in zip(OWN_DATA[::2], OWN_DATA[1::2], strict=True)]
@@ -71,7 +68,7 @@ def test_own_parts_run_through_all_programs_and_tables_are_printed_on_the_head_a
     out = lab.hosts.shared / "report"
     job = lab.submit("report", "--runs", str(sweep), *place.values(), "--out", str(out))
     assert job.wait() == 0, job.output
-    assert re.search(r"Net [0-9a-f]{12} on digits", job.output)
+    assert re.search(r"Net [0-9a-f]{12} on patterns", job.output)
     assert "Logit pairing" in job.output
     lab.on_laptop(["bat-dist", "collect", "cluster/local.yaml", "--runs", str(out), "--out", "fetched"])
     fetched = lab.hosts.home("laptop") / "bat-dist/fetched/report"

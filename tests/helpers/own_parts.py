@@ -1,4 +1,4 @@
-"""A user's file with a network and a method, and one that it imports."""
+"""A user's file with a network, a method and a data set, and one that it imports."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import Dataset
 
 from {helper} import WIDTH
 
@@ -42,6 +43,25 @@ class Pairing:
         natural, attacked = batch.forward(batch.images), batch.forward(batch.adversarial())
         pairs = (natural - attacked).square().sum(dim=1).mean()
         return self.alpha * functional.cross_entropy(attacked, batch.labels) + self.weight * pairs
+
+
+class Noisy(Dataset):
+    """Ten patterns of 8x8 pixels, in turn, each image with noise of its own."""
+
+    def __init__(self, number, seed):
+        patterns = torch.rand(10, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        noise = torch.rand(number, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+        self.images = 0.6 * patterns[torch.arange(number) % 10] + 0.4 * noise
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index], index % 10
+
+
+def patterns():
+    return Noisy(200, seed=1), Noisy(60, seed=2)
 '''
 
 
