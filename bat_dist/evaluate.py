@@ -12,7 +12,7 @@ from bat_dist.program import command, run_installed
 
 DESCRIPTION = (
     "Attack a network on the test set, or on another split: clean, FGSM, PGD, CW (l_inf margin) and AutoAttack. "
-    "Accuracies with standard errors, and for every image and attack whether it stayed right."
+    "Accuracies with intervals, and for every image and attack whether it stayed right."
 )
 EXAMPLES = """
 bat-dist evaluate --checkpoint runs/bat --attacks clean pgd20 --out results/bat

@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.data.datasets import load_dataset
 
     dataset = load_dataset(settings.dataset, **settings.data)
-    print(carry_out(settings, dataset, is_shown=True).text)
+    print(carry_out(settings, dataset).text)
     return 0
 
 

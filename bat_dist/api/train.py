@@ -27,8 +27,8 @@ class TrainedRun(NamedTuple):
     summary: Any
 
 
-def carry_out(settings: TrainSettings, dataset: "Dataset", *, is_shown: bool = False) -> TrainedRun:
-    """Train, or go on, or find that it is done; write the run's files.  is_shown: with a bar of progress.
+def carry_out(settings: TrainSettings, dataset: "Dataset") -> TrainedRun:
+    """Train, or go on, or find that it is done; show progress on stderr, and write the run's files.
 
     Raises UserError and RunError.
     """
@@ -42,7 +42,7 @@ def carry_out(settings: TrainSettings, dataset: "Dataset", *, is_shown: bool = F
     plan = make_plan(dataset, settings)
     folder = Folder(settings.out)
     with only_driver(folder):
-        summary = job.carry_out(plan, is_shown=is_shown)
+        summary = job.carry_out(plan, is_shown=True)
         return TrainedRun(report_training(folder, summary, read_history(folder)), summary)
 
 
