@@ -8,7 +8,7 @@ from jaxtyping import Bool
 
 from bat_dist.errors import naming_extras
 from bat_dist.evaluation.hygiene import Check
-from bat_dist.evaluation.statistics import accuracy
+from bat_dist.evaluation.statistics import accuracy, bounds_of_share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
         return {row.name: row.robust for row in self.rows}
 
     def to_pandas(self) -> "pd.DataFrame":
-        """A table: attack, accuracy, standard_error, n, seconds, max_delta.
+        """A table: attack, accuracy, its 95% interval (low, high: Wilson), n, seconds, max_delta.
 
         Raises UserError where pandas is not installed, which the extra `report` brings.
         """
@@ -52,18 +52,20 @@ class Evaluation(NamedTuple):
         return pd.DataFrame(
             {
                 "attack": row.name,
-                **accuracy(row.robust)._asdict(),
+                "accuracy": share,
+                **dict(zip(("low", "high"), bounds_of_share(share, len(row.robust)), strict=True)),
+                "n": len(row.robust),
                 "seconds": row.seconds,
                 "max_delta": row.max_delta,
             }
-            for row in self.rows
+            for row, share in zip(self.rows, self.accuracy.values(), strict=True)
         )
 
     def __repr__(self) -> str:
         width = max(len(row.name) for row in self.rows)
         lines = []
         for row in self.rows:
-            share, error, n = accuracy(row.robust)
-            lines.append(f"{row.name:{width}}  {share:6.1%} ± {error:.1%}  of {n:,} images")
+            found = accuracy(row.robust)
+            lines.append(f"{row.name:{width}}  {found!s:>22}  of {found.n:,} images")
         lines += [f"check {check.name} failed: {check.message}" for check in self.checks if not check.passed]
         return "\n".join(lines)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
 from bat_dist import autoattack, evaluate, load_model, memorize, pgd, study, train
@@ -121,8 +122,11 @@ def test_an_evaluation_counts_as_the_network_answers(network: Net, images: tuple
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     assert network.training == mode
     assert all(parameter.requires_grad for parameter in network.parameters())
-    assert "fgsm" in str(found)
-    assert found.to_pandas()["accuracy"].tolist() == list(found.accuracy.values())
+    table = found.to_pandas().set_index("attack")
+    assert table["accuracy"].to_dict() == found.accuracy
+    low, high = proportion_confint(int(right.sum()), len(right), method="wilson")
+    np.testing.assert_allclose(table.loc["clean", ["low", "high"]].tolist(), (low, high))
+    assert f"[{low:.1%}, {high:.1%}]  of {len(right)} images" in str(found)
 
 
 def test_every_form_of_images_gives_the_same(network: Net, digits: Dataset, images: tuple[Tensor, Tensor]) -> None:
