@@ -125,7 +125,7 @@ def test_an_evaluation_counts_as_the_network_answers(network: Net, images: tuple
     table = found.to_pandas().set_index("attack")
     assert table["accuracy"].to_dict() == found.accuracy
     low, high = proportion_confint(int(right.sum()), len(right), method="wilson")
-    np.testing.assert_allclose(table.loc["clean", ["low", "high"]].tolist(), (low, high))
+    np.testing.assert_allclose(table.loc["clean", ["low", "high"]].tolist(), np.array((low, high)))
     assert f"[{low:.1%}, {high:.1%}]  of {len(right)} images" in str(found)
 
 
