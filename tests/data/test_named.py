@@ -250,7 +250,7 @@ def test_classes_that_torchvision_lacks(tmp_path: Path) -> None:
 def test_the_page_about_data_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its two blocks of Python, run as they are."""
     page = (Path(__file__).parents[2] / "docs" / "own-data.md").read_text()
-    file, session = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    file, session = re.findall(r"```python[^\n]*\n(.*?)```", page, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("birds.py").write_text(file)
     birds = {"finch": 2, "owl": 1, "wren": 3}
