@@ -14,6 +14,7 @@ from bat_dist.reporting.studies.report import report_theory
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.studies.theory import TwoGaussians
+from tests.helpers.waiting import PATIENCE
 from tests.reporting.made_studies import made_inputs
 
 ANGLES = np.linspace(0, 2 * np.pi, 20001)
@@ -99,7 +100,9 @@ def test_theory_and_pictures_of_given_scores_load_no_torch_and_no_ray(tmp_path: 
     """Scores without typical sets, as imported ones are, are enough for pictures."""
     made_inputs(tmp_path, "gallery", with_trials=False)
     (tmp_path / "scores/typicality.npz").unlink()
-    done = subprocess.run([sys.executable, "-c", WITHOUT_RAY, tmp_path], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_RAY, tmp_path], capture_output=True, text=True, timeout=PATIENCE
+    )
     lines = done.stdout.splitlines()
     assert "[] False" in lines, done.stdout + done.stderr
     assert lines[-1] == "[]", done.stdout + done.stderr
