@@ -214,7 +214,6 @@ _ENDS = {"mem_se": "se", "low": "low", "high": "high"}
 
 def _feldman_zhang(content: bytes, place: str, data: Any) -> Scores:
     from bat_dist.memorization.exchange import load_feldman_zhang
-    from bat_dist.memorization.influence import InfluencePairs
 
     dataset = None if data is None else _read(data)
     labels = {} if dataset is None else {"train_labels": dataset.train.labels, "test_labels": dataset.test.labels}
@@ -223,15 +222,6 @@ def _feldman_zhang(content: bytes, place: str, data: Any) -> Scores:
     except ValueError as error:
         raise UserError(f"{place}: {error}") from None
     nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
-    columns = [[np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]]
-    for label, matrix in found.influence.items():
-        train, test = np.nonzero(np.isfinite(matrix))
-        columns[0].append(found.train_index(label)[train])
-        columns[1].append(found.test_index(label)[test])
-        columns[2].append(matrix[train, test])
-    train, test, influence = (np.concatenate(column) for column in columns)
-    order = np.lexsort((test, train, -influence))
-    unknown = np.full(len(order), np.nan)
     return Scores(
         found.mem,
         mem_se=nothing,
@@ -243,7 +233,7 @@ def _feldman_zhang(content: bytes, place: str, data: Any) -> Scores:
         ids=np.arange(len(found.mem)).astype(str) if dataset is None else dataset.train.ids,
         location=place,
         data=dataset,
-        pairs=InfluencePairs(train[order], test[order], influence[order], unknown, len(order)),
+        pairs=found.pairs_above(-np.inf),
     )
 
 

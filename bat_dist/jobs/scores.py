@@ -28,12 +28,11 @@ from bat_dist.memorization.agreement import alignment, ensemble_confidence, ense
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.exchange import (
     MAX_BYTES,
-    FeldmanZhang,
     feldman_zhang,
     load_feldman_zhang,
     save_feldman_zhang,
 )
-from bat_dist.memorization.influence import InfluencePairs, influential_pairs
+from bat_dist.memorization.influence import influential_pairs
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
@@ -107,21 +106,10 @@ def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
         raise UserError(f"{folder} holds other scores than {file}: {_WAY_OUT}")
     nothing, zeros = np.full(len(found.mem), np.nan), np.zeros(len(found.mem), np.int64)
     memorization = Memorization(found.mem, nothing, zeros, zeros, nothing, nothing)
-    scores = LeaveOutScores(memorization, _pairs_above(found, settings.influence_threshold))
+    scores = LeaveOutScores(memorization, found.pairs_above(settings.influence_threshold))
     note_settings(folder, VERB, settings)
     _write(folder, dataset, scores)
     return scores
-
-
-def _pairs_above(found: FeldmanZhang, threshold: float) -> InfluencePairs:
-    """Pairs of the file's class matrices above the threshold, largest first; their standard errors are unknown."""
-    columns = []
-    for label, matrix in found.influence.items():
-        train, test = np.nonzero(matrix > threshold)
-        columns.append((found.train_index(label)[train], found.test_index(label)[test], matrix[train, test]))
-    train, test, influence = (np.concatenate(column) for column in zip(*columns, strict=True))
-    order = np.lexsort((test, train, -influence))
-    return InfluencePairs(train[order], test[order], influence[order], np.full(len(order), np.nan), len(order))
 
 
 def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[EnsembleScores, Filled]:

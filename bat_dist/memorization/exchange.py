@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bat_dist.memorization.estimate import check_trials
-from bat_dist.memorization.influence import check_labels, influence_matrix
+from bat_dist.memorization.influence import InfluencePairs, check_labels, influence_matrix
 
 File = str | Path | BinaryIO
 Labels = Int[np.ndarray, " samples"]
@@ -46,6 +46,19 @@ class FeldmanZhang:
     def test_index(self, label: int) -> Int[np.ndarray, " test"]:
         """Test samples of a class, ascending: the columns of its influence matrix."""
         return np.flatnonzero(self.test_labels == label)
+
+    def pairs_above(self, threshold: float) -> InfluencePairs:
+        """Pairs whose influence is above the threshold, largest first; their standard errors are unknown, NaN.
+
+        -inf gives all pairs whose influence is defined.
+        """
+        columns = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        for label, matrix in self.influence.items():
+            train, test = np.nonzero(matrix > threshold)
+            columns.append((self.train_index(label)[train], self.test_index(label)[test], matrix[train, test]))
+        train, test, influence = (np.concatenate(column) for column in zip(*columns, strict=True))
+        order = np.lexsort((test, train, -influence))
+        return InfluencePairs(train[order], test[order], influence[order], np.full(len(order), np.nan), len(order))
 
 
 def feldman_zhang(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.exchange import feldman_zhang, load_feldman_zhang, save_feldman_zhang
+from bat_dist.memorization.exchange import FeldmanZhang, feldman_zhang, load_feldman_zhang, save_feldman_zhang
 
 
 @pytest.fixture
@@ -201,3 +201,23 @@ def test_bad_input_to_export_is_refused(trials):
         feldman_zhang(mem, mask, test_correct, train_labels[1:], test_labels)
     with pytest.raises(ValueError, match=r"mem must have shape \(30,\), got \(29,\)"):
         feldman_zhang(mem[1:], mask, test_correct, train_labels, test_labels)
+
+
+def test_pairs_above_a_threshold_are_those_of_a_loop_over_all() -> None:
+    generator = np.random.default_rng(3)
+    labels, others = np.array([0, 1, 0, 1, 1]), np.array([1, 0, 1])
+    matrices = {0: generator.random((2, 1), np.float32), 1: generator.random((3, 2), np.float32)}
+    matrices[1][0, 0] = np.nan
+    found = FeldmanZhang(np.zeros(5), labels, others, matrices)
+    for threshold in (-np.inf, *np.linspace(0, 1, 11)):
+        wanted = []
+        for label, matrix in matrices.items():
+            for i, train in enumerate(np.flatnonzero(labels == label).tolist()):
+                for j, test in enumerate(np.flatnonzero(others == label).tolist()):
+                    if matrix[i, j] > threshold:
+                        wanted.append((-matrix[i, j], train, test))
+        pairs = found.pairs_above(threshold)
+        got = zip(-pairs.influence, pairs.train_index.tolist(), pairs.test_index.tolist(), strict=True)
+        assert list(got) == sorted(wanted)
+        assert pairs.num_found == len(wanted)
+        assert np.isnan(pairs.influence_se).all()
