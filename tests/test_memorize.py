@@ -17,7 +17,7 @@ import pytest
 
 from bat_dist.data.datasets import load_dataset
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import influence_matrix
+from bat_dist.memorization.influence_blocks import influence_matrix
 from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import cpu_name
