@@ -23,7 +23,7 @@ MATRICES = ("mask", "train_correct", "test_correct", "train_predicted")
 def read_trials(
     store: RowStore, train_labels: Int[np.ndarray, " train"], test_labels: Int[np.ndarray, " test"], *, memory: int
 ) -> Trials:
-    """The complete trials of a store: as arrays if they take at most half of `memory`, in bytes, else by columns.
+    """The complete trials of a store: as arrays if they take at most a quarter of `memory` bytes, else by columns.
 
     The columns are in scratch files without a name in the place for temporary files (TMPDIR), sorted by class; the
     system removes them with the process.  Probabilities are not among them: no score is made of them.
@@ -31,7 +31,7 @@ def read_trials(
     """
     numbers = np.flatnonzero(store.status().complete)
     rows = sum(np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in store.fields.values()) * len(numbers)
-    if 2 * rows <= memory:  # they are there twice while they are read
+    if 4 * rows <= memory:  # they are there twice while they are read, and leave room for what follows
         return Trials.read(store, numbers)
     fields = {name: store.fields[name] for name in MATRICES if name in store.fields}
     needed = sum(
