@@ -208,7 +208,7 @@ def _fill(
             folder,
             len(parts),
             build_part_work,
-            [parts, inside, correct, labels, ray.put(atypical), len(trials.numbers), wanted, block_bytes],
+            [parts, inside, correct, ray.put(labels), ray.put(atypical), len(trials.numbers), wanted, block_bytes],
             what=WHAT,
             resources=resources,
             num_workers=settings.num_workers,

@@ -10,8 +10,8 @@ The functions below take either a whole array or `TrialColumns`.
 
 import os
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import IO
 
 import numpy as np
@@ -67,11 +67,13 @@ class TrialColumns:
         fit = group_bytes // (2 * num_samples * self.dtype.itemsize + 1)
         self._group = min(max(8, fit // 8 * 8), max(1, num_trials))
         self._file: IO[bytes] = tempfile.TemporaryFile(buffering=0, dir=folder)  # noqa: SIM115 - as long as the columns
+        weakref.finalize(self, self._file.close)
         for start in range(0, num_trials, self._group):
             rows = read(start, min(start + self._group, num_trials))
             self.count += np.count_nonzero(rows, axis=0)
             for first in range(0, num_samples, _TILE):
                 self._write(np.ascontiguousarray(rows[:, self.order[first : first + _TILE]].T))
+            del rows  # or it would stay while the next ones are read
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -113,11 +115,6 @@ class TrialColumns:
                 read = np.frombuffer(data, np.uint8).reshape(high - low, width)
                 found[first:stop, begin : begin + width] = read[place[first:stop] - low]
         return found
-
-    def close(self) -> None:
-        """Give the scratch file back; nothing can be read any more."""
-        with suppress(OSError):
-            self._file.close()
 
 
 Matrix = Shaped[np.ndarray, "trials samples"] | TrialColumns

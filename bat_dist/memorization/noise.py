@@ -25,22 +25,16 @@ class Noise:
     @classmethod
     def of(
         cls,
-        mask: Bool[np.ndarray, "trials train"],
-        test_correct: Bool[np.ndarray, "trials test"],
-        labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
-    ) -> "Noise":
-        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class."""
-        return cls.of_counts(len(mask), np.count_nonzero(mask, axis=0), np.count_nonzero(test_correct, axis=0), labels)
-
-    @classmethod
-    def of_counts(
-        cls,
         trials: int,
         n_in: Int[np.ndarray, " train"],
         num_correct: Int[np.ndarray, " test"],
         labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
     ) -> "Noise":
-        """The same from the numbers of trials with each training sample, and correct on each test sample."""
+        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class.
+
+        n_in: the number of trials with each training sample; num_correct: of those that are correct on each test
+        sample.
+        """
         defined = (n_in > 0) & (n_in < trials)
         inverse = float(np.mean(1 / n_in[defined] + 1 / (trials - n_in[defined]))) if defined.any() else 1.0
         accuracy = (num_correct + 1) / (trials + 2)

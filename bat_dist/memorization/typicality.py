@@ -153,7 +153,7 @@ def sets_of(
         zip(SET_NAMES, (typical, atypical, ~over_typical & accurate, over_atypical), strict=True)
     )
     labels = (train_labels[atypical], test_labels) if asked.within_class else None
-    noise = Noise.of_counts(len(mask), count_by_sample(mask)[atypical], count_by_sample(test_correct), labels)
+    noise = Noise.of(len(mask), count_by_sample(mask)[atypical], count_by_sample(test_correct), labels)
     notes = noise_notes(noise, accurate, asked.thresholds, z)
     if undefined := int(np.isnan(mem).sum()):
         notes.insert(
