@@ -31,7 +31,7 @@ from bat_dist.jobs.influence import ALL, PartFiles
 from bat_dist.memorization.columns import TrialColumns
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence_parts import (
-    Part,
+    InfluencePart,
     Wanted,
     by_class,
     find_influences,
@@ -252,7 +252,7 @@ def imagenet(problem: Problem, num_parts: int, memory: int) -> None:
     )
 
 
-def chosen_parts(parts: list[Part], number: int) -> list[Part]:
+def chosen_parts(parts: list[InfluencePart], number: int) -> list[InfluencePart]:
     """Some parts, spread over all."""
     return [parts[place] for place in np.linspace(0, len(parts) - 2, number).astype(int)]
 

@@ -23,8 +23,8 @@ from bat_dist.memorization.columns import Matrix
 from bat_dist.memorization.influence_blocks import BLOCK_BYTES, Index, Labels
 from bat_dist.memorization.influence_parts import (
     Gathered,
+    InfluencePart,
     Influences,
-    Part,
     Wanted,
     by_class,
     find_influences,
@@ -123,7 +123,9 @@ class PartFiles:
             log.warning("%s: it is put together again", error)
             return None
 
-    def gather(self, wanted: Wanted, parts: Sequence[Part], train_labels: Labels, test_labels: Labels) -> Influences:
+    def gather(
+        self, wanted: Wanted, parts: Sequence[InfluencePart], train_labels: Labels, test_labels: Labels
+    ) -> Influences:
         """Put the parts together, keep the result, and remove them."""
         train, test = by_class(train_labels), by_class(test_labels)
         gathered = Gathered(wanted, len(test_labels))
@@ -150,7 +152,7 @@ class PartFiles:
 
 
 def build_part_work(
-    parts: Sequence[Part],
+    parts: Sequence[InfluencePart],
     inside: Mapping[tuple[int, int], Any],
     correct: Mapping[tuple[int, int], Any],
     labels: tuple[Labels, Labels],
@@ -187,7 +189,7 @@ def _fill(
     folder: Folder,
     settings: MemorizeSettings,
     files: Rows,
-    parts: Sequence[Part],
+    parts: Sequence[InfluencePart],
     trials: Trials,
     labels: tuple[Labels, Labels],
     atypical: Bool[np.ndarray, " train"],
@@ -222,7 +224,9 @@ def _fill(
         raise RunError(f"{failed} of the influences failed, part {number} with {reason}; the same command goes on")
 
 
-def _identity(wanted: Wanted, parts: Sequence[Part], fingerprint: str, digests: UInt8[np.ndarray, "trials 32"]) -> str:
+def _identity(
+    wanted: Wanted, parts: Sequence[InfluencePart], fingerprint: str, digests: UInt8[np.ndarray, "trials 32"]
+) -> str:
     """A digest of all that parts depend on: the trials' rows, the data, the division, and what is wanted."""
     asked = [asdict(wanted), parts, fingerprint, hashlib.sha256(digests.tobytes()).hexdigest()]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()

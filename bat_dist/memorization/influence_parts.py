@@ -108,7 +108,7 @@ def find_influences(
     return Influences(pairs.found(), top.found() if top else None, largest)
 
 
-class Part(NamedTuple):
+class InfluencePart(NamedTuple):
     """Some training and some test samples: from a place to before another in the order of `by_class`."""
 
     train: tuple[int, int]
@@ -141,7 +141,7 @@ def parts_of(
     same_class: bool,
     part_work: int = PART_WORK,
     part_bytes: int = PART_BYTES,
-) -> list[Part]:
+) -> list[InfluencePart]:
     """Parts that have every pair in exactly one of them, or every pair of one class.
 
     Several small classes are one part. A part has at most `part_work` trials x pairs and at most `part_bytes` of
@@ -152,18 +152,18 @@ def parts_of(
     def fits(train: int, test: int) -> bool:
         return num_trials * train * test <= part_work and num_trials * (train + test) <= part_bytes
 
-    def tiles(train: tuple[int, int], test: tuple[int, int]) -> Iterator[Part]:
+    def tiles(train: tuple[int, int], test: tuple[int, int]) -> Iterator[InfluencePart]:
         width = min(side, test[1] - test[0])
         if not width:
             return
         height = max(1, min(part_work // (num_trials * width), part_bytes // num_trials - width))
         for first in range(*test, width):
             for start in range(*train, height):
-                yield Part((start, min(start + height, train[1])), (first, min(first + width, test[1])))
+                yield InfluencePart((start, min(start + height, train[1])), (first, min(first + width, test[1])))
 
     if not same_class:
         return list(tiles((0, len(train_labels)), (0, len(test_labels))))
-    found: list[Part] = []
+    found: list[InfluencePart] = []
     train_start = test_start = train_stop = test_stop = 0
     for train, test in zip(*_class_sizes(train_labels, test_labels)[1:], strict=True):
         if not fits(train_stop + train - train_start, test_stop + test - test_start):
