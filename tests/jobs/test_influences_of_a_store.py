@@ -78,7 +78,7 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             yield Done(unit, work(unit))
 
     monkeypatch.setattr(job, "WORK_HERE", 0)
-    monkeypatch.setattr(job, "parts_of", partial(parts_of, part_work=2000, part_bytes=500))
+    monkeypatch.setattr(job, "parts_of", partial(parts_of, part_work=400, part_bytes=500))
     monkeypatch.setattr(job, "ray", SimpleNamespace(put=lambda value: value, get=lambda value: value))
     monkeypatch.setattr(job, "job_session", lambda *_, **__: nullcontext(ClusterTerms()))
     monkeypatch.setattr(job, "worker_resources", lambda *_, **__: Resources())

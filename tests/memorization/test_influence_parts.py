@@ -96,7 +96,7 @@ def test_parts_in_any_order_give_what_one_pass_gives(seed: int, wanted: Wanted) 
     )
     atypical = np.random.default_rng(seed).random(60) < 0.5
     whole = find_influences(wanted, mask, test_correct, *labels, atypical)
-    parts = parts_of(12, *labels, same_class=wanted.only_same_class, part_work=600, part_bytes=300)
+    parts = parts_of(12, *labels, same_class=wanted.only_same_class, part_work=300, part_bytes=300)
     assert len(parts) > 5
     gathered, orders = Gathered(wanted, 25), tuple(map(by_class, labels))
     for number in np.random.default_rng(seed).permutation(len(parts)):
