@@ -20,7 +20,7 @@ from bat_dist.memorization.influence_parts import (
 from tests.memorization.test_columns import random_study
 from tests.memorization.test_influence import naive_influence
 
-WANTED = Wanted(threshold=0.05, same_class=True, max_pairs=50, top=4, tested=(0.15, 0.02), within_class=True)
+WANTED = Wanted(threshold=0.05, same_class=True, max_pairs=15, top=4, tested=(0.15, 0.02), within_class=True)
 
 
 @pytest.mark.parametrize("same_class", [True, False])
@@ -105,4 +105,4 @@ def test_parts_in_any_order_give_what_one_pass_gives(seed: int, wanted: Wanted) 
         found = find_influences(wanted, mask[:, train], test_correct[:, test], *of_part, block_bytes=1)
         gathered.add(Influences.of(found.arrays()), train, test)
     np.testing.assert_equal(gathered.found().arrays(), whole.arrays())
-    assert whole.pairs.num_found > 50
+    assert whole.pairs.num_found > 15  # more than are kept
