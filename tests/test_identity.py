@@ -46,7 +46,7 @@ MADE_BY = {
     "evaluate": (evaluate, EvaluateSettings),
 }
 FILES = {
-    "memorize": ("memorization.npz", "influence.npz", "typicality.npz", "ensemble_scores.npz"),
+    "memorize": ("memorization.npz", "influence.npz", "influence_top.npz", "typicality.npz", "ensemble_scores.npz"),
     "train": ("last.safetensors", "best.safetensors"),
     "evaluate": ("flags.npz",),
 }
@@ -116,6 +116,8 @@ CHANGED = {
         "keep": "--keep probability",
         "influence_threshold": "--influence_threshold 0.4",
         "influence_pairs": "--influence_pairs all",
+        "influence_top": "--influence_top 2",
+        "scores_memory": "--scores_memory 500MB",
         "typicality": "--typicality paper",
         "typicality_level": "--typicality_level 0.4",
     },

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,10 @@ import pandas as pd
 import pytest
 
 from bat_dist.data.datasets import load_dataset
+from bat_dist.jobs import influence
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import influence_matrix
+from bat_dist.memorization.influence_blocks import influence_matrix
+from bat_dist.memorization.influence_parts import parts_of
 from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import cpu_name
@@ -225,6 +228,20 @@ def assert_same_scores(a: Path, b: Path) -> None:
             assert one.files == other.files
             for name in one.files:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=f"{file}: {name}")
+
+
+def test_many_pairs_are_computed_in_parts_on_ray(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr(influence, "WORK_HERE", 0)
+    monkeypatch.setattr(influence, "parts_of", partial(parts_of, part_work=12 * 60 * 30))  # three classes a part
+    assert run(out, "--num_trials", "12", "--num_workers", "2") == 0
+    for name in ("memorization.npz", "influence.npz", "typicality.npz", "feldman_zhang.npz"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+    assert sorted(path.name for path in (out / "influence").iterdir()) == ["all.npz", "parts.json"]
+    assert len(list((out / "logs").glob("parts-*.jsonl"))) == 4
 
 
 def test_the_balanced_plan_leaves_out_equally_often(tmp_path: Path, ray_cluster: None) -> None:

@@ -3,13 +3,13 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStore
+from bat_dist.storage.rows import RowStatus
 from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log, log_name
 from bat_dist.wording import counted, one_of
@@ -19,6 +19,18 @@ from bat_dist.workers.pool import Done, Failed, Work, run_units
 from bat_dist.workers.resources import Resources
 
 log = logging.getLogger(__name__)
+
+
+class Rows(Protocol):
+    """What `fill_rows` fills: a `RowStore`, or other files that know which of them are there and sound."""
+
+    def status(self) -> RowStatus:
+        """Check every row."""
+        ...
+
+    def write(self, row: int, values: Mapping[str, Any]) -> None:
+        """Write one whole row."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Filled:
 
 
 def fill_rows(
-    store: RowStore,
+    store: Rows,
     folder: Folder,
     num_rows: int,
     build: Callable[..., Work],

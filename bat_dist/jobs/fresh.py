@@ -5,7 +5,7 @@ Whoever calls this holds the folder (`storage.lease.only_driver`).
 
 from collections.abc import Iterable
 
-from bat_dist.artifacts.scores import MEMORIZATION_TABLE, SCORES_TABLE
+from bat_dist.artifacts.scores import INFLUENCE_TOP, MEMORIZATION_TABLE, SCORES_TABLE
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
@@ -37,6 +37,7 @@ _DRAWN = (".png", ".svg")
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
     *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz"),
+    *(INFLUENCE_TOP, "influence/part-*.npz", "influence/all.npz", "influence/parts.json"),
     *("ensemble_scores.npz", "explorer.html", *_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
     *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),
@@ -65,6 +66,7 @@ def remove_memorization(folder: Folder) -> None:
     for store, what in STORES.items():
         remove_store(folder, store)
         folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl", hardware_name(what)])
+    folder.remove_files(["failed/parts-*.json", "logs/parts-*.jsonl", hardware_name("parts")])
     folder.remove_files(_OF_MEMORIZATION)
     forget_settings(folder, "memorize")
 

@@ -7,22 +7,25 @@ from typing import Any
 import numpy as np
 
 from bat_dist.artifacts.scores import (
+    INFLUENCE_TOP,
     MEMORIZATION,
     EnsembleScores,
     LeaveOutScores,
     SampleNames,
-    Trials,
     read_memorization,
     write_ensemble_scores,
     write_influence,
+    write_influence_top,
     write_memorization,
     write_memorization_tables,
     write_typicality,
 )
+from bat_dist.artifacts.streamed_trials import read_trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.influence import leave_out_influences
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
@@ -32,17 +35,17 @@ from bat_dist.memorization.exchange import (
     load_feldman_zhang,
     save_feldman_zhang,
 )
-from bat_dist.memorization.influence import influential_pairs
-from bat_dist.memorization.typicality import typical_sets
+from bat_dist.memorization.influence_parts import num_pairs
+from bat_dist.memorization.typicality import SetRule, sets_of
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
+from bat_dist.wording import bytes_of
 
 log = logging.getLogger(__name__)
 
 _WAY_OUT = "use another --out, or --fresh to replace them"
-MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 
 
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
@@ -54,29 +57,17 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
         raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
-    trials = Trials.read(store)
+    labels, memory = (dataset.train.labels, dataset.test.labels), bytes_of(settings.scores_memory)
+    trials = read_trials(store, *labels, memory=memory)
     _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
-    labels = (dataset.train.labels, dataset.test.labels)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
-    pairs = influential_pairs(
-        trials.mask,
-        trials.test_correct,
-        *labels,
-        threshold=settings.influence_threshold,
-        same_class=settings.influence_pairs == "same_class",
-        max_pairs=MAX_PAIRS,
-    )
-    sets = typical_sets(
-        memorization.mem,
-        trials.mask,
-        trials.test_correct,
-        *labels,
-        rule=settings.typicality,
-        level=settings.typicality_level,
-    )
-    scores = LeaveOutScores(memorization, pairs, trials, sets)
+    influences = leave_out_influences(folder, dataset, settings, store, trials, memorization.mem)
+    rule = SetRule(settings.typicality, level=settings.typicality_level)
+    sets = sets_of(rule, influences.largest, memorization.mem, trials.mask, trials.test_correct, *labels)
+    scores = LeaveOutScores(memorization, influences.pairs, trials, sets, influences.top)
     _write(folder, dataset, scores)
-    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_BYTES:
+    size = 4 * num_pairs(*labels, same_class=True)
+    if size <= min(MAX_BYTES, memory // 3):  # it is there three times before it is written
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
         folder.write("feldman_zhang.npz", buffer.getvalue())
@@ -145,6 +136,10 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
     write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
     write_influence(folder, scores.pairs, dataset.fingerprint)
+    if scores.top is None:
+        folder.remove(INFLUENCE_TOP)  # of an earlier call, which asked for it
+    else:
+        write_influence_top(folder, scores.top, dataset.fingerprint)
     write_memorization_tables(folder, dataset, scores)
     if scores.sets is not None:
         write_typicality(folder, scores.sets, dataset.fingerprint)

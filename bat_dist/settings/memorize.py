@@ -7,7 +7,7 @@ from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides
+from bat_dist.settings.decides import Decides, Later
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -18,6 +18,7 @@ from bat_dist.settings.fields import (
     Epochs,
     Flip,
     GpusOfOne,
+    Memory,
     Optimizer,
     PeakRate,
     RateSchedule,
@@ -68,6 +69,19 @@ class MemorizeSettings(RaySettings, DataSettings):
     influence_pairs: Annotated[
         Literal["same_class", "all"], Help("which pairs of train and test samples are looked at"), ESTIMATED
     ] = "same_class"
+    influence_top: Annotated[
+        int | None,
+        Ge(1),
+        Help("also keep, for each test sample, the N training samples of the largest influence", "N"),
+        ESTIMATED,
+        Later(),
+    ] = None
+    scores_memory: Annotated[
+        Memory,
+        Help("memory for the scores, such as 500MB: trials that do not fit are read from scratch files", "SIZE"),
+        ESTIMATED,
+        Decides.WORKING,
+    ] = "4GB"
     typicality: Annotated[
         Literal["significant", "paper"], Help("rule for the test sets; docs/memorization.md compares them"), ESTIMATED
     ] = "significant"

@@ -9,6 +9,7 @@ opens the arrays.
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ FORMAT = "bat_dist rows 1"
 DIGEST = "digest"
 DIGEST_BYTES = 32
 BLOCK = 100  # rows read at a time: what a lost link, or a damaged row, makes to be read again
+BLOCK_BYTES = 2**25  # of them, beyond which there are fewer
 # Errors that say nothing of a row: the storage could not be asked, or refused.
 _STORAGE = (OSError, RunError, UserError)
 
@@ -172,7 +174,8 @@ class RowStore:
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The rows with these numbers of one array: [len(rows), *shape].  Ask `status` first which rows are sound."""
         array, rows = self._arrays[name], np.asarray(rows)
-        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        step = self._rows_at_a_time(array)
+        blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
         found = [self._patiently(array.oindex.__getitem__, block) for block in blocks]
         return np.concatenate([np.empty((0, *array.shape[1:]), array.dtype), *found])
 
@@ -193,8 +196,9 @@ class RowStore:
 
     def _all_rows(self) -> Iterator[dict[str, np.ndarray] | None]:
         """Each row's values in order; None for a row one of whose chunks cannot be decoded."""
-        for start in range(0, self.num_rows, BLOCK):
-            rows = range(start, min(start + BLOCK, self.num_rows))
+        step = self._rows_at_a_time(*self._arrays.values())
+        for start in range(0, self.num_rows, step):
+            rows = range(start, min(start + step, self.num_rows))
             block = slice(rows.start, rows.stop)
             try:
                 columns = {name: self._patiently(array.__getitem__, block) for name, array in self._arrays.items()}
@@ -202,6 +206,10 @@ class RowStore:
                 yield from map(self._row_or_none, rows)
             else:
                 yield from ({name: column[place] for name, column in columns.items()} for place in range(len(rows)))
+
+    def _rows_at_a_time(self, *arrays: Any) -> int:
+        row = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
+        return max(1, min(BLOCK, BLOCK_BYTES // max(1, row)))
 
     def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
         try:

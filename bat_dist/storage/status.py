@@ -9,19 +9,21 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
-from bat_dist.wording import one_of
+from bat_dist.wording import of_bytes, one_of
 
 STORES = {"trials": "trials", "ensemble": "members"}  # folder -> what its rows are called
 UNITS = "units"  # folder of an evaluation's stores
 PROGRESS = "progress.json"  # the driver's sign of life, written every 15 s
 SILENT = 60.0  # seconds without one after which the driver counts as gone
 GO_ON = "the same command goes on"
+MOST_READ = 2**30  # bytes of trials that are read to tell how a folder is
 
 
 def failure_name(what: str, row: int) -> str:
@@ -46,8 +48,7 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
         rows = np.flatnonzero(status[what].complete)
         lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
         if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
-            reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
-            lines.append(f"  reliability of memorization: {reliability_in_words(reliability, len(rows))}")
+            lines.append(f"  reliability of memorization: {_reliability(store, rows)}")
         if damaged := status[what].damaged:
             lines.append(f"  damaged, to be run again: {', '.join(map(str, damaged))}")
         for row, reason in failures(folder, what).items():
@@ -55,6 +56,15 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
             lines.append(f"  {one_of(what)} {row} failed: {reason}{known}")
         lines.append("  " + ", ".join(f"{key}={value}" for key, value in store.identity.items()))
     return "\n".join(lines)
+
+
+def _reliability(store: RowStore, rows: Int64[np.ndarray, " rows"]) -> str:
+    """In words; of a store that is too large to be read for it, where it is to be found."""
+    size = 2 * len(rows) * store.fields["mask"].shape[0]
+    if size > MOST_READ:
+        return f"see summary.json; it is not computed here from {of_bytes(size)} of trials"
+    reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
+    return reliability_in_words(reliability, len(rows))
 
 
 def describe_driver(
