@@ -4,9 +4,12 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.jobs.until_enough import UntilEnough
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
@@ -23,13 +26,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Filled:
-    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason)."""
+    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason).
+
+    enough: which trials count, and what they say, if a rule decided how many are needed.
+    """
 
     kept: int
     computed: int
     damaged: tuple[int, ...]
     failed: dict[int, str]
     seconds: float
+    enough: OrderedTrials | None = None
 
 
 def fill_rows(
@@ -45,20 +52,26 @@ def fill_rows(
     give_up_on: tuple[type[Exception], ...],
     heart: Heartbeat,
     expected_source: str | None = None,
+    until: UntilEnough | None = None,
 ) -> Filled:
     """Compute every row below `num_rows` that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
-    were computed on.  Raises as `run_units`.
+    were computed on.  until: is told of each row, and ends the work when there are enough: rows are handed out in order
+    then, without a pause for it; what is finished beyond stays in the store, and what is at work is given up.
+    Raises as `run_units`.
     """
+    if until:
+        until.begin(store)
     status = store.status()
-    missing = [row for row in range(num_rows) if not status.complete[row]]
+    is_needed = not (until and until.is_over)
+    missing = [row for row in range(num_rows) if is_needed and not status.complete[row]]
     damaged = tuple(row for row in status.damaged if row < num_rows)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
-    start, failed = time.monotonic(), {}
-    kept = num_rows - len(missing)
+    start, computed, failed = time.monotonic(), 0, {}
+    kept = int(status.complete[:num_rows].sum())
     hardware = HardwareLog(folder, what)
     pace = heart.begin(done=kept)
     with progress(pace):
@@ -72,17 +85,29 @@ def fill_rows(
             give_up_on=give_up_on,
             expected_source=expected_source,
             watch=pace.watch,
+            in_order=until is not None,
         )
-        for outcome in outcomes:
-            row = outcome.unit
-            if isinstance(outcome, Failed):
-                failed[row] = outcome.reason
-            else:
-                hardware.note(outcome.records)
-                store.write(row, outcome.row)
-            note_outcome(folder, what, row, outcome)
-            pace.step(failed=len(failed))
-    return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
+        with closing(outcomes):
+            for outcome in outcomes:
+                row = outcome.unit
+                if isinstance(outcome, Failed):
+                    failed[row] = outcome.reason
+                else:
+                    hardware.note(outcome.records)
+                    store.write(row, outcome.row)
+                    computed += 1
+                note_outcome(folder, what, row, outcome)
+                pace.step(failed=len(failed))
+                if until:
+                    until.settled(row, None if isinstance(outcome, Failed) else outcome.row)
+                    if until.is_over:
+                        break
+        if until and until.is_over:
+            pace.total = pace.finished
+            pace.on_step()
+    if until:
+        failed = {row: reason for row, reason in failed.items() if row in until.trials.given_up}
+    return Filled(kept, computed, damaged, failed, time.monotonic() - start, until and until.trials)
 
 
 def conclude(filled: Filled, what: str) -> int:

@@ -56,7 +56,7 @@ class StoppingRule:
     def __post_init__(self) -> None:
         highest = 2 if self.criterion == "width" else 1
         if not 0 < self.target < highest:
-            raise ValueError(f"the target of {self.criterion} must be in (0, {highest}), got {self.target:g}")
+            raise ValueError(f"precision_target must be in (0, {highest}) for {self.criterion}, got {self.target:g}")
         if self.max_trials < 2:
             raise ValueError(f"max_trials must be at least 2, got {self.max_trials}")
 

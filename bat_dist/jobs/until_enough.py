@@ -1,0 +1,61 @@
+"""Leave-out trials until a rule says that they are enough: it is asked while they arrive, and its curve is kept."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bat_dist.memorization.sequential import guarantee
+from bat_dist.memorization.stopping import OrderedTrials, StoppingRule
+from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import RowStore
+from bat_dist.storage.status import SEQUENTIAL
+from bat_dist.wording import counted
+
+log = logging.getLogger(__name__)
+
+
+class UntilEnough:
+    """Gives finished trials to the rule, in the order of their numbers, and writes `sequential.json` at each look."""
+
+    def __init__(self, folder: Folder, rule: StoppingRule, num_samples: int, mask_plan: str) -> None:
+        self.trials = OrderedTrials(rule, num_samples)
+        self._folder, self._mask_plan = folder, mask_plan
+
+    @property
+    def is_over(self) -> bool:
+        """Is no further trial needed?"""
+        return self.trials.is_over
+
+    def begin(self, store: RowStore) -> None:
+        """Begin with the trials that a store holds."""
+        self.trials = OrderedTrials(self.trials.rule, self.trials.num_samples)
+        rows = np.flatnonzero(store.status().complete[: self.trials.rule.max_trials])
+        for row, *trial in zip(rows.tolist(), store.read("mask", rows), store.read("train_correct", rows), strict=True):
+            self.trials.note(row, (trial[0], trial[1]))
+        if self.trials.looks:
+            self._write()
+
+    def settled(self, row: int, values: Mapping[str, Any] | None) -> None:
+        """A trial is finished, or was given up."""
+        if self.trials.note(row, None if values is None else (values["mask"], values["train_correct"])):
+            look = self.trials.looks[-1]
+            text = "after %s: %.1f%% of the samples undecided, median width %.2f, reliability %.3f"
+            trials = counted(look.num_trials, "trial")
+            log.info(text, trials, 100 * look.undecided, look.median_width, look.reliability)
+            self._write()
+
+    def _write(self) -> None:
+        trials, rule = self.trials, self.trials.rule
+        document = {
+            "rule": vars(rule),
+            "goal": rule.in_words,
+            "guarantee": guarantee(self._mask_plan),
+            "is_met": trials.is_met,
+            "is_over": trials.is_over,
+            "num_trials": len(trials.numbers),
+            "given_up": trials.given_up,
+            "looks": [look._asdict() for look in trials.looks],
+        }
+        self._folder.write_json(SEQUENTIAL, document)
