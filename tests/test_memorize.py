@@ -265,14 +265,19 @@ def test_a_rule_ends_the_run_with_the_first_trials_that_are_enough(
     assert f"20 of at most 60 trials are enough for a median width of the intervals of at most {target}" in (
         capsys.readouterr().out
     )
-    assert main(["--out", str(copy), "--num_workers", "1"]) == 0  # the folder knows its rule, which needs no trial more
-    assert summary["enough"] == json.loads((copy / "summary.json").read_text())["enough"]
-    assert main(["--out", str(copy), "--num_trials", "12"]) == 0  # and a number takes its place
+    # The folder knows its rule, and a number takes its place.
+    assert main(["--out", str(copy), "--num_trials", "22", "--num_workers", "1"]) == 0
     with np.load(copy / "memorization.npz") as scores:
-        assert len(scores["trial"]) >= 20
+        assert len(scores["trial"]) == 22
         assert "decided" not in scores.files
     assert not (copy / "sequential.json").exists()
     assert not (copy / "figures" / "undecided_by_trials.png").exists()
+    assert run(copy, *AUTO, *rule) == 0  # needs no trial more, and takes none beyond those that were enough
+    assert summary["enough"] == json.loads((copy / "summary.json").read_text())["enough"]
+    with np.load(copy / "memorization.npz") as scores:
+        np.testing.assert_array_equal(scores["trial"], first)
+    assert main(["--out", str(copy), "--status"]) == 0
+    assert "2 more are finished and not used" in capsys.readouterr().out
 
 
 def test_the_balanced_plan_leaves_out_equally_often(tmp_path: Path, ray_cluster: None) -> None:

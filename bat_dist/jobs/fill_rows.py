@@ -4,7 +4,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,25 +57,23 @@ def fill_rows(
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
-    were computed on.  until: is told of each row, and ends the work when there are enough: rows are handed out in order
-    then, without a pause for it; what is finished beyond stays in the store, and what is at work is given up.
-    Raises as `run_units`.
+    were computed on.  until: is told of each row, and ends the work when there are enough; what is finished beyond
+    stays in the store, and what is at work is given up.  Raises as `run_units`.
     """
     if until:
         until.begin(store)
     status = store.status()
-    is_needed = not (until and until.is_over)
-    missing = [row for row in range(num_rows) if is_needed and not status.complete[row]]
+    missing = [row for row in range(num_rows) if not status.complete[row]]
     damaged = tuple(row for row in status.damaged if row < num_rows)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
-    start, computed, failed = time.monotonic(), 0, {}
-    kept = int(status.complete[:num_rows].sum())
+    start, failed = time.monotonic(), {}
+    kept = num_rows - len(missing)
     hardware = HardwareLog(folder, what)
     pace = heart.begin(done=kept)
     with progress(pace):
         outcomes = run_units(
-            missing,
+            [] if until and until.is_over else missing,
             build,
             args,
             resources=resources,
@@ -87,24 +84,19 @@ def fill_rows(
             watch=pace.watch,
             in_order=until is not None,
         )
-        with closing(outcomes):
-            for outcome in outcomes:
-                row = outcome.unit
-                if isinstance(outcome, Failed):
-                    failed[row] = outcome.reason
-                else:
-                    hardware.note(outcome.records)
-                    store.write(row, outcome.row)
-                    computed += 1
-                note_outcome(folder, what, row, outcome)
-                pace.step(failed=len(failed))
-                if until:
-                    until.settled(row, None if isinstance(outcome, Failed) else outcome.row)
-                    if until.is_over:
-                        break
-        if until and until.is_over:
-            pace.total = pace.finished
-            pace.on_step()
+        for outcome in outcomes:
+            row = outcome.unit
+            if isinstance(outcome, Failed):
+                failed[row] = outcome.reason
+            else:
+                hardware.note(outcome.records)
+                store.write(row, outcome.row)
+            note_outcome(folder, what, row, outcome)
+            is_over = until is not None and until.settled(row, outcome)
+            pace.step(failed=len(failed), total=pace.finished + 1 if is_over else None)
+            if is_over:
+                outcomes.close()
+    computed = pace.finished - kept - len(failed)
     if until:
         failed = {row: reason for row, reason in failed.items() if row in until.trials.given_up}
     return Filled(kept, computed, damaged, failed, time.monotonic() - start, until and until.trials)

@@ -1,17 +1,15 @@
 """Leave-out trials until a rule says that they are enough: it is asked while they arrive, and its curve is kept."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
-from bat_dist.memorization.sequential import guarantee
 from bat_dist.memorization.stopping import OrderedTrials, StoppingRule
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.storage.status import SEQUENTIAL
 from bat_dist.wording import counted
+from bat_dist.workers.pool import Done, Failed
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +35,16 @@ class UntilEnough:
         if self.trials.looks:
             self._write()
 
-    def settled(self, row: int, values: Mapping[str, Any] | None) -> None:
-        """A trial is finished, or was given up."""
-        if self.trials.note(row, None if values is None else (values["mask"], values["train_correct"])):
+    def settled(self, row: int, outcome: Done | Failed) -> bool:
+        """Take a trial that is finished, or was given up; True if no further one is needed."""
+        found = None if isinstance(outcome, Failed) else (outcome.row["mask"], outcome.row["train_correct"])
+        if self.trials.note(row, found):
             look = self.trials.looks[-1]
             text = "after %s: %.1f%% of the samples undecided, median width %.2f, reliability %.3f"
             trials = counted(look.num_trials, "trial")
             log.info(text, trials, 100 * look.undecided, look.median_width, look.reliability)
             self._write()
+        return self.is_over
 
     def _write(self) -> None:
-        trials, rule = self.trials, self.trials.rule
-        document = {
-            "rule": vars(rule),
-            "goal": rule.in_words,
-            "guarantee": guarantee(self._mask_plan),
-            "is_met": trials.is_met,
-            "is_over": trials.is_over,
-            "num_trials": len(trials.numbers),
-            "given_up": trials.given_up,
-            "looks": [look._asdict() for look in trials.looks],
-        }
-        self._folder.write_json(SEQUENTIAL, document)
+        self._folder.write_json(SEQUENTIAL, self.trials.facts(self._mask_plan))

@@ -80,8 +80,8 @@ def guarantee(mask_plan: str, level: float = LEVEL) -> str:
     """What is promised of intervals and decisions, in words."""
     text = (
         f"with probability {level:.4g} all intervals of a sample, after any number of trials, contain its memorization"
-        f", so that it is ever decided wrongly with probability {1 - level:.2g} at most; this is said of each sample by "
-        "itself, not of all at once"
+        f", so that it is ever decided wrongly with probability {1 - level:.2g} at most; this is said of each sample "
+        "by itself, not of all at once"
     )
     if mask_plan == "uniform":
         return text

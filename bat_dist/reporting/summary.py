@@ -11,8 +11,6 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.table import DatasetSpec
 from bat_dist.memorization.estimate import predicted_left_out
 from bat_dist.memorization.reliability import ENOUGH, reliability_in_words, split_half_reliability, trials_for
-from bat_dist.memorization.sequential import guarantee
-from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
 from bat_dist.wording import counted
 
@@ -34,6 +32,8 @@ def leave_out_summary(
     memorization, sets = scores.memorization, scores.sets
     mem = memorization.mem[~np.isnan(memorization.mem)]
     about = _about_trials(scores.trials, failed) if scores.trials else {}
+    goal = scores.enough.rule.in_words if scores.enough else ""
+    not_enough = f"the most trials allowed are not enough for {goal}: a larger max_trials goes on"
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -50,11 +50,11 @@ def leave_out_summary(
         "influence_threshold": influence_threshold,
         "num_influential_pairs": scores.pairs.num_found,
         **({"sets": sets.sizes()} if sets else {}),
-        **({"enough": _about_enough(scores.enough, mask_plan)} if scores.enough else {}),
+        **({"enough": scores.enough.facts(mask_plan)} if scores.enough else {}),
         "warnings": [
             *(_doubts(dataset.spec, about) if about else []),
             *([f"{counted(len(failed), 'trial')} failed, which the scores leave out"] if failed else []),
-            *(_not_enough(scores.enough) if scores.enough else []),
+            *([not_enough] if scores.enough and not scores.enough.is_met else []),
             *(sets.warnings if sets else []),
         ],
     }
@@ -92,7 +92,7 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
         enough, last = s["enough"], s["enough"]["looks"][-1]
         rows["num_trials auto"] = (
             f"{enough['goal']}: {last['undecided']:.1%} undecided, {last['above']:.1%} above, {last['below']:.1%} not, "
-            f"after {last['num_trials']:,} of at most {enough['max_trials']:,} trials"
+            f"after {last['num_trials']:,} of at most {enough['rule']['max_trials']:,} trials"
         )
         rows["what that promises"] = enough["guarantee"]
     if "mean_mem" in s:
@@ -152,25 +152,6 @@ def _about_trials(trials: Trials, failed: Mapping[int, str]) -> dict[str, Any]:
         "trial_seconds": _mean(trials.metrics[:, 1]),
         "mean_final_loss": _mean(trials.metrics[:, 0]),
     }
-
-
-def _about_enough(enough: OrderedTrials, mask_plan: str) -> dict[str, Any]:
-    """The rule that decided how many trials there are, and what it saw."""
-    return {
-        **vars(enough.rule),
-        "goal": enough.rule.in_words,
-        "guarantee": guarantee(mask_plan),
-        "is_met": enough.is_met,
-        "given_up": enough.given_up,
-        "looks": [look._asdict() for look in enough.looks],
-    }
-
-
-def _not_enough(enough: OrderedTrials) -> list[str]:
-    if enough.is_met:
-        return []
-    trials = counted(len(enough.numbers), "trial")
-    return [f"{trials}, the most allowed, are not enough for {enough.rule.in_words}: a larger max_trials goes on"]
 
 
 def _about_samples(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Any]:
