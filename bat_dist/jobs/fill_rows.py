@@ -57,20 +57,16 @@ def fill_rows(
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
-    were computed on.  until: is told of each row, and ends the work when there are enough; what is finished beyond
-    stays in the store, and what is at work is given up.  Raises as `run_units`.
+    were computed on.  until: begun with the store, is told of each row, and ends the work when there are enough; what
+    is finished beyond stays in the store, and what is at work is given up.  Raises as `run_units`.
     """
-    if until:
-        until.begin(store)
     status = store.status()
     missing = [row for row in range(num_rows) if not status.complete[row]]
     damaged = tuple(row for row in status.damaged if row < num_rows)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
-    start, failed = time.monotonic(), {}
-    kept = num_rows - len(missing)
-    hardware = HardwareLog(folder, what)
-    pace = heart.begin(done=kept)
+    start, failed, kept = time.monotonic(), {}, num_rows - len(missing)
+    hardware, pace = HardwareLog(folder, what), heart.begin(done=kept)
     with progress(pace):
         outcomes = run_units(
             [] if until and until.is_over else missing,
@@ -96,10 +92,10 @@ def fill_rows(
             pace.step(failed=len(failed), total=pace.finished + 1 if is_over else None)
             if is_over:
                 outcomes.close()
-    computed = pace.finished - kept - len(failed)
+    computed, seconds = pace.finished - kept - len(failed), time.monotonic() - start
     if until:
         failed = {row: reason for row, reason in failed.items() if row in until.trials.given_up}
-    return Filled(kept, computed, damaged, failed, time.monotonic() - start, until and until.trials)
+    return Filled(kept, computed, damaged, failed, seconds, until and until.trials)
 
 
 def conclude(filled: Filled, what: str) -> int:

@@ -231,7 +231,7 @@ def _fill(
             give_up_on=(NonFiniteLoss,),
             heart=heart,
             expected_source=terms.source,
-            until=until,
+            until=until and until.begin(store),
         )
     return store, filled
 
@@ -239,11 +239,9 @@ def _fill(
 def _kept_if_enough(store: RowStore, num_rows: int, until: UntilEnough | None) -> Filled | None:
     """What the store holds, if no row is missing, or a rule does not need those that are."""
     complete = store.status().complete[:num_rows]
-    if until:
-        until.begin(store)
-    if not (until.is_over if until else complete.all()):
-        return None
-    return Filled(int(complete.sum()), 0, (), {}, 0.0, until and until.trials)
+    if until.begin(store).is_over if until else complete.all():
+        return Filled(int(complete.sum()), 0, (), {}, 0.0, until and until.trials)
+    return None
 
 
 def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:

@@ -26,14 +26,15 @@ class UntilEnough:
         """Is no further trial needed?"""
         return self.trials.is_over
 
-    def begin(self, store: RowStore) -> None:
-        """Begin with the trials that a store holds."""
+    def begin(self, store: RowStore) -> "UntilEnough":
+        """Begin with the trials that a store holds; returns itself."""
         self.trials = OrderedTrials(self.trials.rule, self.trials.num_samples)
         rows = np.flatnonzero(store.status().complete[: self.trials.rule.max_trials])
         for row, *trial in zip(rows.tolist(), store.read("mask", rows), store.read("train_correct", rows), strict=True):
             self.trials.note(row, (trial[0], trial[1]))
         if self.trials.looks:
             self._write()
+        return self
 
     def settled(self, row: int, outcome: Done | Failed) -> bool:
         """Take a trial that is finished, or was given up; True if no further one is needed."""

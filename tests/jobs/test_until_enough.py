@@ -65,6 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, place: Path, by: Workers, rule: Stoppin
     fields = {name: Field("bool", (NUM_SAMPLES,)) for name in ("mask", "train_correct")}
     store = RowStore.open(folder / "trials", fields=fields, identity={}, num_rows=rule.max_trials)
     until = UntilEnough(folder, rule, NUM_SAMPLES, "uniform")
+    until.begin(store)
     how: dict[str, Any] = {"what": "trials", "resources": Resources(cpus=1), "num_workers": None, "give_up_on": ()}
     with Heartbeat(folder, "trials", total=rule.max_trials) as heart:
         return fill_rows(store, folder, rule.max_trials, work, [], **how, heart=heart, until=until)
