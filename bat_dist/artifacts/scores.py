@@ -14,6 +14,8 @@ from bat_dist.memorization.agreement import Alignment
 from bat_dist.memorization.columns import TrialColumns, correct_by_trial, count_by_trial
 from bat_dist.memorization.estimate import Memorization, predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs, TopInfluence
+from bat_dist.memorization.sequential import decided
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
@@ -46,7 +48,7 @@ class Trials:
 
     @classmethod
     def read(cls, store: RowStore, numbers: Int64[np.ndarray, " trials"] | None = None) -> "Trials":
-        """Read the complete trials of a store, whose numbers may be known.  Raises UserError if there is none."""
+        """Read the trials of a store with these numbers, by default all complete ones.  Raises UserError if none is."""
         numbers = np.flatnonzero(store.status().complete) if numbers is None else numbers
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
@@ -97,13 +99,17 @@ class SampleNames:
 
 @dataclass(frozen=True)
 class LeaveOutScores:
-    """What leave-out trials say about the samples; an imported file has neither trials nor test sets."""
+    """What leave-out trials say about the samples; an imported file has neither trials nor test sets.
+
+    enough: how their number was decided, if a rule did.
+    """
 
     memorization: Memorization
     pairs: InfluencePairs
     trials: Trials | None = None
     sets: TypicalSets | None = None
     top: TopInfluence | None = None
+    enough: OrderedTrials | None = None
 
 
 @dataclass(frozen=True)
@@ -115,16 +121,30 @@ class EnsembleScores:
     alignments: dict[str, Alignment]
 
 
-def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
-    """Write `memorization.npz`; an imported score has no trials, and no counts."""
-    per_trial = {}
+def write_memorization(
+    folder: Folder,
+    names: SampleNames,
+    memorization: Memorization,
+    trials: Trials | None,
+    enough: OrderedTrials | None = None,
+) -> None:
+    """Write `memorization.npz`; an imported score has no trials, and no counts.
+
+    enough: how their number was decided, if a rule did; then intervals that hold at all times, and what they decide,
+    are written too.
+    """
+    more = {}
     if trials is not None:
-        per_trial = {
+        more |= {
             "trial": trials.numbers,
             "train_accuracy_in": trials.accuracy_in,
             "train_accuracy_out": trials.accuracy_out,
             "test_accuracy": trials.test_accuracy,
         }
+    if enough is not None:
+        anytime = enough.prefix.intervals()
+        verdicts = decided(*anytime, enough.rule.sigma)
+        more |= {"anytime_low": anytime[0], "anytime_high": anytime[1], "decided": verdicts}
     low, high = memorization.interval()
     folder.write_npz(
         MEMORIZATION,
@@ -135,7 +155,7 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
         n_in=memorization.n_in,
         n_out=memorization.n_out,
         **asdict(names),
-        **per_trial,
+        **more,
     )
 
 

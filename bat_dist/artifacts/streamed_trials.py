@@ -21,15 +21,21 @@ MATRICES = ("mask", "train_correct", "test_correct", "train_predicted")
 
 
 def read_trials(
-    store: RowStore, train_labels: Int[np.ndarray, " train"], test_labels: Int[np.ndarray, " test"], *, memory: int
+    store: RowStore,
+    train_labels: Int[np.ndarray, " train"],
+    test_labels: Int[np.ndarray, " test"],
+    *,
+    memory: int,
+    numbers: Int[np.ndarray, " trials"] | None = None,
 ) -> Trials:
-    """The complete trials of a store: as arrays if they take at most a quarter of `memory` bytes, else by columns.
+    """The trials of a store with these numbers, by default all complete ones.
 
+    As arrays if they take at most a quarter of `memory` bytes, else by columns.
     The columns are in scratch files without a name in the place for temporary files (TMPDIR), sorted by class; the
     system removes them with the process.  Probabilities are not among them: no score is made of them.
     Raises UserError if no trial is complete, RunError if there is no room for the scratch files.
     """
-    numbers = np.flatnonzero(store.status().complete)
+    numbers = np.flatnonzero(store.status().complete) if numbers is None else numbers
     rows = sum(np.dtype(one.dtype).itemsize * math.prod(one.shape) for one in store.fields.values()) * len(numbers)
     if 4 * rows <= memory:  # they are there twice while they are read, and leave room for what follows
         return Trials.read(store, numbers)

@@ -24,7 +24,7 @@ from bat_dist.artifacts.streamed_trials import read_trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.fill_rows import Filled
-from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.fresh import OF_STOPPING, remove_memorization
 from bat_dist.jobs.influence import leave_out_influences
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
@@ -36,12 +36,14 @@ from bat_dist.memorization.exchange import (
     save_feldman_zhang,
 )
 from bat_dist.memorization.influence_parts import num_pairs
+from bat_dist.memorization.sequential import guarantee
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import SetRule, sets_of
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
-from bat_dist.wording import bytes_of
+from bat_dist.wording import bytes_of, counted
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ _WAY_OUT = "use another --out, or --fresh to replace them"
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
     """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
 
+    With `num_trials` auto they are estimated from the first trials alone, as many as its rule found enough.
     Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
     if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
@@ -58,13 +61,19 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
     labels, memory = (dataset.train.labels, dataset.test.labels), bytes_of(settings.scores_memory)
-    trials = read_trials(store, *labels, memory=memory)
-    _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
+    enough = filled.enough
+    numbers = np.array(enough.numbers) if enough else None
+    trials = read_trials(store, *labels, memory=memory, numbers=numbers)
+    if enough:
+        _say_enough(folder, enough, int(store.status().complete.sum()), settings.mask_plan)
+    else:
+        _say_more(folder, len(trials.numbers), settings.most_trials, "trials")
+        folder.remove_files(OF_STOPPING)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
     influences = leave_out_influences(folder, dataset, settings, store, trials, memorization.mem)
     rule = SetRule(settings.typicality, level=settings.typicality_level)
     sets = sets_of(rule, influences.largest, memorization.mem, trials.mask, trials.test_correct, *labels)
-    scores = LeaveOutScores(memorization, influences.pairs, trials, sets, influences.top)
+    scores = LeaveOutScores(memorization, influences.pairs, trials, sets, influences.top, enough)
     _write(folder, dataset, scores)
     size = 4 * num_pairs(*labels, same_class=True)
     if size <= min(MAX_BYTES, memory // 3):  # it is there three times before it is written
@@ -127,6 +136,19 @@ def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
         log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
 
 
+def _say_enough(folder: Folder, enough: OrderedTrials, found: int, mask_plan: str) -> None:
+    """Say which trials the scores are of, why, and with what promise."""
+    used, most = len(enough.numbers), enough.rule.max_trials
+    if enough.is_met:
+        log.info("%s are enough for %s: %s saved", counted(used, "trial"), enough.rule.in_words, f"{most - used:,}")
+    else:
+        log.warning("%s were not enough for %s: raise max_trials", counted(used, "trial"), enough.rule.in_words)
+    if found > used:
+        text = "%s holds %s finished trials: the scores are those of the first %s; a number for num_trials uses all"
+        log.info(text, folder, f"{found:,}", f"{used:,}")
+    log.info("%s", guarantee(mask_plan))
+
+
 def _check_any_complete(filled: Filled, what: str) -> None:
     if not filled.kept + filled.computed:
         first, reason = min(filled.failed.items())
@@ -134,7 +156,7 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 
 
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
-    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
+    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials, scores.enough)
     write_influence(folder, scores.pairs, dataset.fingerprint)
     if scores.top is None:
         folder.remove(INFLUENCE_TOP)  # of an earlier call, which asked for it
