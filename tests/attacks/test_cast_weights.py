@@ -1,0 +1,98 @@
+"""Rounding weights to bf16 once for an attack changes nothing but how often it is done."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from bat_dist.attacks.cast_weights import SWITCH, cast_once
+from bat_dist.attacks.noise import image_keys
+from bat_dist.attacks.pgd import pgd
+from bat_dist.models.build import build
+from tests.attacks.attack_nets import images, labels
+
+NUM_STEPS = 3
+
+
+class Casts(TorchDispatchMode):
+    """Counts what is rounded to bf16, by shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_shape = Counter[torch.Size]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") is torch.bfloat16:
+            self.by_shape[args[0].shape] += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Tied(nn.Module):
+    """A layer whose weight is read from outside too, one whose weight is computed, and one behind a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.normalized, self.hooked = weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4)
+
+        def scale_its_weight(layer: nn.Module, inputs: object) -> None:
+            with torch.no_grad():
+                self.hooked.weight.mul_(1.01)
+
+        self.hooked.register_forward_pre_hook(scale_its_weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.hooked(self.normalized(self.conv(x).relu().mean(dim=(2, 3))))
+        return self.head(features) + 30 * functional.linear(features, functional.normalize(self.head.weight))
+
+
+def network(arch: str) -> nn.Module:
+    torch.manual_seed(0)
+    return Tied() if arch == "tied" else build(arch, 3, mean=(0.5,) * 3, std=(0.25,) * 3)
+
+
+def attack(model: nn.Module) -> Tensor:
+    keys = image_keys(0, "a", torch.arange(len(labels())))
+    settings = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": NUM_STEPS}
+    return pgd(model, images(), labels(), **settings, generator=keys, precision="bf16")
+
+
+@pytest.mark.parametrize("arch", ["tinynet", "resnet9-w4", "wrn10-1", "tied"])
+def test_the_attack_is_the_same_to_the_last_bit(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = attack(network(arch))
+    monkeypatch.setenv(SWITCH, "0")
+    assert torch.equal(attack(network(arch)), once)
+
+
+def test_each_weight_is_rounded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = network("tinynet")
+    weights = Counter(p.shape for layer in model.modules() if isinstance(layer, nn.Conv2d) for p in [layer.weight])
+    assert weights.total() == 3
+    with Casts() as casts:
+        attack(model)
+    assert {shape: casts.by_shape[shape] for shape in weights} == weights
+    monkeypatch.setenv(SWITCH, "0")
+    with Casts() as casts:
+        attack(model)
+    assert {shape: casts.by_shape[shape] for shape in weights} == {
+        shape: NUM_STEPS * count for shape, count in weights.items()
+    }
+
+
+def test_the_layers_are_themselves_again_and_weights_may_change_between_attacks() -> None:
+    model = network("tinynet")
+    first = attack(model)
+    assert not any("forward" in vars(module) for module in model.modules())
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1)
+    changed = attack(model)
+    assert not torch.equal(changed, first)
+    with pytest.raises(RuntimeError, match="in the middle"), cast_once(model):
+        raise RuntimeError("in the middle")
+    assert torch.equal(attack(model), changed)
