@@ -1,6 +1,7 @@
 """Rounding weights to bf16 once for an attack changes nothing but how often it is done."""
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +15,8 @@ from bat_dist.attacks.cast_weights import SWITCH, cast_once
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import pgd
 from bat_dist.models.build import build
-from tests.attacks.attack_nets import images, labels
 
-NUM_STEPS = 3
+NUM_STEPS, CLASSES, BATCH = 3, 3, 6
 
 
 class Casts(TorchDispatchMode):
@@ -37,7 +37,7 @@ class Tied(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 3)
+        self.conv, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, CLASSES)
         self.normalized, self.hooked = weight_norm(nn.Linear(4, 4)), nn.Linear(4, 4)
 
         def scale_its_weight(layer: nn.Module, inputs: object) -> None:
@@ -53,13 +53,14 @@ class Tied(nn.Module):
 
 def network(arch: str) -> nn.Module:
     torch.manual_seed(0)
-    return Tied() if arch == "tied" else build(arch, 3, mean=(0.5,) * 3, std=(0.25,) * 3)
+    return Tied() if arch == "tied" else build(arch, CLASSES, mean=(0.5,) * 3, std=(0.25,) * 3)
 
 
 def attack(model: nn.Module) -> Tensor:
-    keys = image_keys(0, "a", torch.arange(len(labels())))
-    settings = {"epsilon": 8 / 255, "step_size": 2 / 255, "num_steps": NUM_STEPS}
-    return pgd(model, images(), labels(), **settings, generator=keys, precision="bf16")
+    images = torch.rand(BATCH, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    keys = image_keys(0, "a", torch.arange(BATCH))
+    attacked = partial(pgd, epsilon=8 / 255, step_size=2 / 255, num_steps=NUM_STEPS, precision="bf16")
+    return attacked(model, images, torch.arange(BATCH) % CLASSES, generator=keys)
 
 
 @pytest.mark.parametrize("arch", ["tinynet", "resnet9-w4", "wrn10-1", "tied"])
