@@ -148,9 +148,7 @@ def keep(
     recorded.of(machine).update(kept)
     write(asked.results, recorded)
     if worse:
-        tell(
-            f"worse than recorded: {', '.join(sorted(worse))}; the record stays; see --accept and --fresh"
-        )
+        tell(f"worse than recorded: {', '.join(sorted(worse))}; the record stays; see --accept and --fresh")
     return list(kept)
 
 

@@ -120,7 +120,7 @@ def steps(context: Context, *, arch: str, batch: int, has_textbook: bool = True)
     """A step of each on one batch of training images."""
     torch.set_num_threads(context.cores)
     arch, batch = context.pick(arch, arch, "resnet9-w4"), context.pick(batch, max(4, batch // 8), 4)
-    data = images(context, num_train=max(batch, CLASSES), num_test=CLASSES)
+    data = images(context, num_train=-(-batch // CLASSES) * CLASSES, num_test=CLASSES)
     loader = dataset_loader("memory", data, "train")
     x, y, _ = next(iter(loader.eval_epoch(batch_size=batch)))
 

@@ -103,7 +103,7 @@ def autoattack(context: Context) -> Iterator[Sides]:
     from bat_dist.workers.session import ray_session
 
     torch.set_num_threads(context.cores)
-    data = images(context, *context.pick((5000, 48), (500, 10), (40, 10)))
+    data = images(context, *context.pick((5000, 50), (500, 10), (40, 10)))
     rival = rivals.pyautoattack()
     flags: dict[int, np.ndarray] = {}  # ours, by round
     with tempfile.TemporaryDirectory() as place, ray_session("local", num_cpus=context.cores):

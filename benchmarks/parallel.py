@@ -36,7 +36,7 @@ def one_and_two(job: Job) -> Sides:
 @contextmanager
 def train(context: Context) -> Iterator[Sides]:
     """PGD-AT of ResNet-9; seconds are those of the epochs, without the start of workers."""
-    data = images(context, *context.pick((2560, 100), (512, 20), (64, 10)))
+    data = images(context, *context.pick((2580, 100), (520, 20), (64, 10)))
 
     def job(out: Path, workers: int) -> Quantities:
         settings = TrainSettings(

@@ -52,4 +52,4 @@ def _cells(figure: Figure, found: Summary | None, machine_class: MachineClass) -
 def number(value: float, unit: str) -> str:
     """Three digits and the unit: `x2.57`, `97.5%`, `6.7 s`."""
     text = f"{value:.3g}"
-    return f"x{text}" if unit == "x" else f"{text}%" if unit == "%" else f"{text} {unit}"
+    return f"x{text}" if unit == "x" else f"{text}%" if unit == "%" else f"{text} {unit}".rstrip()

@@ -76,7 +76,7 @@ def against_plain(context: Context, *, arch: str, epochs: int, num_images: int =
         yield {"plain": lambda number: {"accuracy": plain_trial(data, arch, recipe, number)}, "ours": ours}
 
 
-width_16 = partial(against_plain, arch="resnet9-w16", epochs=6)
+width_16 = partial(against_plain, arch="resnet9-w16", epochs=5)
 width_32 = partial(against_plain, arch="resnet9-w32", epochs=2)
 width_64 = partial(against_plain, arch="resnet9-w64", epochs=1, num_images=2500)
 
