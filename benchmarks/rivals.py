@@ -36,7 +36,8 @@ class PlainSplit(torch.utils.data.Dataset):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         index = self.indices[place]
-        return self.transform(self.split.images[index]), int(self.split.labels[index])
+        image: Any = self.transform(self.split.images[index])
+        return image, int(self.split.labels[index])
 
 
 def plain_loader(split: Split, indices: np.ndarray, *, batch_size: int, augment: bool) -> DataLoader:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 SWITCH = "BAT_DIST_CAST_ONCE"
@@ -25,28 +25,22 @@ def cast_once(model: nn.Module) -> Iterator[None]:
     whatever else reads them.  Layers that are more than torch's own, such as those whose weights a hook computes, are
     left alone.  With the environment variable BAT_DIST_CAST_ONCE=0 all are.
     """
-    layers = [] if os.environ.get(SWITCH) == "0" else [layer for layer in model.modules() if _is_plain(layer)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and _is_plain(layer)]
     try:
-        for layer in layers:
-            layer.forward = _with_rounded_weights(layer)
+        for layer in layers if os.environ.get(SWITCH) != "0" else ():
+            weight = layer.weight.detach().to(torch.bfloat16)
+            bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+            compute = layer._conv_forward if isinstance(layer, nn.Conv2d) else functional.linear
+            layer.forward = partial(compute, weight=weight, bias=bias)
         yield
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
 
 
-def _is_plain(layer: nn.Module) -> bool:
+def _is_plain(layer: nn.Conv2d | nn.Linear) -> bool:
     """Whether calling the layer is one operation on its input, a float32 parameter `weight`, and perhaps a `bias`."""
     if type(layer) not in (nn.Conv2d, nn.Linear) or layer._forward_pre_hooks or "forward" in vars(layer):
         return False
     weight = layer._parameters.get("weight")
     return weight is not None and weight.dtype == torch.float32 and not nn.parameter.is_lazy(weight)
-
-
-def _with_rounded_weights(layer: nn.Module) -> partial[Tensor]:
-    """What the layer does, with its weights in bf16."""
-    weight, bias = (None if of is None else of.detach().to(torch.bfloat16) for of in (layer.weight, layer.bias))
-    if isinstance(layer, nn.Conv2d):
-        assert isinstance(weight, Tensor)
-        return partial(layer._conv_forward, weight=weight, bias=bias)
-    return partial(functional.linear, weight=weight, bias=bias)

@@ -58,7 +58,8 @@ def test_the_attack_is_the_same_to_the_last_bit(arch: str, monkeypatch: pytest.M
 
 def casts(model: nn.Module) -> Counter[tuple[int, ...]]:
     """What an attack casts from one type to another, by shape."""
-    with profile(record_shapes=True) as found:
+    found = profile(record_shapes=True)
+    with found:
         attack(model)
     events = found.function_events
     assert events is not None
