@@ -24,8 +24,11 @@ STUDIES = {
     "gallery": "the most and least memorized samples, and pairs of large influence (Fig. 5, 7)",
     "histogram": "how memorization is distributed (Fig. 6)",
     "theory": "Theorems 1 and 2 on a grid (Sec. 3.2, App. C)",
+    "efficiency": "how many trials each estimator of memorization needs, and when a run may stop, from its trials",
 }
-StudyName = Literal["atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory"]
+StudyName = Literal[
+    "atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory", "efficiency"
+]
 WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_removed", "typical_removed"
 """Training sets: all samples; those with mem <= 0.15; and the controls, which are as small as that of share 0."""
 
@@ -78,7 +81,10 @@ class StudySettings(RaySettings, DataSettings):
     dataset: Annotated[DatasetName | None, Help("instead of the scale's", "NAME"), DATA] = None  # pyright: ignore
     scores: Annotated[
         str | None,
-        Help("memorization.npz of these data, with typicality.npz beside it, instead of leave-out trials", "FILE"),
+        Help(
+            "memorization.npz of these data, with typicality.npz beside it, or its folder, instead of leave-out trials",
+            "FILE",
+        ),
         STUDY,
     ] = None
     seeds: Annotated[Seeds, Help("of every training; more can be added later"), STUDY] = (0, 1, 2)
@@ -119,6 +125,23 @@ class StudySettings(RaySettings, DataSettings):
     ratios: Annotated[
         tuple[Annotated[float, Gt(2.33), Lt(1e4)], ...], Len(1), Help("theory: eta / sigma", "RATIO"), STUDY
     ] = (2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0)
+    reference: Annotated[
+        str | None,
+        Help(
+            "efficiency: a folder of other trials of the same settings, by all of which estimates are judged; without "
+            "it a random half of the trials of --scores judges those of the other half",
+            "DIR",
+        ),
+        STUDY,
+        Decides.CONTENT,
+    ] = None
+    balanced: Annotated[
+        str | None,
+        Help("efficiency: a folder of trials of the same settings with --mask_plan balanced, to compare with", "DIR"),
+        STUDY,
+        Decides.CONTENT,
+    ] = None
+    repetitions: Annotated[int, Ge(2), Help("efficiency: times that trials are drawn from the store"), STUDY] = 20
     factors: Annotated[
         tuple[Annotated[float, Gt(1), Lt(1e4)], ...], Len(1), Help("theory: k of Theorem 2", "K"), STUDY
     ] = (1.2, 1.5, 2.0)
@@ -177,9 +200,14 @@ class StudySettings(RaySettings, DataSettings):
         return set(self.study) != {"theory"}
 
     @property
+    def needs_data(self) -> bool:
+        """Does a study look at samples?  Theory does not, and `efficiency` reads trials that are there alone."""
+        return not {*self.study} <= ({"theory", "efficiency"} if self.scores else {"theory"})
+
+    @property
     def needs_sets(self) -> bool:
         """Is there a study of typical and atypical sets, not of scores or theory alone?"""
-        return not {*self.study} <= {"gallery", "histogram", "theory"}
+        return not {*self.study} <= {"gallery", "histogram", "theory", "efficiency"}
 
     @property
     def needs_workers(self) -> bool:
@@ -191,6 +219,8 @@ class StudySettings(RaySettings, DataSettings):
         """The folder of memorization.npz, typicality.npz and ensemble_scores.npz: that of `scores`, else their own."""
         if not self.scores:
             return self.place(SCORES)
+        if not self.scores.endswith(".npz"):
+            return self.scores
         head, slash, _ = self.scores.rpartition("/")
         return head + slash or "."
 
