@@ -101,14 +101,14 @@ def regression_adjusted(outcomes: Outcomes) -> Estimated:
         mu_a = mean_a(c_i) - slope_a (mean_a(x_i) - mean(x_i)),   a = in, out;     mem = mu_in - mu_out
 
     x_ti is the mean, over the other samples j of the class, of c_tj minus the mean of c_j over the trials of the same
-    side of j, so that it does not depend on which samples trial t has; slope_a is that of c_i on x_i within side a, with
-    the variance of x over all trials added once to the sum of squares, without which sides of a few trials that are
-    alike have slopes of any size (ridge; a factor of about n_a / (n_a + 1)).  But for that this is Lin's estimator (2013, Agnostic notes on regression adjustments to experimental data, Annals of Applied
+    side of j, so that it does not depend on which samples trial t has; slope_a is that of c_i on x_i within side a.
+    This is Lin's estimator (2013, Agnostic notes on regression adjustments to experimental data, Annals of Applied
     Statistics 7): consistent whether or not c is linear in x, with asymptotic variance
     s_in^2(1-R_in^2)/n_in + s_out^2(1-R_out^2)/n_out plus a term for the difference of the slopes, never more than that
     of the difference of means; its bias is O(1/n).  Slopes are estimated for each sample from n_out trials, which costs
-    about 1/n_out of the variance: it gains where R_out^2 is larger than that.  A class of one sample has no others: its
-    estimate is the difference of means.
+    about 1/n_out of the variance: it gains where R_out^2 is larger than that.  Ours: the sum of squares of x within the
+    side has the variance of x over all trials added once, or a few trials that are alike would have slopes of any size.
+    A class of one sample has no others: its estimate is the difference of means.
     """
     mem = np.empty(outcomes.mask.shape[1])
     for members, block, quality in _qualities(outcomes):
