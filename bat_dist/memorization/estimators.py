@@ -161,9 +161,7 @@ def mask_regression(outcomes: Outcomes) -> Estimated:
     mem = np.empty(outcomes.mask.shape[1])
     for label in np.unique(outcomes.labels):
         members = np.flatnonzero(outcomes.labels == label)
-        mem[members] = ridge_own_coefficients(
-            outcomes.mask[:, members].astype(np.float32), outcomes.correct[:, members].astype(np.float32)
-        )
+        mem[members] = ridge_own_coefficients(outcomes.mask[:, members], outcomes.correct[:, members])
     return Estimated(mem)
 
 
@@ -194,7 +192,11 @@ ESTIMATORS: Mapping[str, Callable[[Outcomes], Estimated]] = {
 }
 
 
-def ridge_own_coefficients(mask: Values, correct: Values, ratio: float | None = None) -> Scores:
+def ridge_own_coefficients(
+    mask: Num[np.ndarray, "trials samples"] | Bool[np.ndarray, "trials samples"],
+    correct: Num[np.ndarray, "trials samples"] | Bool[np.ndarray, "trials samples"],
+    ratio: float | None = None,
+) -> Scores:
     """`mask_regression` of one class: [trials, samples] of its masks and answers.
 
     ratio: s_u^2 / s_e^2; None estimates it.

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import xlog1py, xlogy
 
-GRID, STEPS = 61, 100
+GRID, STEPS = 81, 100
 VALUES = np.sin(np.linspace(0, np.pi / 2, GRID)) ** 2
 """The grid of either probability: their arcsines are equally far apart, as the binomial's precision asks for."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from bat_dist.memorization.estimators import ESTIMATORS, Estimated, Outcomes, difference_of_means
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
@@ -58,7 +58,7 @@ class Reference:
     variance: Float[np.ndarray, " samples"]
 
     @classmethod
-    def of(cls, mask: Bool[np.ndarray, "trials samples"], values: Float[np.ndarray, "trials samples"]) -> "Reference":
+    def of(cls, mask: Bool[np.ndarray, "trials samples"], values: Shaped[np.ndarray, "trials samples"]) -> "Reference":
         """That of the values (correctness, or probabilities): unbiased, and so is s_in^2/n_in + s_out^2/n_out."""
         mem, variance = np.zeros(mask.shape[1]), np.zeros(mask.shape[1])
         for side, sign in ((True, 1), (False, -1)):
@@ -169,6 +169,8 @@ def trials_needed(measured: Sequence[Measured]) -> list[Needed]:
     aim = AIM if AIM in sizes else sizes[-1]
     found = []
     for (estimator, metric), curve in curves.items():
+        if estimator == OWN:  # judged by something else
+            continue
         targets = curves[PLAIN, metric][aim]
         sign = -1 if metric in LOWER_IS_BETTER else 1
         values = np.array([*curve.values()]).T

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from bat_dist.artifacts.scores import MEMORIZATION, TRIALS
 from bat_dist.errors import UserError
 from bat_dist.figures.efficiency_figures import AgreementCurve, NeededTrials, agreement_over_trials, needed_trials
+from bat_dist.memorization.estimators import Outcomes
 from bat_dist.results.claims import Finding
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
@@ -96,7 +97,7 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
     }
 
 
-def _other(stored: StoredOutcomes, settings: StudySettings, option: str) -> Any:
+def _other(stored: StoredOutcomes, settings: StudySettings, option: str) -> Outcomes | None:
     """The outcomes of `--reference` or `--balanced`; None if it is not given."""
     place = getattr(settings, option)
     if place is None:
@@ -115,7 +116,7 @@ def _findings(needed: Sequence[Needed], repetitions: int, largest: int) -> list[
     findings = []
     for claim, metric in CLAIMED.items():
         for one in needed:
-            if one.metric != metric or one.estimator in (PLAIN, OWN):
+            if one.metric != metric or one.estimator == PLAIN:
                 continue
             shares = [min(value, largest) / one.aim for value in (one.median, one.low, one.high)]
             more = f", at least: {largest:,} trials do not reach it" if np.isinf(one.median) else ""
@@ -138,8 +139,8 @@ def _curves(table: pd.DataFrame, metric: str) -> dict[str, AgreementCurve]:
 
 
 def _needed(table: pd.DataFrame, metric: str, aim: int) -> dict[str, NeededTrials]:
-    """By estimator in words; without the difference of means, and without what is judged by itself."""
-    rows = table[(table["metric"] == metric) & ~table["estimator"].isin([PLAIN, OWN])]
+    """By estimator in words, without the difference of means itself."""
+    rows = table[(table["metric"] == metric) & (table["estimator"] != PLAIN)]
     return {
         IN_WORDS[row["estimator"]]: NeededTrials(*(row[name] / aim for name in ("median", "low", "high")))
         for row in rows.to_dict("records")

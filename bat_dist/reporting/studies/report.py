@@ -42,7 +42,6 @@ REPORTS = {
     "efficiency": StudyReport(
         lambda inputs, folder: efficiency.analyse_efficiency(inputs.settings, folder),
         efficiency.draw_efficiency,
-        efficiency.lines_of_efficiency,
         note=lambda inputs: efficiency.about_efficiency(inputs.settings),
     ),
     "poisoning": StudyReport(poisoning.analyse, poisoning.draw, poisoning.lines),
