@@ -268,4 +268,20 @@ CLAIMS: dict[str, Claim] = {
         "below",
         1.0,
     ),
+    "stops_early": Claim(
+        COST,
+        "A run that stops when most samples are decided ends with 40% of 1,000 trials",
+        "efficiency",
+        "trials at its end, as a share of 1,000",
+        "below",
+        0.4,
+    ),
+    "stopped_agrees": Claim(
+        COST,
+        "What it has decided on mem > 0.15 is what a long reference says",
+        "efficiency",
+        "share of the decided samples that the reference has on the same side of 0.15",
+        "above",
+        0.99,
+    ),
 }

@@ -10,7 +10,7 @@ import pytest
 from bat_dist.artifacts.scores import MEMORIZATION, TRIALS
 from bat_dist.errors import UserError
 from bat_dist.jobs.all_studies import Studies
-from bat_dist.reporting.studies.efficiency import AGREEMENT, NEEDED, draw_efficiency
+from bat_dist.reporting.studies.efficiency import AGREEMENT, NEEDED, STOPPED, draw_efficiency
 from bat_dist.results.findings_file import read_findings
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
@@ -54,15 +54,22 @@ def test_a_store_alone_is_enough(tmp_path: Path) -> None:
         "reference: the half of the trials that no estimate has"
     )
     folder = Folder(str(tmp_path / "out/studies/efficiency"))
-    assert {*folder.names("*.png")} == {"efficiency.png", "efficiency_trials_needed.png"}
+    assert {*folder.names("*.png")} == {"efficiency.png", "efficiency_trials_needed.png", "efficiency_stopping.png"}
     table = folder.read(AGREEMENT).decode().splitlines()
     assert table[0] == "repetition,estimator,num_trials,spearman,jaccard,equal,rmse"
     assert len(table) == 1 + 2 * 2 * 7
     findings = read_findings(folder).findings
-    assert [one.claim for one in findings] == ["fewer_trials_ranking"] * 5 + ["fewer_trials_atypical"] * 5
+    assert [one.claim for one in findings] == [
+        *["fewer_trials_ranking"] * 5,
+        *["fewer_trials_atypical"] * 5,
+        *["stops_early", "stopped_agrees"],
+    ]
     assert all(one.estimate <= 1 for one in findings)
+    assert len(folder.read(STOPPED).decode().splitlines()) == 1 + 2 * 3
     shutil.rmtree(tmp_path / "scores")
-    assert {*draw_efficiency(folder, {"note": ""})} == {"efficiency", "efficiency_trials_needed"}
+    assert {*draw_efficiency(folder, {"note": ""})} == {
+        *("efficiency", "efficiency_trials_needed", "efficiency_stopping")
+    }
     assert folder.exists(NEEDED)
 
 

@@ -11,16 +11,19 @@ from matplotlib.figure import Figure
 from bat_dist.artifacts.scores import MEMORIZATION, TRIALS
 from bat_dist.errors import UserError
 from bat_dist.figures.efficiency_figures import AgreementCurve, NeededTrials, agreement_over_trials, needed_trials
+from bat_dist.figures.points import Panel, points_by_category
 from bat_dist.memorization.estimators import Outcomes
+from bat_dist.memorization.stopping import TARGETS
 from bat_dist.results.claims import Finding
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
-from bat_dist.studies.efficiency import LEAST, OWN, PLAIN, Needed, measure, trials_needed
+from bat_dist.studies.efficiency import AIM, LEAST, OWN, PLAIN, Needed, measure, trials_needed
+from bat_dist.studies.stopping_times import stopped_runs
 from bat_dist.studies.stored_outcomes import StoredOutcomes, check_comparable, read_outcomes
 from bat_dist.wording import counted
 
-AGREEMENT, NEEDED = "agreement.csv", "trials_needed.csv"
+AGREEMENT, NEEDED, STOPPED = "agreement.csv", "trials_needed.csv", "stopped_runs.csv"
 IN_WORDS = {
     "plain": "difference of means",
     "probability": "probability of the class",
@@ -37,6 +40,12 @@ MEASURES = {
     "equal": "same decision on mem > 0.15",
     "rmse": "error (RMSE)",
 }
+STOPS = {
+    "num_trials": "trials at the end",
+    "decided": "samples that are decided",
+    "agrees": "of these, as the reference",
+    "covered": "intervals with the reference's value",
+}
 CLAIMED = {"fewer_trials_ranking": "spearman", "fewer_trials_atypical": "jaccard"}
 
 
@@ -44,7 +53,8 @@ def analyse_efficiency(settings: StudySettings, folder: Folder) -> list[Finding]
     """Compare the estimators from few trials with a reference of many others.
 
     `agreement.csv` has a row for each repetition, estimator and number of trials; `trials_needed.csv` one for each
-    estimator and measure.  Raises UserError for folders without trials or with too few, and for trials of other
+    estimator and measure; `stopped_runs.csv` has one for each repetition and criterion of `memorize --num_trials auto`.
+    Raises UserError for folders without trials or with too few, and for trials of other
     settings or in common.
     """
     stored = read_outcomes(settings.score_place)
@@ -57,7 +67,19 @@ def analyse_efficiency(settings: StudySettings, folder: Folder) -> list[Finding]
     folder.write(AGREEMENT, pd.DataFrame(rows).drop(columns="agreement").to_csv(index=False).encode())
     needed = trials_needed(measured)
     folder.write(NEEDED, pd.DataFrame(needed).to_csv(index=False).encode())
-    return _findings(needed, settings.repetitions, max(one.num_trials for one in measured))
+    stopped = pd.DataFrame(
+        stopped_runs(
+            stored.outcomes,
+            mask_plan=stored.mask_plan,
+            reference=others["reference"],
+            repetitions=settings.repetitions,
+        )
+    )
+    folder.write(STOPPED, stopped.to_csv(index=False).encode())
+    return [
+        *_findings(needed, settings.repetitions, max(one.num_trials for one in measured)),
+        *_findings_of_stops(stopped[stopped["criterion"] == "undecided"]),
+    ]
 
 
 def about_efficiency(settings: StudySettings) -> str:
@@ -79,7 +101,7 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
     compared = table[table["estimator"] != OWN]
     panels = {words: _curves(table if metric == "spearman" else compared, metric) for metric, words in MEASURES.items()}
     note, largest = about["note"], int(compared["num_trials"].max())
-    needed = pd.read_csv(io.BytesIO(folder.read(NEEDED)))
+    needed, stopped = (pd.read_csv(io.BytesIO(folder.read(name))) for name in (NEEDED, STOPPED))
     aim = int(needed["aim"].iloc[0])
     return {
         "efficiency": agreement_over_trials(
@@ -93,6 +115,20 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
             largest=largest / aim,
             title=f"Trials for the agreement that the {IN_WORDS[PLAIN]} has with {aim:,}, as a share",
             note=f"{note}. Point: median; line: 95% of the repetitions",
+        ),
+        "efficiency_stopping": points_by_category(
+            [
+                Panel(
+                    words,
+                    words if name == "num_trials" else "share",
+                    _by_criterion(stopped, name),
+                    name != "num_trials",
+                )
+                for name, words in STOPS.items()
+            ],
+            title="Where runs end that stop when it is enough (memorize --num_trials auto)",
+            xlabel="stopping rule",
+            note=note,
         ),
     }
 
@@ -124,6 +160,28 @@ def _findings(needed: Sequence[Needed], repetitions: int, largest: int) -> list[
             how = f"{base}; 95% of {repetitions} repetitions, which share their trials{more}"
             findings.append(Finding(claim, *shares, how))
     return findings
+
+
+def _findings_of_stops(runs: pd.DataFrame) -> list[Finding]:
+    """Where runs end that wait for most samples to be decided, and how far these decisions are the reference's."""
+    met = f"rule met in {int(runs['is_met'].sum())} of {len(runs)} repetitions; 95% of these, which share their trials"
+    values = {"stops_early": runs["num_trials"] / AIM, "stopped_agrees": runs["agrees"]}
+    return [
+        Finding(claim, *(float(of.quantile(q)) for q in (0.5, 0.025, 0.975)), based_on=met)
+        for claim, of in values.items()
+    ]
+
+
+def _by_criterion(stopped: pd.DataFrame, name: str) -> dict[str, dict[str, list[float]]]:
+    """A value of each repetition by stopping rule, in words."""
+    words = {
+        "undecided": "{:.0%} undecided",
+        "reliability": "reliability {:g}",
+        "width": "width {:g}",
+    }
+    groups: dict[Any, pd.DataFrame] = dict(iter(stopped.groupby("criterion", sort=False)))
+    rules = {words[criterion].format(TARGETS[criterion]): rows[name].tolist() for criterion, rows in groups.items()}
+    return {"a repetition; line: mean": rules}
 
 
 def _curves(table: pd.DataFrame, metric: str) -> dict[str, AgreementCurve]:
