@@ -132,7 +132,7 @@ def stratified(outcomes: Outcomes) -> Estimated:
     for members, block, quality in _qualities(outcomes):
         inside, correct = outcomes.mask[:, members[block]], outcomes.correct[:, members[block]]
         order = quality.argsort(axis=0, kind="stable").argsort(axis=0)
-        stratum = order * NUM_STRATA // len(order)
+        stratum = np.where(np.ptp(quality, axis=0) > 0, order * NUM_STRATA // len(order), 0)
         weighted, weights = np.zeros(inside.shape[1]), np.zeros(inside.shape[1])
         for number in range(NUM_STRATA):
             here = stratum == number
@@ -250,6 +250,8 @@ def _qualities(outcomes: Outcomes) -> Iterator[tuple[Int[np.ndarray, " members"]
             sums += _residuals(outcomes, members[block]).sum(axis=1)
         for block in blocks:
             others = sums[:, None] - _residuals(outcomes, members[block])
+            if len(members) == 1:
+                others[:] = 0  # and not what rounding leaves
             yield members, block, others / max(len(members) - 1, 1)
 
 

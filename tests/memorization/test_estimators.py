@@ -145,7 +145,8 @@ def test_shrunk_estimates_are_those_of_bayes_rule_with_the_true_prior() -> None:
     correct_out = rng.binomial(n_out, out)
     mem, above = posterior_of_counts(n_in, n_in, correct_out, n_out, 0.15)
     never_wrong = 0.5**6 / (1 + 0.5**6)  # posterior of (1, 0.5) after 6 of 6
-    assert np.unique(above[correct_out < 6]) == pytest.approx(1, abs=0.05)
+    assert above[correct_out == 5].min() > 0.8
+    assert above[correct_out < 5].min() > 0.99
     np.testing.assert_allclose(above[correct_out == 6], never_wrong, atol=0.02)
     np.testing.assert_allclose(mem[correct_out == 6], 0.5 * never_wrong, atol=0.02)
 
@@ -187,9 +188,9 @@ def test_bias_and_error_where_the_truth_is_known() -> None:
         ]
     )
     bias, mse = np.abs(errors.mean(axis=0)).mean(axis=1), dict(zip(names, (errors**2).mean(axis=(0, 2)), strict=True))
-    noise_of_bias = np.sqrt(2 / np.pi * mse["plain"] / 30)  # of an unbiased estimator
-    assert (bias[:3] < 1.15 * noise_of_bias).all()
-    assert bias[3] > 1.15 * noise_of_bias
+    noise_of_bias = np.sqrt(2 / np.pi * errors.var(axis=0).mean(axis=1) / 30)  # of an unbiased estimator
+    assert (bias[:3] < 1.15 * noise_of_bias[:3]).all()
+    assert bias[3] > 1.3 * noise_of_bias[3]
     assert 0.8 < mse["adjusted"] / mse["plain"] < 0.93
     assert mse["adjusted"] < mse["stratified"] < mse["plain"]
     assert mse["shrunk"] < 0.6 * mse["plain"]

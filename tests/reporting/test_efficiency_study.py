@@ -36,7 +36,7 @@ def write_trials(place: Path, num_trials: int = 100, *, seed: int = 0, keep: boo
         identity={"seed": seed, "mask_plan": "uniform", "arch": "tinynet", **identity},
         num_rows=num_trials,
     )
-    for number in numbers:
+    for number in range(num_trials):
         store.write(number, {name: values[number] for name, values in rows.items()})
     return str(place)
 
