@@ -1,5 +1,6 @@
 """How estimates agree with a long reference over the number of trials, and how many trials each estimator needs."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -59,25 +60,26 @@ def agreement_over_trials(
 def needed_trials(panels: Mapping[str, Mapping[str, NeededTrials]], *, largest: float, title: str, note: str) -> Figure:
     """A panel for each measure, a row for each estimator: its trials over those of the difference of means (log scale).
 
-    largest: the largest share that could be seen; what lies beyond is drawn there, as an arrow.
+    largest: the largest share that could be seen; what is not reached by then is drawn beyond it, with an arrow.
     """
     rows = max(map(len, panels.values()))
+    smallest = min(one.low for estimators in panels.values() for one in estimators.values())
+    ticks = (0.05, 0.1, 0.2, 0.5, 1, 2, 5) if smallest < 0.4 else (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.5, 2)
     fig, axes = panel_figure(title, len(panels), height=0.9, row=1.0 + 0.24 * rows)
     edge = 1.25 * largest
     for number, (ax, (measure, estimators)) in enumerate(zip(axes, panels.items(), strict=True)):
         for row, one in enumerate(estimators.values()):
             low, median, high = (min(value, edge) for value in (one.low, one.median, one.high))
             ax.plot([low, high], [row, row], color=BLUE, lw=1.6, solid_capstyle="butt")
-            ax.plot(median, row, ">" if one.median > largest else "o", color=BLUE, ms=6)
-            if one.high > largest:
+            ax.plot(median, row, ">" if math.isinf(one.median) else "o", color=BLUE, ms=6)
+            if math.isinf(one.high):
                 ax.annotate("", (edge * 1.06, row), (edge, row), arrowprops={"arrowstyle": "->", "color": BLUE})
         ax.axvline(1, color=SOFT_INK, lw=0.9, ls=(0, (2, 2)))
         ax.set_xscale("log")
-        ticks = [share for share in (0.1, 0.2, 0.5, 1, 2, 5) if share <= edge]
         ax.xaxis.set_major_locator(FixedLocator(ticks))
-        ax.xaxis.set_major_formatter(FixedFormatter([f"{share:g}" for share in ticks]))
+        ax.xaxis.set_major_formatter(lambda share, _: f"{share:g}")
         ax.xaxis.set_minor_locator(NullLocator())
-        ax.set_xlim(None, edge * 1.08)
+        ax.set_xlim(0.95 * min(smallest, 1), edge * 1.08)
         ax.set_yticks(range(len(estimators)), list(estimators) if number % 2 == 0 else [""] * len(estimators))
         ax.set_ylim(len(estimators) - 0.5, -0.5)
         ax.grid(axis="x")

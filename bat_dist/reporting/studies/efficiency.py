@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ MEASURES = {
     "equal": "same decision on mem > 0.15",
     "rmse": "error (RMSE)",
 }
+LINE = 100  # characters of a line below a figure
 STOPS = {
     "num_trials": "trials at the end",
     "decided": "samples that are decided",
@@ -54,8 +56,7 @@ def analyse_efficiency(settings: StudySettings, folder: Folder) -> list[Finding]
 
     `agreement.csv` has a row for each repetition, estimator and number of trials; `trials_needed.csv` one for each
     estimator and measure; `stopped_runs.csv` has one for each repetition and criterion of `memorize --num_trials auto`.
-    Raises UserError for folders without trials or with too few, and for trials of other
-    settings or in common.
+    Raises UserError for folders without trials or with too few, and for trials of other settings or in common.
     """
     stored = read_outcomes(settings.score_place)
     others = {name: _other(stored, settings, name) for name in ("reference", "balanced")}
@@ -107,14 +108,14 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
         "efficiency": agreement_over_trials(
             panels,
             title="Memorization from few trials, compared with a long reference",
-            note=f"{note}. Lines: medians; band: 95% of the repetitions of the {IN_WORDS[PLAIN]}",
+            note=fill(f"{note}. Lines: medians; band: 95% of the repetitions of the {IN_WORDS[PLAIN]}", LINE),
             band=IN_WORDS[PLAIN],
         ),
         "efficiency_trials_needed": needed_trials(
             {words: _needed(needed, metric, aim) for metric, words in MEASURES.items()},
             largest=largest / aim,
             title=f"Trials for the agreement that the {IN_WORDS[PLAIN]} has with {aim:,}, as a share",
-            note=f"{note}. Point: median; line: 95% of the repetitions",
+            note=fill(f"{note}. Point: median; line: 95% of the repetitions", LINE),
         ),
         "efficiency_stopping": points_by_category(
             [
@@ -127,8 +128,8 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
                 for name, words in STOPS.items()
             ],
             title="Where runs end that stop when it is enough (memorize --num_trials auto)",
-            xlabel="stopping rule",
-            note=note,
+            xlabel="stopping rule, its target, and how often it was met",
+            note=fill(note, LINE),
         ),
     }
 
@@ -163,9 +164,13 @@ def _findings(needed: Sequence[Needed], repetitions: int, largest: int) -> list[
 
 
 def _findings_of_stops(runs: pd.DataFrame) -> list[Finding]:
-    """Where runs end that wait for most samples to be decided, and how far these decisions are the reference's."""
+    """Where runs end that wait for most samples to be decided, and how far these decisions are the reference's.
+
+    Runs whose trials were too few for the rule say nothing of its end: then there is no interval.
+    """
     met = f"rule met in {int(runs['is_met'].sum())} of {len(runs)} repetitions; 95% of these, which share their trials"
-    values = {"stops_early": runs["num_trials"] / AIM, "stopped_agrees": runs["agrees"]}
+    ends = runs["num_trials"] if runs["is_met"].all() else runs["num_trials"] * np.nan
+    values = {"stops_early": ends / AIM, "stopped_agrees": runs["agrees"]}
     return [
         Finding(claim, *(float(of.quantile(q)) for q in (0.5, 0.025, 0.975)), based_on=met)
         for claim, of in values.items()
@@ -174,13 +179,11 @@ def _findings_of_stops(runs: pd.DataFrame) -> list[Finding]:
 
 def _by_criterion(stopped: pd.DataFrame, name: str) -> dict[str, dict[str, list[float]]]:
     """A value of each repetition by stopping rule, in words."""
-    words = {
-        "undecided": "{:.0%} undecided",
-        "reliability": "reliability {:g}",
-        "width": "width {:g}",
-    }
     groups: dict[Any, pd.DataFrame] = dict(iter(stopped.groupby("criterion", sort=False)))
-    rules = {words[criterion].format(TARGETS[criterion]): rows[name].tolist() for criterion, rows in groups.items()}
+    rules = {}
+    for criterion, rows in groups.items():
+        rule = f"{criterion}\n{TARGETS[criterion]:g}, {int(rows['is_met'].sum())} of {len(rows)}"
+        rules[rule] = rows[name].dropna().tolist()
     return {"a repetition; line: mean": rules}
 
 
