@@ -81,10 +81,7 @@ class StudySettings(RaySettings, DataSettings):
     dataset: Annotated[DatasetName | None, Help("instead of the scale's", "NAME"), DATA] = None  # pyright: ignore
     scores: Annotated[
         str | None,
-        Help(
-            "memorization.npz of these data, with typicality.npz beside it, or its folder, instead of leave-out trials",
-            "FILE",
-        ),
+        Help("memorization.npz of these data, with typicality.npz beside it, or its folder: no new trials", "FILE"),
         STUDY,
     ] = None
     seeds: Annotated[Seeds, Help("of every training; more can be added later"), STUDY] = (0, 1, 2)
@@ -127,17 +124,13 @@ class StudySettings(RaySettings, DataSettings):
     ] = (2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0)
     reference: Annotated[
         str | None,
-        Help(
-            "efficiency: a folder of other trials of the same settings, by all of which estimates are judged; without "
-            "it a random half of the trials of --scores judges those of the other half",
-            "DIR",
-        ),
+        Help("efficiency: a folder of other trials of these settings, which judge; else half of --scores do", "DIR"),
         STUDY,
         Decides.CONTENT,
     ] = None
     balanced: Annotated[
         str | None,
-        Help("efficiency: a folder of trials of the same settings with --mask_plan balanced, to compare with", "DIR"),
+        Help("efficiency: a folder of trials of these settings with --mask_plan balanced, to compare", "DIR"),
         STUDY,
         Decides.CONTENT,
     ] = None

@@ -23,7 +23,7 @@ PLAIN, BALANCED, OWN = "plain", "balanced", "probability_own"
 """The difference of means; the same from trials with balanced masks; and that of probabilities judged by itself."""
 
 
-class Agreement(NamedTuple):
+class ReferenceAgreement(NamedTuple):
     """How an estimate agrees with a reference, over samples that both define.
 
     spearman: rank correlation. jaccard: common atypical samples, of those that either has (NaN for none). equal: share
@@ -37,7 +37,7 @@ class Agreement(NamedTuple):
     rmse: float
 
 
-METRICS = Agreement._fields
+METRICS = ReferenceAgreement._fields
 LOWER_IS_BETTER = ("rmse",)
 
 
@@ -47,7 +47,7 @@ class Measured(NamedTuple):
     repetition: int
     estimator: str
     num_trials: int
-    agreement: Agreement
+    agreement: ReferenceAgreement
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Reference:
         return cls(mem, variance)
 
 
-def compare(estimated: Estimated, reference: Reference) -> Agreement:
+def compare(estimated: Estimated, reference: Reference) -> ReferenceAgreement:
     """The agreement of an estimate with the reference."""
     from scipy.stats import rankdata
 
@@ -83,7 +83,7 @@ def compare(estimated: Estimated, reference: Reference) -> Agreement:
     ranks = rankdata(one), rankdata(other)
     varies = len(one) > 1 and all(np.ptp(rank) > 0 for rank in ranks)
     excess = np.mean((one - other) ** 2 - reference.variance[known]) if len(one) else np.nan
-    return Agreement(
+    return ReferenceAgreement(
         float(np.corrcoef(*ranks)[0, 1]) if varies else np.nan,
         np.count_nonzero(atypical & expected) / either if either else np.nan,
         float(np.mean(atypical == expected)) if len(one) else np.nan,

@@ -64,7 +64,8 @@ def test_a_store_alone_is_enough(tmp_path: Path) -> None:
         *["fewer_trials_atypical"] * 5,
         *["stops_early", "stopped_agrees"],
     ]
-    assert all(one.estimate <= 1 for one in findings)
+    assert all(0 < one.estimate <= 1 for one in findings[:10])
+    assert np.isnan(findings[10].estimate)  # 50 trials are too few to decide most
     assert len(folder.read(STOPPED).decode().splitlines()) == 1 + 2 * 3
     shutil.rmtree(tmp_path / "scores")
     assert {*draw_efficiency(folder, {"note": ""})} == {

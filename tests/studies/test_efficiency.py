@@ -1,4 +1,4 @@
-"""Agreement of few trials with many: the measures, the resampling, and the trials that are needed."""
+"""ReferenceAgreement of few trials with many: the measures, the resampling, and the trials that are needed."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,9 @@ from scipy.stats import spearmanr
 from bat_dist.memorization.estimators import Estimated, Outcomes, difference_of_means
 from bat_dist.studies import efficiency
 from bat_dist.studies.efficiency import (
-    Agreement,
     Measured,
     Reference,
+    ReferenceAgreement,
     compare,
     first_reaching,
     measure,
@@ -133,14 +133,14 @@ def curves(repetitions: int) -> Iterator[Measured]:
     for repetition in range(repetitions):
         for size in (25, 50, 100):
             n, gain = float(np.log(size)), np.log(2) * (repetition % 2 == 0)
-            yield Measured(repetition, "plain", size, Agreement(n, n, n, 10 - n))
-            yield Measured(repetition, "good", size, Agreement(n + gain, n + gain, n + gain, 10 - n - gain))
-            yield Measured(repetition, "bad", size, Agreement(0, np.nan, 0, 10))
+            yield Measured(repetition, "plain", size, ReferenceAgreement(n, n, n, 10 - n))
+            yield Measured(repetition, "good", size, ReferenceAgreement(n + gain, n + gain, n + gain, 10 - n - gain))
+            yield Measured(repetition, "bad", size, ReferenceAgreement(0, np.nan, 0, 10))
 
 
 def test_trials_needed_are_found_within_each_repetition() -> None:
     found = {(one.estimator, one.metric): one for one in trials_needed([*curves(8)])}
-    for metric in Agreement._fields:
+    for metric in ReferenceAgreement._fields:
         plain, good, bad = (found[name, metric] for name in ("plain", "good", "bad"))
         assert (plain.aim, plain.median, plain.low, plain.high) == (100, *[pytest.approx(100)] * 3)
         assert (good.low, good.median, good.high) == tuple(map(pytest.approx, (50, 50, 100)))
