@@ -178,8 +178,8 @@ def trials_needed(measured: Sequence[Measured]) -> list[Needed]:
             first_reaching([*curve], sign * one, sign * target) for one, target in zip(values, targets, strict=True)
         ]
         # Methods that do not interpolate: what is never reached is infinite.
-        low, high = (np.quantile(needed, q, method=how) for q, how in ((0.025, "lower"), (0.975, "higher")))
-        median = np.quantile(needed, 0.5, method="inverted_cdf")
+        low, median = np.quantile(needed, 0.025, method="lower"), np.quantile(needed, 0.5, method="inverted_cdf")
+        high = np.quantile(needed, 0.975, method="higher")
         found.append(Needed(estimator, metric, aim, float(np.mean(targets)), *map(float, (median, low, high))))
     return found
 

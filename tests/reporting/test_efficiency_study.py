@@ -24,7 +24,7 @@ def write_trials(place: Path, num_trials: int = 100, *, seed: int = 0, keep: boo
     rng = np.random.default_rng(seed)
     mask = rng.random((num_trials, NUM)) < 0.7
     probability = np.where(mask | (np.arange(NUM) % 3 > 0), 0.9, 0.3)
-    rows = {"mask": mask, "train_correct": rng.random(mask.shape) < probability}
+    rows: dict[str, np.ndarray] = {"mask": mask, "train_correct": rng.random(mask.shape) < probability}
     if keep:
         rows["train_probability"] = probability.astype(np.float16)
     folder = Folder(str(place))

@@ -19,8 +19,8 @@ from bat_dist.results.claims import Finding
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
-from bat_dist.studies.efficiency import AIM, LEAST, OWN, PLAIN, Needed, measure, trials_needed
-from bat_dist.studies.stopping_times import stopped_runs
+from bat_dist.studies.efficiency import AIM, LEAST, OWN, PLAIN, SIZES, Needed, measure, trials_needed
+from bat_dist.studies.stopping_times import StoppedRun, stopped_runs
 from bat_dist.studies.stored_outcomes import StoredOutcomes, check_comparable, read_outcomes
 from bat_dist.wording import counted
 
@@ -68,18 +68,18 @@ def analyse_efficiency(settings: StudySettings, folder: Folder) -> list[Finding]
     folder.write(AGREEMENT, pd.DataFrame(rows).drop(columns="agreement").to_csv(index=False).encode())
     needed = trials_needed(measured)
     folder.write(NEEDED, pd.DataFrame(needed).to_csv(index=False).encode())
-    stopped = pd.DataFrame(
-        stopped_runs(
+    stopped = [
+        *stopped_runs(
             stored.outcomes,
             mask_plan=stored.mask_plan,
             reference=others["reference"],
             repetitions=settings.repetitions,
         )
-    )
-    folder.write(STOPPED, stopped.to_csv(index=False).encode())
+    ]
+    folder.write(STOPPED, pd.DataFrame(stopped).to_csv(index=False).encode())
     return [
         *_findings(needed, settings.repetitions, max(one.num_trials for one in measured)),
-        *_findings_of_stops(stopped[stopped["criterion"] == "undecided"]),
+        *_findings_of_stops([one for one in stopped if one.criterion == "undecided"]),
     ]
 
 
@@ -99,11 +99,11 @@ def about_efficiency(settings: StudySettings) -> str:
 def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
     """The agreement over the number of trials, and the trials that each estimator needs."""
     table = pd.read_csv(io.BytesIO(folder.read(AGREEMENT)))
-    compared = table[table["estimator"] != OWN]
+    compared = table.query(f"estimator != '{OWN}'")
     panels = {words: _curves(table if metric == "spearman" else compared, metric) for metric, words in MEASURES.items()}
-    note, largest = about["note"], int(compared["num_trials"].max())
+    note, largest = about["note"], int(compared["num_trials"].to_numpy().max())
     needed, stopped = (pd.read_csv(io.BytesIO(folder.read(name))) for name in (NEEDED, STOPPED))
-    aim = int(needed["aim"].iloc[0])
+    aim = int(needed["aim"].to_numpy()[0])
     return {
         "efficiency": agreement_over_trials(
             panels,
@@ -115,7 +115,7 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
             {words: _needed(needed, metric, aim) for metric, words in MEASURES.items()},
             largest=largest / aim,
             title=f"Trials for the agreement that the {IN_WORDS[PLAIN]} has with {aim:,}, as a share",
-            note=fill(f"{note}. Point: median; line: 95% of the repetitions", LINE),
+            note=fill(f"{note}. Point: median; line: 95% of the repetitions; arrow: not reached", LINE),
         ),
         "efficiency_stopping": points_by_category(
             [
@@ -128,7 +128,7 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
                 for name, words in STOPS.items()
             ],
             title="Where runs end that stop when it is enough (memorize --num_trials auto)",
-            xlabel="stopping rule, its target, and how often it was met",
+            xlabel="rule, its target, and how often it was met",
             note=fill(note, LINE),
         ),
     }
@@ -155,26 +155,29 @@ def _findings(needed: Sequence[Needed], repetitions: int, largest: int) -> list[
         for one in needed:
             if one.metric != metric or one.estimator == PLAIN:
                 continue
-            shares = [min(value, largest) / one.aim for value in (one.median, one.low, one.high)]
+            estimate, low, high = (min(value, largest) / one.aim for value in (one.median, one.low, one.high))
             more = f", at least: {largest:,} trials do not reach it" if np.isinf(one.median) else ""
+            more = f", at most: fewer than {SIZES[0]} were not tried" if one.median == SIZES[0] else more
             base = f"{IN_WORDS[one.estimator]}; {one.aim:,} trials of the {IN_WORDS[PLAIN]} have {one.target:.3f}"
             how = f"{base}; 95% of {repetitions} repetitions, which share their trials{more}"
-            findings.append(Finding(claim, *shares, how))
+            findings.append(Finding(claim, estimate, low, high, how))
     return findings
 
 
-def _findings_of_stops(runs: pd.DataFrame) -> list[Finding]:
+def _findings_of_stops(runs: Sequence[StoppedRun]) -> list[Finding]:
     """Where runs end that wait for most samples to be decided, and how far these decisions are the reference's.
 
-    Runs whose trials were too few for the rule say nothing of its end: then there is no interval.
+    Runs whose trials were too few for the rule say nothing of its end: then there is no estimate.
     """
-    met = f"rule met in {int(runs['is_met'].sum())} of {len(runs)} repetitions; 95% of these, which share their trials"
-    ends = runs["num_trials"] if runs["is_met"].all() else runs["num_trials"] * np.nan
-    values = {"stops_early": ends / AIM, "stopped_agrees": runs["agrees"]}
-    return [
-        Finding(claim, *(float(of.quantile(q)) for q in (0.5, 0.025, 0.975)), based_on=met)
-        for claim, of in values.items()
-    ]
+    num_met = sum(one.is_met for one in runs)
+    base = f"rule met in {num_met} of {len(runs)} repetitions; 95% of these, which share their trials"
+    ends = [one.num_trials / AIM if num_met == len(runs) else np.nan for one in runs]
+    values = {"stops_early": ends, "stopped_agrees": [one.agrees for one in runs]}
+    findings = []
+    for claim, of in values.items():
+        estimate, low, high = map(float, np.quantile(of, [0.5, 0.025, 0.975]))
+        findings.append(Finding(claim, estimate, low, high, base))
+    return findings
 
 
 def _by_criterion(stopped: pd.DataFrame, name: str) -> dict[str, dict[str, list[float]]]:
@@ -182,7 +185,7 @@ def _by_criterion(stopped: pd.DataFrame, name: str) -> dict[str, dict[str, list[
     groups: dict[Any, pd.DataFrame] = dict(iter(stopped.groupby("criterion", sort=False)))
     rules = {}
     for criterion, rows in groups.items():
-        rule = f"{criterion}\n{TARGETS[criterion]:g}, {int(rows['is_met'].sum())} of {len(rows)}"
+        rule = f"{criterion}\n{TARGETS[criterion]:g}, {rows['is_met'].to_numpy().sum()} of {len(rows)}"
         rules[rule] = rows[name].dropna().tolist()
     return {"a repetition; line: mean": rules}
 
@@ -201,7 +204,7 @@ def _curves(table: pd.DataFrame, metric: str) -> dict[str, AgreementCurve]:
 
 def _needed(table: pd.DataFrame, metric: str, aim: int) -> dict[str, NeededTrials]:
     """By estimator in words, without the difference of means itself."""
-    rows = table[(table["metric"] == metric) & (table["estimator"] != PLAIN)]
+    rows = table.query(f"metric == '{metric}' and estimator != '{PLAIN}'")
     return {
         IN_WORDS[row["estimator"]]: NeededTrials(*(row[name] / aim for name in ("median", "low", "high")))
         for row in rows.to_dict("records")
