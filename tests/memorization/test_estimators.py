@@ -184,11 +184,11 @@ def test_bias_and_error_where_the_truth_is_known() -> None:
                 ESTIMATORS[name](simulated(60, accuracy_in, accuracy_out, quality=0.2, seed=seed)).mem - truth
                 for name in names
             ]
-            for seed in range(30)
+            for seed in range(20)
         ]
     )
     bias, mse = np.abs(errors.mean(axis=0)).mean(axis=1), dict(zip(names, (errors**2).mean(axis=(0, 2)), strict=True))
-    noise_of_bias = np.sqrt(2 / np.pi * errors.var(axis=0).mean(axis=1) / 30)  # of an unbiased estimator
+    noise_of_bias = np.sqrt(2 / np.pi * errors.var(axis=0).mean(axis=1) / 20)  # of an unbiased estimator
     assert (bias[:3] < 1.15 * noise_of_bias[:3]).all()
     assert bias[3] > 1.3 * noise_of_bias[3]
     assert 0.8 < mse["adjusted"] / mse["plain"] < 0.93
