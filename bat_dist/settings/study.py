@@ -2,17 +2,28 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
-from bat_dist.settings.fields import DATA, Arch, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
+from bat_dist.settings.fields import (
+    DATA,
+    Arch,
+    CpusPerWorker,
+    DatasetName,
+    GpusOfRun,
+    RunsAtATime,
+    ScoreFile,
+    Seeds,
+    Status,
+)
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
+from bat_dist.settings.study_run import LEAST, RANDOM, WHOLE, WITHOUT_ATYPICAL, StudyRun, share_name
 from bat_dist.settings.train import TrainSettings
 
 STUDIES = {
@@ -29,9 +40,6 @@ STUDIES = {
 StudyName = Literal[
     "atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory", "efficiency"
 ]
-WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_removed", "typical_removed"
-"""Training sets: all samples; those with mem <= 0.15; and the controls, which are as small as that of share 0."""
-
 STUDY, RUNS = Group("study"), Group("runs")
 OF_TRAINING = ("method", "scores", "score", "alpha", "beta", "seed", "watch", "watch_steps", "train_subset", "out")
 SUBSETS = "subsets"  # folder of the files that say what is trained on
@@ -39,28 +47,6 @@ OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
 FINDINGS = "findings.json"  # of a study
 RESULTS = "studies"  # folder of what the studies find, one below for each
 ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
-
-
-def share_name(percent: float) -> str:
-    """The training set of all typical samples and this part of the atypical ones: `atypical20`."""
-    return f"atypical{percent:g}"
-
-
-class StudyRun(NamedTuple):
-    """A training that studies share.  subset: a training set by name. score: of BAT, `mem` or a cheaper one."""
-
-    method: str
-    subset: str
-    seed: int
-    score: str = ""
-
-    @property
-    def place(self) -> str:
-        """Its folder within the studies' own."""
-        return "/".join(["runs", self.method, self.score or self.subset, f"seed{self.seed}"])
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.score or self.subset} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +66,11 @@ class StudySettings(RaySettings, DataSettings):
     ] = "full"
     dataset: Annotated[DatasetName | None, Help("instead of the scale's", "NAME"), DATA] = None  # pyright: ignore
     scores: Annotated[
-        str | None,
-        Help("memorization.npz of these data, with typicality.npz beside it, or its folder: no new trials", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data, with typicality.npz beside it, or their folder; default: trials",
+            "FILE",
+        ),
         STUDY,
     ] = None
     seeds: Annotated[Seeds, Help("of every training; more can be added later"), STUDY] = (0, 1, 2)
@@ -212,8 +201,6 @@ class StudySettings(RaySettings, DataSettings):
         """The folder of memorization.npz, typicality.npz and ensemble_scores.npz: that of `scores`, else their own."""
         if not self.scores:
             return self.place(SCORES)
-        if not self.scores.endswith(".npz"):
-            return self.scores
         head, slash, _ = self.scores.rpartition("/")
         return head + slash or "."
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bat_dist.artifacts.scores import MEMORIZATION, TRIALS
+from bat_dist.config import from_dict
 from bat_dist.errors import UserError
 from bat_dist.jobs.all_studies import Studies
 from bat_dist.reporting.studies.efficiency import AGREEMENT, NEEDED, STOPPED, draw_efficiency
@@ -42,7 +43,8 @@ def write_trials(place: Path, num_trials: int = 100, *, seed: int = 0, keep: boo
 
 
 def study(scores: str, out: Path, **more: Any) -> list[str]:
-    settings = StudySettings(study=("efficiency",), scores=scores, out=str(out), repetitions=2, **more)
+    given = {"study": ("efficiency",), "scores": scores, "out": str(out), "repetitions": 2, **more}
+    settings = from_dict(StudySettings, given, "study")
     assert not settings.needs_data
     return list(Studies(settings).lines())
 
