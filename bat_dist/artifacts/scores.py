@@ -12,6 +12,8 @@ from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import Alignment
 from bat_dist.memorization.estimate import Memorization, predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.memorization.sequential import decided
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
@@ -39,9 +41,9 @@ class Trials:
     test_probability: Float16[np.ndarray, "trials test"] | None = None
 
     @classmethod
-    def read(cls, store: RowStore) -> "Trials":
-        """Read the complete trials of a store.  Raises UserError if there is none."""
-        numbers = np.flatnonzero(store.status().complete)
+    def read(cls, store: RowStore, numbers: np.ndarray | None = None) -> "Trials":
+        """Read the trials of a store with these numbers, by default all complete ones.  Raises UserError if none is."""
+        numbers = np.flatnonzero(store.status().complete) if numbers is None else numbers
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
         names = ("mask", "train_correct", "test_correct", "metrics", "train_predicted")
@@ -83,12 +85,16 @@ class SampleNames:
 
 @dataclass(frozen=True)
 class LeaveOutScores:
-    """What leave-out trials say about the samples; an imported file has neither trials nor test sets."""
+    """What leave-out trials say about the samples; an imported file has neither trials nor test sets.
+
+    enough: how their number was decided, if a rule did.
+    """
 
     memorization: Memorization
     pairs: InfluencePairs
     trials: Trials | None = None
     sets: TypicalSets | None = None
+    enough: OrderedTrials | None = None
 
 
 @dataclass(frozen=True)
@@ -100,16 +106,30 @@ class EnsembleScores:
     alignments: dict[str, Alignment]
 
 
-def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
-    """Write `memorization.npz`; an imported score has no trials, and no counts."""
-    per_trial = {}
+def write_memorization(
+    folder: Folder,
+    names: SampleNames,
+    memorization: Memorization,
+    trials: Trials | None,
+    enough: OrderedTrials | None = None,
+) -> None:
+    """Write `memorization.npz`; an imported score has no trials, and no counts.
+
+    enough: how their number was decided, if a rule did; then intervals that hold at all times, and what they decide,
+    are written too.
+    """
+    more = {}
     if trials is not None:
-        per_trial = {
+        more |= {
             "trial": trials.numbers,
             "train_accuracy_in": trials.accuracy_in,
             "train_accuracy_out": trials.accuracy_out,
             "test_accuracy": trials.test_accuracy,
         }
+    if enough is not None:
+        anytime = enough.prefix.intervals()
+        verdicts = decided(*anytime, enough.rule.sigma)
+        more |= {"anytime_low": anytime[0], "anytime_high": anytime[1], "decided": verdicts}
     low, high = memorization.interval()
     folder.write_npz(
         MEMORIZATION,
@@ -120,7 +140,7 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
         n_in=memorization.n_in,
         n_out=memorization.n_out,
         **asdict(names),
-        **per_trial,
+        **more,
     )
 
 

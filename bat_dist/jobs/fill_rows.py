@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.jobs.until_enough import UntilEnough
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
@@ -23,13 +25,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Filled:
-    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason)."""
+    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason).
+
+    enough: which trials count, and what they say, if a rule decided how many are needed.
+    """
 
     kept: int
     computed: int
     damaged: tuple[int, ...]
     failed: dict[int, str]
     seconds: float
+    enough: OrderedTrials | None = None
 
 
 def fill_rows(
@@ -45,25 +51,25 @@ def fill_rows(
     give_up_on: tuple[type[Exception], ...],
     heart: Heartbeat,
     expected_source: str | None = None,
+    until: UntilEnough | None = None,
 ) -> Filled:
     """Compute every row below `num_rows` that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
-    were computed on.  Raises as `run_units`.
+    were computed on.  until: begun with the store, is told of each row, and ends the work when there are enough; what
+    is finished beyond stays in the store, and what is at work is given up.  Raises as `run_units`.
     """
     status = store.status()
     missing = [row for row in range(num_rows) if not status.complete[row]]
     damaged = tuple(row for row in status.damaged if row < num_rows)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
-    start, failed = time.monotonic(), {}
-    kept = num_rows - len(missing)
-    hardware = HardwareLog(folder, what)
-    pace = heart.begin(done=kept)
+    start, failed, kept = time.monotonic(), {}, num_rows - len(missing)
+    hardware, pace = HardwareLog(folder, what), heart.begin(done=kept)
     with progress(pace):
         outcomes = run_units(
-            missing,
+            [] if until and until.is_over else missing,
             build,
             args,
             resources=resources,
@@ -72,6 +78,7 @@ def fill_rows(
             give_up_on=give_up_on,
             expected_source=expected_source,
             watch=pace.watch,
+            in_order=until is not None,
         )
         for outcome in outcomes:
             row = outcome.unit
@@ -81,8 +88,14 @@ def fill_rows(
                 hardware.note(outcome.records)
                 store.write(row, outcome.row)
             note_outcome(folder, what, row, outcome)
-            pace.step(failed=len(failed))
-    return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
+            is_over = until is not None and until.settled(row, outcome)
+            pace.step(failed=len(failed), total=pace.finished + 1 if is_over else None)
+            if is_over:
+                outcomes.close()
+    computed, seconds = pace.finished - kept - len(failed), time.monotonic() - start
+    if until:
+        failed = {row: reason for row, reason in failed.items() if row in until.trials.given_up}
+    return Filled(kept, computed, damaged, failed, seconds, until and until.trials)
 
 
 def conclude(filled: Filled, what: str) -> int:

@@ -18,7 +18,7 @@ from bat_dist.storage.computed_on import hardware_name
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
-from bat_dist.storage.status import PROGRESS, STORES, UNITS
+from bat_dist.storage.status import PROGRESS, SEQUENTIAL, STORES, UNITS
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
 from bat_dist.sweep.record import remove as remove_runs_of_sweep
 from bat_dist.sweep.space import point_name
@@ -34,11 +34,14 @@ _MARKS = {  # what shows whose results a folder holds
     "study": (STUDY,),
 }
 _DRAWN = (".png", ".svg")
+OF_STOPPING = (SEQUENTIAL, *(f"figures/undecided_by_trials{end}" for end in _DRAWN))
+"""What only a run with `--num_trials auto` leaves."""
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
     *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz"),
     *("ensemble_scores.npz", "explorer.html", *_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
+    *OF_STOPPING,
     *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),
 )
 _OF_SWEEP = (

@@ -16,6 +16,7 @@ from bat_dist.jobs.auto import Chosen, check_network, decide_precision, identity
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.jobs.own_parts import network_of
+from bat_dist.jobs.until_enough import UntilEnough
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRIALS
@@ -48,6 +49,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
     Raises UserError for settings that fit neither the data, the folder nor the cluster, before anything is written.
     """
     train, test = (len(dataset.train.labels),), (len(dataset.test.labels),)
+    rule = settings.stopping_rule
     subset_size(*train, settings.subset_ratio)
     fields = {
         "mask": Field("bool", train),
@@ -75,8 +77,9 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         what="trials",
         function=run_trial,
         settings_of_rows=settings_of_trials,
-        num_rows=settings.num_trials,
+        num_rows=settings.most_trials,
         fields=fields,
+        until=rule and UntilEnough(folder, rule, *train, settings.mask_plan),
     )
 
 
@@ -183,6 +186,7 @@ def _fill(
     settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
     num_rows: int,
     fields: dict[str, Field],
+    until: UntilEnough | None = None,
 ) -> tuple[RowStore, Filled]:
     """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each number below `num_rows`.
 
@@ -196,9 +200,9 @@ def _fill(
 
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, chosen)
-        if store.status().complete[:num_rows].all():
+        if (kept := _kept_if_enough(store, num_rows, until)) is not None:
             note_settings(folder, VERB, settings)
-            return store, Filled(num_rows, 0, (), {}, 0.0)
+            return store, kept
     if wants_private(settings.ray_address):
         on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
         check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
@@ -227,8 +231,17 @@ def _fill(
             give_up_on=(NonFiniteLoss,),
             heart=heart,
             expected_source=terms.source,
+            until=until and until.begin(store),
         )
     return store, filled
+
+
+def _kept_if_enough(store: RowStore, num_rows: int, until: UntilEnough | None) -> Filled | None:
+    """What the store holds, if no row is missing, or a rule does not need those that are."""
+    complete = store.status().complete[:num_rows]
+    if until.begin(store).is_over if until else complete.all():
+        return Filled(int(complete.sum()), 0, (), {}, 0.0, until and until.trials)
+    return None
 
 
 def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from bat_dist.artifacts.scores import (
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.fill_rows import Filled
-from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.fresh import OF_STOPPING, remove_memorization
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
@@ -33,11 +33,14 @@ from bat_dist.memorization.exchange import (
     save_feldman_zhang,
 )
 from bat_dist.memorization.influence import influential_pairs
+from bat_dist.memorization.sequential import guarantee
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
+from bat_dist.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,14 +51,20 @@ MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
     """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
 
+    With `num_trials` auto they are estimated from the first trials alone, as many as its rule found enough.
     Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
     if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
         raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
-    trials = Trials.read(store)
-    _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
+    if enough := filled.enough:
+        trials = Trials.read(store, np.array(enough.numbers))
+        _say_enough(folder, enough, int(store.status().complete.sum()), settings.mask_plan)
+    else:
+        trials = Trials.read(store)
+        _say_more(folder, len(trials.numbers), settings.most_trials, "trials")
+        folder.remove_files(OF_STOPPING)
     labels = (dataset.train.labels, dataset.test.labels)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
     pairs = influential_pairs(
@@ -74,7 +83,7 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
         rule=settings.typicality,
         level=settings.typicality_level,
     )
-    scores = LeaveOutScores(memorization, pairs, trials, sets)
+    scores = LeaveOutScores(memorization, pairs, trials, sets, enough)
     _write(folder, dataset, scores)
     if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_BYTES:
         buffer = BytesIO()
@@ -136,6 +145,19 @@ def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
         log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
 
 
+def _say_enough(folder: Folder, enough: OrderedTrials, found: int, mask_plan: str) -> None:
+    """Say which trials the scores are of, why, and with what promise."""
+    used, most = len(enough.numbers), enough.rule.max_trials
+    if enough.is_met:
+        log.info("%s are enough for %s: %s saved", counted(used, "trial"), enough.rule.in_words, f"{most - used:,}")
+    else:
+        log.warning("%s were not enough for %s: raise max_trials", counted(used, "trial"), enough.rule.in_words)
+    if found > used:
+        text = "%s holds %s finished trials: the scores are those of the first %s; a number for num_trials uses all"
+        log.info(text, folder, f"{found:,}", f"{used:,}")
+    log.info("%s", guarantee(mask_plan))
+
+
 def _check_any_complete(filled: Filled, what: str) -> None:
     if not filled.kept + filled.computed:
         first, reason = min(filled.failed.items())
@@ -143,7 +165,7 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 
 
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
-    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
+    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials, scores.enough)
     write_influence(folder, scores.pairs, dataset.fingerprint)
     write_memorization_tables(folder, dataset, scores)
     if scores.sets is not None:

@@ -76,6 +76,18 @@ def decided(
     return (low >= sigma).astype(np.int8) - (high <= sigma).astype(np.int8)
 
 
+def guarantee(mask_plan: str, level: float = LEVEL) -> str:
+    """What is promised of intervals and decisions, in words."""
+    text = (
+        f"with probability {level:.4g} all intervals of a sample, after any number of trials, contain its memorization"
+        f", so that it is ever decided wrongly with probability {1 - level:.2g} at most; this is said of each sample "
+        "by itself, not of all at once"
+    )
+    if mask_plan == "uniform":
+        return text
+    return f"{text}; it is proved for mask_plan uniform, and with {mask_plan} masks it was found by simulation only"
+
+
 def _log_marginal(k: np.ndarray, n: np.ndarray) -> np.ndarray:
     """The logarithm of the likelihood of k correct of n, in one order of them, averaged over PRIOR."""
     parts = [np.log(weight) + betaln(k + a, n - k + b) - betaln(a, b) for weight, a, b in PRIOR]

@@ -4,8 +4,7 @@ A rule looks at the trials 0, 1, 2, ... in the order of their numbers, never at 
 it ends at the same trial whatever the order of arrival, the number of workers and the interruptions.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,7 +13,7 @@ from jaxtyping import Bool, Float, Int, Int8
 
 from bat_dist.memorization.estimate import check_trials
 from bat_dist.memorization.reliability import split_half_reliability
-from bat_dist.memorization.sequential import LEVEL, confidence_sequence, decided
+from bat_dist.memorization.sequential import LEVEL, confidence_sequence, decided, guarantee
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
 
 Criterion = Literal["undecided", "reliability", "width"]
@@ -48,15 +47,15 @@ class StoppingRule:
     hold at all times is at most the target.
     """
 
-    criterion: Criterion = "undecided"
-    target: float = TARGETS["undecided"]
+    criterion: Criterion
+    target: float
     max_trials: int = 1000
     sigma: float = ATYPICAL_THRESHOLD
 
     def __post_init__(self) -> None:
         highest = 2 if self.criterion == "width" else 1
         if not 0 < self.target < highest:
-            raise ValueError(f"the target of {self.criterion} must be in (0, {highest}), got {self.target:g}")
+            raise ValueError(f"precision_target must be in (0, {highest}) for {self.criterion}, got {self.target:g}")
         if self.max_trials < 2:
             raise ValueError(f"max_trials must be at least 2, got {self.max_trials}")
 
@@ -111,14 +110,10 @@ class TrialPrefix:
         """What these trials say of all samples."""
         low, high = self.intervals()
         verdicts = decided(low, high, sigma)
-        shares = [float(np.mean(verdicts == verdict)) for verdict in (1, -1, 0)]
-        return Look(self.num_trials, *shares, float(np.median(high - low)), self._reliability())
-
-    def _reliability(self) -> float:
-        if self.num_trials < 4:
-            return math.nan
+        above, below, undecided = (float(np.mean(verdicts == verdict)) for verdict in (1, -1, 0))
         rows = np.unpackbits(np.stack(self._rows), axis=2, count=self._num_samples).view(bool)
-        return split_half_reliability(rows[:, 0], rows[:, 1])
+        reliability = split_half_reliability(rows[:, 0], rows[:, 1])
+        return Look(self.num_trials, above, below, undecided, float(np.median(high - low)), reliability)
 
 
 @dataclass
@@ -158,21 +153,32 @@ class OrderedTrials:
         self._waiting[number] = None if trial is None else np.packbits(trial, axis=1)
         before = len(self.looks)
         while not self.is_over and self._next in self._waiting:
-            self._take(self._next, self._waiting.pop(self._next))
+            following, packed = self._next, self._waiting.pop(self._next)
+            self._next += 1
+            if packed is None:
+                self.given_up.append(following)
+            else:
+                mask, correct = np.unpackbits(packed, axis=1, count=self.num_samples).view(bool)
+                self.prefix.add(mask, correct)
+                self.numbers.append(following)
+            found = self.prefix.num_trials
+            is_new = not self.looks or self.looks[-1].num_trials < found
+            if found and is_new and (is_look(found) or self._next >= self.rule.max_trials):
+                self.looks.append(self.prefix.look(self.rule.sigma))
         return len(self.looks) > before
 
-    def _take(self, number: int, packed: np.ndarray | None) -> None:
-        self._next = number + 1
-        if packed is None:
-            self.given_up.append(number)
-        else:
-            mask, correct = np.unpackbits(packed, axis=1, count=self.num_samples).view(bool)
-            self.prefix.add(mask, correct)
-            self.numbers.append(number)
-        found = self.prefix.num_trials
-        is_new = not self.looks or self.looks[-1].num_trials < found
-        if found and is_new and (is_look(found) or self._next >= self.rule.max_trials):
-            self.looks.append(self.prefix.look(self.rule.sigma))
+    def facts(self, mask_plan: str) -> Mapping[str, object]:
+        """The rule, what it has seen, and what that promises, for JSON.  mask_plan: the trials'."""
+        return {
+            "rule": vars(self.rule),
+            "goal": self.rule.in_words,
+            "guarantee": guarantee(mask_plan),
+            "is_met": self.is_met,
+            "is_over": self.is_over,
+            "num_trials": len(self.numbers),
+            "given_up": self.given_up,
+            "looks": [look._asdict() for look in self.looks],
+        }
 
 
 class Replay(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 from bat_dist.config import COMMAND_LINE, Given, Known, required_names
 from bat_dist.data.table import DATASETS, OWN, own_name
 from bat_dist.errors import UserError
-from bat_dist.settings.decides import Decides, deciding
+from bat_dist.settings.decides import Decides, GivenWith, deciding, marks
 
 
 def nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
@@ -37,7 +37,8 @@ def resumed(verb: str, settings_class: Any, data: Known = nothing) -> Known:
 
         earlier = settings_of(Folder(given["out"].value), verb)
         filed = {name for name, one in given.items() if one.where != COMMAND_LINE}
-        not_taken = filed.union(deciding(settings_class, Decides.CALL))
+        outdated = [name for name, mark in marks(settings_class, GivenWith).items() if mark.other in given]
+        not_taken = filed.union(deciding(settings_class, Decides.CALL), outdated)
         earlier = _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
         return {**data(_over(earlier, given)), **earlier}
 

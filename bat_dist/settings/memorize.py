@@ -1,13 +1,13 @@
 """Settings of `bat-dist memorize`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides
+from bat_dist.settings.decides import Decides, GivenWith
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -30,7 +30,11 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.training.recipe import RECIPES, Recipe
 
+if TYPE_CHECKING:
+    from bat_dist.memorization.stopping import StoppingRule
+
 ESTIMATED = Group("what is estimated")
+MAX_TRIALS = 1000  # of num_trials auto: the paper's number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,34 @@ class MemorizeSettings(RaySettings, DataSettings):
         Help("memorization by leave-out trials, or one of the cheaper scores from an ensemble"),
         ESTIMATED,
     ] = "leave_out"
-    num_trials: Annotated[int, Ge(2), Help("leave-out trials"), ESTIMATED] = 1000
+    num_trials: Annotated[
+        Annotated[int, Ge(2)] | Literal["auto"],
+        Help("leave-out trials; auto: until they are enough by stop_when", "N"),
+        ESTIMATED,
+    ] = 1000
+    stop_when: Annotated[
+        Literal["undecided", "reliability", "width"] | None,
+        Help(
+            "what is to reach precision_target: share of samples undecided about mem > 0.15 (default), split-half "
+            "reliability of mem, median width of its intervals"
+        ),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
+    precision_target: Annotated[
+        float | None,
+        Gt(0),
+        Help("at most, for reliability at least; default: 0.25 undecided, reliability 0.9, width 0.15"),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
+    max_trials: Annotated[
+        int | None,
+        Ge(2),
+        Help("trials after which auto ends in any case; default: 1000"),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
     subset_ratio: Annotated[SubsetRatio, ESTIMATED] = 0.7
     mask_plan: Annotated[
         Literal["uniform", "balanced"],
@@ -110,7 +141,33 @@ class MemorizeSettings(RaySettings, DataSettings):
         check_fresh(self)
         if self.keep and (self.score != "leave_out" or self.import_scores):
             raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
+        self._check_stopping()
         _ = self.training
+
+    def _check_stopping(self) -> None:
+        if self.num_trials == AUTO and (self.score != "leave_out" or self.import_scores):
+            raise ValueError(
+                "num_trials auto is of leave-out trials: with another score, or imported ones, give a number or nothing"
+            )
+        alone = [name for name in ("stop_when", "precision_target", "max_trials") if getattr(self, name) is not None]
+        if alone and self.num_trials != AUTO:
+            raise ValueError(f"{' and '.join(alone)} say when num_trials auto ends: give num_trials auto too")
+        _ = self.stopping_rule
+
+    @property
+    def stopping_rule(self) -> "StoppingRule | None":
+        """When there are enough trials; None where their number is given."""
+        if self.num_trials != AUTO:
+            return None
+        from bat_dist.memorization.stopping import TARGETS, StoppingRule  # here: it needs scipy
+
+        criterion = self.stop_when or "undecided"
+        return StoppingRule(criterion, self.precision_target or TARGETS[criterion], self.max_trials or MAX_TRIALS)
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials there can be in the end."""
+        return (self.max_trials or MAX_TRIALS) if self.num_trials == "auto" else self.num_trials
 
     @property
     def training(self) -> Recipe:

@@ -100,7 +100,8 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
         f"memorize.{name}"
         for name in names(MemorizeSettings)
         - always
-        - {"seed", "num_trials", "num_workers", "cpus_per_trial", "gpus_per_trial"}
+        - {"num_trials", "stop_when", "precision_target", "max_trials"}
+        - {"seed", "num_workers", "cpus_per_trial", "gpus_per_trial"}
     }
     assert {name for name in identity if name.startswith("evaluate.")} == {
         f"evaluate.{name}"
