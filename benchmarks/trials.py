@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -53,6 +54,7 @@ def pool(
         with ThreadPoolExecutor(1) as made:
             yield made
         return
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # for the new processes, as Ray's workers have it
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=set_up, initargs=of_trials) as made:
         list(made.map(ready, range(processes)))
