@@ -19,7 +19,8 @@ from bat_dist.storage.rows import RowStore
 if TYPE_CHECKING:
     from bat_dist.data.datasets import Dataset
 
-TRIALS = "trials"  # folder of the store
+TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
+TRAK_FIELDS = ("trak_features", "trak_test_gradients", "trak_out_to_loss", "trak_leverage")  # of an ensemble's store
 MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
 MEMORIZATION_TABLE, SCORES_TABLE = "memorization.csv", "scores.parquet"
 

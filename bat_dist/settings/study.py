@@ -9,7 +9,7 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
-from bat_dist.settings.fields import DATA, Arch, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
+from bat_dist.settings.fields import DATA, Arch, CheaperScore, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
@@ -21,11 +21,12 @@ STUDIES = {
     "separation": "how far apart the classes are in the penultimate layer (App. B.2 iii)",
     "poisoning": "atypical samples that look like another class, and what people say of them (Fig. 3, App. B.3)",
     "alignment": "how well cheaper scores replace memorization, and BAT with each (App. A.1)",
+    "attribution": "how well each cheaper score and attribution agrees with the trials, and what it costs",
     "gallery": "the most and least memorized samples, and pairs of large influence (Fig. 5, 7)",
     "histogram": "how memorization is distributed (Fig. 6)",
     "theory": "Theorems 1 and 2 on a grid (Sec. 3.2, App. C)",
 }
-StudyName = Literal["atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory"]
+StudyName = Literal["atypical", "typical", "separation", "poisoning", "alignment", "attribution", "gallery", "histogram", "theory"]
 WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_removed", "typical_removed"
 """Training sets: all samples; those with mem <= 0.15; and the controls, which are as small as that of share 0."""
 
@@ -35,7 +36,7 @@ SUBSETS = "subsets"  # folder of the files that say what is trained on
 OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
 FINDINGS = "findings.json"  # of a study
 RESULTS = "studies"  # folder of what the studies find, one below for each
-ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
+MEM = "mem"  # the score that BAT is trained with, beside cheaper ones
 
 
 def share_name(percent: float) -> str:
@@ -91,6 +92,12 @@ class StudySettings(RaySettings, DataSettings):
     controls: Annotated[
         bool, Help("typical: also leave out as many samples at random, and as many of the most typical"), STUDY
     ] = True
+    cheaper: Annotated[
+        tuple[CheaperScore, ...],
+        Len(1),
+        Help("alignment: scores that are compared with memorization, and that BAT is trained with", "NAME"),
+        STUDY,
+    ] = ("disagreement", "confidence")
     watch_steps: Annotated[int, Ge(1), Help("PGD steps of the accuracies along the epochs"), STUDY] = 20
     watch_every: Annotated[int, Ge(1), Help("epochs between two of them"), STUDY] = 1
     most: Annotated[
@@ -143,7 +150,7 @@ class StudySettings(RaySettings, DataSettings):
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
         check_fresh(self)
-        for name in ("study", "seeds", "shares"):
+        for name in ("study", "seeds", "shares", "cheaper"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} must differ, got {' '.join(map(str, values))}")
@@ -179,7 +186,12 @@ class StudySettings(RaySettings, DataSettings):
     @property
     def needs_sets(self) -> bool:
         """Is there a study of typical and atypical sets, not of scores or theory alone?"""
-        return not {*self.study} <= {"gallery", "histogram", "theory"}
+        return not {*self.study} <= {"attribution", "gallery", "histogram", "theory"}
+
+    @property
+    def needs_ensemble(self) -> bool:
+        """Is there a study that compares with the scores of an ensemble?"""
+        return not {*self.study}.isdisjoint(("alignment", "attribution"))
 
     @property
     def needs_workers(self) -> bool:
@@ -211,7 +223,7 @@ class StudySettings(RaySettings, DataSettings):
         if study == "poisoning":
             yield StudyRun("pgd_at", WITHOUT_ATYPICAL, seed)
         if study == "alignment":
-            yield from (StudyRun("bat", WHOLE, seed, score) for score in ALL_SCORES)
+            yield from (StudyRun("bat", WHOLE, seed, score) for score in (MEM, *self.cheaper))
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
@@ -221,7 +233,8 @@ class StudySettings(RaySettings, DataSettings):
     @property
     def ensemble_settings(self) -> MemorizeSettings:
         """The settings of the ensemble that gives the cheaper scores."""
-        return self._memorize({"score": "disagreement"})
+        score = "self_influence" if "self_influence" in self.cheaper else "disagreement"
+        return self._memorize({"score": score, "keep": None})
 
     def training(self, run: StudyRun) -> TrainSettings:
         """The settings of one training.  Raises ConfigError for what is no setting of bat-dist train."""
@@ -240,8 +253,8 @@ class StudySettings(RaySettings, DataSettings):
         if run.subset != WHOLE:
             given["train_subset"] = self.place(f"{SUBSETS}/{run.subset}_seed{run.seed}.npz")
         if run.score:
-            file = "memorization.npz" if run.score == "mem" else "ensemble_scores.npz"
-            given |= {"scores": self._score_file(file), **({} if run.score == "mem" else {"score": run.score})}
+            file = "memorization.npz" if run.score == MEM else "ensemble_scores.npz"
+            given |= {"scores": self._score_file(file), **({} if run.score == MEM else {"score": run.score})}
         return from_dict(TrainSettings, given, "train")
 
     def place(self, name: str) -> str:
