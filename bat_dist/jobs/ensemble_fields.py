@@ -1,6 +1,6 @@
 """The fields of an ensemble's store: what its members keep, and which scores need it.
 
-A member that is finished keeps what it was trained with.  So a store goes on with the fields that it was begun with, and a
+Nothing can be added to a member that is finished.  So a store goes on with the fields that it was begun with, and a
 score that needs others is refused.
 """
 

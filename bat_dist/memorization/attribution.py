@@ -20,8 +20,9 @@ OfTrials = Float[np.ndarray, "trials test"]
 class TrakFeatures(NamedTuple):
     """What TRAK knows of the networks of an ensemble, by member; projected gradients have `dim` entries.
 
-    features: Phi (Phi^T Phi)^-1, with the projected gradients Phi of the training samples' margins. test_gradients: those
-    of the test samples. out_to_loss: 1 - p, with the probability p of a training sample's own class (Q in the paper).
+    features: Phi (Phi^T Phi)^-1, with the projected gradients Phi of the training samples' margins. test_gradients:
+    those of the test samples. out_to_loss: 1 - p, p being the probability of a training sample's own class (Q in the
+    paper).
     """
 
     features: Float[np.ndarray, "members train dim"]
@@ -65,11 +66,13 @@ def trak_predictions(mask: Mask, found: TrakFeatures) -> OfTrials:
     )
 
 
-def influence_predictions(mask: Mask, estimated_mask: Mask, test_correct: Bool[np.ndarray, "estimated test"]) -> OfTrials:
+def influence_predictions(
+    mask: Mask, estimated_mask: Mask, test_correct: Bool[np.ndarray, "estimated test"]
+) -> OfTrials:
     """The sum of Feldman and Zhang's influences (Eq. 2) over the training samples of each trial of `mask`.
 
-    The influences are estimated from other trials: `estimated_mask` and `test_correct`.  Training samples whose influence
-    is undefined count as 0.
+    The influences are estimated from other trials: `estimated_mask` and `test_correct`.  Training samples whose
+    influence is undefined count as 0.
     """
     predicted = np.zeros((len(mask), test_correct.shape[1]))
     for block in influence_blocks(estimated_mask, test_correct, same_class=False):
@@ -86,8 +89,8 @@ def margins(probability: Float[np.ndarray, "trials test"]) -> OfTrials:
 def linear_datamodeling_scores(predicted: OfTrials, outcome: OfTrials) -> Float[np.ndarray, " test"]:
     """The LDS of each test sample: Spearman's correlation, over trials, of what was predicted with what happened.
 
-    Definition 2.3 of Park et al. (2023), with the store's trials as the random subsets.  NaN where the prediction or the
-    outcome is the same in all trials.  Raises ValueError for different shapes or fewer than two trials.
+    Definition 2.3 of Park et al. (2023), with the store's trials as the random subsets.  NaN where the prediction or
+    the outcome is the same in all trials.  Raises ValueError for different shapes or fewer than two trials.
     """
     if predicted.shape != outcome.shape or predicted.ndim != 2 or len(predicted) < 2:
         raise ValueError(f"predictions and outcomes must be [trials, test], got {predicted.shape} and {outcome.shape}")
@@ -103,7 +106,7 @@ def linear_datamodeling_scores(predicted: OfTrials, outcome: OfTrials) -> Float[
 
 
 def mean_over_samples(scores: Float[np.ndarray, " test"]) -> MeanScore:
-    """The mean of the defined scores, with Student's t interval for other test samples; the trials are taken as given."""
+    """The mean of the defined scores, with Student's t interval for other test samples but the same trials."""
     from scipy.stats import t
 
     defined = scores[~np.isnan(scores)]

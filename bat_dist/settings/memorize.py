@@ -41,8 +41,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     score: Annotated[
         Literal["leave_out", CheaperScore],
         Help(
-            "memorization by leave-out trials, or one of the cheaper scores from an ensemble; one ensemble gives them all, "
-            "self_influence (TRAK, of the extra attribution) if it is begun with that"
+            "memorization by leave-out trials, or one of the cheaper scores from an ensemble; one ensemble gives them "
+            "all, self_influence (TRAK; the extra attribution) if it is begun with that"
         ),
         ESTIMATED,
     ] = "leave_out"

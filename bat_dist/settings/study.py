@@ -9,7 +9,17 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
-from bat_dist.settings.fields import DATA, Arch, CheaperScore, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
+from bat_dist.settings.fields import (
+    DATA,
+    Arch,
+    CheaperScore,
+    CpusPerWorker,
+    DatasetName,
+    GpusOfRun,
+    RunsAtATime,
+    Seeds,
+    Status,
+)
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
@@ -26,7 +36,9 @@ STUDIES = {
     "histogram": "how memorization is distributed (Fig. 6)",
     "theory": "Theorems 1 and 2 on a grid (Sec. 3.2, App. C)",
 }
-StudyName = Literal["atypical", "typical", "separation", "poisoning", "alignment", "attribution", "gallery", "histogram", "theory"]
+StudyName = Literal[
+    "atypical", "typical", "separation", "poisoning", "alignment", "attribution", "gallery", "histogram", "theory"
+]
 WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_removed", "typical_removed"
 """Training sets: all samples; those with mem <= 0.15; and the controls, which are as small as that of share 0."""
 
