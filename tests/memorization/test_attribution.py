@@ -49,8 +49,8 @@ def test_an_attribution_of_other_samples_has_lds_0() -> None:
 @pytest.mark.parametrize("block", [1, 200, 2**22])
 def test_lds_equals_scipy_sample_by_sample_also_with_ties(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attribution, "_BLOCK_VALUES", block)
-    predicted, outcome = RNG.normal(size=(TRIALS, TEST)).round(1), RNG.random((TRIALS, TEST)) < 0.6
-    found = linear_datamodeling_scores(predicted, outcome.astype(float))
+    predicted, outcome = RNG.normal(size=(TRIALS, TEST)).round(1), (RNG.random((TRIALS, TEST)) < 0.6).astype(float)
+    found = linear_datamodeling_scores(predicted, outcome)
     np.testing.assert_allclose(found, naive_lds(predicted, outcome), rtol=1e-10)
 
 
@@ -81,7 +81,7 @@ def test_trak_equals_a_naive_loop_and_its_matrix_is_not_needed() -> None:
         ]
     )
     np.testing.assert_allclose(trak_matrix(found), matrix, rtol=1e-10)
-    np.testing.assert_allclose(trak_predictions(MASK, found), MASK @ matrix, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trak_predictions(MASK, found), MASK @ matrix, rtol=1e-4, atol=1e-4)
 
 
 def test_self_influence_is_the_diagonal_of_trak_for_the_training_samples() -> None:

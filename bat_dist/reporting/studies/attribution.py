@@ -49,20 +49,34 @@ def analyse_attribution(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     table = alignment_table(inputs, cheaper_scores(inputs)).assign(num_trainings=members)
     folder.write(SCORES, table.to_csv(index=False).encode())
     findings = [
-        Finding(f"{row['score']}_aligns", row["spearman"], row["low"], row["high"], _cost_of(row))
+        Finding(
+            f"{row['score']}_aligns",
+            row["spearman"],
+            row["low"],
+            row["high"],
+            f"{words_of(row)}; AUROC {row['auroc']:.3f}; {_trainings(row)}",
+        )
         for row in table.to_dict("records")
     ]
-    outcome, kept = (
-        ("margin" if trials.test_probability is not None else "correctness", trials) if trials else ("", None)
-    )
-    found = _attributions(inputs, kept, members) if kept and len(kept.numbers) >= LEAST_TRIALS else {}
-    rows = [{"attribution": name, "outcome": outcome, **_row_of(one)} for name, one in found.items()]
+    found, outcome = {}, ""
+    if trials and len(trials.numbers) >= LEAST_TRIALS:
+        found, outcome = _attributions(inputs, trials, members), "correctness"
+        outcome = outcome if trials.test_probability is None else "margin"
+    rows = [
+        {
+            **{"attribution": name, "outcome": outcome, **mean_over_samples(one.lds)._asdict()},
+            **{"num_trials": one.trials, "num_trainings": one.trainings},
+        }
+        for name, one in found.items()
+    ]
     columns = ["attribution", "outcome", *MeanScore._fields, "num_trials", "num_trainings"]
     folder.write(LDS, pd.DataFrame(rows, columns=columns).to_csv(index=False).encode())
     folder.write_npz(LDS_SAMPLES, **{name: one.lds for name, one in found.items()})
-    return findings + [
-        Finding(f"lds_{row['attribution']}", row["mean"], row["low"], row["high"], _lds_in_words(row)) for row in rows
-    ]
+    for row in rows:
+        interval = f"t interval over {row['number']:,} test samples"
+        base = f"{row['outcome']} of {row['num_trials']:,} trials, {interval}; {_trainings(row)}"
+        findings.append(Finding(f"lds_{row['attribution']}", row["mean"], row["low"], row["high"], base))
+    return findings
 
 
 def draw_attribution(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure]:
@@ -131,22 +145,6 @@ def _num_members(inputs: StudyInputs) -> float:
     return float(np.count_nonzero(store.status().complete)) if store else math.nan
 
 
-def _row_of(one: Attribution) -> dict[str, Any]:
-    numbers = mean_over_samples(one.lds)._asdict()
-    return {**numbers, "num_trials": one.trials, "num_trainings": one.trainings}
-
-
 def _trainings(row: Mapping[Any, Any]) -> str:
     number = row["num_trainings"]
     return "unknown trainings" if math.isnan(number) else f"{number:,.0f} trainings"
-
-
-def _cost_of(row: Mapping[Any, Any]) -> str:
-    return f"{words_of(row)}; AUROC {row['auroc']:.3f}; {_trainings(row)}"
-
-
-def _lds_in_words(row: Mapping[str, Any]) -> str:
-    return (
-        f"{row['outcome']} of {row['num_trials']:,} trials, t interval over {row['number']:,} test samples; "
-        f"{_trainings(row)}"
-    )
