@@ -82,10 +82,10 @@ def fit(
         batches = loader.train_epoch(
             indices, batch_size=recipe.batch_size, generator=generator, drop_last=sum(sizes) < len(indices)
         )
-        for (images, labels, indices), rate in zip(batches, rates, strict=True):
+        for (images, labels, positions), rate in zip(batches, rates, strict=True):
             loss, *logits = recordings("step", train_on, images, labels, rate)
             if observer is not None:
-                observer.batch(epoch, indices, logits[0], labels)
+                observer.batch(epoch, positions, logits[0], labels)
             total = total.to(loss.device) + loss * len(labels)
         losses.append(total.item() / sum(sizes))
         if not math.isfinite(losses[-1]):

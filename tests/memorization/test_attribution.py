@@ -36,7 +36,7 @@ def test_in_a_linear_world_the_truth_has_lds_1() -> None:
     outcome = 3 + MASK @ TRUTH
     np.testing.assert_allclose(linear_datamodeling_scores(MASK @ TRUTH, outcome), 1, rtol=1e-12)
     np.testing.assert_allclose(linear_datamodeling_scores(MASK @ TRUTH, np.exp(outcome)), 1, rtol=1e-12)  # ranks
-    np.testing.assert_allclose(linear_datamodeling_scores(-MASK @ TRUTH, outcome), -1, rtol=1e-12)
+    np.testing.assert_allclose(linear_datamodeling_scores(-(MASK @ TRUTH), outcome), -1, rtol=1e-12)
 
 
 def test_an_attribution_of_other_samples_has_lds_0() -> None:
