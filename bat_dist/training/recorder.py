@@ -26,7 +26,8 @@ class TrainingRecorder:
         self, model: nn.Module, loader: Loader, num_samples: int, *, epochs: int, batch_size: int, precision: Precision
     ) -> None:
         self._model, self._loader, self._epochs = model, loader, epochs
-        self._batch_size, self._precision = batch_size, precision
+        self._batch_size = batch_size
+        self._precision: Precision = precision
         self._device = next(model.parameters()).device
         self._seen = torch.full((epochs, num_samples), UNSEEN, dtype=torch.int8, device=self._device)
         self.early: Float32[np.ndarray, "samples classes"] | None = None

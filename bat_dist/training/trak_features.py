@@ -62,7 +62,7 @@ def _projected(network: nn.Module, loader: Loader, dim: int, member: int) -> tup
     size = sum(weight.numel() for weight in network.parameters())
     computer = FunctionalGradientComputer(network, ImageClassificationModelOutput(), size, torch.float32, device)
     projector = BasicProjector(
-        size, dim, 0, ProjectionType.normal, device, block_size=max(1, _VALUES // size), model_id=member
+        size, dim, 0, ProjectionType("normal"), device, block_size=max(1, _VALUES // size), model_id=member
     )
     gradients, losses, places = [], [], []
     for images, labels, indices in loader.eval_epoch(batch_size=max(1, min(256, _VALUES // size))):

@@ -24,12 +24,12 @@ TRUTH = RNG.normal(size=(TRAIN, TEST))
 
 
 def naive_lds(predicted: np.ndarray, outcome: np.ndarray) -> list[float]:
-    return [stats.spearmanr(predicted[:, t], outcome[:, t]).statistic for t in range(predicted.shape[1])]
+    return [float(np.asarray(stats.spearmanr(predicted[:, t], outcome[:, t])[0])) for t in range(predicted.shape[1])]
 
 
 def made_features(members: int = 3, dim: int = 4) -> TrakFeatures:
-    shapes = ((members, TRAIN, dim), (members, TEST, dim))
-    return TrakFeatures(*(RNG.normal(size=shape) for shape in shapes), RNG.random((members, TRAIN)))
+    features, gradients = (RNG.normal(size=(members, samples, dim)) for samples in (TRAIN, TEST))
+    return TrakFeatures(features, gradients, RNG.random((members, TRAIN)))
 
 
 def test_in_a_linear_world_the_truth_has_lds_1() -> None:

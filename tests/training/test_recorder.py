@@ -123,6 +123,7 @@ def test_outputs_are_taken_once_and_placed_by_index(epoch: int) -> None:
     )
     recorder.epoch(epoch)
     if epoch == 0:  # a fifth of five epochs
+        assert recorder.early is not None
         expected = model(IMAGES).softmax(dim=1).detach().numpy()
         np.testing.assert_allclose(recorder.early, expected, rtol=1e-5)
     else:
