@@ -65,9 +65,9 @@ def test_each_score_is_held_against_mem_and_each_attribution_against_the_trials(
     shutil.rmtree(tmp_path / "out")
     figure = REPORTS["attribution"].draw(Folder(str(tmp_path / "alone")), {"note": "digits"})["attribution"]
     panels = {ax.get_title(loc="left"): [label.get_text() for label in ax.get_yticklabels()] for ax in figure.axes}
-    assert panels["LDS, mean over test samples"] == ["TRAK", "influence of half of the trials"]
-    assert panels["Spearman correlation with mem"][0] == "ensemble disagreement"
-    assert set(panels["AUROC for mem > 0.15"]) == {""}  # the same names as left of it
+    assert panels["LDS"] == ["trak", "influence"]
+    assert panels["Spearman with mem"][0] == "disagreement"
+    assert set(panels["AUROC, mem > 0.15"]) == {""}  # the same names as left of it
     assert "dashed: noise ceiling" in figure.texts[-1].get_text()
 
 

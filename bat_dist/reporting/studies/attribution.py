@@ -28,7 +28,7 @@ from bat_dist.studies.inputs import StudyInputs
 
 SCORES, LDS, LDS_SAMPLES = "scores.csv", "lds.csv", "lds.npz"
 LEAST_TRIALS = 8  # for an LDS: halves of fewer say nothing
-METHODS = {"trak": "TRAK", "influence": "influence of half of the trials"}
+SPEARMAN = "Spearman with mem"  # a panel
 
 
 class Attribution(NamedTuple):
@@ -83,25 +83,25 @@ def draw_attribution(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figu
     """One figure: correlation with mem under its noise ceiling, AUROC for the atypical samples, and LDS."""
     rows = pd.read_csv(io.BytesIO(folder.read(SCORES))).to_dict("records")
     panels = {
-        "Spearman correlation with mem": {
-            IN_WORDS[row["score"]]: Estimate(row["spearman"], row["low"], row["high"], row["num_samples"])
+        SPEARMAN: {
+            row["score"].replace("_", " "): Estimate(row["spearman"], row["low"], row["high"], row["num_samples"])
             for row in rows
         },
-        "AUROC for mem > 0.15": {
-            IN_WORDS[row["score"]]: Estimate(row["auroc"], row["auroc"], row["auroc"], row["num_atypical"])
+        "AUROC, mem > 0.15": {
+            row["score"].replace("_", " "): Estimate(row["auroc"], row["auroc"], row["auroc"], row["num_atypical"])
             for row in rows
         },
     }
     if lds := pd.read_csv(io.BytesIO(folder.read(LDS))).to_dict("records"):
-        panels["LDS, mean over test samples"] = {
-            METHODS[row["attribution"]]: Estimate(row["mean"], row["low"], row["high"], row["number"]) for row in lds
+        panels["LDS"] = {
+            row["attribution"]: Estimate(row["mean"], row["low"], row["high"], row["number"]) for row in lds
         }
     ceiling = rows[0]["ceiling"]
     figure = estimates(
         panels,
         title="Cheaper scores and attributions against leave-out trials",
         note=f"{about['note']}: 95% intervals" + ("" if math.isnan(ceiling) else "; dashed: noise ceiling of mem"),
-        marks={} if math.isnan(ceiling) else {"Spearman correlation with mem": ceiling},
+        marks={} if math.isnan(ceiling) else {SPEARMAN: ceiling},
     )
     return {"attribution": figure}
 
