@@ -17,6 +17,7 @@ from bat_dist.settings.fields import (
     DatasetName,
     GpusOfRun,
     RunsAtATime,
+    ScoreFile,
     Seeds,
     Status,
 )
@@ -90,8 +91,11 @@ class StudySettings(RaySettings, DataSettings):
     ] = "full"
     dataset: Annotated[DatasetName | None, Help("instead of the scale's", "NAME"), DATA] = None  # pyright: ignore
     scores: Annotated[
-        str | None,
-        Help("memorization.npz of these data, with typicality.npz beside it, instead of leave-out trials", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data, with typicality.npz beside it, or their folder; default: trials",
+            "FILE",
+        ),
         STUDY,
     ] = None
     seeds: Annotated[Seeds, Help("of every training; more can be added later"), STUDY] = (0, 1, 2)

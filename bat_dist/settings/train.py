@@ -26,6 +26,7 @@ from bat_dist.settings.fields import (
     PeakRate,
     Pixels,
     RateSchedule,
+    ScoreFile,
     SomePrecision,
     Status,
     WarmupEpochs,
@@ -47,8 +48,11 @@ class TrainSettings(RaySettings, DataSettings):
         OwnOrMethod, Help(f"{alternatives(METHODS)}, or a class of your own: FILE.py:NAME", "NAME"), METHOD
     ]
     scores: Annotated[
-        str | None,
-        Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data or its folder, ensemble_scores.npz, a Feldman-Zhang .npz; for bat",
+            "FILE",
+        ),
         METHOD,
         Decides.CONTENT,
     ] = None
