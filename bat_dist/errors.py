@@ -43,6 +43,7 @@ EXTRAS = {
     **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
     "optuna": "tune",
     **dict.fromkeys(("matplotlib", "plotly", "pandas"), "report"),
+    "trak": "attribution",
     "timm": "timm",
     "datasets": "hf",
 }

@@ -170,7 +170,8 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         data: the data that they were computed on, for pictures: a `Dataset`, or what `memorize` takes as `train`, or a
             pair (train, test) of such.  None looks for a dataset by name, which the folder names; without images
             everything but `plot` works.
-        score: of an ensemble's scores, which: "disagreement" (default), "confidence" or "true_class_confidence".
+        score: of an ensemble's scores, which: "disagreement" (default), "confidence", "true_class_confidence",
+            "forgetting", "learning_time", "el2n" or "self_influence".
 
     Raises:
         UserError: if there are none, or if they are damaged or of other data.

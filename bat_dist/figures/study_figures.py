@@ -92,6 +92,36 @@ def human_labels(
     return fig
 
 
+@style()
+def estimates(
+    panels: Mapping[str, Mapping[str, Estimate]], *, title: str, note: str, marks: Mapping[str, float]
+) -> Figure:
+    """A panel for each quantity: its estimates as points with their intervals, one below the other.
+
+    The names are written once for panels beside each other that have the same ones.
+    marks: a value that a panel marks by a dashed line. note: below the figure. Undefined estimates have no point.
+    """
+    number = max((len(panel) for panel in panels.values()), default=0)
+    if not number:
+        return message_figure(title, "There is no score to compare.")
+    fig, named = titled_figure(title, 1.3 + 0.32 * number), list[str]()
+    for ax, (name, found) in zip(fig.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        values = list(found.values())
+        reach = np.array([(one.share - one.low, one.high - one.share) for one in values]).reshape(-1, 2).T
+        ax.errorbar(
+            [one.share for one in values], range(len(values)), xerr=np.fmax(0, reach), fmt="o", color=BLUE, capsize=3
+        )
+        if name in marks:
+            ax.axvline(marks[name], color=RED, linewidth=1.2, linestyle=(0, (4, 2)))
+        ax.set_yticks(range(len(values)), list(found) if list(found) != named else [""] * len(found), fontsize=8)
+        named = list(found)
+        ax.set_ylim(number - 0.5, -0.5)
+        ax.set_title(name, fontsize=9)
+        ax.grid(axis="x")
+    fig.supxlabel(note, fontsize=9, color=SOFT_INK)
+    return fig
+
+
 def _points(ax: Axes, shares: Mapping[str, Estimate], shift: float, *, color: str, marker: str, label: str) -> None:
     """Each share as a point with its interval, in its place on the axis, moved by `shift`."""
     values = list(shares.values())

@@ -7,12 +7,13 @@ from typing import Any
 
 import ray
 
-from bat_dist.artifacts.scores import TRIALS
+from bat_dist.artifacts.scores import ENSEMBLE, TRAK_FIELDS, TRIALS
 from bat_dist.config import plain
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader
 from bat_dist.errors import UserError
 from bat_dist.jobs.auto import Chosen, check_network, decide_precision, identity_in, say, without_auto
+from bat_dist.jobs.ensemble_fields import ensemble_fields
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.jobs.own_parts import network_of
@@ -40,7 +41,6 @@ from bat_dist.workers.resources import worker_resources
 from bat_dist.workers.share import HERE, ToldLoader
 
 VERB = "memorize"
-ENSEMBLE = "ensemble"  # folder of the store
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -104,12 +104,7 @@ def _probabilities(place: Folder, settings: MemorizeSettings, train: tuple[int],
 
 def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
     """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks.  Raises as `fill_trials`."""
-    classes = len(dataset.class_names)
-    fields = {
-        "train_probabilities": Field("float32", (len(dataset.train.labels), classes)),
-        "test_probabilities": Field("float32", (len(dataset.test.labels), classes)),
-        "metrics": Field("float64", (2,)),
-    }
+    fields = ensemble_fields(folder / ENSEMBLE, settings, dataset)
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
     # Different architectures are asked for, by default of about the same cost.
     others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
@@ -123,7 +118,7 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         chosen,
         name=ENSEMBLE,
         what="members",
-        function=run_member,
+        function=partial(run_member, with_gradients=TRAK_FIELDS[0] in fields),
         settings_of_rows=partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed),
         num_rows=settings.num_members,
         fields=fields,

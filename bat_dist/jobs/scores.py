@@ -9,6 +9,7 @@ import numpy as np
 from bat_dist.artifacts.scores import (
     INFLUENCE_TOP,
     MEMORIZATION,
+    TRAK_FIELDS,
     EnsembleScores,
     LeaveOutScores,
     SampleNames,
@@ -23,11 +24,13 @@ from bat_dist.artifacts.scores import (
 from bat_dist.artifacts.streamed_trials import read_trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
+from bat_dist.jobs.ensemble_fields import DYNAMICS
 from bat_dist.jobs.fill_rows import Filled
 from bat_dist.jobs.fresh import OF_STOPPING, remove_memorization
 from bat_dist.jobs.influence import leave_out_influences
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
+from bat_dist.memorization.attribution import self_influence
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.exchange import (
     MAX_BYTES,
@@ -113,7 +116,10 @@ def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
 
 
 def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[EnsembleScores, Filled]:
-    """Train the missing members, score the samples, and compare with `memorization.npz` where the folder has one."""
+    """Train the missing members, score the samples, and compare with `memorization.npz` where the folder has one.
+
+    All scores that the members can give are written, whichever was asked for.
+    """
     store, filled = fill_ensemble(folder, dataset, settings)
     _check_any_complete(filled, "member")
     members = np.flatnonzero(store.status().complete)
@@ -123,7 +129,11 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
         "disagreement": ensemble_disagreement(probabilities),
         "confidence": 1 - ensemble_confidence(probabilities),
         "true_class_confidence": 1 - ensemble_confidence(probabilities, dataset.train.labels),
+        **{name: store.read(name, members).mean(axis=0, dtype=np.float64) for name in DYNAMICS if name in store.fields},
     }
+    _, _, out_to_loss, leverage = TRAK_FIELDS
+    if leverage in store.fields:
+        scores["self_influence"] = self_influence(store.read(leverage, members), store.read(out_to_loss, members))
     write_ensemble_scores(folder, SampleNames.of(dataset), scores)
     mem = read_memorization(folder, dataset.fingerprint)["mem"] if folder.exists(MEMORIZATION) else None
     alignments = {} if mem is None else {name: alignment(score, mem) for name, score in scores.items()}

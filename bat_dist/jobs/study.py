@@ -86,7 +86,7 @@ def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
         asked = settings.memorize_settings
         scores, filled = leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
         report_leave_out(place, dataset, to_dict(asked), scores, failed=filled.failed)
-    if "alignment" in settings.study and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
+    if settings.needs_ensemble and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
         asked = settings.ensemble_settings
         found, _ = ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
         report_ensemble(place, dataset, to_dict(asked), found)

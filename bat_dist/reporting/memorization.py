@@ -68,7 +68,8 @@ def report_ensemble(folder: Folder, dataset: Dataset, settings: Mapping[str, Any
             auroc=agreement.auroc,
             atypical_threshold=ATYPICAL_THRESHOLD,
         )
-    return _write(folder, f"{chosen.capitalize()} of {dataset.name}", summary, settings, drawn, prefix="ensemble_")
+    title = f"{chosen.replace('_', ' ').capitalize()} of {dataset.name}"
+    return _write(folder, title, summary, settings, drawn, prefix="ensemble_")
 
 
 def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Figure]:

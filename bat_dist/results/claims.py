@@ -51,6 +51,13 @@ class Finding(NamedTuple):
 
 COST = "cost of scores"
 """The place of claims that are not the paper's, but about how few trainings give the same scores."""
+_FROM_TRAINING = {
+    "true_class_confidence": "The confidence of an ensemble in the own class",
+    "forgetting": "The number of forgetting events",
+    "learning_time": "The first epoch in which a sample is right",
+    "el2n": "The error early in training (EL2N)",
+    "self_influence": "Self-influence by TRAK",
+}
 POINTS = 0.02  # a difference of accuracies that is called none
 CLAIMS: dict[str, Claim] = {
     "share_atypical": Claim(
@@ -222,6 +229,23 @@ CLAIMS: dict[str, Claim] = {
         "Spearman correlation with mem",
         "above",
     ),
+    **{
+        f"{score}_aligns": Claim(
+            "ours",
+            f"{words} finds the samples that are memorized",
+            "attribution",
+            "Spearman correlation with mem",
+            "above",
+        )
+        for score, words in _FROM_TRAINING.items()
+    },
+    **{
+        f"lds_{name}": Claim("ours", statement, "attribution", "LDS: Spearman over trials, mean over samples", "above")
+        for name, statement in {
+            "trak": "TRAK predicts on which test samples networks trained on subsets are right",
+            "influence": "The influence estimated from half of the trials predicts the other half",
+        }.items()
+    },
     "bat_with_disagreement": Claim(
         "App. A.1",
         "BAT with ensemble disagreement in place of memorization is as robust",
@@ -238,6 +262,17 @@ CLAIMS: dict[str, Claim] = {
         "near",
         margin=POINTS,
     ),
+    **{
+        f"bat_with_{score}": Claim(
+            "ours",
+            f"BAT with {score} in place of memorization is as robust",
+            "alignment",
+            f"adversarial accuracy on the test set: with {score} minus with mem",
+            "near",
+            margin=POINTS,
+        )
+        for score in _FROM_TRAINING
+    },
     "theorem_1": Claim(
         "Theorem 1",
         "An atypical sample can be fitted with at most 1% error on both classes",

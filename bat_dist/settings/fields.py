@@ -5,7 +5,7 @@ One that stands under another heading in each program is declared here without o
 
 import dataclasses
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 from pydantic import AfterValidator, BeforeValidator, ValidatorFunctionWrapHandler, WrapValidator
@@ -123,6 +123,16 @@ TestShare = Annotated[
 
 # --- how networks are trained
 
+CheaperScore = Literal[
+    "disagreement",
+    "confidence",
+    "true_class_confidence",
+    "forgetting",
+    "learning_time",
+    "el2n",
+    "self_influence",
+]
+"""Scores of an ensemble, by their names in `ensemble_scores.npz`; higher is more atypical."""
 SubsetRatio = Annotated[float, Gt(0), Lt(1), Help("share of the training samples that a trial keeps")]
 Epochs = Annotated[int | None, Ge(1), Help("instead of the recipe's")]
 BatchSize = Annotated[int | None, Ge(2), Help("instead of the recipe's")]

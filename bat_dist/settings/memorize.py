@@ -14,6 +14,7 @@ from bat_dist.settings.fields import (
     Arch,
     ArchOrAuto,
     BatchSize,
+    CheaperScore,
     CropPadding,
     Epochs,
     Flip,
@@ -43,8 +44,11 @@ class MemorizeSettings(RaySettings, DataSettings):
     """`bat-dist memorize`.  Defaults: Sec. 2.1 and Appendix A of the paper, where it says; the rest is ours."""
 
     score: Annotated[
-        Literal["leave_out", "disagreement", "confidence"],
-        Help("memorization by leave-out trials, or one of the cheaper scores from an ensemble"),
+        Literal["leave_out", CheaperScore],
+        Help(
+            "memorization by leave-out trials, or one of the cheaper scores from an ensemble; one ensemble gives them "
+            "all, self_influence (TRAK; the extra attribution) if it is begun with that"
+        ),
         ESTIMATED,
     ] = "leave_out"
     num_trials: Annotated[

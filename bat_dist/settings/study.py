@@ -12,6 +12,7 @@ from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.fields import (
     DATA,
     Arch,
+    CheaperScore,
     CpusPerWorker,
     DatasetName,
     GpusOfRun,
@@ -32,13 +33,23 @@ STUDIES = {
     "separation": "how far apart the classes are in the penultimate layer (App. B.2 iii)",
     "poisoning": "atypical samples that look like another class, and what people say of them (Fig. 3, App. B.3)",
     "alignment": "how well cheaper scores replace memorization, and BAT with each (App. A.1)",
+    "attribution": "how well each cheaper score and attribution agrees with the trials, and what it costs",
     "gallery": "the most and least memorized samples, and pairs of large influence (Fig. 5, 7)",
     "histogram": "how memorization is distributed (Fig. 6)",
     "theory": "Theorems 1 and 2 on a grid (Sec. 3.2, App. C)",
     "efficiency": "how many trials each estimator of memorization needs, and when a run may stop, from its trials",
 }
 StudyName = Literal[
-    "atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory", "efficiency"
+    "atypical",
+    "typical",
+    "separation",
+    "poisoning",
+    "alignment",
+    "attribution",
+    "gallery",
+    "histogram",
+    "theory",
+    "efficiency",
 ]
 STUDY, RUNS = Group("study"), Group("runs")
 OF_TRAINING = ("method", "scores", "score", "alpha", "beta", "seed", "watch", "watch_steps", "train_subset", "out")
@@ -46,7 +57,7 @@ SUBSETS = "subsets"  # folder of the files that say what is trained on
 OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
 FINDINGS = "findings.json"  # of a study
 RESULTS = "studies"  # folder of what the studies find, one below for each
-ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
+MEM = "mem"  # the score that BAT is trained with, beside cheaper ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,12 @@ class StudySettings(RaySettings, DataSettings):
     controls: Annotated[
         bool, Help("typical: also leave out as many samples at random, and as many of the most typical"), STUDY
     ] = True
+    cheaper: Annotated[
+        tuple[CheaperScore, ...],
+        Len(1),
+        Help("alignment: scores that are compared with memorization, and that BAT is trained with", "NAME"),
+        STUDY,
+    ] = ("disagreement", "confidence")
     watch_steps: Annotated[int, Ge(1), Help("PGD steps of the accuracies along the epochs"), STUDY] = 20
     watch_every: Annotated[int, Ge(1), Help("epochs between two of them"), STUDY] = 1
     most: Annotated[
@@ -148,7 +165,7 @@ class StudySettings(RaySettings, DataSettings):
     def __post_init__(self) -> None:
         """Every setting of every run is checked here, before anything is begun."""
         check_fresh(self)
-        for name in ("study", "seeds", "shares"):
+        for name in ("study", "seeds", "shares", "cheaper"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} must differ, got {' '.join(map(str, values))}")
@@ -189,7 +206,12 @@ class StudySettings(RaySettings, DataSettings):
     @property
     def needs_sets(self) -> bool:
         """Is there a study of typical and atypical sets, not of scores or theory alone?"""
-        return not {*self.study} <= {"gallery", "histogram", "theory", "efficiency"}
+        return not {*self.study} <= {"attribution", "gallery", "histogram", "theory", "efficiency"}
+
+    @property
+    def needs_ensemble(self) -> bool:
+        """Is there a study that compares with the scores of an ensemble?"""
+        return not {*self.study}.isdisjoint(("alignment", "attribution"))
 
     @property
     def needs_workers(self) -> bool:
@@ -221,7 +243,7 @@ class StudySettings(RaySettings, DataSettings):
         if study == "poisoning":
             yield StudyRun("pgd_at", WITHOUT_ATYPICAL, seed)
         if study == "alignment":
-            yield from (StudyRun("bat", WHOLE, seed, score) for score in ALL_SCORES)
+            yield from (StudyRun("bat", WHOLE, seed, score) for score in (MEM, *self.cheaper))
 
     @property
     def memorize_settings(self) -> MemorizeSettings:
@@ -231,7 +253,8 @@ class StudySettings(RaySettings, DataSettings):
     @property
     def ensemble_settings(self) -> MemorizeSettings:
         """The settings of the ensemble that gives the cheaper scores."""
-        return self._memorize({"score": "disagreement"})
+        score = "self_influence" if "self_influence" in self.cheaper else "disagreement"
+        return self._memorize({"score": score, "keep": None})
 
     def training(self, run: StudyRun) -> TrainSettings:
         """The settings of one training.  Raises ConfigError for what is no setting of bat-dist train."""
@@ -250,8 +273,8 @@ class StudySettings(RaySettings, DataSettings):
         if run.subset != WHOLE:
             given["train_subset"] = self.place(f"{SUBSETS}/{run.subset}_seed{run.seed}.npz")
         if run.score:
-            file = "memorization.npz" if run.score == "mem" else "ensemble_scores.npz"
-            given |= {"scores": self._score_file(file), **({} if run.score == "mem" else {"score": run.score})}
+            file = "memorization.npz" if run.score == MEM else "ensemble_scores.npz"
+            given |= {"scores": self._score_file(file), **({} if run.score == MEM else {"score": run.score})}
         return from_dict(TrainSettings, given, "train")
 
     def place(self, name: str) -> str:

@@ -14,6 +14,7 @@ from bat_dist.settings.fields import (
     RAY,
     TRAINING,
     ArchOrAuto,
+    CheaperScore,
     CpusPerWorker,
     CropPadding,
     Epochs,
@@ -56,7 +57,7 @@ class TrainSettings(RaySettings, DataSettings):
         Decides.CONTENT,
     ] = None
     score: Annotated[
-        Literal["disagreement", "confidence", "true_class_confidence"],
+        CheaperScore,
         Help("which of an ensemble's scores"),
         METHOD,
         SaidIn("scores"),

@@ -12,13 +12,16 @@ from torch import nn
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
+from bat_dist.memorization.dynamics import el2n, forgetting_events, learning_time
 from bat_dist.memorization.subsets import MASK_PLANS
 from bat_dist.methods.erm import Erm
 from bat_dist.models.own import OwnNetwork
 from bat_dist.training.correctness import predicted_classes, predicted_probabilities, true_class_probability
-from bat_dist.training.loop import fit
+from bat_dist.training.loop import Observer, fit
 from bat_dist.training.recipe import Precision, Recipe
+from bat_dist.training.recorder import TrainingRecorder
 from bat_dist.training.seeding import seed_of, seeded_model
+from bat_dist.training.trak_features import projected_dim, trak_row
 
 EVAL_BATCH_SIZE = 500
 _INIT, _ORDER, _NOISE = 1, 2, 3  # streams of randomness of one unit of work
@@ -91,29 +94,55 @@ def run_member(
     train_loader: Loader,
     test_loader: Loader,
     device: torch.device,
+    with_gradients: bool = False,
 ) -> dict[str, np.ndarray]:
     """The row of one ensemble member (Appendix A.1), trained on all samples: softmax outputs and `metrics`.
 
-    `train_probabilities` [train, classes], `test_probabilities` [test, classes].  Raises NonFiniteLoss.
+    `train_probabilities` [train, classes], `test_probabilities` [test, classes]; `forgetting`, `learning_time` and
+    `el2n` [train], of its training (`memorization.dynamics`); with_gradients: also the fields of `trak_row`.  A store
+    without fields of these names drops them.  Raises NonFiniteLoss.
     """
     start = time.perf_counter()
     arch = settings.archs[member % len(settings.archs)]
     number = _MEMBER + member
     model = seeded_model(arch, dataset, device, key=(settings.seed, number, _INIT))
-    loss = _fit_erm(model, train_loader, np.arange(len(dataset.train.labels)), settings, number=number)
+    labels = dataset.train.labels
+    recorder = TrainingRecorder(
+        model,
+        train_loader,
+        len(labels),
+        epochs=settings.recipe.epochs,
+        batch_size=EVAL_BATCH_SIZE,
+        precision=settings.precision,
+    )
+    loss = _fit_erm(model, train_loader, np.arange(len(labels)), settings, number=number, observer=recorder)
+    assert recorder.early is not None  # a training has its early epoch
     train_probabilities, test_probabilities = (
         predicted_probabilities(model, loader, batch_size=EVAL_BATCH_SIZE, precision=settings.precision)
         for loader in (train_loader, test_loader)
     )
+    gradients = {}
+    if with_gradients:
+        gradients = trak_row(model, train_loader, test_loader, dim=projected_dim(len(labels)), member=member)
     return {
         "train_probabilities": train_probabilities,
         "test_probabilities": test_probabilities,
+        "forgetting": forgetting_events(recorder.history),
+        "learning_time": learning_time(recorder.history),
+        "el2n": el2n(recorder.early, labels),
+        **gradients,
         "metrics": np.array([loss, time.perf_counter() - start]),
     }
 
 
 def _fit_erm(
-    model: nn.Module, loader: Loader, indices: np.ndarray, settings: TrialSettings | EnsembleSettings, *, number: int
+    model: nn.Module,
+    loader: Loader,
+    indices: np.ndarray,
+    settings: TrialSettings | EnsembleSettings,
+    *,
+    number: int,
+    observer: Observer | None = None,
 ) -> float:
     """Train by ERM and return the mean loss of the last epoch."""
     torch.manual_seed(seed_of(settings.seed, number, _NOISE))  # what a network draws itself (dropout)
@@ -125,4 +154,5 @@ def _fit_erm(
         recipe=settings.recipe,
         precision=settings.precision,
         generator=torch.Generator().manual_seed(seed_of(settings.seed, number, _ORDER)),
+        observer=observer,
     )[-1]

@@ -24,10 +24,12 @@ from bat_dist.studies.inputs import OUTPUTS, StudyInputs, read_sets
 NUM_TRAIN, NUM_TEST, NUM_TRIALS, NUM_CLASSES = 100, 60, 40, 10
 
 
-def made_inputs(out: Path, *study: Any, seeds: tuple[int, ...] = (0, 1), with_trials: bool = True) -> StudyInputs:
+def made_inputs(
+    out: Path, *study: Any, seeds: tuple[int, ...] = (0, 1), with_trials: bool = True, **asked: Any
+) -> StudyInputs:
     """Digits with scores from made-up trials, typical and atypical sets, and an ensemble's scores."""
     settings = StudySettings(
-        study=study, scale="small", num_train=NUM_TRAIN, num_test=NUM_TEST, seeds=seeds, out=str(out)
+        study=study, scale="small", num_train=NUM_TRAIN, num_test=NUM_TEST, seeds=seeds, out=str(out), **asked
     )
     folder, dataset = Folder(str(out)), load_dataset(settings.data_name, **settings.data)
     _write_scores(Folder(settings.score_place), dataset, with_trials)

@@ -3,14 +3,15 @@
 import io
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bat_dist.artifacts.scores import read_ensemble_scores
+from bat_dist.artifacts.scores import ENSEMBLE_SCORES, read_ensemble_scores
+from bat_dist.errors import UserError
 from bat_dist.figures.charts import alignment_scatter
 from bat_dist.figures.points import Panel, points_by_category
 from bat_dist.memorization.agreement import alignment
@@ -19,7 +20,7 @@ from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
 from bat_dist.reporting.studies.curves import KINDS
 from bat_dist.results.claims import Finding
 from bat_dist.results.statistics import Difference, mean_over_seeds_and_images
-from bat_dist.settings.study import ALL_SCORES, WHOLE, StudyRun
+from bat_dist.settings.study import MEM, WHOLE, StudyRun
 from bat_dist.storage.files import Folder
 from bat_dist.studies.curves import based_on
 from bat_dist.studies.inputs import StudyInputs
@@ -29,7 +30,15 @@ log = logging.getLogger(__name__)
 
 ALIGNMENT, SCORES, ACCURACIES, DIFFERENCES = "alignment.csv", "scores.npz", "bat_accuracies.csv", "bat_differences.csv"
 SAME_SHARE = 0.005  # shares of atypical samples that count as equal
-IN_WORDS = {"disagreement": "ensemble disagreement", "confidence": "one minus the confidence of the ensemble"}
+IN_WORDS = {
+    "disagreement": "ensemble disagreement",
+    "confidence": "one minus the confidence of the ensemble",
+    "true_class_confidence": "one minus the probability of the own class",
+    "forgetting": "forgetting events",
+    "learning_time": "learning time (epochs)",
+    "el2n": "EL2N",
+    "self_influence": "self-influence (TRAK)",
+}
 SETS = {"all": "all test samples", "typical": "test typical samples", "atypical": "test atypical samples"}
 
 
@@ -40,10 +49,12 @@ def analyse_alignment(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     `bat_accuracies.csv` a row for each score, seed, set of test samples and kind of accuracy; `bat_differences.csv` the
     differences to BAT with memorization, paired over seeds and images.
     """
-    table = _alignments(inputs, folder)
+    scores = cheaper_scores(inputs, inputs.settings.cheaper)
+    folder.write_npz(SCORES, mem=inputs.sets.mem, **scores)
+    table = alignment_table(inputs, scores)
     folder.write(ALIGNMENT, table.to_csv(index=False).encode())
     findings = [
-        Finding(f"{row['score']}_aligns", row["spearman"], row["low"], row["high"], _words_of(row))
+        Finding(f"{row['score']}_aligns", row["spearman"], row["low"], row["high"], words_of(row))
         for row in table.to_dict("records")
     ]
     accuracies, differences = _networks(inputs)
@@ -51,7 +62,7 @@ def analyse_alignment(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     folder.write(DIFFERENCES, differences.to_csv(index=False).encode())
     shares = accuracies.groupby("score")["atypical_share"].first()
     by_place = differences.set_index(["score", "set", "kind"])
-    for score in ALL_SCORES[1:]:
+    for score in inputs.settings.cheaper:
         found = by_place.loc[(score, "all", "pgd")]
         interval = "paired t interval over seeds and images" if found["num_seeds"] > 1 else "no interval"
         how = f"{interval}; atypical: {shares[score]:.1%}, with mem {shares['mem']:.1%}"
@@ -73,15 +84,16 @@ def draw_alignment(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure
             spearman_interval=(row["low"], row["high"]),
             auroc=row["auroc"],
             atypical_threshold=ATYPICAL_THRESHOLD,
-            note=_words_of(row),
+            note=words_of(row),
         )
     table = pd.read_csv(io.BytesIO(folder.read(ACCURACIES)))
     groups: dict[Any, pd.DataFrame] = dict(iter(table.groupby(["set", "kind", "score"], sort=False)))
     panels = []
+    trained_with = table["score"].unique().tolist()
     for name, words in SETS.items():
-        size = int(groups[name, "clean", "mem"]["num_images"].to_numpy()[0])
+        size = int(groups[name, "clean", MEM]["num_images"].to_numpy()[0])
         series = {
-            kind_in_words: {score: groups[name, kind, score]["accuracy"].tolist() for score in ALL_SCORES}
+            kind_in_words: {score: groups[name, kind, score]["accuracy"].tolist() for score in trained_with}
             for kind, kind_in_words in KINDS.items()
         }
         panels.append(Panel(f"{words}, n = {size:,}", "accuracy", series if size else {}, percent=True))
@@ -94,19 +106,34 @@ def draw_alignment(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figure
     return figures
 
 
-def _alignments(inputs: StudyInputs, folder: Folder) -> pd.DataFrame:
+def cheaper_scores(inputs: StudyInputs, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The scores of the ensemble beside memorization: these, or all that there are.
+
+    Raises UserError if the file, or one of them, is missing, or if they are of other data.
+    """
+    place = Folder(inputs.settings.score_place)
+    if not place.exists(ENSEMBLE_SCORES):
+        raise UserError(f"{place} has no {ENSEMBLE_SCORES}: bat-dist memorize --score el2n --out {place} makes it")
+    found = read_ensemble_scores(place, inputs.dataset.fingerprint)
+    if lacking := [name for name in names if name not in found]:
+        raise UserError(
+            f"{place}/{ENSEMBLE_SCORES} has no {' and no '.join(lacking)}: bat-dist memorize --score {lacking[0]} "
+            f"--out {place} adds it, or names the way out"
+        )
+    return {name: found[name] for name in (names or IN_WORDS) if name in found}
+
+
+def alignment_table(inputs: StudyInputs, scores: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """The statistics of each cheaper score; higher is more atypical, also of `confidence`.
 
     ceiling: the largest correlation that a score without error would have with the memorization of so many trials, the
     root of its split-half reliability. It is that of Pearson's correlation, and about that of Spearman's.
     """
-    found = read_ensemble_scores(Folder(inputs.settings.score_place), inputs.dataset.fingerprint)
     mem, trials = inputs.sets.mem, inputs.trials()
-    folder.write_npz(SCORES, mem=mem, **{score: found[score] for score in ALL_SCORES[1:]})
     reliability = split_half_reliability(trials.mask, trials.train_correct) if trials else math.nan
     rows = []
-    for score in ALL_SCORES[1:]:
-        one = alignment(found[score], mem, atypical_threshold=ATYPICAL_THRESHOLD)
+    for score, values in scores.items():
+        one = alignment(values, mem, atypical_threshold=ATYPICAL_THRESHOLD)
         low, high = one.spearman_interval
         measured = {"spearman": one.spearman, "low": low, "high": high, "auroc": one.auroc}
         counts = {"num_samples": one.num_samples, "num_atypical": one.num_atypical, "num_dropped": one.num_dropped}
@@ -119,7 +146,7 @@ def _alignments(inputs: StudyInputs, folder: Folder) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _words_of(row: Mapping[Any, Any]) -> str:
+def words_of(row: Mapping[Any, Any]) -> str:
     """What a correlation is based on, and how large the noise of memorization lets it become."""
     base = f"{row['num_samples']:,} samples ({row['num_atypical']:,} atypical), bootstrap interval over samples"
     if math.isnan(row["ceiling"]):
@@ -134,14 +161,15 @@ def _networks(inputs: StudyInputs) -> tuple[pd.DataFrame, pd.DataFrame]:
         "all": np.ones(num_test, bool),
         **{name: inputs.sets[f"test_{name}"] for name in ("typical", "atypical")},
     }
-    flags = {score: inputs.flags("bat", score=score) for score in ALL_SCORES}
-    shares = {score: _atypical_share(inputs, score) for score in ALL_SCORES}
+    trained_with = (MEM, *inputs.settings.cheaper)
+    flags = {score: inputs.flags("bat", score=score) for score in trained_with}
+    shares = {score: _atypical_share(inputs, score) for score in trained_with}
     for score, share in shares.items():
-        if abs(share - shares["mem"]) > SAME_SHARE:
+        if abs(share - shares[MEM]) > SAME_SHARE:
             log.warning("BAT with %s has %.1f%% atypical samples, with mem %.1f%%: their budgets differ", score,
                         100 * share, 100 * shares["mem"])  # fmt: skip
     rows, differences = [], []
-    for score in ALL_SCORES:
+    for score in trained_with:
         for name, chosen in members.items():
             for kind in KINDS:
                 here = flags[score][kind][:, chosen]
@@ -155,8 +183,8 @@ def _networks(inputs: StudyInputs) -> tuple[pd.DataFrame, pd.DataFrame]:
                     }
                     for seed, of in zip(inputs.settings.seeds, here, strict=True)
                 ]
-                if score != "mem":
-                    d = here.astype(float) - flags["mem"][kind][:, chosen]
+                if score != MEM:
+                    d = here.astype(float) - flags[MEM][kind][:, chosen]
                     differences.append({**where, **_over_seeds_and_images(d)._asdict()})
     return pd.DataFrame(rows), pd.DataFrame(differences)
 

@@ -7,7 +7,16 @@ from matplotlib.figure import Figure
 
 from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import alignment, curves, efficiency, gallery, poisoning, separation, theory
+from bat_dist.reporting.studies import (
+    alignment,
+    attribution,
+    curves,
+    efficiency,
+    gallery,
+    poisoning,
+    separation,
+    theory,
+)
 from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.findings_file import FoundStudy, read_findings, write_findings
 from bat_dist.settings.study import FINDINGS, RESULTS, StudySettings
@@ -32,6 +41,12 @@ REPORTS = {
     "typical": StudyReport(curves.analyse_typical, curves.draw_typical),
     "separation": StudyReport(separation.analyse_separation, separation.draw_separation),
     "alignment": StudyReport(alignment.analyse_alignment, alignment.draw_alignment),
+    "attribution": StudyReport(
+        attribution.analyse_attribution,
+        attribution.draw_attribution,
+        attribution.lines_of_attribution,
+        gallery.about_scores,
+    ),
     "gallery": StudyReport(gallery.analyse_gallery, gallery.draw_gallery, note=gallery.about_scores),
     "histogram": StudyReport(gallery.analyse_histogram, gallery.draw_histogram, note=gallery.about_scores),
     "theory": StudyReport(
