@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Float16, Int, Int64, UInt16
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import Alignment
-from bat_dist.memorization.attribution import TrakFeatures
 from bat_dist.memorization.columns import TrialColumns, correct_by_trial, count_by_trial
 from bat_dist.memorization.estimate import Memorization, predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs, TopInfluence
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from bat_dist.data.datasets import Dataset
 
 TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
-TRAK_FIELDS = ("trak_features", "trak_test_gradients", "trak_out_to_loss", "trak_leverage")  # of an ensemble's store
 MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
 INFLUENCE_TOP = "influence_top.npz"
 MEMORIZATION_TABLE, SCORES_TABLE = "memorization.csv", "scores.parquet"
@@ -234,15 +232,6 @@ def read_memorization(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]
 def read_ensemble_scores(folder: Folder, fingerprint: str) -> dict[str, np.ndarray]:
     """The arrays of `ensemble_scores.npz`.  Raises UserError if it is missing, damaged, or of other data."""
     return _arrays_of(fingerprint, folder, ENSEMBLE_SCORES)
-
-
-def read_trak(place: Folder) -> TrakFeatures | None:
-    """TRAK's features of the complete members of the ensemble in `place`; None if they were trained without."""
-    store = RowStore.existing(place / ENSEMBLE)
-    members = np.flatnonzero(store.status().complete) if store else ()
-    if store is None or not len(members) or not set(TRAK_FIELDS) <= store.fields.keys():
-        return None
-    return TrakFeatures(*(store.read(name, members) for name in TRAK_FIELDS[:3]))
 
 
 def read_influence(folder: Folder, fingerprint: str) -> InfluencePairs:

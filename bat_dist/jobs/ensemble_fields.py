@@ -7,7 +7,7 @@ score that needs others is refused.
 from collections.abc import Mapping
 from importlib import import_module
 
-from bat_dist.artifacts.scores import TRAK_FIELDS
+from bat_dist.artifacts.trak import TRAK_FIELDS
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError, naming_extras
 from bat_dist.settings.memorize import MemorizeSettings

@@ -7,7 +7,8 @@ from typing import Any
 
 import ray
 
-from bat_dist.artifacts.scores import ENSEMBLE, TRAK_FIELDS, TRIALS
+from bat_dist.artifacts.scores import ENSEMBLE, TRIALS
+from bat_dist.artifacts.trak import TRAK_FIELDS
 from bat_dist.config import plain
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import check_cache, dataset_loader

@@ -9,7 +9,6 @@ import numpy as np
 from bat_dist.artifacts.scores import (
     INFLUENCE_TOP,
     MEMORIZATION,
-    TRAK_FIELDS,
     EnsembleScores,
     LeaveOutScores,
     SampleNames,
@@ -22,6 +21,7 @@ from bat_dist.artifacts.scores import (
     write_typicality,
 )
 from bat_dist.artifacts.streamed_trials import read_trials
+from bat_dist.artifacts.trak import TRAK_FIELDS
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.ensemble_fields import DYNAMICS

@@ -22,7 +22,7 @@ from bat_dist.results.claims import CLAIMS, COST, Finding
 from bat_dist.results.find import MEMORIZATION, Found, Training
 from bat_dist.results.findings_file import FoundStudy
 from bat_dist.results.labels import label_of
-from bat_dist.settings.study import STUDIES
+from bat_dist.settings.study_names import STUDIES
 from bat_dist.storage.files import Folder
 
 FILES = {"Sample explorer": "explorer.html", "CSV": "memorization.csv", "parquet": "scores.parquet"}

@@ -1,26 +1,9 @@
 """What the paper says of atypical samples, as data: each statement, its place, its study, and what bears it out."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-Verdict = Literal["reproduced", "not visible at this scale", "contradicted", "not tested"]
-Expected = Literal["above", "below", "near"]
-
-
-class Claim(NamedTuple):
-    """A statement of the paper, or a control of ours, and how an estimate decides on it.
-
-    expected: where the estimated quantity lies, if the statement holds, in relation to `bound`; near: within `margin`.
-    bound: NaN where the paper says nothing that can be tested.
-    """
-
-    place: str  # section of the paper; "ours" for controls
-    statement: str
-    study: str
-    quantity: str  # what is estimated
-    expected: Expected
-    bound: float = 0.0
-    margin: float = 0.0
+from bat_dist.results.claim import COST_CLAIMS, FROM_TRAINING, POINTS, Claim, Verdict
 
 
 class Finding(NamedTuple):
@@ -49,16 +32,6 @@ class Finding(NamedTuple):
         return "reproduced" if inside else "contradicted" if outside else "not visible at this scale"
 
 
-COST = "cost of scores"
-"""The place of claims that are not the paper's, but about how few trainings give the same scores."""
-_FROM_TRAINING = {
-    "true_class_confidence": "The confidence of an ensemble in the own class",
-    "forgetting": "The number of forgetting events",
-    "learning_time": "The first epoch in which a sample is right",
-    "el2n": "The error early in training (EL2N)",
-    "self_influence": "Self-influence by TRAK",
-}
-POINTS = 0.02  # a difference of accuracies that is called none
 CLAIMS: dict[str, Claim] = {
     "share_atypical": Claim(
         "Sec. 2.1",
@@ -237,7 +210,7 @@ CLAIMS: dict[str, Claim] = {
             "Spearman correlation with mem",
             "above",
         )
-        for score, words in _FROM_TRAINING.items()
+        for score, words in FROM_TRAINING.items()
     },
     **{
         f"lds_{name}": Claim("ours", statement, "attribution", "LDS: Spearman over trials, mean over samples", "above")
@@ -271,7 +244,7 @@ CLAIMS: dict[str, Claim] = {
             "near",
             margin=POINTS,
         )
-        for score in _FROM_TRAINING
+        for score in FROM_TRAINING
     },
     "theorem_1": Claim(
         "Theorem 1",
@@ -287,36 +260,5 @@ CLAIMS: dict[str, Claim] = {
         "share of the grid where a linear model does better",
         "near",
     ),
-    "fewer_trials_ranking": Claim(
-        COST,
-        "Another estimator needs fewer trials for the same ranking of the samples",
-        "efficiency",
-        "its trials for the rank correlation with a long reference that the difference of means has, as a share",
-        "below",
-        1.0,
-    ),
-    "fewer_trials_atypical": Claim(
-        COST,
-        "Another estimator needs fewer trials for the same atypical set",
-        "efficiency",
-        "its trials for the common atypical samples (Jaccard) that the difference of means has, as a share",
-        "below",
-        1.0,
-    ),
-    "stops_early": Claim(
-        COST,
-        "A run that stops when most samples are decided ends with 40% of 1,000 trials",
-        "efficiency",
-        "trials at its end, as a share of 1,000",
-        "below",
-        0.4,
-    ),
-    "stopped_agrees": Claim(
-        COST,
-        "What it has decided on mem > 0.15 is what a long reference says",
-        "efficiency",
-        "share of the decided samples that the reference has on the same side of 0.15",
-        "above",
-        0.99,
-    ),
+    **COST_CLAIMS,
 }

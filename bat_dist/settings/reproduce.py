@@ -34,7 +34,8 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
-from bat_dist.settings.study import StudyName, StudySettings
+from bat_dist.settings.study import StudySettings
+from bat_dist.settings.study_names import StudyName
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.places import Place
 

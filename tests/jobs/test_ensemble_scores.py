@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from bat_dist.artifacts.scores import ENSEMBLE, TRAK_FIELDS, read_trak
+from bat_dist.artifacts.scores import ENSEMBLE
+from bat_dist.artifacts.trak import TRAK_FIELDS, read_trak
 from bat_dist.config import parse
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.data.loaders import dataset_loader

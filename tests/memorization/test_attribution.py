@@ -15,7 +15,7 @@ from bat_dist.memorization.attribution import (
     trak_matrix,
     trak_predictions,
 )
-from bat_dist.memorization.influence import influence_matrix
+from bat_dist.memorization.influence_blocks import influence_matrix
 
 RNG = np.random.default_rng(0)
 TRIALS, TRAIN, TEST = 60, 30, 12

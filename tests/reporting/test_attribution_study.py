@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from bat_dist.artifacts.scores import ENSEMBLE, TRAK_FIELDS, SampleNames, write_ensemble_scores
+from bat_dist.artifacts.scores import ENSEMBLE, SampleNames, write_ensemble_scores
+from bat_dist.artifacts.trak import TRAK_FIELDS
 from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import auroc
 from bat_dist.reporting.studies.report import REPORTS, report_study

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bat_dist.results.claims import CLAIMS, Claim, Finding
-from bat_dist.settings.study import STUDIES, StudyName
+from bat_dist.settings.study_names import STUDIES, StudyName
 
 ABOVE, BELOW, NEAR = (name for name in ("at_clean_drops", "more_is_worse", "erm_does_not_drop"))
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from bat_dist.artifacts.scores import ENSEMBLE, Trials, read_trak
+from bat_dist.artifacts.scores import ENSEMBLE, Trials
+from bat_dist.artifacts.trak import read_trak
 from bat_dist.figures.study_figures import Estimate, estimates
 from bat_dist.memorization.attribution import (
     MeanScore,
@@ -122,16 +123,16 @@ def _attributions(inputs: StudyInputs, trials: Trials, members: float) -> dict[s
 
     Influence is estimated from a random half of the trials, and predicts the other, both ways; the mean of the two.
     """
-    right = trials.test_correct
+    mask, right = np.asarray(trials.mask), np.asarray(trials.test_correct)
     outcome = right.astype(float) if trials.test_probability is None else margins(trials.test_probability)
     found = {}
     if trak := read_trak(Folder(inputs.settings.score_place)):
-        scores = linear_datamodeling_scores(trak_predictions(trials.mask, trak), outcome)
+        scores = linear_datamodeling_scores(trak_predictions(mask, trak), outcome)
         found["trak"] = Attribution(scores, len(outcome), int(members))
     (half,) = first_halves(len(outcome), 1)
     halves = [
         linear_datamodeling_scores(
-            influence_predictions(trials.mask[one], trials.mask[~one], right[~one]), outcome[one]
+            influence_predictions(mask[one], mask[~one], right[~one]), outcome[one]
         )
         for one in (half, ~half)
     ]
