@@ -65,7 +65,12 @@ def _ray_address(address: str) -> str:
 
 def _npz_or_folder_with(name: str) -> AfterValidator:
     """An .npz as it is; in the place of a folder of `bat-dist memorize`, the file of this name in it."""
-    return AfterValidator(lambda given: given if given.endswith(".npz") else f"{given.rstrip('/')}/{name}")
+
+    def file(given: str) -> str:
+        blank_or_file = not given.strip() or given.endswith(".npz")  # what is blank is refused as any other text
+        return given if blank_or_file else f"{given.rstrip('/')}/{name}"
+
+    return AfterValidator(file)
 
 
 # --- what values may be
