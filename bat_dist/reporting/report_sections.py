@@ -18,7 +18,8 @@ from bat_dist.reporting.page import EmbeddedImage, PageFigure, embedded_image
 from bat_dist.reporting.studies.report import interval_in_words
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
-from bat_dist.results.claims import CLAIMS, COST, Finding
+from bat_dist.results.claim import COST
+from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.find import MEMORIZATION, Found, Training
 from bat_dist.results.findings_file import FoundStudy
 from bat_dist.results.labels import label_of

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from bat_dist.reporting.report import page
-from bat_dist.results.claims import CLAIMS, COST, Finding
+from bat_dist.results.claim import COST
+from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.compare import compare
 from bat_dist.results.find import find_results
 from bat_dist.results.findings_file import FoundStudy, read_findings, write_findings
