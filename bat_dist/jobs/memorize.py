@@ -1,7 +1,7 @@
 """Leave-out trials and ensembles on Ray: from settings to a filled row store."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -58,14 +58,6 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         **_probabilities(folder / TRIALS, settings, train, test),
     }
     settings, chosen = settled(folder / TRIALS, dataset, settings)
-    settings_of_trials = partial(
-        TrialSettings,
-        arch=settings.arch,
-        recipe=settings.training,
-        subset_ratio=settings.subset_ratio,
-        mask_plan=settings.mask_plan,
-        seed=settings.seed,
-    )
     return _fill(
         folder,
         dataset,
@@ -74,9 +66,22 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         name=TRIALS,
         what="trials",
         function=run_trial,
-        settings_of_rows=settings_of_trials,
+        settings_of_rows=settings_of_trials(settings),
+        first=settings.first_trial,
         num_rows=settings.num_trials,
         fields=fields,
+    )
+
+
+def settings_of_trials(settings: MemorizeSettings) -> Callable[..., TrialSettings]:
+    """Makes the settings of all trials, of the precision that is given as `precision`.  settings: without auto."""
+    return partial(
+        TrialSettings,
+        arch=settings.arch,
+        recipe=settings.training,
+        subset_ratio=settings.subset_ratio,
+        mask_plan=settings.mask_plan,
+        seed=settings.seed,
     )
 
 
@@ -108,11 +113,6 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         "metrics": Field("float64", (2,)),
     }
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
-    # Different architectures are asked for, by default of about the same cost.
-    others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
-    archs = tuple(map(network_of, settings.ensemble_archs or dict.fromkeys([settings.arch, *others])))
-    for arch in archs:
-        check_network(arch, dataset)
     return _fill(
         folder,
         dataset,
@@ -121,10 +121,20 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         name=ENSEMBLE,
         what="members",
         function=run_member,
-        settings_of_rows=partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed),
+        settings_of_rows=settings_of_members(dataset, settings),
         num_rows=settings.num_members,
         fields=fields,
     )
+
+
+def settings_of_members(dataset: Dataset, settings: MemorizeSettings) -> Callable[..., EnsembleSettings]:
+    """As `settings_of_trials`, of ensemble members.  Raises UserError for a network that the images do not fit."""
+    # Different architectures are asked for, by default of about the same cost.
+    others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
+    archs = tuple(map(network_of, settings.ensemble_archs or dict.fromkeys([settings.arch, *others])))
+    for arch in archs:
+        check_network(arch, dataset)
+    return partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed)
 
 
 def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
@@ -183,26 +193,32 @@ def _fill(
     settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
     num_rows: int,
     fields: dict[str, Field],
+    first: int = 0,
 ) -> tuple[RowStore, Filled]:
-    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each number below `num_rows`.
+    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for `num_rows` numbers from `first` on.
+
+    Rows that were merged there are enough, whichever they are.
 
     what: the rows are called.  settings_of_rows: makes their settings of the precision, which the workers decide.
     """
     place = folder / name
 
     def opened(precision: Precision, chosen: Chosen) -> RowStore:
-        identity = _identity(settings_of_rows(precision=precision), dataset)
-        return RowStore.open(place, fields=fields, identity=identity, num_rows=num_rows, about={"chosen": chosen})
+        identity = identity_of_rows(settings_of_rows(precision=precision), dataset)
+        return RowStore.open(
+            place, fields=fields, identity=identity, num_rows=first + num_rows, about={"chosen": chosen}
+        )
 
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, chosen)
-        if store.status().complete[:num_rows].all():
-            note_settings(folder, VERB, settings)
-            return store, Filled(num_rows, 0, (), {}, 0.0)
+        there = store.status().complete[first : first + num_rows]
+        if there.all() or settings.merge:
+            note_settings(folder, VERB, dataclasses.replace(settings, merge=None))
+            return store, Filled(int(there.sum()), 0, (), {}, 0.0)
     if wants_private(settings.ray_address):
         on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
         check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
-    heart = Heartbeat(folder, what, total=num_rows)
+    heart = Heartbeat(folder, what, total=num_rows, first=first)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
@@ -227,11 +243,12 @@ def _fill(
             give_up_on=(NonFiniteLoss,),
             heart=heart,
             expected_source=terms.source,
+            first=first,
         )
     return store, filled
 
 
-def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:
+def identity_of_rows(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> Mapping[str, Any]:
     """All that a row depends on, flat: rows of another identity are another experiment's."""
     flat = {name: plain(value) for name, value in vars(settings).items() if name != "recipe"}
     data = {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **dataset.spec.own_augmentation}

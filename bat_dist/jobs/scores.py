@@ -35,6 +35,7 @@ from bat_dist.memorization.exchange import (
 from bat_dist.memorization.influence import influential_pairs
 from bat_dist.memorization.typicality import typical_sets
 from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.storage.compaction import compact_if_complete
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
@@ -50,8 +51,7 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
 
     Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
-    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
-        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
+    check_not_imported(folder, settings)
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
     trials = Trials.read(store)
@@ -80,7 +80,15 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
         folder.write("feldman_zhang.npz", buffer.getvalue())
+    if not filled.failed:
+        compact_if_complete(store)
     return scores, filled
+
+
+def check_not_imported(folder: Folder, settings: MemorizeSettings) -> None:
+    """Raise UserError if the folder holds scores that were imported, which those of trials would replace."""
+    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
+        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
 
 
 def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings, file: str) -> LeaveOutScores:
@@ -127,6 +135,8 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
     write_ensemble_scores(folder, SampleNames.of(dataset), scores)
     mem = read_memorization(folder, dataset.fingerprint)["mem"] if folder.exists(MEMORIZATION) else None
     alignments = {} if mem is None else {name: alignment(score, mem) for name, score in scores.items()}
+    if not filled.failed:
+        compact_if_complete(store)
     return EnsembleScores(scores, mem, alignments), filled
 
 

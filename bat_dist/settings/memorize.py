@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
@@ -43,6 +43,13 @@ class MemorizeSettings(RaySettings, DataSettings):
         ESTIMATED,
     ] = "leave_out"
     num_trials: Annotated[int, Ge(2), Help("leave-out trials"), ESTIMATED] = 1000
+    first_trial: Annotated[
+        int,
+        Ge(0),
+        Help("number of the first of them: another cluster's share of the same trials begins elsewhere (see merge)"),
+        ESTIMATED,
+        Decides.WORKING,
+    ] = 0
     subset_ratio: Annotated[SubsetRatio, ESTIMATED] = 0.7
     mask_plan: Annotated[
         Literal["uniform", "balanced"],
@@ -63,6 +70,13 @@ class MemorizeSettings(RaySettings, DataSettings):
         str | None,
         Help("take memorization and influence from this Feldman-Zhang .npz and run nothing", "FILE"),
         ESTIMATED,
+    ] = None
+    merge: Annotated[
+        tuple[str, ...] | None,
+        Len(1),
+        Help("join the trials (or members) of these result folders in --out, and run nothing", "DIR"),
+        ESTIMATED,
+        Decides.CALL,
     ] = None
     influence_threshold: Annotated[float, Ge(0), Lt(1), Help("pairs above it are kept"), ESTIMATED] = 0.15
     influence_pairs: Annotated[
@@ -110,6 +124,10 @@ class MemorizeSettings(RaySettings, DataSettings):
         check_fresh(self)
         if self.keep and (self.score != "leave_out" or self.import_scores):
             raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
+        if self.first_trial and self.score != "leave_out":
+            raise ValueError("first_trial is of leave-out trials: leave it out with another score")
+        if self.merge and self.import_scores:
+            raise ValueError("merge joins what was run and import_scores takes what others ran: give one of them")
         _ = self.training
 
     @property
