@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Write a trained network as a folder that others can load: weights (safetensors), model card, RobustBench's "
-    "model_info.json and, if asked for, ONNX; or memorization scores: tables (parquet), arrays and a data card. Nothing "
-    "is uploaded without --push."
+    "model_info.json and, if asked for, ONNX; or memorization scores: tables (parquet), arrays and a data card. "
+    "Nothing is uploaded without --push."
 )
 EXAMPLES = """
 bat-dist export --checkpoint runs/bat --out exported/bat
@@ -37,11 +37,12 @@ def main(argv: Sequence[str]) -> int:
     settings, _ = parse(ExportSettings, argv, prog="bat-dist export", description=DESCRIPTION, examples=EXAMPLES)
     # Everything that loads torch comes after --help and the settings' own checks.
     if settings.scores is not None:
-        return _export_scores(settings, settings.scores)
-    return _export_network(settings, settings.checkpoint or "")
+        return export_scores(settings, settings.scores)
+    return export_network(settings, settings.checkpoint or "")
 
 
-def _export_network(settings: "ExportSettings", checkpoint: str) -> int:
+def export_network(settings: "ExportSettings", checkpoint: str) -> int:
+    """Write a network's folder, and put it on the Hub if asked to; returns the exit code."""
     from bat_dist.artifacts import export, hub, onnx_file
     from bat_dist.artifacts.checkpoints import place
     from bat_dist.reporting.model_card import model_card
@@ -65,7 +66,8 @@ def _export_network(settings: "ExportSettings", checkpoint: str) -> int:
     return 0
 
 
-def _export_scores(settings: "ExportSettings", scores: str) -> int:
+def export_scores(settings: "ExportSettings", scores: str) -> int:
+    """Write the folder of scores, and put it on the Hub if asked to; returns the exit code."""
     from bat_dist.artifacts import hub
     from bat_dist.artifacts.export import check_free
     from bat_dist.artifacts.score_export import PROVENANCE, SCORE_FILES, read_found_scores, write_scores

@@ -132,7 +132,7 @@ def check_free(folder: Folder, source: Folder, mark: str = CONFIG) -> None:
     if folder.fs.isfile(folder.root):
         raise UserError(f"{folder} is a file, and a folder is wanted: name another --out")
     if (folder.root, folder.fs) == (source.root, source.fs):
-        raise UserError(f"{folder} is the folder of what is exported itself: name another --out")
+        raise UserError(f"{folder} is the folder itself that is exported: name another --out")
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else []
     config = folder.read_json(mark) if names and folder.exists(mark) else None
     if names and not (isinstance(config, dict) and config.get("library_name") == LIBRARY):

@@ -53,21 +53,23 @@ def read_found_scores(location: str) -> FoundScores:
     try:
         mem = pd.read_parquet(BytesIO(files[SCORES_TABLE]), columns=["mem"])["mem"].to_numpy()
     except Exception as error:  # pyarrow has several
-        raise UserError(f"{folder}/{SCORES_TABLE} cannot be read ({error}): bat-dist memorize writes it again") from None
+        raise UserError(
+            f"{folder}/{SCORES_TABLE} cannot be read ({error}): bat-dist memorize writes it again"
+        ) from None
     if not np.array_equal(mem, arrays["mem"], equal_nan=True):
         raise UserError(
-            f"{folder}/{SCORES_TABLE} has other scores than {MEMORIZATION}: bat-dist memorize --out {folder} writes both"
+            f"{folder}/{SCORES_TABLE} has other scores than {MEMORIZATION}: the same command as before writes both"
         )
     summary = folder.read_json(_SUMMARY) if folder.exists(_SUMMARY) else {}
     if summary and summary.get("fingerprint") != fingerprint:
         raise UserError(f"{folder}/{_SUMMARY} is of other data than {MEMORIZATION}: bat-dist memorize writes both")
     num_pairs = 0
     if INFLUENCE in files:
-        files[INFLUENCE_TABLE], num_pairs = _influence_table(folder, arrays, fingerprint)
+        files[INFLUENCE_TABLE], num_pairs = influence_table(folder, arrays, fingerprint)
     return FoundScores(files, summary, fingerprint, len(mem), len(arrays["test_ids"]), num_pairs)
 
 
-def _influence_table(folder: Folder, arrays: Mapping[str, np.ndarray], fingerprint: str) -> tuple[bytes, int]:
+def influence_table(folder: Folder, arrays: Mapping[str, np.ndarray], fingerprint: str) -> tuple[bytes, int]:
     """The pairs of `influence.npz` as parquet, with the names and labels of their samples; and their number."""
     import pandas as pd
 

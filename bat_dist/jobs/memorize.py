@@ -40,6 +40,7 @@ from bat_dist.workers.share import HERE, ToldLoader
 
 VERB = "memorize"
 ENSEMBLE = "ensemble"  # folder of the store
+KEPT = ("train_probability", "test_probability")  # fields of --keep probability
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -67,8 +68,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         what="trials",
         function=run_trial,
         settings_of_rows=settings_of_trials(settings),
-        first=settings.first_trial,
-        num_rows=settings.num_trials,
+        rows=range(settings.first_trial, settings.first_trial + settings.num_trials),
         fields=fields,
     )
 
@@ -90,7 +90,7 @@ def _probabilities(place: Folder, settings: MemorizeSettings, train: tuple[int],
 
     Raises UserError if they were begun without it, since a finished trial's network is gone.
     """
-    fields = {"train_probability": Field("float16", train), "test_probability": Field("float16", test)}
+    fields = {name: Field("float16", shape) for name, shape in zip(KEPT, (train, test), strict=True)}
     store = None if settings.fresh else RowStore.existing(place)
     if store is None or not store.is_begun():
         return fields if settings.keep else {}
@@ -122,7 +122,7 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         what="members",
         function=run_member,
         settings_of_rows=settings_of_members(dataset, settings),
-        num_rows=settings.num_members,
+        rows=range(settings.num_members),
         fields=fields,
     )
 
@@ -191,13 +191,10 @@ def _fill(
     what: str,
     function: Callable[..., Row],
     settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
-    num_rows: int,
+    rows: range,
     fields: dict[str, Field],
-    first: int = 0,
 ) -> tuple[RowStore, Filled]:
-    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for `num_rows` numbers from `first` on.
-
-    Rows that were merged there are enough, whichever they are.
+    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each of `rows`; if merged, none is added.
 
     what: the rows are called.  settings_of_rows: makes their settings of the precision, which the workers decide.
     """
@@ -205,20 +202,18 @@ def _fill(
 
     def opened(precision: Precision, chosen: Chosen) -> RowStore:
         identity = identity_of_rows(settings_of_rows(precision=precision), dataset)
-        return RowStore.open(
-            place, fields=fields, identity=identity, num_rows=first + num_rows, about={"chosen": chosen}
-        )
+        return RowStore.open(place, fields=fields, identity=identity, num_rows=rows.stop, about={"chosen": chosen})
 
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, chosen)
-        there = store.status().complete[first : first + num_rows]
+        there = store.status().complete[rows.start : rows.stop]
         if there.all() or settings.merge:
             note_settings(folder, VERB, dataclasses.replace(settings, merge=None))
             return store, Filled(int(there.sum()), 0, (), {}, 0.0)
     if wants_private(settings.ray_address):
         on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
         check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
-    heart = Heartbeat(folder, what, total=num_rows, first=first)
+    heart = Heartbeat(folder, what, total=len(rows), first=rows.start)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
@@ -234,7 +229,7 @@ def _fill(
         filled = fill_rows(
             store,
             folder,
-            num_rows,
+            len(rows),
             build_work,
             [ray.put(dataset), settings.loader, function, settings_of_rows(precision=precision), what],
             what=what,
@@ -243,7 +238,7 @@ def _fill(
             give_up_on=(NonFiniteLoss,),
             heart=heart,
             expected_source=terms.source,
-            first=first,
+            first=rows.start,
         )
     return store, filled
 

@@ -8,18 +8,17 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import UserError
 from bat_dist.jobs.auto import identity_in, without_auto
 from bat_dist.jobs.fresh import remove_memorization
-from bat_dist.jobs.memorize import ENSEMBLE, TRIALS, identity_of_rows, settings_of_members, settings_of_trials
+from bat_dist.jobs.memorize import ENSEMBLE, KEPT, TRIALS, identity_of_rows, settings_of_members, settings_of_trials
 from bat_dist.jobs.scores import check_not_imported
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRIALS
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.computed_on import HardwareLog, read_hardware
 from bat_dist.storage.files import Folder
-from bat_dist.storage.merging import Joined, Part, check_identity, common_fields, copy_rows, in_words, join
+from bat_dist.storage.merging import Joined, StorePart, check_identity, common_fields, copy_rows, in_words, join
 from bat_dist.storage.rows import RowStore
 from bat_dist.storage.status import STORES, failure_name
 from bat_dist.storage.unit_log import log_name
-from bat_dist.wording import one_of
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def merge_folders(
     for number, part in enumerate(parts):
         if any(_is_same(part.place, other.place) for other in parts[:number]):
             raise UserError(f"merge: {part} is given twice")
-    settings = _of_the_rows(dataset, settings, parts[0].store)
+    settings = settled_by(parts[0].store, dataset, settings)
     identity = identity_of_rows(
         settings_of_trials(settings)(precision=settings.precision)
         if name == TRIALS
@@ -52,13 +51,16 @@ def merge_folders(
     for part in parts:
         check_identity(part, identity)
     there = None if settings.fresh else RowStore.existing(folder / name)
-    known = [] if there is None or not there.is_begun() else [Part(folder, there, what)]
+    known = [] if there is None or not there.is_begun() else [StorePart(folder, there, what)]
     for part in known:
         part.store.check(part.store.fields, identity)
     fields = common_fields([*known, *parts])
+    left_out = {name for part in parts for name in part.store.fields} - fields.keys()
     for part in known:
         if lacking := part.store.fields.keys() - fields.keys():
-            raise UserError(f"{folder} has {', '.join(sorted(lacking))} of its {what}, and not all of those to merge have")
+            raise UserError(
+                f"{folder} has {', '.join(sorted(lacking))} of its {what}, and not all of those to merge have"
+            )
     parts = [*known, *parts]
     joined = join(parts, fields)
     if settings.fresh:
@@ -70,17 +72,20 @@ def merge_folders(
             _copy_records(part, joined.rows.get(position, ()), folder)
     for line in in_words(parts, joined):
         log.info("%s", line)
-    return _with_numbers(settings, joined)
+    if left_out:
+        log.info("not all folders have %s: the merged %s are without", ", ".join(sorted(left_out)), what)
+    kept = settings.keep if left_out.isdisjoint(KEPT) else None
+    return _with_numbers(dataclasses.replace(settings, keep=kept), joined)
 
 
-def _part(folder: Folder, place: str, name: str) -> Part:
+def _part(folder: Folder, place: str, name: str) -> StorePart:
     source = Folder(place)
     if _is_same(source, folder):
         raise UserError(f"merge: {source} is the result folder itself, whose rows are kept anyway: leave it out")
     store = RowStore.existing(source / name)
     if store is None or not store.status().complete.any():
         raise UserError(f"merge: {source} holds no finished {STORES[name]}: name folders of bat-dist memorize")
-    return Part(source, store, STORES[name])
+    return StorePart(source, store, STORES[name])
 
 
 def _is_same(one: Folder, other: Folder) -> bool:
@@ -89,12 +94,10 @@ def _is_same(one: Folder, other: Folder) -> bool:
     return one.absolute_location == other.absolute_location
 
 
-def _of_the_rows(dataset: Dataset, settings: MemorizeSettings, store: RowStore) -> MemorizeSettings:
+def settled_by(store: RowStore, dataset: Dataset, settings: MemorizeSettings) -> MemorizeSettings:
     """The settings, with what the rows of a store tell in the place of auto."""
     begun = identity_in(store)
-    settled, _ = without_auto(
-        dataclasses.replace(settings, fresh=False), lambda: begun, dataset, ARCH_OF_TRIALS
-    )
+    settled, _ = without_auto(dataclasses.replace(settings, fresh=False), lambda: begun, dataset, ARCH_OF_TRIALS)
     precision = begun["precision"] if settings.precision == AUTO else settings.precision
     return dataclasses.replace(settled, precision=precision, fresh=settings.fresh)
 
@@ -110,7 +113,7 @@ def _with_numbers(settings: MemorizeSettings, joined: Joined) -> MemorizeSetting
     return dataclasses.replace(settings, fresh=False, **numbers)
 
 
-def _copy_records(part: Part, numbers: Sequence[int], folder: Folder) -> None:
+def _copy_records(part: StorePart, numbers: Sequence[int], folder: Folder) -> None:
     """Copy what is known of the computation of these rows: their logs, and the hardware."""
     HardwareLog(folder, part.what).add(read_hardware(part.place, part.what))
     there = set(part.place.names(log_name(part.what, "*")))

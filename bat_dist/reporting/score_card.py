@@ -31,10 +31,10 @@ def provenance_of_scores(found: FoundScores) -> Mapping[str, Any]:
     No place on this machine is in it: the command is made of the settings, and of files only their names are left.
     """
     summary = found.summary
-    settings = _shared(summary.get("settings") or {})
+    settings = shared_settings(summary.get("settings") or {})
     origin = summary.get("provenance") or {}
     return {
-        "command": _command(settings) if settings else None,
+        "command": command_of(settings) if settings else None,
         "dataset": summary.get("dataset"),
         "fingerprint": found.fingerprint,
         "num_train": found.num_train,
@@ -95,7 +95,7 @@ def _front_matter(found: FoundScores, title: str, dataset: str, license: str | N
     return yaml.safe_dump({k: v for k, v in about.items() if v is not None}, sort_keys=False, width=10**6)
 
 
-def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
+def shared_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings that decide the scores, without places."""
     names = deciding(MemorizeSettings, Decides.RESULT, Decides.DATA)
     return {name: _without_place(settings[name]) for name in names if name in settings and name != "data_dir"}
@@ -112,7 +112,7 @@ def _without_place(value: Any) -> Any:
     return form + (place.rpartition("/")[2] if is_place else place)
 
 
-def _command(settings: Mapping[str, Any]) -> str:
+def command_of(settings: Mapping[str, Any]) -> str:
     """The command that computes the same scores: what differs from the defaults."""
     words = ["bat-dist", "memorize"]
     for name, value in settings.items():

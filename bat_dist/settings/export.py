@@ -66,9 +66,9 @@ class ExportSettings:
         ),
     ] = None
 
-    name: Annotated[str | None, AfterValidator(_title), Help("of the network or the scores; default: arch-dataset-method"), _CARD] = (
-        None
-    )
+    name: Annotated[
+        str | None, AfterValidator(_title), Help("of the network or the scores; default: arch-dataset-method"), _CARD
+    ] = None
     authors: Annotated[str | None, AfterValidator(_title), Help("in one text, separated by commas"), _CARD] = None
     link: Annotated[str | None, AfterValidator(_url), Help("paper or page", "URL"), _CARD] = None
     license: Annotated[str | None, AfterValidator(_license), Help("as the Hub calls it: apache-2.0, ..."), _CARD] = None

@@ -24,25 +24,28 @@ def compact_if_complete(store: RowStore) -> None:
     description is replaced, and then the files of rows are removed. So the store can be read at any moment, and what
     was cut off is completed by the next call. Storage that does not allow it, such as a full disk, is warned of.
     """
-    status = store.status()
-    rows = np.flatnonzero(status.complete)
-    if len(rows) < BLOCK or status.damaged:
-        return
     row_bytes = {
         name: array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=int)) for name, array in store.arrays.items()
     }
     rows_per_chunk = rows_within(MAX_CHUNK, max(row_bytes.values()))
+    sizes = {name: rows_within(MAX_SHARD, row_bytes[name]) for name in store.arrays}
     try:
+        if any(array.shards is None and sizes[name] > 1 for name, array in store.arrays.items()):
+            status = store.status()
+            rows = np.flatnonzero(status.complete)
+            if len(rows) < BLOCK or status.damaged:
+                return
+            for name in store.arrays:
+                if store.arrays[name].shards is None and sizes[name] > 1:
+                    write_shards(store, name, rows, sizes[name], rows_per_chunk)
         for name in store.arrays:
-            if store.arrays[name].shards is None and rows_within(MAX_SHARD, row_bytes[name]) > 1:
-                _write_shards(store, name, rows, rows_within(MAX_SHARD, row_bytes[name]), rows_per_chunk)
             if store.arrays[name].shards is not None:
                 store.folder.remove_all([f"{name}/{file}" for file in store.folder.names(f"{name}/c.*")])
     except (OSError, RunError) as error:
         log.warning("%s keeps a file for each row, which can be read as well: %s", store.folder, error)
 
 
-def _write_shards(store: RowStore, name: str, rows: np.ndarray, rows_per_shard: int, rows_per_chunk: int) -> None:
+def write_shards(store: RowStore, name: str, rows: np.ndarray, rows_per_shard: int, rows_per_chunk: int) -> None:
     """Write these rows of an array as shards, and then its description; the store reads them from there."""
     array = store.arrays[name]
     maker = ShardMaker(array, rows_per_shard=rows_per_shard, rows_per_chunk=rows_per_chunk)

@@ -19,7 +19,7 @@ MAX_SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Part:
+class StorePart:
     """The rows of one result folder. place: the folder; what: its rows are called."""
 
     place: Folder
@@ -56,7 +56,7 @@ class Joined:
         return sorted(number for rows in self.rows.values() for number in rows)
 
 
-def check_identity(part: Part, identity: Mapping[str, Any]) -> None:
+def check_identity(part: StorePart, identity: Mapping[str, Any]) -> None:
     """Raise UserError, naming what differs, if the part's rows are of another identity."""
     if changes := differences(part.store.identity, identity):
         raise UserError(
@@ -65,7 +65,7 @@ def check_identity(part: Part, identity: Mapping[str, Any]) -> None:
         )
 
 
-def common_fields(parts: Sequence[Part]) -> dict[str, Field]:
+def common_fields(parts: Sequence[StorePart]) -> dict[str, Field]:
     """The fields that all parts have.  Raises UserError if they have one of them in different types or shapes."""
     first, *others = parts
     found = {name: one for name, one in first.store.fields.items() if all(name in p.store.fields for p in others)}
@@ -75,7 +75,7 @@ def common_fields(parts: Sequence[Part]) -> dict[str, Field]:
     return found
 
 
-def join(parts: Sequence[Part], fields: Iterable[str]) -> Joined:
+def join(parts: Sequence[StorePart], fields: Iterable[str]) -> Joined:
     """Find out which row to take from which part, reading them all.
 
     Raises UserError, with the numbers of the rows and the fields, where two parts have different values in one row;
@@ -103,7 +103,7 @@ def join(parts: Sequence[Part], fields: Iterable[str]) -> Joined:
     return joined
 
 
-def copy_rows(part: Part, numbers: Iterable[int], target: RowStore) -> None:
+def copy_rows(part: StorePart, numbers: Iterable[int], target: RowStore) -> None:
     """Write these rows of a part into the target.  Raises RunError if one of them is not there any more."""
     wanted = set(numbers)
     for number, (verdict, values) in enumerate(part.store.checked_rows()):
@@ -121,7 +121,7 @@ def _equal(one: np.ndarray, other: np.ndarray) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _disagreement(one: Part, other: Part, rows: Mapping[int, Sequence[str]]) -> str:
+def _disagreement(one: StorePart, other: StorePart, rows: Mapping[int, Sequence[str]]) -> str:
     names = list(dict.fromkeys(name for different in rows.values() for name in different))
     return (
         f"{one} and {other} disagree on {_listed(one.what, rows)}, in {', '.join(names)}: the first was computed on "
@@ -139,7 +139,7 @@ def _listed(what: str, numbers: Iterable[int]) -> str:
     return f"{what if len(ordered) > 1 else one_of(what)} {shown}{more}"
 
 
-def in_words(parts: Sequence[Part], joined: Joined) -> Iterator[str]:
+def in_words(parts: Sequence[StorePart], joined: Joined) -> Iterator[str]:
     """What was taken from each part, a line for each, and which of its rows are damaged."""
     for position, part in enumerate(parts):
         taken, again = len(joined.rows.get(position, ())), joined.repeated.get(position, 0)

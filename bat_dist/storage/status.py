@@ -47,7 +47,9 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
         rows = np.flatnonzero(status[what].complete)
         first = settings_of(folder, "memorize").get("first_trial") if what == STORES["trials"] else None
         if first and first.value:
-            lines.append(f"{store.folder}: {len(rows)} {what} complete, of numbers {first.value} to {store.num_rows - 1}")
+            lines.append(
+                f"{store.folder}: {len(rows)} {what} complete, of numbers {first.value} to {store.num_rows - 1}"
+            )
         else:
             lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
         if len(rows) and {"mask", "train_correct"} <= store.fields.keys():

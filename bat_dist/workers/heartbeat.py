@@ -28,9 +28,7 @@ class Heartbeat:
     folder without the file gets none before `begin`: bad input leaves nothing behind.  Never breaks a run.
     """
 
-    def __init__(
-        self, folder: Folder, what: str, *, total: int, first: int = 0, interval: float = INTERVAL
-    ) -> None:
+    def __init__(self, folder: Folder, what: str, *, total: int, first: int = 0, interval: float = INTERVAL) -> None:
         self._folder, self._what, self._total, self._interval = folder, what, total, interval
         self._first = first
         self._started = _now()

@@ -53,8 +53,8 @@ def made_row(number: int, labels: np.ndarray) -> dict[str, np.ndarray]:
         "test_correct": rng.random(NUM_TEST) < np.where(mask[:NUM_TEST], 0.9, 0.4),
         "train_probability": rng.random(NUM_TRAIN).astype(np.float16),
         "test_probability": rng.random(NUM_TEST).astype(np.float16),
-        "train_probabilities": rng.random((NUM_TRAIN, 10)).astype(np.float32),
-        "test_probabilities": rng.random((NUM_TEST, 10)).astype(np.float32),
+        "train_probabilities": rng.dirichlet(np.ones(10), NUM_TRAIN).astype(np.float32),
+        "test_probabilities": rng.dirichlet(np.ones(10), NUM_TEST).astype(np.float32),
         "metrics": np.array([rng.random(), np.random.default_rng().random()]),
     }
 

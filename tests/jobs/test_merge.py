@@ -81,9 +81,15 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_two_clusters_are_one(
-    made: Any, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    made: Any,
+    dataset: Dataset,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Told nothing but the folders; the result is a folder as any other, which the same command goes on with."""
+    monkeypatch.setattr("bat_dist.reporting.memorization._leave_out_figures", lambda *_: {})  # seconds of drawing
     one, other, whole = made("a", range(6)), made("b", range(4, 10)), made("whole", range(10))
     for folder, hardware in ((one, HERE), (other, THERE)):
         HardwareLog(folder, "trials").add([hardware])
@@ -187,7 +193,8 @@ def test_fields_that_not_all_have_are_left_out(made: Any, dataset: Dataset, tmp_
     without = {name: one for name, one in FIELDS.items() if name != "train_predicted"}
     kept = made("a", range(3), fields={**FIELDS, **PROBABILITIES})
     usual, old = made("b", range(2, 5)), made("c", range(4, 6), fields=without)
-    merged(dataset, tmp_path / "out", kept, usual)
+    settings = merged(dataset, tmp_path / "out", kept, usual, words=("--keep", "probability"))
+    assert settings.keep is None
     assert trials_in(tmp_path / "out").train_probability is None
     assert_are(trials_in(tmp_path / "out"), list(range(5)), dataset)
     merged(dataset, tmp_path / "oldest", kept, usual, old)
@@ -240,7 +247,9 @@ def test_trials_of_other_settings_are_refused_by_name(made: Any, dataset: Datase
     other = made_trials(
         str(tmp_path / "b"), load_dataset("digits", num_train=100, num_test=50, num_classes=5), [2], fields=FIELDS
     )
-    with pytest.raises(UserError, match=f"{other} holds trials of other settings or data.*data_fingerprint: ") as caught:
+    with pytest.raises(
+        UserError, match=f"{other} holds trials of other settings or data.*data_fingerprint: "
+    ) as caught:
         merged(dataset, tmp_path / "out", one, other)
     assert "arch" not in str(caught.value)
     assert "fresh" not in str(caught.value), "which would remove the results of another cluster"
@@ -296,7 +305,7 @@ def test_only_trials_from_the_first_on_are_run(
     store = RowStore.existing(folder / "trials")
     assert store is not None
     store = RowStore.open(folder / "trials", fields=store.fields, identity=store.identity, num_rows=9)
-    fill = partial(filling.fill_rows, store, folder, 4, lambda: None, [], what="trials", resources=Resources(1, 0))
+    fill = partial(filling.fill_rows, store, folder, 4, dict, [], what="trials", resources=Resources(1, 0))
     with Heartbeat(folder, "trials", total=4, first=5) as heart:
         filled = fill(num_workers=1, give_up_on=(), heart=heart, first=5)
     assert asked == [5, 7, 8]

@@ -92,7 +92,11 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
 
 def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None:
     identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x"))
-    always = RAY | {"out", "status", "data_dir", "download", "loader", "keep", "merge", "first_trial"} | {"test_share", "crop_padding", "flip"}
+    always = (
+        RAY
+        | {"out", "status", "data_dir", "download", "loader", "keep", "merge", "first_trial"}
+        | {"test_share", "crop_padding", "flip"}
+    )
     always |= LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
