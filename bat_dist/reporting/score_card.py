@@ -98,7 +98,11 @@ def _front_matter(found: FoundScores, title: str, dataset: str, license: str | N
 def shared_settings(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings that decide the scores, without places."""
     names = deciding(MemorizeSettings, Decides.RESULT, Decides.DATA)
-    return {name: _without_place(settings[name]) for name in names if name in settings and name != "data_dir"}
+    return {
+        name: _without_place(settings[name])
+        for name in (*names, "first_trial")
+        if name in settings and name != "data_dir"
+    }
 
 
 def _without_place(value: Any) -> Any:
