@@ -21,7 +21,6 @@ DESCRIPTION = (
     "Nothing is uploaded without --push."
 )
 EXAMPLES = """
-bat-dist export --checkpoint runs/bat --out exported/bat
 bat-dist export --checkpoint runs/bat --out exported/bat --onnx --license apache-2.0
 bat-dist export --checkpoint runs/bat --out exported/bat --push user/bat-cifar10
 bat-dist export --scores results/cifar10 --out exported/scores --license cc-by-4.0

@@ -20,7 +20,6 @@ EXAMPLES = """
 bat-dist memorize --dataset digits --num_trials 100 --out results/digits
 bat-dist memorize --dataset cifar10 --data_dir data --download --gpus_per_trial 0.25 --out results/cifar10
 bat-dist memorize --status --out results/digits
-bat-dist memorize --merge results/cluster-a results/cluster-b --out results/both
 """
 
 
