@@ -305,7 +305,9 @@ def test_only_trials_from_the_first_on_are_run(
     store = RowStore.existing(folder / "trials")
     assert store is not None
     store = RowStore.open(folder / "trials", fields=store.fields, identity=store.identity, num_rows=9)
-    fill = partial(filling.fill_rows, store, folder, 4, dict, [], what="trials", resources=Resources(1, 0))
+    fill = partial(
+        filling.fill_rows, store, folder, 4, lambda: lambda unit: {}, [], what="trials", resources=Resources(1, 0)
+    )
     with Heartbeat(folder, "trials", total=4, first=5) as heart:
         filled = fill(num_workers=1, give_up_on=(), heart=heart, first=5)
     assert asked == [5, 7, 8]
