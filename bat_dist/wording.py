@@ -1,7 +1,10 @@
-"""Counts, singulars and near names for messages."""
+"""Counts, bytes, singulars and near names for messages."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def nearest(name: str, valid: Iterable[str], prefix: str = "") -> str:
@@ -25,3 +28,19 @@ def alternatives(names: Iterable[str]) -> str:
 def one_of(what: str) -> str:
     """What one of many is called: `trials` is `trial`."""
     return what.removesuffix("s")
+
+
+def of_bytes(number: float) -> str:
+    """A number of bytes as `45 MB`, `1.2 GB`, in powers of 1000."""
+    place = 0
+    while number >= 999.5 and place < len(_UNITS) - 1:
+        number, place = number / 1000, place + 1
+    return f"{number:.3g} {_UNITS[place]}"
+
+
+def bytes_of(text: str) -> int:
+    """The number of bytes that a text such as `500MB`, `1.5 GB` or `2GiB` means.  Raises ValueError."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kMGTP]?)(i?)B\s*", text)
+    if not found or (found[3] and not found[2]):
+        raise ValueError(f"must be a number of bytes with its unit, such as 500MB or 2GiB, got {text!r}")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** " kMGTP".index(found[2] or " "))

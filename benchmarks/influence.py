@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import scipy
 
-from bat_dist.memorization.influence import influence_matrix, influential_pairs, max_influence
+from bat_dist.memorization.influence import influential_pairs, max_influence
+from bat_dist.memorization.influence_blocks import influence_matrix
 from bat_dist.memorization.subsets import masks
 
 

@@ -46,7 +46,7 @@ MADE_BY = {
     "evaluate": (evaluate, EvaluateSettings),
 }
 FILES = {
-    "memorize": ("memorization.npz", "influence.npz", "typicality.npz", "ensemble_scores.npz"),
+    "memorize": ("memorization.npz", "influence.npz", "influence_top.npz", "typicality.npz", "ensemble_scores.npz"),
     "train": ("last.safetensors", "best.safetensors"),
     "evaluate": ("flags.npz",),
 }
@@ -108,6 +108,9 @@ CHANGED = {
         "cpus_per_trial": "--cpus_per_trial 2",
         "score": "--score disagreement --num_members 2 --ensemble_archs tinynet",
         "num_trials": "--num_trials 5",
+        "stop_when": "--num_trials auto --max_trials 5 --stop_when width",
+        "precision_target": "--num_trials auto --max_trials 5 --precision_target 0.1",
+        "max_trials": "--num_trials auto --max_trials 5",
         "subset_ratio": "--subset_ratio 0.6",
         "mask_plan": "--mask_plan balanced",
         "num_members": "--num_members 3",
@@ -116,6 +119,8 @@ CHANGED = {
         "keep": "--keep probability",
         "influence_threshold": "--influence_threshold 0.4",
         "influence_pairs": "--influence_pairs all",
+        "influence_top": "--influence_top 2",
+        "scores_memory": "--scores_memory 500MB",
         "typicality": "--typicality paper",
         "typicality_level": "--typicality_level 0.4",
     },

@@ -9,15 +9,20 @@ import subprocess
 import sys
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bat_dist.api.scores import load_scores
 from bat_dist.data.datasets import load_dataset
+from bat_dist.jobs import influence
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import influence_matrix
+from bat_dist.memorization.influence_blocks import influence_matrix
+from bat_dist.memorization.influence_parts import parts_of
+from bat_dist.memorization.stopping import StoppingRule, replay
 from bat_dist.memorize import main
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import cpu_name
@@ -31,6 +36,9 @@ SMALL = shlex.split(
     "--dataset digits --num_train 200 --num_test 100 --arch tinynet --epochs 2 --batch_size 32 --loader memory "
     "--precision fp32 --num_workers 1"
 )
+
+
+AUTO = ("--num_trials", "auto")
 
 
 def run(out: Path | str, *options: str, small: bool = True) -> int:
@@ -227,6 +235,68 @@ def assert_same_scores(a: Path, b: Path) -> None:
                 np.testing.assert_array_equal(one[name], other[name], err_msg=f"{file}: {name}")
 
 
+def test_many_pairs_are_computed_in_parts_on_ray(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished, out)
+    monkeypatch.setattr(influence, "WORK_HERE", 0)
+    monkeypatch.setattr(influence, "parts_of", partial(parts_of, part_work=12 * 60 * 30))  # three classes a part
+    assert run(out, "--num_trials", "12", "--num_workers", "2") == 0
+    for name in ("memorization.npz", "influence.npz", "typicality.npz", "feldman_zhang.npz"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+    assert sorted(path.name for path in (out / "influence").iterdir()) == ["all.npz", "parts.json"]
+    assert len(list((out / "logs").glob("parts-*.jsonl"))) == 4
+
+
+def test_a_rule_ends_the_run_with_the_first_trials_that_are_enough(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not after 10 trials, whose intervals are wider than asked for, but after the next look; then with a number."""
+    copy, rows = tmp_path / "copy", np.arange(12)
+    shutil.copytree(finished, copy)
+    store = RowStore.existing(Folder(copy / "trials"))
+    assert store is not None
+    trials = store.read("mask", rows), store.read("train_correct", rows)
+    target = f"{replay(*trials, StoppingRule('width', 0.01)).looks[0].median_width - 0.02:.4f}"
+    rule = ("--stop_when", "width", "--precision_target", target, "--max_trials", "60")
+    assert run(copy, *AUTO, *rule) == 0
+    summary, said = json.loads((copy / "summary.json").read_text()), capsys.readouterr().out
+    assert summary["enough"]["is_met"]
+    assert [look["num_trials"] for look in summary["enough"]["looks"]] == [10, 20]
+    assert "after 20 of at most 60 trials" in said
+    assert "with probability 0.95 all intervals of a sample" in said
+    assert (copy / "figures" / "undecided_by_trials.png").is_file()
+    store = RowStore.existing(Folder(copy / "trials"))
+    assert store is not None
+    first = np.arange(20)
+    with np.load(copy / "memorization.npz") as scores:
+        np.testing.assert_array_equal(scores["trial"], first)
+        expected = estimate_memorization(store.read("mask", first), store.read("train_correct", first))
+        np.testing.assert_array_equal(scores["mem"], expected.mem)
+        low, high = scores["anytime_low"], scores["anytime_high"]
+        assert np.median(high - low) <= float(target)
+        np.testing.assert_array_equal(scores["decided"], np.sign((low >= 0.15).astype(int) - (high <= 0.15)))
+        np.testing.assert_array_equal(load_scores(copy).decided, scores["decided"])
+    assert main(["--out", str(copy), "--status"]) == 0
+    assert f"20 of at most 60 trials are enough for a median width of the intervals of at most {target}" in (
+        capsys.readouterr().out
+    )
+    # The folder knows its rule, and a number takes its place.
+    assert main(["--out", str(copy), "--num_trials", "22", "--num_workers", "1"]) == 0
+    with np.load(copy / "memorization.npz") as scores:
+        assert len(scores["trial"]) == 22
+        assert "decided" not in scores.files
+    assert not (copy / "sequential.json").exists()
+    assert not (copy / "figures" / "undecided_by_trials.png").exists()
+    assert run(copy, *AUTO, *rule) == 0  # needs no trial more, and takes none beyond those that were enough
+    assert summary["enough"] == json.loads((copy / "summary.json").read_text())["enough"]
+    with np.load(copy / "memorization.npz") as scores:
+        np.testing.assert_array_equal(scores["trial"], first)
+    assert main(["--out", str(copy), "--status"]) == 0
+    assert "2 more are finished and not used" in capsys.readouterr().out
+
+
 def test_the_balanced_plan_leaves_out_equally_often(tmp_path: Path, ray_cluster: None) -> None:
     assert run(tmp_path / "out", "--num_trials", "7", "--mask_plan", "balanced", "--epochs", "1") == 0
     with np.load(tmp_path / "out" / "memorization.npz") as scores:
@@ -343,7 +413,13 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
     [
         (["--dataset", "cifer10"], "did you mean 'cifar10'?"),
         (["--subset_ratio", "1.7"], "subset_ratio must be a number in (0, 1), got 1.7"),
-        (["--num_trials", "0"], "num_trials must be a whole number >= 2, got 0"),
+        (["--num_trials", "0"], "num_trials must be a whole number >= 2 or auto, got 0"),
+        ([*AUTO, "--precision_target", "1.5"], "precision_target must be in (0, 1) for undecided, got 1.5"),
+        ([*AUTO, "--precision_target", "0"], "precision_target must be a number > 0 or none, got 0"),
+        ([*AUTO, "--max_trials", "1"], "max_trials must be a whole number >= 2 or none, got 1"),
+        ([*AUTO, "--stop_when", "undecidd"], "did you mean undecided?"),
+        ([*AUTO, "--score", "confidence"], "num_trials auto is of leave-out trials"),
+        (["--num_trials", "9", "--precision_target", "0.1"], "precision_target say when num_trials auto ends"),
         (["--arch", "resnet19"], "there is no architecture 'resnet19'; did you mean 'resnet18'?"),
         (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, tf32, got fp16"),
         (["--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image, got 8"),

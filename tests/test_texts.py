@@ -90,7 +90,7 @@ def test_no_influence_above_1_is_asked_for(trials: int) -> None:
     labels = np.arange(50) % 10
     num_in = min(round(0.7 * trials), trials - 1)
     mask = np.repeat(np.arange(trials)[:, None] < num_in, 50, axis=1)
-    noise = Noise.of(mask, rng.random((trials, 50)) < 0.9, (labels, labels))
+    noise = Noise.of(trials, mask.sum(axis=0), (rng.random((trials, 50)) < 0.9).sum(axis=0), (labels, labels))
     notes = [note for note in noise_notes(noise, np.ones(50, bool), (0.15, 0.05), 3.0) if note.startswith("few")]
     assert notes
     for note in notes:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from bat_dist.api.calls import public, settings_of
 from bat_dist.api.parts import ANY_NAME, arch_of, data_of, name_of
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bat_dist.jobs.fill_rows import Filled
 
 log = logging.getLogger(__name__)
+
+Auto = Literal["auto"]
 
 
 class ScoredRun(NamedTuple):
@@ -58,7 +60,7 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
 
 @public
 def memorize(
-    model: Any, train: Any, test: Any = None, *, out: str | Path, num_trials: int = 1000, **settings: Any
+    model: Any, train: Any, test: Any = None, *, out: str | Path, num_trials: int | Auto = 1000, **settings: Any
 ) -> Scores:
     """How much is each training sample memorized, and which training sample decides which test sample?
 
@@ -77,9 +79,9 @@ def memorize(
         test: the same for the test samples; None for a dataset that has both splits.  Without one a fifth of each class
             is held out of `train`: the scores are then of the others, whose positions in `train` are their `ids`.
         out: the result folder, or a URI such as s3://bucket/run.
-        num_trials: from 30 on standard errors mean something; the paper takes 1000.
+        num_trials: from 30 on standard errors mean something; the paper takes 1000.  "auto": as many as are enough.
         **settings: all options of `bat-dist memorize`, by name, such as epochs=20, recipe="fast", subset_ratio=0.5,
-            num_workers=4 or ray_address="local".
+            num_workers=4, ray_address="local", or stop_when="width" for num_trials="auto".
 
     Returns:
         The scores of all trials that are complete; a line of the log says how many failed.

@@ -39,6 +39,8 @@ class Scores:
         labels: class numbers.
         ids: names of the samples: their files, or their positions in the data that were given.
         location: the file that holds the scores, for `train(scores=...)` and `bat-dist train --scores`.
+        decided: of a run with `num_trials="auto"`: 1 where mem > 0.15 is decided, -1 where its contrary is, 0 where
+            neither, each sample wrongly with probability 5% at most whenever the run ended; None for other runs.
         kind: "mem", or which cheaper score of an ensemble stands in mem's place (higher is more atypical).
 
     What is not known is NaN (standard errors and intervals), or 0 (numbers of trials).
@@ -56,6 +58,7 @@ class Scores:
     kind: str = MEM
     data: "Dataset | None" = None
     pairs: "InfluencePairs | None" = field(default=None, repr=False)
+    decided: Int[np.ndarray, " train"] | None = None
 
     def __len__(self) -> int:
         return len(self.mem)
@@ -206,6 +209,7 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         kind=chosen,
         data=dataset,
         pairs=read_influence(folder, fingerprint) if is_mem and folder.exists(INFLUENCE) else None,
+        decided=arrays.get("decided") if is_mem else None,
     )
 
 

@@ -9,12 +9,19 @@ import numpy as np
 
 import bat_dist
 from bat_dist.artifacts.export import CARD, LIBRARY
-from bat_dist.artifacts.scores import ENSEMBLE_SCORES, INFLUENCE, MEMORIZATION, SCORES_TABLE, read_influence
+from bat_dist.artifacts.scores import (
+    ENSEMBLE_SCORES,
+    INFLUENCE,
+    INFLUENCE_TOP,
+    MEMORIZATION,
+    SCORES_TABLE,
+    read_influence,
+)
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 
 PROVENANCE, INFLUENCE_TABLE = "provenance.json", "influence.parquet"
-_COPIED = (SCORES_TABLE, INFLUENCE, "typicality.npz", ENSEMBLE_SCORES, "feldman_zhang.npz")
+_COPIED = (SCORES_TABLE, INFLUENCE, INFLUENCE_TOP, "typicality.npz", ENSEMBLE_SCORES, "feldman_zhang.npz")
 SCORE_FILES = (CARD, PROVENANCE, INFLUENCE_TABLE, *_COPIED, MEMORIZATION)
 """All files that an export of scores may have."""
 _SUMMARY = "summary.json"

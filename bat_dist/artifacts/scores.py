@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Float16, Int64, UInt16
+from jaxtyping import Bool, Float, Float16, Int, Int64, UInt16
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.agreement import Alignment
+from bat_dist.memorization.columns import TrialColumns, correct_by_trial, count_by_trial
 from bat_dist.memorization.estimate import Memorization, predicted_left_out
-from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.memorization.influence import InfluencePairs, TopInfluence
+from bat_dist.memorization.sequential import decided
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
@@ -21,27 +25,31 @@ if TYPE_CHECKING:
 
 TRIALS = "trials"  # folder of the store
 MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
+INFLUENCE_TOP = "influence_top.npz"
 MEMORIZATION_TABLE, SCORES_TABLE = "memorization.csv", "scores.parquet"
 
 
 @dataclass(frozen=True)
 class Trials:
-    """The complete rows of a trial store, in order of their numbers."""
+    """The complete rows of a trial store, in order of their numbers.
+
+    Matrices of a large store are columns of a scratch file (`streamed_trials`), from which `matrix[:, samples]` reads.
+    """
 
     numbers: np.ndarray
-    mask: Bool[np.ndarray, "trials train"]
-    train_correct: Bool[np.ndarray, "trials train"]
-    test_correct: Bool[np.ndarray, "trials test"]
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns
+    train_correct: Bool[np.ndarray, "trials train"] | TrialColumns
+    test_correct: Bool[np.ndarray, "trials test"] | TrialColumns
     metrics: Float[np.ndarray, "trials 2"]  # final loss, seconds
-    train_predicted: UInt16[np.ndarray, "trials train"] | None = None  # not in stores of the first releases
+    train_predicted: UInt16[np.ndarray, "trials train"] | TrialColumns | None = None  # not in stores of first releases
     # Of each sample's own class, in stores of `--keep probability` alone.
     train_probability: Float16[np.ndarray, "trials train"] | None = None
     test_probability: Float16[np.ndarray, "trials test"] | None = None
 
     @classmethod
-    def read(cls, store: RowStore) -> "Trials":
-        """Read the complete trials of a store.  Raises UserError if there is none."""
-        numbers = np.flatnonzero(store.status().complete)
+    def read(cls, store: RowStore, numbers: Int64[np.ndarray, " trials"] | None = None) -> "Trials":
+        """Read the trials of a store with these numbers, by default all complete ones.  Raises UserError if none is."""
+        numbers = np.flatnonzero(store.status().complete) if numbers is None else numbers
         if not len(numbers):
             raise UserError(f"{store.folder} has no complete trials: run bat-dist memorize first")
         names = ("mask", "train_correct", "test_correct", "metrics", "train_predicted")
@@ -51,17 +59,25 @@ class Trials:
     @property
     def accuracy_in(self) -> Float[np.ndarray, " trials"]:
         """Accuracy of each trial's model on the samples it was trained on."""
-        return (self.train_correct & self.mask).sum(axis=1) / self.mask.sum(axis=1)
+        return self._correct[0] / self._num_in
 
     @property
     def accuracy_out(self) -> Float[np.ndarray, " trials"]:
         """Accuracy of each trial's model on the training samples left out."""
-        return (self.train_correct & ~self.mask).sum(axis=1) / (~self.mask).sum(axis=1)
+        return self._correct[1] / (self.mask.shape[1] - self._num_in)
 
-    @property
+    @cached_property
     def test_accuracy(self) -> Float[np.ndarray, " trials"]:
         """Accuracy of each trial's model on the test split."""
-        return self.test_correct.mean(axis=1)
+        return count_by_trial(self.test_correct) / self.test_correct.shape[1]
+
+    @cached_property
+    def _num_in(self) -> Int[np.ndarray, " trials"]:
+        return count_by_trial(self.mask)
+
+    @cached_property
+    def _correct(self) -> tuple[Int[np.ndarray, " trials"], Int[np.ndarray, " trials"]]:
+        return correct_by_trial(self.mask, self.train_correct)
 
 
 @dataclass(frozen=True)
@@ -83,12 +99,17 @@ class SampleNames:
 
 @dataclass(frozen=True)
 class LeaveOutScores:
-    """What leave-out trials say about the samples; an imported file has neither trials nor test sets."""
+    """What leave-out trials say about the samples; an imported file has neither trials nor test sets.
+
+    enough: how their number was decided, if a rule did.
+    """
 
     memorization: Memorization
     pairs: InfluencePairs
     trials: Trials | None = None
     sets: TypicalSets | None = None
+    top: TopInfluence | None = None
+    enough: OrderedTrials | None = None
 
 
 @dataclass(frozen=True)
@@ -100,16 +121,30 @@ class EnsembleScores:
     alignments: dict[str, Alignment]
 
 
-def write_memorization(folder: Folder, names: SampleNames, memorization: Memorization, trials: Trials | None) -> None:
-    """Write `memorization.npz`; an imported score has no trials, and no counts."""
-    per_trial = {}
+def write_memorization(
+    folder: Folder,
+    names: SampleNames,
+    memorization: Memorization,
+    trials: Trials | None,
+    enough: OrderedTrials | None = None,
+) -> None:
+    """Write `memorization.npz`; an imported score has no trials, and no counts.
+
+    enough: how their number was decided, if a rule did; then intervals that hold at all times, and what they decide,
+    are written too.
+    """
+    more = {}
     if trials is not None:
-        per_trial = {
+        more |= {
             "trial": trials.numbers,
             "train_accuracy_in": trials.accuracy_in,
             "train_accuracy_out": trials.accuracy_out,
             "test_accuracy": trials.test_accuracy,
         }
+    if enough is not None:
+        anytime = enough.prefix.intervals()
+        verdicts = decided(*anytime, enough.rule.sigma)
+        more |= {"anytime_low": anytime[0], "anytime_high": anytime[1], "decided": verdicts}
     low, high = memorization.interval()
     folder.write_npz(
         MEMORIZATION,
@@ -120,7 +155,7 @@ def write_memorization(folder: Folder, names: SampleNames, memorization: Memoriz
         n_in=memorization.n_in,
         n_out=memorization.n_out,
         **asdict(names),
-        **per_trial,
+        **more,
     )
 
 
@@ -173,6 +208,11 @@ def write_influence(folder: Folder, pairs: InfluencePairs, fingerprint: str) -> 
     )
 
 
+def write_influence_top(folder: Folder, top: TopInfluence, fingerprint: str) -> None:
+    """Write `influence_top.npz`: for each test sample the training samples of the largest influence on it."""
+    folder.write_npz(INFLUENCE_TOP, **vars(top), fingerprint=np.array(fingerprint))
+
+
 def write_typicality(folder: Folder, sets: TypicalSets, fingerprint: str) -> None:
     """Write `typicality.npz`: the four sets, a bool for each sample."""
     arrays = {name: getattr(sets, name) for name in sets.sizes()}
@@ -199,6 +239,12 @@ def read_influence(folder: Folder, fingerprint: str) -> InfluencePairs:
     arrays = _arrays_of(fingerprint, folder, INFLUENCE)
     columns = {name: arrays[name] for name in ("train_index", "test_index", "influence", "influence_se")}
     return InfluencePairs(**columns, num_found=len(arrays["influence"]))
+
+
+def read_influence_top(folder: Folder, fingerprint: str) -> TopInfluence:
+    """The arrays of `influence_top.npz`.  Raises UserError if it is missing, damaged, or of other data."""
+    arrays = _arrays_of(fingerprint, folder, INFLUENCE_TOP)
+    return TopInfluence(arrays["train_index"], arrays["influence"], arrays["influence_se"])
 
 
 def write_indices(folder: Folder, name: str, indices: Int64[np.ndarray, " chosen"], fingerprint: str) -> None:

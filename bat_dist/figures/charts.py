@@ -1,6 +1,6 @@
 """Charts: memorization values (the paper's Fig. 6), accuracies of the trials, agreement of cheaper scores."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -24,6 +24,7 @@ from bat_dist.figures.style import (
     style,
     titled_figure,
 )
+from bat_dist.memorization.stopping import Look
 
 BIN = 0.05
 FEW = 300  # samples that are drawn as points
@@ -111,6 +112,33 @@ def accuracy_by_trial(
     if len(rows[0][1]) and len(rows[1][1]):
         gap = 100 * (rows[0][1].mean() - rows[1][1].mean())
         ax.set_title(f"trained on minus left out: {gap:.1f} points".replace("-", "\N{MINUS SIGN}"))
+    return fig
+
+
+@style()
+def undecided_by_trials(looks: Sequence[Look], *, dataset: str, sigma: float, goal: str) -> Figure:
+    """What the first trials say of mem > sigma, by their number: shares of the samples, and how exact mem is.
+
+    goal: what ended the run, in words.
+    """
+    title = f"{dataset}: what {_trials(looks[-1].num_trials)} decide"
+    fig = _titled(title, height=3.6)
+    left, right = fig.subplots(1, 2, width_ratios=(1.15, 1))
+    trials = [look.num_trials for look in looks]
+    shares = [[getattr(look, name) for look in looks] for name in ("above", "undecided", "below")]
+    ends = [_share(share[-1]) for share in shares]
+    labels = (f"mem > {sigma:g}: {ends[0]}", f"undecided: {ends[1]}", f"not above: {ends[2]}")
+    left.stackplot(trials, shares, labels=labels, colors=(RED, GREY, BLUE))
+    left.set(title="share of samples", xlabel="trials", xlim=(0, trials[-1]))
+    _share_axis(left, 1.0)
+    right.plot(trials, [look.median_width for look in looks], ".-", color=INK, label="median width of an interval")
+    right.plot(trials, [look.reliability for look in looks], ".--", color=GREEN, label="reliability")
+    right.set(title="how exact mem is", xlabel="trials", xlim=(0, trials[-1]), ylim=(0, None))
+    right.grid(axis="y")
+    handles = [axes.get_legend_handles_labels() for axes in (left, right)]
+    fig.legend(
+        *(a + b for a, b in zip(*handles, strict=True)), loc="outside lower center", ncols=3, title=f"goal: {goal}"
+    )
     return fig
 
 

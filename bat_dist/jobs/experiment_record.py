@@ -29,7 +29,8 @@ from bat_dist.training.files import is_begun
 log = logging.getLogger(__name__)
 
 # Rows and seeds, trials and attacks can be added; the number of workers is counted as far as it decides a result.
-_NOT_OF_ALL = (*OF_A_ROW, "num_trials", "attacks", "num_workers")
+_HOW_MANY_TRIALS = ("num_trials", "stop_when", "precision_target", "max_trials")
+_NOT_OF_ALL = (*OF_A_ROW, *_HOW_MANY_TRIALS, "attacks", "num_workers")
 
 
 def begun_identity(folder: Folder) -> Mapping[str, Any]:

@@ -3,13 +3,15 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from bat_dist.jobs.until_enough import UntilEnough
+from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStore
+from bat_dist.storage.rows import RowStatus
 from bat_dist.storage.status import failure_name
 from bat_dist.storage.unit_log import append_log, log_name
 from bat_dist.wording import counted, one_of
@@ -21,19 +23,35 @@ from bat_dist.workers.resources import Resources
 log = logging.getLogger(__name__)
 
 
+class Rows(Protocol):
+    """What `fill_rows` fills: a `RowStore`, or other files that know which of them are there and sound."""
+
+    def status(self) -> RowStatus:
+        """Check every row."""
+        ...
+
+    def write(self, row: int, values: Mapping[str, Any]) -> None:
+        """Write one whole row."""
+        ...
+
+
 @dataclass(frozen=True)
 class Filled:
-    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason)."""
+    """What `fill_rows` did: rows found sound, computed now, and failed (number -> reason).
+
+    enough: which trials count, and what they say, if a rule decided how many are needed.
+    """
 
     kept: int
     computed: int
     damaged: tuple[int, ...]
     failed: dict[int, str]
     seconds: float
+    enough: OrderedTrials | None = None
 
 
 def fill_rows(
-    store: RowStore,
+    store: Rows,
     folder: Folder,
     num_rows: int,
     build: Callable[..., Work],
@@ -46,12 +64,14 @@ def fill_rows(
     heart: Heartbeat,
     expected_source: str | None = None,
     first: int = 0,
+    until: UntilEnough | None = None,
 ) -> Filled:
     """Compute the `num_rows` rows from `first` on that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
-    were computed on.  Raises as `run_units`.
+    were computed on.  until: begun with the store, is told of each row, and ends the work when there are enough; what
+    is finished beyond stays in the store, and what is at work is given up.  Raises as `run_units`.
     """
     status = store.status()
     wanted = range(first, first + num_rows)
@@ -59,13 +79,11 @@ def fill_rows(
     damaged = tuple(row for row in status.damaged if row in wanted)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
-    start, failed = time.monotonic(), {}
-    kept = num_rows - len(missing)
-    hardware = HardwareLog(folder, what)
-    pace = heart.begin(done=kept)
+    start, failed, kept = time.monotonic(), {}, num_rows - len(missing)
+    hardware, pace = HardwareLog(folder, what), heart.begin(done=kept)
     with progress(pace):
         outcomes = run_units(
-            missing,
+            [] if until and until.is_over else missing,
             build,
             args,
             resources=resources,
@@ -74,6 +92,7 @@ def fill_rows(
             give_up_on=give_up_on,
             expected_source=expected_source,
             watch=pace.watch,
+            in_order=until is not None,
         )
         for outcome in outcomes:
             row = outcome.unit
@@ -83,8 +102,14 @@ def fill_rows(
                 hardware.note(outcome.records)
                 store.write(row, outcome.row)
             note_outcome(folder, what, row, outcome)
-            pace.step(failed=len(failed))
-    return Filled(kept, len(missing) - len(failed), damaged, failed, time.monotonic() - start)
+            is_over = until is not None and until.settled(row, outcome)
+            pace.step(failed=len(failed), total=pace.finished + 1 if is_over else None)
+            if is_over:
+                outcomes.close()
+    computed, seconds = pace.finished - kept - len(failed), time.monotonic() - start
+    if until:
+        failed = {row: reason for row, reason in failed.items() if row in until.trials.given_up}
+    return Filled(kept, computed, damaged, failed, seconds, until and until.trials)
 
 
 def conclude(filled: Filled, what: str) -> int:

@@ -5,7 +5,7 @@ Whoever calls this holds the folder (`storage.lease.only_driver`).
 
 from collections.abc import Iterable
 
-from bat_dist.artifacts.scores import MEMORIZATION_TABLE, SCORES_TABLE
+from bat_dist.artifacts.scores import INFLUENCE_TOP, MEMORIZATION_TABLE, SCORES_TABLE
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
@@ -18,7 +18,7 @@ from bat_dist.storage.computed_on import hardware_name
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import forget_settings
 from bat_dist.storage.rows import remove_store
-from bat_dist.storage.status import PROGRESS, STORES, UNITS
+from bat_dist.storage.status import PROGRESS, SEQUENTIAL, STORES, UNITS
 from bat_dist.sweep.record import FAILURE, RUNS, SWEEP, read_sweep, remove_run
 from bat_dist.sweep.record import remove as remove_runs_of_sweep
 from bat_dist.sweep.space import point_name
@@ -34,11 +34,15 @@ _MARKS = {  # what shows whose results a folder holds
     "study": (STUDY,),
 }
 _DRAWN = (".png", ".svg")
+OF_STOPPING = (SEQUENTIAL, *(f"figures/undecided_by_trials{end}" for end in _DRAWN))
+"""What only a run with `--num_trials auto` leaves."""
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
     *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz"),
+    *(INFLUENCE_TOP, "influence/part-*.npz", "influence/all.npz", "influence/parts.json"),
     *("ensemble_scores.npz", "explorer.html", *_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),
+    *OF_STOPPING,
     *(f"ensemble_figures/alignment_*{end}" for end in _DRAWN),
 )
 _OF_SWEEP = (
@@ -65,6 +69,7 @@ def remove_memorization(folder: Folder) -> None:
     for store, what in STORES.items():
         remove_store(folder, store)
         folder.remove_files([f"failed/{what}-*.json", f"logs/{what}-*.jsonl", hardware_name(what)])
+    folder.remove_files(["failed/parts-*.json", "logs/parts-*.jsonl", hardware_name("parts")])
     folder.remove_files(_OF_MEMORIZATION)
     forget_settings(folder, "memorize")
 

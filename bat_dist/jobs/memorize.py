@@ -16,6 +16,7 @@ from bat_dist.jobs.auto import Chosen, check_network, decide_precision, identity
 from bat_dist.jobs.fill_rows import Filled, fill_rows
 from bat_dist.jobs.fresh import remove_memorization
 from bat_dist.jobs.own_parts import network_of
+from bat_dist.jobs.until_enough import UntilEnough
 from bat_dist.memorization.subsets import subset_size
 from bat_dist.models.names import AUTO
 from bat_dist.settings.fields import ARCH_OF_TRIALS
@@ -49,6 +50,7 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
     Raises UserError for settings that fit neither the data, the folder nor the cluster, before anything is written.
     """
     train, test = (len(dataset.train.labels),), (len(dataset.test.labels),)
+    rule = settings.stopping_rule
     subset_size(*train, settings.subset_ratio)
     fields = {
         "mask": Field("bool", train),
@@ -68,8 +70,9 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         what="trials",
         function=run_trial,
         settings_of_rows=settings_of_trials(settings),
-        rows=range(settings.first_trial, settings.first_trial + settings.num_trials),
+        rows=range(settings.first_trial, settings.first_trial + settings.most_trials),
         fields=fields,
+        until=rule and UntilEnough(folder, rule, *train, settings.mask_plan),
     )
 
 
@@ -193,6 +196,7 @@ def _fill(
     settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
     rows: range,
     fields: dict[str, Field],
+    until: UntilEnough | None = None,
 ) -> tuple[RowStore, Filled]:
     """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each of `rows`; if merged, none is added.
 
@@ -207,9 +211,9 @@ def _fill(
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, chosen)
         there = store.status().complete[rows.start : rows.stop]
-        if there.all() or settings.merge:
+        if settings.merge or (until.begin(store).is_over if until else there.all()):
             note_settings(folder, VERB, dataclasses.replace(settings, merge=None))
-            return store, Filled(int(there.sum()), 0, (), {}, 0.0)
+            return store, Filled(int(there.sum()), 0, (), {}, 0.0, until and until.trials)
     if wants_private(settings.ray_address):
         on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
         check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
@@ -218,12 +222,10 @@ def _fill(
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
         precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
-        chosen = chosen | why
-        say(chosen)
+        say(chosen := chosen | why)
         if settings.fresh:
             remove_memorization(folder)
-        store = opened(precision, chosen)
-        if not store.is_begun():
+        if not (store := opened(precision, chosen)).is_begun():
             folder.remove_files([f"failed/{what}-*.json", hardware_name(what)])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
@@ -239,6 +241,7 @@ def _fill(
             heart=heart,
             expected_source=terms.source,
             first=rows.start,
+            until=until and until.begin(store),
         )
     return store, filled
 

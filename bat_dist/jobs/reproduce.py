@@ -104,7 +104,8 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     dataset = dataset.augmented(asked.crop_padding, asked.flip)
     if place.exists(MEMORIZATION) and place.exists(SUMMARY):
         known = read_summary(place, SUMMARY)
-        if known.num_trials >= asked.num_trials and known.fingerprint == dataset.fingerprint:
+        is_number = asked.stopping_rule is None  # else the rule is asked again, of the trials that are there
+        if is_number and known.num_trials >= asked.most_trials and known.fingerprint == dataset.fingerprint:
             log.info("%s holds the scores of %s trials", place, known.num_trials)
             return None
     scores, filled = leave_out_scores(place, dataset, asked)

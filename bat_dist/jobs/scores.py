@@ -7,22 +7,25 @@ from typing import Any
 import numpy as np
 
 from bat_dist.artifacts.scores import (
+    INFLUENCE_TOP,
     MEMORIZATION,
     EnsembleScores,
     LeaveOutScores,
     SampleNames,
-    Trials,
     read_memorization,
     write_ensemble_scores,
     write_influence,
+    write_influence_top,
     write_memorization,
     write_memorization_tables,
     write_typicality,
 )
+from bat_dist.artifacts.streamed_trials import read_trials
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.fill_rows import Filled
-from bat_dist.jobs.fresh import remove_memorization
+from bat_dist.jobs.fresh import OF_STOPPING, remove_memorization
+from bat_dist.jobs.influence import leave_out_influences
 from bat_dist.jobs.memorize import TRIALS, VERB, fill_ensemble, fill_trials
 from bat_dist.memorization.agreement import alignment, ensemble_confidence, ensemble_disagreement
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
@@ -32,51 +35,48 @@ from bat_dist.memorization.exchange import (
     load_feldman_zhang,
     save_feldman_zhang,
 )
-from bat_dist.memorization.influence import influential_pairs
-from bat_dist.memorization.typicality import typical_sets
+from bat_dist.memorization.influence_parts import num_pairs
+from bat_dist.memorization.sequential import guarantee
+from bat_dist.memorization.stopping import OrderedTrials
+from bat_dist.memorization.typicality import SetRule, sets_of
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.compaction import compact_if_complete
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
+from bat_dist.wording import bytes_of, counted
 
 log = logging.getLogger(__name__)
 
 _WAY_OUT = "use another --out, or --fresh to replace them"
-MAX_PAIRS = 1_000_000  # kept in influence.npz; more are counted
 
 
 def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[LeaveOutScores, Filled]:
     """Run the missing trials, estimate from all complete ones, also those beyond `num_trials`, write the score files.
 
+    With `num_trials` auto they are estimated from the first trials alone, as many as its rule found enough.
     Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
     check_not_imported(folder, settings)
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
-    trials = Trials.read(store)
-    _say_more(folder, len(trials.numbers), settings.num_trials, "trials")
-    labels = (dataset.train.labels, dataset.test.labels)
+    labels, memory = (dataset.train.labels, dataset.test.labels), bytes_of(settings.scores_memory)
+    enough = filled.enough
+    numbers = np.array(enough.numbers) if enough else None
+    trials = read_trials(store, *labels, memory=memory, numbers=numbers)
+    if enough:
+        _say_enough(folder, enough, int(store.status().complete.sum()), settings.mask_plan)
+    else:
+        _say_more(folder, len(trials.numbers), settings.most_trials, "trials")
+        folder.remove_files(OF_STOPPING)
     memorization = estimate_memorization(trials.mask, trials.train_correct)
-    pairs = influential_pairs(
-        trials.mask,
-        trials.test_correct,
-        *labels,
-        threshold=settings.influence_threshold,
-        same_class=settings.influence_pairs == "same_class",
-        max_pairs=MAX_PAIRS,
-    )
-    sets = typical_sets(
-        memorization.mem,
-        trials.mask,
-        trials.test_correct,
-        *labels,
-        rule=settings.typicality,
-        level=settings.typicality_level,
-    )
-    scores = LeaveOutScores(memorization, pairs, trials, sets)
+    influences = leave_out_influences(folder, dataset, settings, store, trials, memorization.mem)
+    rule = SetRule(settings.typicality, level=settings.typicality_level)
+    sets = sets_of(rule, influences.largest, memorization.mem, trials.mask, trials.test_correct, *labels)
+    scores = LeaveOutScores(memorization, influences.pairs, trials, sets, influences.top, enough)
     _write(folder, dataset, scores)
-    if 4 * sum(map(int, np.bincount(labels[0]) * np.bincount(labels[1]))) <= MAX_BYTES:
+    size = 4 * num_pairs(*labels, same_class=True)
+    if size <= min(MAX_BYTES, memory // 3):  # it is there three times before it is written
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
         folder.write("feldman_zhang.npz", buffer.getvalue())
@@ -146,6 +146,19 @@ def _say_more(folder: Folder, found: int, asked: int, what: str) -> None:
         log.info("%s holds %s finished %s: all are used, not %s only", folder, f"{found:,}", what, f"{asked:,}")
 
 
+def _say_enough(folder: Folder, enough: OrderedTrials, found: int, mask_plan: str) -> None:
+    """Say which trials the scores are of, why, and with what promise."""
+    used, most = len(enough.numbers), enough.rule.max_trials
+    if enough.is_met:
+        log.info("%s are enough for %s: %s saved", counted(used, "trial"), enough.rule.in_words, f"{most - used:,}")
+    else:
+        log.warning("%s were not enough for %s: raise max_trials", counted(used, "trial"), enough.rule.in_words)
+    if found > used:
+        text = "%s holds %s finished trials: the scores are those of the first %s; a number for num_trials uses all"
+        log.info(text, folder, f"{found:,}", f"{used:,}")
+    log.info("%s", guarantee(mask_plan))
+
+
 def _check_any_complete(filled: Filled, what: str) -> None:
     if not filled.kept + filled.computed:
         first, reason = min(filled.failed.items())
@@ -153,8 +166,12 @@ def _check_any_complete(filled: Filled, what: str) -> None:
 
 
 def _write(folder: Folder, dataset: Any, scores: LeaveOutScores) -> None:
-    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials)
+    write_memorization(folder, SampleNames.of(dataset), scores.memorization, scores.trials, scores.enough)
     write_influence(folder, scores.pairs, dataset.fingerprint)
+    if scores.top is None:
+        folder.remove(INFLUENCE_TOP)  # of an earlier call, which asked for it
+    else:
+        write_influence_top(folder, scores.top, dataset.fingerprint)
     write_memorization_tables(folder, dataset, scores)
     if scores.sets is not None:
         write_typicality(folder, scores.sets, dataset.fingerprint)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
+from bat_dist.memorization.columns import BLOCK_VALUES, TrialColumns, count_by_sample, tiles_of
 from bat_dist.memorization.proportions import newcombe_interval, proportion, wald_se
 
 
@@ -35,7 +36,8 @@ class Memorization:
 
 
 def estimate_memorization(
-    mask: Bool[np.ndarray, "trials train"], train_correct: Bool[np.ndarray, "trials train"]
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns,
+    train_correct: Bool[np.ndarray, "trials train"] | TrialColumns,
 ) -> Memorization:
     """mem(i) = mean correctness of i over the trials with i in, minus that over the trials with i out (Eq. 1).
 
@@ -44,18 +46,20 @@ def estimate_memorization(
     check_trials(mask, train_correct=train_correct)
     if mask.shape != train_correct.shape:
         raise ValueError(f"train_correct must have the mask's shape {mask.shape}, got {train_correct.shape}")
-    n_in = np.count_nonzero(mask, axis=0)
+    n_in = count_by_sample(mask)
     n_out = len(mask) - n_in
-    correct_in = np.count_nonzero(mask & train_correct, axis=0)
-    correct_out = np.count_nonzero(train_correct, axis=0) - correct_in
+    correct_in = np.empty_like(n_in)
+    for tile in tiles_of(mask):
+        correct_in[tile] = np.count_nonzero(mask[:, tile] & train_correct[:, tile], axis=0)
+    correct_out = count_by_sample(train_correct) - correct_in
     accuracy_in, accuracy_out = proportion(correct_in, n_in), proportion(correct_out, n_out)
     se = wald_se(correct_in, n_in, correct_out, n_out)
     return Memorization(accuracy_in - accuracy_out, se, n_in, n_out, accuracy_in, accuracy_out)
 
 
 def predicted_left_out(
-    mask: Bool[np.ndarray, "trials train"],
-    train_predicted: UInt16[np.ndarray, "trials train"],
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns,
+    train_predicted: UInt16[np.ndarray, "trials train"] | TrialColumns,
     num_classes: int,
 ) -> tuple[Int[np.ndarray, " train"], Float[np.ndarray, " train"]]:
     """What networks that were not trained on a sample take it for: the most frequent class, and its share of them.
@@ -63,15 +67,21 @@ def predicted_left_out(
     -1 and NaN for a sample that was never left out. A prediction of `num_classes` or more is none, and only lowers the
     share. Of two equally frequent classes the first is given.
     """
-    counts = np.zeros((mask.shape[1], num_classes), np.int64)
-    for kept, predicted in zip(mask, train_predicted, strict=True):
-        said = np.flatnonzero(~kept & (predicted < num_classes))
-        counts[said, predicted[said]] += 1
-    n_out = len(mask) - np.count_nonzero(mask, axis=0)
-    return np.where(n_out > 0, counts.argmax(axis=1), -1), proportion(counts.max(axis=1), n_out)
+    n_out = len(mask) - count_by_sample(mask)
+    frequent, times = np.empty((2, mask.shape[1]), np.int64)
+    for tile in tiles_of(mask, BLOCK_VALUES * len(mask) // max(len(mask), num_classes)):
+        kept, predicted = mask[:, tile], train_predicted[:, tile]
+        said, sample = np.nonzero(~kept & (predicted < num_classes))
+        size = kept.shape[1] * num_classes
+        counts = np.bincount(sample * num_classes + predicted[said, sample], minlength=size)
+        counts = counts.reshape(-1, num_classes)
+        frequent[tile], times[tile] = counts.argmax(axis=1), counts.max(axis=1)
+    return np.where(n_out > 0, frequent, -1), proportion(times, n_out)
 
 
-def check_trials(mask: Bool[np.ndarray, "trials train"], **others: Bool[np.ndarray, "trials samples"]) -> None:
+def check_trials(
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns, **others: Bool[np.ndarray, "trials samples"] | TrialColumns
+) -> None:
     """ValueError unless all are bool [trials, samples] with one number of trials, at least one."""
     for name, array in {"mask": mask, **others}.items():
         if array.ndim != 2 or array.dtype != bool:

@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from bat_dist.memorization.estimate import check_trials
-from bat_dist.memorization.influence import InfluencePairs, check_labels, influence_matrix
+from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.memorization.influence_blocks import check_labels, influence_matrix
 
 File = str | Path | BinaryIO
 Labels = Int[np.ndarray, " samples"]

@@ -25,17 +25,20 @@ class Noise:
     @classmethod
     def of(
         cls,
-        mask: Bool[np.ndarray, "trials train"],
-        test_correct: Bool[np.ndarray, "trials test"],
+        trials: int,
+        n_in: Int[np.ndarray, " train"],
+        num_correct: Int[np.ndarray, " test"],
         labels: tuple[Int[np.ndarray, " train"], Int[np.ndarray, " test"]] | None,
     ) -> "Noise":
-        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class."""
-        trials, num_train = mask.shape
-        n_in = np.count_nonzero(mask, axis=0)
+        """The noise of all pairs of the given samples or, with the labels of both sides, those of one class.
+
+        n_in: the number of trials with each training sample; num_correct: of those that are correct on each test
+        sample.
+        """
         defined = (n_in > 0) & (n_in < trials)
         inverse = float(np.mean(1 / n_in[defined] + 1 / (trials - n_in[defined]))) if defined.any() else 1.0
-        accuracy = (np.count_nonzero(test_correct, axis=0) + 1) / (trials + 2)
-        num_pairs = np.full(test_correct.shape[1], num_train)
+        accuracy = (num_correct + 1) / (trials + 2)
+        num_pairs = np.full(len(num_correct), len(n_in))
         if labels is not None:
             of_class = Counter(labels[0].tolist())
             num_pairs = np.array([of_class[label] for label in labels[1].tolist()], dtype=np.int64)

@@ -10,17 +10,18 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
+from bat_dist.memorization.columns import TrialColumns, tiles_of
 from bat_dist.memorization.estimate import check_trials
 from bat_dist.wording import counted
 
 NUM_SPLITS = 20
 ENOUGH = 0.8  # the usual demand on a measurement by which individuals are compared
-_BLOCK_VALUES = 2**24
+_SPLIT_VALUES = 2**23  # samples of as many splits as are compared in one pass over the trials
 
 
 def split_half_reliability(
-    mask: Bool[np.ndarray, "trials train"],
-    train_correct: Bool[np.ndarray, "trials train"],
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns,
+    train_correct: Bool[np.ndarray, "trials train"] | TrialColumns,
     *,
     num_splits: int = NUM_SPLITS,
 ) -> float:
@@ -34,13 +35,16 @@ def split_half_reliability(
     if len(mask) < 4:
         return math.nan
     first = first_halves(len(mask), num_splits)
-    mem = mem_by_group(mask, train_correct, np.concatenate([first, ~first])).astype(float)
     correlations = []
-    for one, other in zip(mem[:num_splits], mem[num_splits:], strict=True):
-        both = ~(np.isnan(one) | np.isnan(other))
-        one, other = one[both], other[both]
-        differ = len(one) >= 2 and one.std() and other.std()
-        correlations.append(np.corrcoef(one, other)[0, 1] if differ else math.nan)
+    at_once = max(1, _SPLIT_VALUES // mask.shape[1])
+    for start in range(0, num_splits, at_once):
+        halves = first[start : start + at_once]
+        mem = mem_by_group(mask, train_correct, np.concatenate([halves, ~halves]))
+        for one, other in zip(mem[: len(halves)], mem[len(halves) :], strict=True):
+            both = ~(np.isnan(one) | np.isnan(other))
+            one, other = one[both].astype(float), other[both].astype(float)
+            differ = len(one) >= 2 and one.std() and other.std()
+            correlations.append(np.corrcoef(one, other)[0, 1] if differ else math.nan)
     half = float(np.mean(correlations))
     return 2 * half / (1 + half)
 
@@ -68,21 +72,21 @@ def first_halves(num_trials: int, num_splits: int) -> Bool[np.ndarray, "splits t
 
 
 def mem_by_group(
-    mask: Bool[np.ndarray, "trials train"],
-    train_correct: Bool[np.ndarray, "trials train"],
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns,
+    train_correct: Bool[np.ndarray, "trials train"] | TrialColumns,
     groups: Bool[np.ndarray, "groups trials"],
 ) -> Float[np.ndarray, "groups train"]:
     """Memorization estimated from each group of trials alone (Eq. 1); NaN where it is undefined.
 
     As products of matrices, a block of samples at a time; counts are exact in float32.
     """
-    weights, blocks = groups.astype(np.float32), []
+    weights = groups.astype(np.float32)
     sizes = weights.sum(axis=1, keepdims=True)
-    step = max(1, _BLOCK_VALUES // len(mask))
-    for start in range(0, mask.shape[1], step):
-        inside, correct = (array[:, start : start + step].astype(np.float32) for array in (mask, train_correct))
+    mem = np.empty((len(groups), mask.shape[1]), np.float32)
+    for tile in tiles_of(mask):
+        inside, correct = (array[:, tile].astype(np.float32) for array in (mask, train_correct))
         n_in, correct_in = weights @ inside, weights @ (inside * correct)
         n_out, correct_out = sizes - n_in, weights @ correct - correct_in
         with np.errstate(invalid="ignore"):
-            blocks.append(correct_in / n_in - correct_out / n_out)
-    return np.concatenate(blocks, axis=1)
+            mem[:, tile] = correct_in / n_in - correct_out / n_out
+    return mem

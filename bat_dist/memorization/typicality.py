@@ -23,8 +23,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import ndtri
 
+from bat_dist.memorization.columns import count_by_sample
 from bat_dist.memorization.estimate import check_trials
-from bat_dist.memorization.influence import BLOCK_BYTES, max_influence
+from bat_dist.memorization.influence import MaxInfluence, max_influence
+from bat_dist.memorization.influence_blocks import BLOCK_BYTES, Correct, Mask
 from bat_dist.memorization.noise import Noise, noise_notes
 
 ATYPICAL_THRESHOLD = 0.15  # Sec. 2.1
@@ -52,10 +54,52 @@ class TypicalSets:
         return {name: int(getattr(self, name).sum()) for name in SET_NAMES}
 
 
+@dataclass(frozen=True)
+class SetRule:
+    """How an influence is found to be over a threshold.
+
+    same_class: None means the rule's own: all pairs for `paper`, pairs of one class for `significant`.
+    level: the one-sided error probability of one pair's test; 0.5 asks for no significance.
+    """
+
+    rule: Rule = "significant"
+    same_class: bool | None = None
+    atypical_threshold: float = ATYPICAL_THRESHOLD
+    typical_threshold: float = TYPICAL_THRESHOLD
+    min_accuracy: float = MIN_ACCURACY
+    level: float = LEVEL
+
+    def __post_init__(self) -> None:
+        if self.rule not in get_args(Rule):
+            raise ValueError(f"rule must be one of {list(get_args(Rule))}, got {self.rule!r}")
+        if not 0 < self.level <= 0.5:
+            raise ValueError(f"level must be in (0, 0.5], got {self.level}")
+        if self.typical_threshold > self.atypical_threshold:
+            raise ValueError(
+                f"typical_threshold must not exceed atypical_threshold {self.atypical_threshold}, "
+                f"got {self.typical_threshold}"
+            )
+
+    @property
+    def within_class(self) -> bool:
+        """Whether only pairs of one class are looked at."""
+        return self.rule == "significant" if self.same_class is None else self.same_class
+
+    @property
+    def thresholds(self) -> tuple[float, float]:
+        """Those of influence: (atypical, typical)."""
+        return self.atypical_threshold, self.typical_threshold
+
+    @property
+    def tested(self) -> tuple[float, ...]:
+        """The thresholds over which an excess is tested: what `max_influence` is to be asked for."""
+        return self.thresholds if self.rule == "significant" else ()
+
+
 def typical_sets(
     mem: Float[np.ndarray, " train"],
-    mask: Bool[np.ndarray, "trials train"],
-    test_correct: Bool[np.ndarray, "trials test"],
+    mask: Mask,
+    test_correct: Correct,
     train_labels: Int[np.ndarray, " train"],
     test_labels: Int[np.ndarray, " test"],
     *,
@@ -69,36 +113,48 @@ def typical_sets(
 ) -> TypicalSets:
     """The four sets under `rule`; samples with undefined (NaN) memorization are in neither training set.
 
-    `same_class` None means the rule's own: all pairs for `paper`, pairs of one class for `significant`.
-    `level` is the one-sided error probability of one pair's test; 0.5 asks for no significance.
+    The other arguments are those of `SetRule`, and `block_bytes` that of `influence_blocks`.
     """
-    _check_settings(mem, mask, test_correct, rule, level, typical_threshold, atypical_threshold)
-    significant = rule == "significant"
-    same_class = significant if same_class is None else same_class
-    z = float(-ndtri(level)) if significant else None
-    atypical, typical = mem > atypical_threshold, mem < typical_threshold
-    thresholds = (atypical_threshold, typical_threshold)
+    check_trials(mask, test_correct=test_correct)
+    asked = SetRule(rule, same_class, atypical_threshold, typical_threshold, min_accuracy, level)
+    _check_mem(mem, mask)
     found = max_influence(
         mask,
         test_correct,
         train_labels,
         test_labels,
-        thresholds=thresholds if significant else (),
-        same_class=same_class,
-        train_subset=atypical,
+        thresholds=asked.tested,
+        same_class=asked.within_class,
+        train_subset=mem > atypical_threshold,
         block_bytes=block_bytes,
     )
+    return sets_of(asked, found, mem, mask, test_correct, train_labels, test_labels)
+
+
+def sets_of(
+    asked: SetRule,
+    found: MaxInfluence,
+    mem: Float[np.ndarray, " train"],
+    mask: Mask,
+    test_correct: Correct,
+    train_labels: Int[np.ndarray, " train"],
+    test_labels: Int[np.ndarray, " test"],
+) -> TypicalSets:
+    """The four sets from what `max_influence` has found of the samples with mem above the atypical threshold."""
+    _check_mem(mem, mask)
+    z = float(-ndtri(asked.level)) if asked.rule == "significant" else None
+    atypical, typical = mem > asked.atypical_threshold, mem < asked.typical_threshold
     if z is None:
-        over_atypical, over_typical = (found.influence > threshold for threshold in thresholds)
+        over_atypical, over_typical = (found.influence > threshold for threshold in asked.thresholds)
     else:
         over_atypical, over_typical = found.excess_z > z
-    accurate = test_correct.mean(axis=0) >= min_accuracy
+    accurate = count_by_sample(test_correct) / len(test_correct) >= asked.min_accuracy
     sets: dict[str, np.ndarray] = dict(
         zip(SET_NAMES, (typical, atypical, ~over_typical & accurate, over_atypical), strict=True)
     )
-    labels = (train_labels[atypical], test_labels) if same_class else None
-    noise = Noise.of(mask[:, atypical], test_correct, labels)
-    notes = noise_notes(noise, accurate, thresholds, z)
+    labels = (train_labels[atypical], test_labels) if asked.within_class else None
+    noise = Noise.of(len(mask), count_by_sample(mask)[atypical], count_by_sample(test_correct), labels)
+    notes = noise_notes(noise, accurate, asked.thresholds, z)
     if undefined := int(np.isnan(mem).sum()):
         notes.insert(
             0,
@@ -109,23 +165,6 @@ def typical_sets(
     return TypicalSets(**sets, warnings=tuple(notes))
 
 
-def _check_settings(
-    mem: Float[np.ndarray, " train"],
-    mask: Bool[np.ndarray, "trials train"],
-    test_correct: Bool[np.ndarray, "trials test"],
-    rule: str,
-    level: float,
-    typical_threshold: float,
-    atypical_threshold: float,
-) -> None:
-    check_trials(mask, test_correct=test_correct)
+def _check_mem(mem: Float[np.ndarray, " train"], mask: Mask) -> None:
     if mem.shape != mask.shape[1:]:
         raise ValueError(f"mem must have one value per training sample, {mask.shape[1:]}, got {mem.shape}")
-    if rule not in get_args(Rule):
-        raise ValueError(f"rule must be one of {list(get_args(Rule))}, got {rule!r}")
-    if not 0 < level <= 0.5:
-        raise ValueError(f"level must be in (0, 0.5], got {level}")
-    if typical_threshold > atypical_threshold:
-        raise ValueError(
-            f"typical_threshold must not exceed atypical_threshold {atypical_threshold}, got {typical_threshold}"
-        )

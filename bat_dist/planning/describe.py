@@ -10,13 +10,12 @@ from bat_dist.planning.workers import PlannedWorker
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
 from bat_dist.storage.status import duration
-from bat_dist.wording import counted
+from bat_dist.wording import counted, of_bytes
 
 if TYPE_CHECKING:
     from bat_dist.planning.plan import CostPlan
 
 DAY = 86400  # seconds
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 def describe(planned: "CostPlan", settings: PlanSettings) -> str:
@@ -177,11 +176,3 @@ def _short(value: float) -> str:
 def percent(share: float) -> str:
     """A share in [0, 1] as `± 12%`, `± <1%`."""
     return f"± {100 * share:.0f}%" if share >= 0.005 else "± <1%"
-
-
-def of_bytes(number: float) -> str:
-    """A number of bytes as `45 MB`, `1.2 GB`, in powers of 1000."""
-    place = 0
-    while number >= 999.5 and place < len(_UNITS) - 1:
-        number, place = number / 1000, place + 1
-    return f"{number:.3g} {_UNITS[place]}"

@@ -42,6 +42,14 @@ _TEXTS = {
         "something is wrong. The gap between trained on and left out is the average memorization.",
         "Three rows of points, one point per trial: accuracy on samples trained on, left out, and on the test set.",
     ),
+    "undecided_by_trials": (
+        "When were there enough trials?",
+        "With each further trial more samples are decided: their interval, which holds at all times at once, is wholly "
+        "above the threshold of atypical, or wholly below it. What remains undecided is near the threshold. The run "
+        "ended at the first look at which its goal was reached, by the trials in the order of their numbers.",
+        "Areas of the shares of samples decided above, decided below and undecided, by number of trials; beside them "
+        "the median width of the intervals and the reliability.",
+    ),
     "alignment_scatter": (
         "A cheaper score against memorization",
         "Training samples (their number, where there are many) by a score from a few models and by their "

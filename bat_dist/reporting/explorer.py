@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from bat_dist.artifacts.scores import LeaveOutScores
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.figures.selection import extremes
+from bat_dist.memorization.columns import count_by_sample
 from bat_dist.memorization.estimate import predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs, influence_intervals
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TYPICAL_THRESHOLD
@@ -165,8 +166,8 @@ def _of_train(dataset: Dataset, scores: LeaveOutScores, rows: Rows) -> dict[str,
 def _of_test(scores: LeaveOutScores, rows: Rows) -> dict[str, list[Any]]:
     """Accuracy over all networks.  kind: 0 typical, 1 neither, 2 atypical."""
     columns: dict[str, list[Any]] = {}
-    if scores.trials:
-        columns["accuracy"] = _rounded(scores.trials.test_correct[:, rows].mean(axis=0))
+    if trials := scores.trials:
+        columns["accuracy"] = _rounded(count_by_sample(trials.test_correct)[rows] / len(trials.numbers))
     if scores.sets:
         columns["kind"] = (1 - scores.sets.test_typical[rows] * 1 + scores.sets.test_atypical[rows]).tolist()
     return columns

@@ -1,6 +1,6 @@
 """All figures by name: each takes plain arrays and returns a matplotlib Figure for `style.save`."""
 
-from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram
+from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram, undecided_by_trials
 from bat_dist.figures.galleries import extremes_gallery, influence_pairs_gallery, memorization_gallery
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "influence_pairs_gallery",
     "memorization_gallery",
     "memorization_histogram",
+    "undecided_by_trials",
 ]

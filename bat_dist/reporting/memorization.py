@@ -41,7 +41,11 @@ def report_leave_out(
 ) -> str:
     """Write figures/, explorer.html, index.html and summary.json of leave-out scores; returns the lines to print."""
     summary = leave_out_summary(
-        dataset, scores, influence_threshold=settings["influence_threshold"], failed=failed or {}
+        dataset,
+        scores,
+        influence_threshold=settings["influence_threshold"],
+        failed=failed or {},
+        mask_plan=settings["mask_plan"],
     )
     folder.write(EXPLORER, explorer_page(dataset, scores, settings).encode())
     drawn = _leave_out_figures(dataset, scores)
@@ -90,6 +94,10 @@ def _leave_out_figures(dataset: Dataset, scores: LeaveOutScores) -> dict[str, Fi
     if trials:
         accuracies = (trials.accuracy_in, trials.accuracy_out, trials.test_accuracy)
         drawn["accuracy_by_trial"] = figures.accuracy_by_trial(*accuracies, dataset=dataset.name)
+    if scores.enough:
+        drawn["undecided_by_trials"] = figures.undecided_by_trials(
+            scores.enough.looks, dataset=dataset.name, sigma=scores.enough.rule.sigma, goal=scores.enough.rule.in_words
+        )
     return drawn
 
 

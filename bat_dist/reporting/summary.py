@@ -21,12 +21,19 @@ FEW_ERRORS = 0.01  # of which no share is told
 
 
 def leave_out_summary(
-    dataset: Dataset, scores: LeaveOutScores, *, influence_threshold: float, failed: Mapping[int, str]
+    dataset: Dataset,
+    scores: LeaveOutScores,
+    *,
+    influence_threshold: float,
+    failed: Mapping[int, str],
+    mask_plan: str = "uniform",
 ) -> Mapping[str, Any]:
     """The numbers of leave-out trials: accuracies and shares are fractions; undefined ones are NaN (null in JSON)."""
     memorization, sets = scores.memorization, scores.sets
     mem = memorization.mem[~np.isnan(memorization.mem)]
     about = _about_trials(scores.trials, failed) if scores.trials else {}
+    goal = scores.enough.rule.in_words if scores.enough else ""
+    not_enough = f"the most trials allowed are not enough for {goal}: a larger max_trials goes on"
     return {
         "dataset": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -43,9 +50,11 @@ def leave_out_summary(
         "influence_threshold": influence_threshold,
         "num_influential_pairs": scores.pairs.num_found,
         **({"sets": sets.sizes()} if sets else {}),
+        **({"enough": scores.enough.facts(mask_plan)} if scores.enough else {}),
         "warnings": [
             *(_doubts(dataset.spec, about) if about else []),
             *([f"{counted(len(failed), 'trial')} failed, which the scores leave out"] if failed else []),
+            *([not_enough] if scores.enough and not scores.enough.is_met else []),
             *(sets.warnings if sets else []),
         ],
     }
@@ -79,6 +88,13 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
             deviation = s[f"accuracy_{name}_sd"]
             spread = "" if np.isnan(deviation) else f" ± {100 * deviation:.1f}%"
             rows[f"accuracy on samples {label}"] = f"{s[f'accuracy_{name}']:.1%}{spread} (sd over trials)"
+    if "enough" in s:
+        enough, last = s["enough"], s["enough"]["looks"][-1]
+        rows["num_trials auto"] = (
+            f"{enough['goal']}: {last['undecided']:.1%} undecided, {last['above']:.1%} above, {last['below']:.1%} not, "
+            f"after {last['num_trials']:,} of at most {enough['rule']['max_trials']:,} trials"
+        )
+        rows["what that promises"] = enough["guarantee"]
     if "mean_mem" in s:
         width = s.get("median_interval_width", float("nan"))  # not in files of earlier versions
         interval = "" if np.isnan(width) else f"; 95% interval of one sample: {width:.2f} wide (median)"

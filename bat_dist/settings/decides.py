@@ -42,6 +42,13 @@ class Later:
     """Folders of earlier versions do not know the setting, and its default says what was so then."""
 
 
+@dataclass(frozen=True)
+class GivenWith:
+    """A setting that belongs to the value of another: a later call that gives the other does not take it over."""
+
+    other: str
+
+
 def names_of(settings_class: Any) -> tuple[str, ...]:
     """All settings of a class."""
     return tuple(settings_class.__dataclass_fields__)

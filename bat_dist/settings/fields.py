@@ -26,10 +26,11 @@ from bat_dist.training.recipe import (
     Recipe,
     Schedule,
 )
-from bat_dist.wording import alternatives
+from bat_dist.wording import alternatives, bytes_of
 
 DATA, TRAINING, RAY = Group("data", (Decides.DATA,)), Group("training"), Group("Ray", (Decides.CALL,))
 ON_A_MACHINE = SameInSweep("place on a machine")
+LEAST_MEMORY = "400MB"  # for scores: what a million pairs need while they are sorted, and blocks
 ARCH_OF_TRIALS, ARCH_OF_TRAINING = "resnet9", "resnet18"  # what auto is for images that are not small
 
 
@@ -65,7 +66,18 @@ def _ray_address(address: str) -> str:
 
 def _npz_or_folder_with(name: str) -> AfterValidator:
     """An .npz as it is; in the place of a folder of `bat-dist memorize`, the file of this name in it."""
-    return AfterValidator(lambda given: given if given.endswith(".npz") else f"{given.rstrip('/')}/{name}")
+
+    def file(given: str) -> str:
+        blank_or_file = not given.strip() or given.endswith(".npz")  # what is blank is refused as any other text
+        return given if blank_or_file else f"{given.rstrip('/')}/{name}"
+
+    return AfterValidator(file)
+
+
+def _memory(text: str) -> str:
+    if bytes_of(text) < bytes_of(LEAST_MEMORY):
+        raise ValueError(f"must be at least {LEAST_MEMORY}, got {text}")
+    return text
 
 
 # --- what values may be
@@ -79,6 +91,7 @@ ScoreFile = Annotated[str, _npz_or_folder_with("memorization.npz")]
 TypicalityFile = Annotated[str, _npz_or_folder_with("typicality.npz")]
 Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
 Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
+Memory = Annotated[str, AfterValidator(_memory)]  # bytes with their unit, see `bytes_of`
 
 # --- which data
 

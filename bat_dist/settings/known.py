@@ -12,7 +12,8 @@ from typing import Any
 from bat_dist.config import COMMAND_LINE, Given, Known, required_names
 from bat_dist.data.table import DATASETS, OWN, own_name
 from bat_dist.errors import UserError
-from bat_dist.settings.decides import Decides, deciding
+from bat_dist.models.names import AUTO
+from bat_dist.settings.decides import Decides, GivenWith, deciding, marks
 from bat_dist.settings.memorize import MemorizeSettings
 
 
@@ -38,7 +39,8 @@ def resumed(verb: str, settings_class: Any, data: Known = nothing) -> Known:
 
         earlier = settings_of(Folder(given["out"].value), verb)
         filed = {name for name, one in given.items() if one.where != COMMAND_LINE}
-        not_taken = filed.union(deciding(settings_class, Decides.CALL))
+        outdated = [name for name, mark in marks(settings_class, GivenWith).items() if mark.other in given]
+        not_taken = filed.union(deciding(settings_class, Decides.CALL), outdated)
         earlier = _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
         return {**data(_over(earlier, given)), **earlier}
 
@@ -89,6 +91,8 @@ def of_merge(given: Mapping[str, Given]) -> dict[str, Given]:
     first = places if isinstance(places, str) else next(iter(places), "")
     not_taken = {*given, *deciding(MemorizeSettings, Decides.CALL)}
     earlier = settings_of(Folder(str(first)), "memorize")
+    if _value(earlier, "num_trials") == AUTO:  # all trials are merged, and not the first that were enough
+        not_taken |= {"num_trials", *marks(MemorizeSettings, GivenWith)}
     return _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
 
 

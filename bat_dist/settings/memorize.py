@@ -1,13 +1,13 @@
 """Settings of `bat-dist memorize`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Len, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides
+from bat_dist.settings.decides import Decides, GivenWith, Later
 from bat_dist.settings.fields import (
     RAY,
     TRAINING,
@@ -18,6 +18,7 @@ from bat_dist.settings.fields import (
     Epochs,
     Flip,
     GpusOfOne,
+    Memory,
     Optimizer,
     PeakRate,
     RateSchedule,
@@ -30,7 +31,11 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.training.recipe import RECIPES, Recipe
 
+if TYPE_CHECKING:
+    from bat_dist.memorization.stopping import StoppingRule
+
 ESTIMATED = Group("what is estimated")
+MAX_TRIALS = 1000  # of num_trials auto: the paper's number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +47,34 @@ class MemorizeSettings(RaySettings, DataSettings):
         Help("memorization by leave-out trials, or one of the cheaper scores from an ensemble"),
         ESTIMATED,
     ] = "leave_out"
-    num_trials: Annotated[int, Ge(2), Help("leave-out trials"), ESTIMATED] = 1000
+    num_trials: Annotated[
+        Annotated[int, Ge(2)] | Literal["auto"],
+        Help("leave-out trials; auto: until they are enough by stop_when", "N"),
+        ESTIMATED,
+    ] = 1000
+    stop_when: Annotated[
+        Literal["undecided", "reliability", "width"] | None,
+        Help(
+            "what is to reach precision_target: share of samples undecided about mem > 0.15 (default), split-half "
+            "reliability of mem, median width of its intervals"
+        ),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
+    precision_target: Annotated[
+        float | None,
+        Gt(0),
+        Help("at most, for reliability at least; default: 0.25 undecided, reliability 0.9, width 0.15"),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
+    max_trials: Annotated[
+        int | None,
+        Ge(2),
+        Help("trials after which auto ends in any case; default: 1000"),
+        ESTIMATED,
+        GivenWith("num_trials"),
+    ] = None
     first_trial: Annotated[
         int,
         Ge(0),
@@ -82,6 +114,19 @@ class MemorizeSettings(RaySettings, DataSettings):
     influence_pairs: Annotated[
         Literal["same_class", "all"], Help("which pairs of train and test samples are looked at"), ESTIMATED
     ] = "same_class"
+    influence_top: Annotated[
+        int | None,
+        Ge(1),
+        Help("also keep, for each test sample, the N training samples of the largest influence", "N"),
+        ESTIMATED,
+        Later(),
+    ] = None
+    scores_memory: Annotated[
+        Memory,
+        Help("memory for the scores, such as 500MB: trials that do not fit are read from scratch files", "SIZE"),
+        ESTIMATED,
+        Decides.WORKING,
+    ] = "4GB"
     typicality: Annotated[
         Literal["significant", "paper"], Help("rule for the test sets; docs/memorization.md compares them"), ESTIMATED
     ] = "significant"
@@ -128,7 +173,43 @@ class MemorizeSettings(RaySettings, DataSettings):
             raise ValueError("first_trial is of leave-out trials: leave it out with another score")
         if self.merge and self.import_scores:
             raise ValueError("merge joins what was run and import_scores takes what others ran: give one of them")
+        self._check_stopping()
         _ = self.training
+
+    def _check_stopping(self) -> None:
+        if self.num_trials == AUTO and (self.score != "leave_out" or self.import_scores):
+            raise ValueError(
+                "num_trials auto is of leave-out trials: with another score, or imported ones, give a number or nothing"
+            )
+        if self.num_trials == AUTO and self.first_trial:
+            raise ValueError(
+                f"num_trials auto counts the trials from number 0 on, and first_trial is {self.first_trial}: give a "
+                "number for num_trials, or first_trial 0"
+            )
+        if self.num_trials == AUTO and self.merge:
+            raise ValueError(
+                "merge takes all trials that are there and runs none, which leaves num_trials auto nothing to decide: "
+                "leave num_trials out, and give auto to a later call with the same out"
+            )
+        alone = [name for name in ("stop_when", "precision_target", "max_trials") if getattr(self, name) is not None]
+        if alone and self.num_trials != AUTO:
+            raise ValueError(f"{' and '.join(alone)} say when num_trials auto ends: give num_trials auto too")
+        _ = self.stopping_rule
+
+    @property
+    def stopping_rule(self) -> "StoppingRule | None":
+        """When there are enough trials; None where their number is given."""
+        if self.num_trials != AUTO:
+            return None
+        from bat_dist.memorization.stopping import TARGETS, StoppingRule  # here: it needs scipy
+
+        criterion = self.stop_when or "undecided"
+        return StoppingRule(criterion, self.precision_target or TARGETS[criterion], self.max_trials or MAX_TRIALS)
+
+    @property
+    def most_trials(self) -> int:
+        """How many trials there can be in the end."""
+        return (self.max_trials or MAX_TRIALS) if self.num_trials == "auto" else self.num_trials
 
     @property
     def training(self) -> Recipe:

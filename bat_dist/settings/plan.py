@@ -105,7 +105,7 @@ def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
     if memorize is None:
         return {"num_trials": 0}
     return {
-        "num_trials": memorize.num_trials,
+        "num_trials": memorize.most_trials,
         "subset_ratio": memorize.subset_ratio,
         "trial_recipe": memorize.recipe,
         "trial_epochs": memorize.epochs,

@@ -45,7 +45,7 @@ class HardwareLog:
 
     def note(self, records: Sequence[Record]) -> None:
         """Add what a unit's records tell, if it is new."""
-        self.add([record[TOLD] for record in records if TOLD in record])
+        self.add([told for record in records if (told := record.get(TOLD))])
 
     def add(self, found: Iterable[ComputedOn]) -> None:
         """Add these, if they are new."""

@@ -9,6 +9,7 @@ store a part of one (`storage.compaction`).  No pickle anywhere.  Any Zarr reade
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 FORMAT = "bat_dist rows 1"
 DIGEST = "digest"
 DIGEST_BYTES = 32
+BLOCK_BYTES = 2**25  # of rows read at a time, beyond which there are fewer than BLOCK
 
 
 class StoreMismatch(UserError):
@@ -184,7 +186,8 @@ class RowStore:
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The rows with these numbers of one array: [len(rows), *shape].  Ask `status` first which rows are sound."""
         array, rows = self.arrays[name], np.asarray(rows)
-        blocks = [rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK)]
+        step = self._rows_at_a_time(array)
+        blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
         found = [self._patiently(array.oindex.__getitem__, block) for block in blocks]
         return np.concatenate([np.empty((0, *array.shape[1:]), array.dtype), *found])
 
@@ -212,8 +215,9 @@ class RowStore:
 
     def _all_rows(self) -> Iterator[dict[str, np.ndarray] | None]:
         """Each row's values in order; None for a row one of whose chunks cannot be decoded."""
-        for start in range(0, self.num_rows, BLOCK):
-            rows = range(start, min(start + BLOCK, self.num_rows))
+        step = self._rows_at_a_time(*self.arrays.values())
+        for start in range(0, self.num_rows, step):
+            rows = range(start, min(start + step, self.num_rows))
             block = slice(rows.start, rows.stop)
             try:
                 columns = {name: self._patiently(array.__getitem__, block) for name, array in self.arrays.items()}
@@ -221,6 +225,10 @@ class RowStore:
                 yield from map(self._row_or_none, rows)
             else:
                 yield from ({name: column[place] for name, column in columns.items()} for place in range(len(rows)))
+
+    def _rows_at_a_time(self, *arrays: Any) -> int:
+        row = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
+        return max(1, min(BLOCK, BLOCK_BYTES // max(1, row)))
 
     def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
         try:

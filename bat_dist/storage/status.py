@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
@@ -16,13 +17,15 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
-from bat_dist.wording import one_of
+from bat_dist.wording import of_bytes, one_of
 
 STORES = {"trials": "trials", "ensemble": "members"}  # folder -> what its rows are called
 UNITS = "units"  # folder of an evaluation's stores
 PROGRESS = "progress.json"  # the driver's sign of life, written every 15 s
+SEQUENTIAL = "sequential.json"  # what the rule of `--num_trials auto` has found
 SILENT = 60.0  # seconds without one after which the driver counts as gone
 GO_ON = "the same command goes on"
+MOST_READ = 2**30  # bytes of trials that are read to tell how a folder is
 
 
 def failure_name(what: str, row: int) -> str:
@@ -53,8 +56,9 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
         else:
             lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
         if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
-            reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
-            lines.append(f"  reliability of memorization: {reliability_in_words(reliability, len(rows))}")
+            lines.append(f"  reliability of memorization: {_reliability(store, rows)}")
+        if what == STORES["trials"] and folder.exists(SEQUENTIAL):
+            lines.append(f"  num_trials auto: {rule_in_words(folder.read_json(SEQUENTIAL), len(rows))}")
         if damaged := status[what].damaged:
             lines.append(f"  damaged, to be run again: {', '.join(map(str, damaged))}")
         for row, reason in failures(folder, what).items():
@@ -62,6 +66,33 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
             lines.append(f"  {one_of(what)} {row} failed: {reason}{known}")
         lines.append("  " + ", ".join(f"{key}={value}" for key, value in store.identity.items()))
     return "\n".join(lines)
+
+
+def _reliability(store: RowStore, rows: Int64[np.ndarray, " rows"]) -> str:
+    """In words; of a store that is too large to be read for it, where it is to be found."""
+    size = 2 * len(rows) * store.fields["mask"].shape[0]
+    if size > MOST_READ:
+        return f"see summary.json; it is not computed here from {of_bytes(size)} of trials"
+    reliability = split_half_reliability(store.read("mask", rows), store.read("train_correct", rows))
+    return reliability_in_words(reliability, len(rows))
+
+
+def rule_in_words(found: Mapping[str, Any], num_finished: int) -> str:
+    """What a rule wants, and how far the trials are from it.
+
+    found: the content of `sequential.json`. num_finished: trials that are finished, with those that do not count.
+    """
+    trials, last = found["num_trials"], found["looks"][-1]
+    shares = f"{last['undecided']:.1%} undecided, {last['above']:.1%} above and {last['below']:.1%} not"
+    reliability = "unknown" if last["reliability"] is None else f"{last['reliability']:.2f}"
+    state = f"{shares}, median width {last['median_width']:.2f}, reliability {reliability}"
+    more = f"; {num_finished - trials:,} more are finished and not used" if num_finished > trials else ""
+    if found["is_met"]:
+        most = found["rule"]["max_trials"]
+        return f"{trials:,} of at most {most:,} trials are enough for {found['goal']} ({state}){more}"
+    if found["is_over"]:
+        return f"{trials:,} trials, the most allowed, are not enough for {found['goal']} ({state})"
+    return f"after {last['num_trials']:,} trials {state}; wanted is {found['goal']}"
 
 
 def describe_driver(

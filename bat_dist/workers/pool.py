@@ -73,6 +73,7 @@ def run_units(
     smaller: Callable[[Any], Any] | None = None,
     expected_source: str | None = None,
     watch: Callable[[Callable[[], list[Running]]], None] | None = None,
+    in_order: bool = False,
 ) -> Generator[Done | Failed, None, None]:
     """Run `build(*args)(unit)` for every unit on Ray and yield each outcome once, as it comes.
 
@@ -87,12 +88,14 @@ def run_units(
     smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
     expected_source: `source_hash` that every worker must have, also one that joins late.
     watch: is given a function that tells, from any thread, what is running.
+    in_order: a unit that is tried again comes soon, after as many others as there are workers, and not after all of
+    them: for one who needs the first units first.
     Raises UserError if no machine is large enough or one has another source, WorkersCannotStart if setting up fails
     everywhere, UnitsFailAlike if nothing but failures of one kind came from every machine at work, FAIL_ALIKE at least,
     and there are units that were not tried yet; those that were are yielded as failed before.
     """
     setup = (resources, what, expected_source, command(), give_up_on, build, *args)
-    pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller))
+    pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller), in_order)
     if watch:
         pool.shares = ShareReader(lambda: list(pool.slots.values()))
         watch(pool.shares.running)
@@ -109,12 +112,18 @@ class _Pool:
     """
 
     def __init__(
-        self, setup: Sequence[Any], resources: Resources, what: str, num_workers: int | None, retries: RetryPolicy
+        self,
+        setup: Sequence[Any],
+        resources: Resources,
+        what: str,
+        num_workers: int | None,
+        retries: RetryPolicy,
+        in_order: bool,
     ):
         self.setup, self.resources, self.what, self.num_workers = setup, resources, what, num_workers
         self.slots: dict[Any, WorkerSlot] = {}  # by the reference we wait for
         self.idle: list[WorkerSlot] = []
-        self.retries, self.quarantine = retries, GpuQuarantine()
+        self.retries, self.in_order, self.quarantine = retries, in_order, GpuQuarantine()
         self.shares: ShareReader | None = None  # asked only where somebody watches
         self.failed_starts = 0
         self.wanted, self.looked_at, self.waiting_since = 0, -CAPACITY_INTERVAL, time.monotonic()
@@ -262,7 +271,7 @@ class _Pool:
             return Failed(unit, reason, history.attempts, tuple(history.records))
         log.warning("unit %s, attempt %d of %d: %s", unit, history.attempts, MAX_ATTEMPTS, reason)
         self._note_retry(history)
-        self.queue.append(again)
+        self.queue.insert(len(self.slots) if self.in_order else len(self.queue), again)
         return None
 
     def _note(self, current: Assignment, place: WorkerPlace, event: str, **more: Any) -> None:

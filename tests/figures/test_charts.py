@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
-from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram
+from bat_dist.figures.charts import accuracy_by_trial, alignment_scatter, memorization_histogram, undecided_by_trials
 from bat_dist.figures.style import save
+from bat_dist.memorization.stopping import Look
 
 NAN = np.nan
 
@@ -91,6 +92,19 @@ def test_any_number_of_trials(num, visible_texts):
     rng = np.random.default_rng(0)
     texts = visible_texts(accuracy_by_trial(np.ones(num), rng.random(num), rng.random(num), dataset="toy" * 60))
     assert ("No trial is complete." in texts) == (num == 0)
+
+
+LOOKS = [Look(10, 0.0, 0.0, 1.0, 1.2, NAN), Look(20, 0.1, 0.3, 0.6, 0.7, 0.5), Look(30, 0.125, 0.625, 0.25, 0.4, 0.8)]
+
+
+@pytest.mark.parametrize("looks", [LOOKS, LOOKS[:1]], ids=["three", "one"])
+def test_looks_state_what_the_last_one_decides(looks, visible_texts):
+    texts = visible_texts(undecided_by_trials(looks, dataset="toy", sigma=0.15, goal="at most 25%"))
+    last = looks[-1]
+    assert f"toy: what {last.num_trials} trials decide" in texts
+    for name, share in (("mem > 0.15", last.above), ("undecided", last.undecided), ("not above", last.below)):
+        assert f"{name}: {100 * share:.1f}%" in texts
+    assert "goal: at most 25%" in texts
 
 
 def test_alignment_states_the_statistics(visible_texts):

@@ -19,6 +19,7 @@ from bat_dist.jobs.call import settings_of_call
 from bat_dist.jobs.merge import merge_folders
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.memorize import main
+from bat_dist.settings.known import of_merge
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage import status
 from bat_dist.storage.computed_on import HardwareLog, read_hardware
@@ -116,6 +117,28 @@ def test_two_clusters_are_one(
     assert (again.first_trial, again.num_trials, again.merge, again.arch) == (0, 10, None, "tinynet")
     _, filled = leave_out_scores(Folder(out), dataset, again)
     assert (filled.kept, filled.computed, filled.failed) == (10, 0, {})
+
+
+def test_a_rule_is_asked_of_what_was_merged_by_a_later_call(made: Any, dataset: Dataset, tmp_path: Path) -> None:
+    """The merge itself takes all trials, also those of a folder whose rule needed fewer."""
+    rule = ("--num_trials", "auto", "--stop_when", "width", "--precision_target", "1.9")
+    one, other, out = made("a", range(7), words=rule), made("b", range(5, 12)), tmp_path / "out"
+    asked, _ = settings_of_call(
+        "memorize", MemorizeSettings, ["--merge", str(one), str(other), "--out", str(out)], "", "", data=of_merge
+    )
+    assert (asked.num_trials, asked.stop_when, asked.precision_target, asked.epochs) == (1000, None, None, 2)
+    scores, filled = leave_out_scores(
+        Folder(out), dataset, merge_folders(Folder(out), dataset, asked, asked.merge or ())
+    )
+    assert scores.trials is not None
+    assert (scores.enough, scores.trials.numbers.tolist()) == (None, list(range(12)))
+    for words, found, computed in ((rule, list(range(10)), 0), (("--num_trials", "12"), list(range(12)), 0)):
+        again, _ = settings_of_call("memorize", MemorizeSettings, ["--out", str(out), *words], "", "")
+        assert again.first_trial == 0
+        scores, filled = leave_out_scores(Folder(out), dataset, again)
+        assert scores.trials is not None
+        assert (scores.trials.numbers.tolist(), filled.computed) == (found, computed)
+        assert (out / "sequential.json").exists() == (words == rule)
 
 
 def test_numbers_may_begin_anywhere_and_have_gaps(made: Any, dataset: Dataset, tmp_path: Path) -> None:
@@ -280,6 +303,12 @@ def test_what_is_no_folder_of_trials(made: Any, dataset: Dataset, tmp_path: Path
         ("--first_trial 3 --score disagreement", "first_trial is of leave-out trials"),
         ("--first_trial -1", "first_trial"),
         ("--merge nowhere", "dataset is required"),
+        (
+            "--num_trials auto --first_trial 500",
+            "num_trials auto counts the trials from number 0 on, and first_trial is 500: give a number for num_trials, "
+            "or first_trial 0",
+        ),
+        ("--num_trials auto --merge a", "leave num_trials out, and give auto to a later call with the same out"),
     ],
 )
 def test_bad_input(words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import influence_matrix, influential_pairs
+from bat_dist.memorization.influence import influential_pairs
+from bat_dist.memorization.influence_blocks import influence_matrix
 from bat_dist.memorization.typicality import typical_sets
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "06_feldman_zhang.npz"

@@ -7,15 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bat_dist.memorization import influence as module
+from bat_dist.memorization import influence as gathering
+from bat_dist.memorization import influence_blocks as module
 from bat_dist.memorization.estimate import estimate_memorization
-from bat_dist.memorization.influence import (
-    influence_blocks,
-    influence_intervals,
-    influence_matrix,
-    influential_pairs,
-    max_influence,
-)
+from bat_dist.memorization.influence import influence_intervals, influential_pairs, max_influence
+from bat_dist.memorization.influence_blocks import influence_blocks, influence_matrix
 from bat_dist.memorization.proportions import newcombe_interval
 
 
@@ -86,7 +82,7 @@ def test_pairs_are_those_of_plain_loops_in_order(same_class, threshold, block_by
 def test_cutting_early_keeps_the_same_pairs(max_pairs, monkeypatch):
     """Many blocks in both directions, far more pairs than are kept, ties everywhere (5 trials)."""
     monkeypatch.setattr(module, "_STRIP_PAIRS", 64)
-    monkeypatch.setattr(module, "_PENDING_PAIRS", 50)
+    monkeypatch.setattr(gathering, "_PENDING_PAIRS", 50)
     mask, test_correct, *_ = random_trials(8, num_trials=5, num_train=90, num_test=70)
     everything = influential_pairs(mask, test_correct, threshold=-2, same_class=False)
     assert everything.num_found == len(everything.influence) > 3000
@@ -98,7 +94,7 @@ def test_cutting_early_keeps_the_same_pairs(max_pairs, monkeypatch):
 
 def test_the_intervals_of_pairs_are_those_of_their_counts(monkeypatch):
     """Block by block; NaN where a training sample was never in or never out."""
-    monkeypatch.setattr(module, "_BLOCK_PAIRS", 7)
+    monkeypatch.setattr(gathering, "_BLOCK_PAIRS", 7)
     mask, test_correct, *_ = random_trials(4)
     train, test = np.divmod(np.arange(17 * 11), 11)
     low, high = influence_intervals(mask, test_correct, train, test)
@@ -198,7 +194,7 @@ def test_memory_stays_within_the_block(large_trials, size):
 
 
 def test_memory_of_pairs_is_bounded_by_max_pairs(large_trials):
-    size, kept = 6 * 2**20, (2 * 1000 + module._PENDING_PAIRS + 20 * module._STRIP_PAIRS) * 32 * 2
+    size, kept = 6 * 2**20, (2 * 1000 + gathering._PENDING_PAIRS + 20 * module._STRIP_PAIRS) * 32 * 2
     options = {"threshold": -2, "same_class": False, "block_bytes": size, "max_pairs": 1000}
     assert peak_bytes(lambda: influential_pairs(*large_trials, **options)) < size + kept < 60 * 2**20
 

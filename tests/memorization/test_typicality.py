@@ -106,7 +106,8 @@ def test_the_noise_warning_foretells_what_chance_takes(no_influence):
     sets = typical_sets(*no_influence, rule="paper")
     lost = 2000 - sets.sizes()["test_typical"]
     mem, mask, test_correct, *_ = no_influence
-    foretold = Noise.of(mask[:, mem > 0.15], test_correct, None).expected_excesses(0.02)
+    counts = mask[:, mem > 0.15].sum(axis=0), test_correct.sum(axis=0)
+    foretold = Noise.of(4000, *counts, None).expected_excesses(0.02)
     assert 100 < foretold < 400
     assert abs(lost - foretold) < 5 * np.sqrt(foretold)
     assert any(f"about {foretold:.0f} of 2000 accurate test samples leave the typical set" in w for w in sets.warnings)

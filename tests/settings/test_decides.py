@@ -97,14 +97,15 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
         | {"out", "status", "data_dir", "download", "loader", "keep", "merge", "first_trial"}
         | {"test_share", "crop_padding", "flip"}
     )
-    always |= LATER_RECIPE
+    always |= {"influence_top", "scores_memory"} | LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
     assert {name for name in identity if name.startswith("memorize.")} == {
         f"memorize.{name}"
         for name in names(MemorizeSettings)
         - always
-        - {"seed", "num_trials", "num_workers", "cpus_per_trial", "gpus_per_trial"}
+        - {"num_trials", "stop_when", "precision_target", "max_trials"}
+        - {"seed", "num_workers", "cpus_per_trial", "gpus_per_trial"}
     }
     assert {name for name in identity if name.startswith("evaluate.")} == {
         f"evaluate.{name}"

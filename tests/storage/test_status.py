@@ -14,6 +14,7 @@ from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import PROGRESS, ago, describe, duration
 
 NOW = 1_800_000_000.0
+TRIAL = ("mask", "train_correct")
 
 
 def make(done: int, *, total: int = 60, name: str = "trials") -> tuple[Folder, RowStore]:
@@ -47,6 +48,16 @@ def said(folder: Folder, *, age: float, **changes: Any) -> list[str]:
 
 def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def test_a_store_that_is_too_large_to_be_read_says_where_its_reliability_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, fields = Folder(f"memory://{uuid.uuid4().hex}"), {name: Field("bool", (10,)) for name in TRIAL}
+    store = RowStore.open(folder / "trials", fields=fields, identity={}, num_rows=4)
+    for row in range(4):
+        store.write(row, dict.fromkeys(TRIAL, np.ones(10, bool)))
+    assert "see summary.json" not in describe(folder)
+    monkeypatch.setattr("bat_dist.storage.status.MOST_READ", 79)  # of 80 bytes
+    assert "reliability of memorization: see summary.json" in describe(folder)
 
 
 def test_a_job_at_work() -> None:
