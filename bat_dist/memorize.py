@@ -27,10 +27,11 @@ bat-dist memorize --status --out results/digits
 def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done), 2 (bad input) or 1 (incomplete: the same command goes on)."""
     from bat_dist.jobs.call import settings_of_call
+    from bat_dist.settings.known import of_merge
     from bat_dist.settings.memorize import MemorizeSettings
     from bat_dist.workers.private_ray import prepare_environment
 
-    settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION, EXAMPLES)
+    settings, _ = settings_of_call("memorize", MemorizeSettings, argv, DESCRIPTION, EXAMPLES, data=of_merge)
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.api.memorize import carry_out

@@ -105,7 +105,8 @@ def test_commands_of_the_docs_are_valid(page: str, command: str, files: Path, mo
         return
     if verb in ("memorize", "train") and [word for word in words if word.startswith("--")] == ["--out"]:
         return  # all else is told by the folder, which is not here
-    knows = {"evaluate": "--checkpoint", "train": "--scores"}.get(verb)  # the data, of which it then need not be told
+    # The option that tells of the data, which then need not be named.
+    knows = {"evaluate": "--checkpoint", "train": "--scores", "memorize": "--merge"}.get(verb)
     told = ["--dataset", "cifar10"] if knows in words and "--dataset" not in words else []
     forms = {"reproduce": TablePlanSettings, "study": StudyPlanSettings}
     parse(forms[planned] if planned else SETTINGS[verb], [*words, *told], prog=verb)

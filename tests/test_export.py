@@ -428,7 +428,7 @@ def test_what_lies_in_the_way_is_not_touched(run: Path, tmp_path: Path, capsys: 
         (tmp_path / name.strip(".")).mkdir()
         (tmp_path / name.strip(".") / name).write_text(content)
     cases = {"file": "is a file", "file/below": "is a file", "notes.txt": "is not empty", "config.json": "is not empty"}
-    cases |= {"hidden": "is not empty", "run": "is the folder of the checkpoint itself"}
+    cases |= {"hidden": "is not empty", "run": "is the folder itself that is exported"}
     for name, message in cases.items():
         before = sorted(tmp_path.rglob("*"))
         assert export(run, tmp_path / name) == 2, name

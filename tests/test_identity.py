@@ -186,7 +186,7 @@ NOT_OF_AN_EXPERIMENT = {
     *("arch", "keep", "import_scores", "score", "num_members", "ensemble_archs"),
     *("model", "mean", "std", "weights_key", "allow_pickle"),
 }
-NO_INPUT = {"out", "status", "fresh"}
+NO_INPUT = {"out", "status", "fresh", "merge", "first_trial"}  # the last two: tests/jobs/test_merge.py
 
 
 def says(verb: str) -> dict[str, str]:

@@ -27,9 +27,9 @@ from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.evaluate import main as evaluate
 from bat_dist.memorize import main as memorize
 from bat_dist.report import main as report
-from bat_dist.storage import lease, location
+from bat_dist.storage import compaction, lease, location
 from bat_dist.storage.files import Folder
-from bat_dist.storage.rows import RowStore
+from bat_dist.storage.rows import Field, RowStore
 from bat_dist.train import main as train
 from tests.helpers.made_results import study
 from tests.helpers.options import last_ones
@@ -157,6 +157,21 @@ def assert_same(here: Path, there: Folder, name: str) -> None:
         assert found.keys() == set(expected.files)
         for key in expected.files:
             np.testing.assert_array_equal(found[key], expected[key], err_msg=f"{name}: {key}")
+
+
+def test_a_finished_store_is_in_few_objects(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compaction, "BLOCK", 4)
+    place = on_s3("finished")
+    store = RowStore.open(place, fields={"mask": Field("bool", (30,))}, identity={}, num_rows=6)
+    masks = np.random.default_rng(0).random((6, 30)) < 0.5
+    for number, mask in enumerate(masks):
+        store.write(number, {"mask": mask})
+    compaction.compact_if_complete(store)
+    assert {*place.names("mask/*"), *place.names("digest/*")} == {"0.0", "zarr.json"}
+    found = RowStore.existing(place)
+    assert found is not None
+    assert found.status().complete.all()
+    np.testing.assert_array_equal(found.read("mask", np.arange(6)), masks)
 
 
 # ------------------------------------------------------------------------------------------------- memorize

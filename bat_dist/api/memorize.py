@@ -35,6 +35,7 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
     """Do what the result folder lacks, and write scores, figures and the page.  Raises UserError and RunError."""
     from bat_dist.config import to_dict
     from bat_dist.jobs.memorize import as_carried_out
+    from bat_dist.jobs.merge import merge_folders
     from bat_dist.jobs.scores import ensemble_scores, imported_scores, leave_out_scores
     from bat_dist.reporting.memorization import report_ensemble, report_leave_out
     from bat_dist.storage.files import Folder
@@ -43,6 +44,8 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
     folder = Folder(settings.out)
     dataset = dataset.augmented(settings.crop_padding, settings.flip)
     with only_driver(folder):
+        if settings.merge:
+            settings = merge_folders(folder, dataset, settings, settings.merge)
         if settings.score != "leave_out":
             ensemble, filled = ensemble_scores(folder, dataset, settings)
             asked = to_dict(as_carried_out(folder, dataset, settings))

@@ -124,14 +124,17 @@ def model_info(trained: Trained, *, name: str, authors: str | None, link: str | 
     )
 
 
-def check_free(folder: Folder, source: Folder) -> None:
-    """Raise UserError unless an export may be written: the folder is new, empty, or holds an earlier export."""
+def check_free(folder: Folder, source: Folder, mark: str = CONFIG) -> None:
+    """Raise UserError unless an export may be written: the folder is new, empty, or holds an earlier export.
+
+    mark: the file by which an earlier export of the same kind is known.
+    """
     if folder.fs.isfile(folder.root):
         raise UserError(f"{folder} is a file, and a folder is wanted: name another --out")
     if (folder.root, folder.fs) == (source.root, source.fs):
-        raise UserError(f"{folder} is the folder of the checkpoint itself: name another --out")
+        raise UserError(f"{folder} is the folder itself that is exported: name another --out")
     names = folder.fs.ls(folder.root, detail=False) if folder.fs.isdir(folder.root) else []
-    config = folder.read_json(CONFIG) if names and folder.exists(CONFIG) else None
+    config = folder.read_json(mark) if names and folder.exists(mark) else None
     if names and not (isinstance(config, dict) and config.get("library_name") == LIBRARY):
         raise UserError(f"{folder} is not empty, and holds no earlier export: name another --out")
 

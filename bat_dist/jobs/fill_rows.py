@@ -63,9 +63,10 @@ def fill_rows(
     give_up_on: tuple[type[Exception], ...],
     heart: Heartbeat,
     expected_source: str | None = None,
+    first: int = 0,
     until: UntilEnough | None = None,
 ) -> Filled:
-    """Compute every row below `num_rows` that `store` lacks; damaged rows are computed again.
+    """Compute the `num_rows` rows from `first` on that `store` lacks; damaged rows are computed again.
 
     A row that fails is noted with its reason in the result folder's `failed/`, and the others go on; a later call tries
     it again.  What happened to each row is added to its file in `logs/`, and there too (`HardwareLog`) what the rows
@@ -73,8 +74,9 @@ def fill_rows(
     is finished beyond stays in the store, and what is at work is given up.  Raises as `run_units`.
     """
     status = store.status()
-    missing = [row for row in range(num_rows) if not status.complete[row]]
-    damaged = tuple(row for row in status.damaged if row < num_rows)
+    wanted = range(first, first + num_rows)
+    missing = [row for row in wanted if not status.complete[row]]
+    damaged = tuple(row for row in status.damaged if row in wanted)
     if damaged:
         log.warning("%s %s damaged in the store: computing again", what, ", ".join(map(str, damaged)))
     start, failed, kept = time.monotonic(), {}, num_rows - len(missing)

@@ -1,7 +1,7 @@
 """Leave-out trials and ensembles on Ray: from settings to a filled row store."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,7 @@ from bat_dist.workers.resources import worker_resources
 from bat_dist.workers.share import HERE, ToldLoader
 
 VERB = "memorize"
+KEPT = ("train_probability", "test_probability")  # fields of --keep probability
 
 
 def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[RowStore, Filled]:
@@ -61,14 +62,6 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         **_probabilities(folder / TRIALS, settings, train, test),
     }
     settings, chosen = settled(folder / TRIALS, dataset, settings)
-    settings_of_trials = partial(
-        TrialSettings,
-        arch=settings.arch,
-        recipe=settings.training,
-        subset_ratio=settings.subset_ratio,
-        mask_plan=settings.mask_plan,
-        seed=settings.seed,
-    )
     return _fill(
         folder,
         dataset,
@@ -77,10 +70,22 @@ def fill_trials(folder: Folder, dataset: Dataset, settings: MemorizeSettings) ->
         name=TRIALS,
         what="trials",
         function=run_trial,
-        settings_of_rows=settings_of_trials,
-        num_rows=settings.most_trials,
+        settings_of_rows=settings_of_trials(settings),
+        rows=range(settings.first_trial, settings.first_trial + settings.most_trials),
         fields=fields,
         until=rule and UntilEnough(folder, rule, *train, settings.mask_plan),
+    )
+
+
+def settings_of_trials(settings: MemorizeSettings) -> Callable[..., TrialSettings]:
+    """Makes the settings of all trials, of the precision that is given as `precision`.  settings: without auto."""
+    return partial(
+        TrialSettings,
+        arch=settings.arch,
+        recipe=settings.training,
+        subset_ratio=settings.subset_ratio,
+        mask_plan=settings.mask_plan,
+        seed=settings.seed,
     )
 
 
@@ -89,7 +94,7 @@ def _probabilities(place: Folder, settings: MemorizeSettings, train: tuple[int],
 
     Raises UserError if they were begun without it, since a finished trial's network is gone.
     """
-    fields = {"train_probability": Field("float16", train), "test_probability": Field("float16", test)}
+    fields = {name: Field("float16", shape) for name, shape in zip(KEPT, (train, test), strict=True)}
     store = None if settings.fresh else RowStore.existing(place)
     if store is None or not store.is_begun():
         return fields if settings.keep else {}
@@ -107,11 +112,6 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
     """Train the ensemble members (Appendix A.1) that `folder`/ensemble lacks.  Raises as `fill_trials`."""
     fields = ensemble_fields(folder / ENSEMBLE, settings, dataset)
     settings, chosen = settled(folder / ENSEMBLE, dataset, settings)
-    # Different architectures are asked for, by default of about the same cost.
-    others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
-    archs = tuple(map(network_of, settings.ensemble_archs or dict.fromkeys([settings.arch, *others])))
-    for arch in archs:
-        check_network(arch, dataset)
     return _fill(
         folder,
         dataset,
@@ -120,10 +120,20 @@ def fill_ensemble(folder: Folder, dataset: Dataset, settings: MemorizeSettings) 
         name=ENSEMBLE,
         what="members",
         function=partial(run_member, with_gradients=TRAK_FIELDS[0] in fields),
-        settings_of_rows=partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed),
-        num_rows=settings.num_members,
+        settings_of_rows=settings_of_members(dataset, settings),
+        rows=range(settings.num_members),
         fields=fields,
     )
+
+
+def settings_of_members(dataset: Dataset, settings: MemorizeSettings) -> Callable[..., EnsembleSettings]:
+    """As `settings_of_trials`, of ensemble members.  Raises UserError for a network that the images do not fit."""
+    # Different architectures are asked for, by default of about the same cost.
+    others = ("resnet9-w8", "resnet9-w4") if settings.arch == "tinynet" else ("resnet9-w16", "resnet20")
+    archs = tuple(map(network_of, settings.ensemble_archs or dict.fromkeys([settings.arch, *others])))
+    for arch in archs:
+        check_network(arch, dataset)
+    return partial(EnsembleSettings, archs=archs, recipe=settings.training, seed=settings.seed)
 
 
 def settled(place: Folder, dataset: Dataset, settings: MemorizeSettings) -> tuple[MemorizeSettings, Chosen]:
@@ -180,45 +190,44 @@ def _fill(
     what: str,
     function: Callable[..., Row],
     settings_of_rows: Callable[..., TrialSettings | EnsembleSettings],
-    num_rows: int,
+    rows: range,
     fields: dict[str, Field],
     until: UntilEnough | None = None,
 ) -> tuple[RowStore, Filled]:
-    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each number below `num_rows`.
+    """Fill `folder`/name with rows: `function(number, settings=..., ...)` for each of `rows`; if merged, none is added.
 
     what: the rows are called.  settings_of_rows: makes their settings of the precision, which the workers decide.
     """
     place = folder / name
 
     def opened(precision: Precision, chosen: Chosen) -> RowStore:
-        identity = _identity(settings_of_rows(precision=precision), dataset)
-        return RowStore.open(place, fields=fields, identity=identity, num_rows=num_rows, about={"chosen": chosen})
+        identity = identity_of_rows(settings_of_rows(precision=precision), dataset)
+        return RowStore.open(place, fields=fields, identity=identity, num_rows=rows.stop, about={"chosen": chosen})
 
     if settings.precision != AUTO and not settings.fresh and identity_in(RowStore.existing(place)):
         store = opened(settings.precision, chosen)
-        if (kept := _kept_if_enough(store, num_rows, until)) is not None:
-            note_settings(folder, VERB, settings)
-            return store, kept
+        there = store.status().complete[rows.start : rows.stop]
+        if settings.merge or (until.begin(store).is_over if until else there.all()):
+            note_settings(folder, VERB, dataclasses.replace(settings, merge=None))
+            return store, Filled(int(there.sum()), 0, (), {}, 0.0, until and until.trials)
     if wants_private(settings.ray_address):
         on_gpu = settings.gpus_per_trial != 0 and default_device().type == "cuda"
         check_cache(settings.loader, dataset, ("train", "test"), on_gpu=on_gpu)
-    heart = Heartbeat(folder, what, total=num_rows)
+    heart = Heartbeat(folder, what, total=len(rows), first=rows.start)
     with heart, job_session(settings, folder, all_write=False) as terms:
         asked = settings.cpus_per_trial, settings.gpus_per_trial
         resources = worker_resources(*asked, of="trial", wait_minutes=terms.wait_minutes)
         precision, why = decide_precision(settings.precision, partial(hardware_of_workers, resources))
-        chosen = chosen | why
-        say(chosen)
+        say(chosen := chosen | why)
         if settings.fresh:
             remove_memorization(folder)
-        store = opened(precision, chosen)
-        if not store.is_begun():
+        if not (store := opened(precision, chosen)).is_begun():
             folder.remove_files([f"failed/{what}-*.json", hardware_name(what)])  # of another store that it has replaced
         note_settings(folder, VERB, dataclasses.replace(settings, precision=precision, fresh=False))
         filled = fill_rows(
             store,
             folder,
-            num_rows,
+            len(rows),
             build_work,
             [ray.put(dataset), settings.loader, function, settings_of_rows(precision=precision), what],
             what=what,
@@ -227,20 +236,13 @@ def _fill(
             give_up_on=(NonFiniteLoss,),
             heart=heart,
             expected_source=terms.source,
+            first=rows.start,
             until=until and until.begin(store),
         )
     return store, filled
 
 
-def _kept_if_enough(store: RowStore, num_rows: int, until: UntilEnough | None) -> Filled | None:
-    """What the store holds, if no row is missing, or a rule does not need those that are."""
-    complete = store.status().complete[:num_rows]
-    if until.begin(store).is_over if until else complete.all():
-        return Filled(int(complete.sum()), 0, (), {}, 0.0, until and until.trials)
-    return None
-
-
-def _identity(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> dict[str, Any]:
+def identity_of_rows(settings: TrialSettings | EnsembleSettings, dataset: Dataset) -> Mapping[str, Any]:
     """All that a row depends on, flat: rows of another identity are another experiment's."""
     flat = {name: plain(value) for name, value in vars(settings).items() if name != "recipe"}
     data = {"dataset": dataset.name, "data_fingerprint": dataset.fingerprint, **dataset.spec.own_augmentation}

@@ -43,6 +43,7 @@ from bat_dist.memorization.sequential import guarantee
 from bat_dist.memorization.stopping import OrderedTrials
 from bat_dist.memorization.typicality import SetRule, sets_of
 from bat_dist.settings.memorize import MemorizeSettings
+from bat_dist.storage.compaction import compact_if_complete
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
 from bat_dist.storage.rows import RowStore
@@ -59,8 +60,7 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     With `num_trials` auto they are estimated from the first trials alone, as many as its rule found enough.
     Raises UserError if the folder holds scores that were imported, RunError if not one trial is complete.
     """
-    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
-        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
+    check_not_imported(folder, settings)
     store, filled = fill_trials(folder, dataset, settings)
     _check_any_complete(filled, "trial")
     labels, memory = (dataset.train.labels, dataset.test.labels), bytes_of(settings.scores_memory)
@@ -83,7 +83,15 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
         folder.write("feldman_zhang.npz", buffer.getvalue())
+    if not filled.failed:
+        compact_if_complete(store)
     return scores, filled
+
+
+def check_not_imported(folder: Folder, settings: MemorizeSettings) -> None:
+    """Raise UserError if the folder holds scores that were imported, which those of trials would replace."""
+    if not settings.fresh and folder.exists(MEMORIZATION) and RowStore.existing(folder / TRIALS) is None:
+        raise UserError(f"{folder} holds scores without trials, which were imported: {_WAY_OUT}")
 
 
 def imported_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings, file: str) -> LeaveOutScores:
@@ -137,6 +145,8 @@ def ensemble_scores(folder: Folder, dataset: Dataset, settings: MemorizeSettings
     write_ensemble_scores(folder, SampleNames.of(dataset), scores)
     mem = read_memorization(folder, dataset.fingerprint)["mem"] if folder.exists(MEMORIZATION) else None
     alignments = {} if mem is None else {name: alignment(score, mem) for name, score in scores.items()}
+    if not filled.failed:
+        compact_if_complete(store)
     return EnsembleScores(scores, mem, alignments), filled
 
 

@@ -22,7 +22,7 @@ HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}
 MAX_CLASSES_SHOWN = 100
 
 
-class _Raw(str):
+class Raw(str):
     """Text that the card holds as it is; all other values are escaped."""
 
 
@@ -36,15 +36,15 @@ def model_card(
     onnx: OnnxFile | None = None,
 ) -> str:
     """The text of README.md.  All texts are plain, may come from strangers, and are escaped here."""
-    environment = templates(finalize=_escaped, keep_trailing_newline=True)
+    environment = templates(finalize=escaped, keep_trailing_newline=True)
     spec, facts = trained.spec, trained.facts
     num_more = len(spec.class_names) - MAX_CLASSES_SHOWN
     more = f" and {num_more} more (config.json)" if num_more > 0 else ""
     return environment.get_template("model_card.md.j2").render(
-        front_matter=_Raw(_front_matter(trained, name, license)),
+        front_matter=Raw(_front_matter(trained, name, license)),
         name=name,
         authors=authors,
-        link=link and _Raw(f"<{link}>"),
+        link=link and Raw(f"<{link}>"),
         spec=spec,
         facts=facts,
         architecture=architecture(spec.arch),
@@ -62,10 +62,10 @@ def model_card(
             "recipe": facts.get("recipe"),
             "further settings": {key: facts.get(key) for key in FURTHER},
         },
-        as_text=_as_text,
+        as_text=as_text,
         interval=lambda row: "{:.2%} to {:.2%}".format(*bounds_of_share(row.accuracy, row.n)),
         origin=trained.origin,
-        command=_Raw(one_line(str(trained.origin.get("command", "")))),
+        command=Raw(one_line(str(trained.origin.get("command", "")))),
         onnx=onnx,
     )
 
@@ -114,17 +114,18 @@ def _attacks(facts: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value, with all that is in it, on one line."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_as_text(item)}" for key, item in value.items() if item is not None)
+        return ", ".join(f"{key} {as_text(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
-        return ("; " if any(isinstance(item, Mapping) for item in value) else ", ").join(map(_as_text, value))
+        return ("; " if any(isinstance(item, Mapping) for item in value) else ", ").join(map(as_text, value))
     return str(value)
 
 
-def _escaped(value: Any) -> str:
+def escaped(value: Any) -> str:
     """A value as Markdown that shows it: no markup, no HTML, no end of a table's cell."""
-    if isinstance(value, _Raw):
+    if isinstance(value, Raw):
         return value
     text = one_line(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|~$]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", text)

@@ -39,15 +39,20 @@ def _license(text: str) -> str:
     return text
 
 
-_CARD = Group("the model card")
+_CARD = Group("the card")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """`bat-dist export`."""
 
-    checkpoint: Annotated[str, Help("a folder of bat-dist train, or one .safetensors file of it", "DIR_OR_FILE")]
     out: Annotated[Place, Help("folder to write, or a URI; an earlier export in it is replaced", "DIR")]
+    checkpoint: Annotated[
+        str | None, Help("a network: a folder of bat-dist train, or one .safetensors file of it", "DIR_OR_FILE")
+    ] = None
+    scores: Annotated[
+        str | None, Help("memorization scores, instead of a network: a folder of bat-dist memorize", "DIR")
+    ] = None
     which: Annotated[Literal["best", "last"], Help("which network of a folder")] = "best"
     model: Annotated[
         str | None, Help("the network, if it is your own and not found where it was imported from", "FILE.py:NAME")
@@ -61,9 +66,15 @@ class ExportSettings:
         ),
     ] = None
 
-    name: Annotated[str | None, AfterValidator(_title), Help("of the network; default: arch-dataset-method"), _CARD] = (
-        None
-    )
+    name: Annotated[
+        str | None, AfterValidator(_title), Help("of the network or the scores; default: arch-dataset-method"), _CARD
+    ] = None
     authors: Annotated[str | None, AfterValidator(_title), Help("in one text, separated by commas"), _CARD] = None
     link: Annotated[str | None, AfterValidator(_url), Help("paper or page", "URL"), _CARD] = None
     license: Annotated[str | None, AfterValidator(_license), Help("as the Hub calls it: apache-2.0, ..."), _CARD] = None
+
+    def __post_init__(self) -> None:
+        if (self.checkpoint is None) == (self.scores is None):
+            raise ValueError("give one of the two: checkpoint, of a network, or scores, a folder of bat-dist memorize")
+        if self.scores is not None and (self.onnx or self.model or self.which != "best"):
+            raise ValueError("which, model and onnx are of networks: leave them out with scores")

@@ -12,7 +12,9 @@ from typing import Any
 from bat_dist.config import COMMAND_LINE, Given, Known, required_names
 from bat_dist.data.table import DATASETS, OWN, own_name
 from bat_dist.errors import UserError
+from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, GivenWith, deciding, marks
+from bat_dist.settings.memorize import MemorizeSettings
 
 
 def nothing(given: Mapping[str, Given]) -> Mapping[str, Given]:
@@ -76,6 +78,22 @@ def of_scores(given: Mapping[str, Given]) -> dict[str, Given]:
     from bat_dist.storage.recorded import data_of_scores
 
     return _of_same_data(given, data_of_scores(scores))
+
+
+def of_merge(given: Mapping[str, Given]) -> dict[str, Given]:
+    """`memorize --merge`: unless a dataset is given, the settings are those of the first folder that is named."""
+    if "merge" not in given or "dataset" in given:
+        return {}
+    from bat_dist.storage.files import Folder
+    from bat_dist.storage.recorded import settings_of
+
+    places = given["merge"].value
+    first = places if isinstance(places, str) else next(iter(places), "")
+    not_taken = {*given, *deciding(MemorizeSettings, Decides.CALL)}
+    earlier = settings_of(Folder(str(first)), "memorize")
+    if _value(earlier, "num_trials") == AUTO:  # all trials are merged, and not the first that were enough
+        not_taken |= {"num_trials", *marks(MemorizeSettings, GivenWith)}
+    return _at_hand({name: one for name, one in earlier.items() if name not in not_taken}, given)
 
 
 def of_scores_in_base(given: Mapping[str, Given]) -> dict[str, Given]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Len, Lt
 
 from bat_dist.config import Group, Help
 from bat_dist.models.names import AUTO
@@ -79,6 +79,13 @@ class MemorizeSettings(RaySettings, DataSettings):
         ESTIMATED,
         GivenWith("num_trials"),
     ] = None
+    first_trial: Annotated[
+        int,
+        Ge(0),
+        Help("number of the first of them: another cluster's share of the same trials begins elsewhere (see merge)"),
+        ESTIMATED,
+        Decides.WORKING,
+    ] = 0
     subset_ratio: Annotated[SubsetRatio, ESTIMATED] = 0.7
     mask_plan: Annotated[
         Literal["uniform", "balanced"],
@@ -99,6 +106,13 @@ class MemorizeSettings(RaySettings, DataSettings):
         str | None,
         Help("take memorization and influence from this Feldman-Zhang .npz and run nothing", "FILE"),
         ESTIMATED,
+    ] = None
+    merge: Annotated[
+        tuple[str, ...] | None,
+        Len(1),
+        Help("join the trials (or members) of these result folders in --out, and run nothing", "DIR"),
+        ESTIMATED,
+        Decides.CALL,
     ] = None
     influence_threshold: Annotated[float, Ge(0), Lt(1), Help("pairs above it are kept"), ESTIMATED] = 0.15
     influence_pairs: Annotated[
@@ -159,6 +173,10 @@ class MemorizeSettings(RaySettings, DataSettings):
         check_fresh(self)
         if self.keep and (self.score != "leave_out" or self.import_scores):
             raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
+        if self.first_trial and self.score != "leave_out":
+            raise ValueError("first_trial is of leave-out trials: leave it out with another score")
+        if self.merge and self.import_scores:
+            raise ValueError("merge joins what was run and import_scores takes what others ran: give one of them")
         self._check_stopping()
         _ = self.training
 
@@ -166,6 +184,16 @@ class MemorizeSettings(RaySettings, DataSettings):
         if self.num_trials == AUTO and (self.score != "leave_out" or self.import_scores):
             raise ValueError(
                 "num_trials auto is of leave-out trials: with another score, or imported ones, give a number or nothing"
+            )
+        if self.num_trials == AUTO and self.first_trial:
+            raise ValueError(
+                f"num_trials auto counts the trials from number 0 on, and first_trial is {self.first_trial}: give a "
+                "number for num_trials, or first_trial 0"
+            )
+        if self.num_trials == AUTO and self.merge:
+            raise ValueError(
+                "merge takes all trials that are there and runs none, which leaves num_trials auto nothing to decide: "
+                "leave num_trials out, and give auto to a later call with the same out"
             )
         alone = [name for name in ("stop_when", "precision_target", "max_trials") if getattr(self, name) is not None]
         if alone and self.num_trials != AUTO:

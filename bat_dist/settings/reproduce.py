@@ -279,4 +279,8 @@ class ReproduceSettings(RaySettings):
 
 
 _PARTS = {*names_of(MemorizeSettings), *names_of(TrainSettings), *names_of(EvaluateSettings)}
-_GIVEN = (_PARTS & {*names_of(ReproduceSettings)}).difference(_OF_PARTS).union(OF_A_ROW, _OF_A_STUDY, _OF_THE_TEST_SET)
+_GIVEN = (
+    (_PARTS & {*names_of(ReproduceSettings)})
+    .difference(_OF_PARTS)
+    .union(OF_A_ROW, _OF_A_STUDY, _OF_THE_TEST_SET, ("merge",))
+)

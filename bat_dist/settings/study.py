@@ -278,4 +278,6 @@ class StudySettings(RaySettings, DataSettings):
 
 
 _PARTS = {*names_of(MemorizeSettings), *names_of(TrainSettings)}
-_GIVEN = (_PARTS & {*names_of(StudySettings)}).difference(("arch",)).union(OF_TRAINING, ("num_workers", "track"))
+_GIVEN = (
+    (_PARTS & {*names_of(StudySettings)}).difference(("arch",)).union(OF_TRAINING, ("num_workers", "track", "merge"))
+)

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
@@ -130,6 +130,15 @@ class Folder:
         if self.exists(name):
             with suppress(FileNotFoundError):
                 self._patiently(self.fs.rm_file, name)
+
+    def remove_all(self, names: Sequence[str]) -> None:
+        """Remove these files, which are there, with as few requests as the storage allows."""
+        if self.local_path is not None:
+            for name in names:
+                self.remove(name)
+        elif names:
+            with suppress(FileNotFoundError):
+                patiently(str(self), self.fs.rm, [f"{self.root}/{name}" for name in names])
 
     def remove_folder(self, name: str) -> None:
         """Remove a folder and all in it; nothing happens if it is not there."""

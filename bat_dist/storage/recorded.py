@@ -20,7 +20,7 @@ TRAIN = "train"  # wrote files without the first line, in the first releases
 SUFFIX = ".safetensors"
 DATA = ("dataset", "data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
 _EXPORT = "config.json"
-_SUMMARIES = ("summary.json", "ensemble_summary.json")
+_SUMMARIES = ("summary.json", "ensemble_summary.json", "provenance.json")  # the last of exported scores
 
 
 def note_settings(folder: Folder, verb: str, settings: Any) -> None:

@@ -2,8 +2,8 @@
 
 Every row is one chunk per array and a SHA-256 digest, written last, over the row's values, its number and the
 store's identity.  A row is complete if its digest is right: a write that was cut off, a flipped byte, a row copied
-from another place or another store all fail it, and the unit is computed again.  No pickle anywhere.  Any Zarr reader
-opens the arrays.
+from another place or another store all fail it, and the unit is computed again.  A chunk is a file, or in a finished
+store a part of one (`storage.compaction`).  No pickle anywhere.  Any Zarr reader opens the arrays.
 """
 
 import hashlib
@@ -12,15 +12,17 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bat_dist.config import differences
-from bat_dist.errors import WAY_OUT, RunError, UserError
+from bat_dist.errors import WAY_OUT, UserError
 from bat_dist.storage.files import Folder
 from bat_dist.storage.location import open_for_zarr
 from bat_dist.storage.patience import patiently
+from bat_dist.storage.shards import BLOCK, OF_STORAGE, mend_shard, row_codecs
 
 if TYPE_CHECKING:  # imported where a store is opened: training, which has none, does without it
     import zarr
@@ -31,10 +33,7 @@ log = logging.getLogger(__name__)
 FORMAT = "bat_dist rows 1"
 DIGEST = "digest"
 DIGEST_BYTES = 32
-BLOCK = 100  # rows read at a time: what a lost link, or a damaged row, makes to be read again
-BLOCK_BYTES = 2**25  # of them, beyond which there are fewer
-# Errors that say nothing of a row: the storage could not be asked, or refused.
-_STORAGE = (OSError, RunError, UserError)
+BLOCK_BYTES = 2**25  # of rows read at a time, beyond which there are fewer than BLOCK
 
 
 class StoreMismatch(UserError):
@@ -78,7 +77,7 @@ class RowStore:
         self.folder = folder
         self.identity: dict[str, Any] = attributes["identity"]
         self.fields = {name: Field(one["dtype"], tuple(one["shape"])) for name, one in attributes["fields"].items()}
-        self._arrays: dict[str, Any] = {name: group[name] for name in [*self.fields, DIGEST]}
+        self.arrays: dict[str, Any] = {name: group[name] for name in [*self.fields, DIGEST]}
         self._identity_digest = hashlib.sha256(_canonical(self.identity)).digest()
 
     @classmethod
@@ -102,7 +101,7 @@ class RowStore:
             store = None
         store = store or cls(patiently(str(folder), _create, folder, fields, identity, about or {}), folder)
         if num_rows > store.num_rows:
-            for array in store._arrays.values():  # the digests last: `num_rows` is theirs
+            for array in store.arrays.values():  # the digests last: `num_rows` is theirs
                 store._patiently(array.resize, (num_rows, *array.shape[1:]))
         return store
 
@@ -126,7 +125,7 @@ class RowStore:
 
     def is_begun(self) -> bool:
         """Whether a row has been written, sound or damaged."""
-        return any(self._verdict(row, values) is not None for row, values in enumerate(self._all_rows()))
+        return any(verdict is not None for verdict, _ in self.checked_rows())
 
     @classmethod
     def existing(cls, folder: Folder) -> "RowStore | None":
@@ -136,7 +135,7 @@ class RowStore:
         try:
             return patiently(str(folder), cls._open_existing, folder)
         except Exception as error:
-            if isinstance(error, _STORAGE) and not isinstance(error, FileNotFoundError):
+            if isinstance(error, OF_STORAGE) and not isinstance(error, FileNotFoundError):
                 raise
             raise StoreDamaged(
                 f"the description of the store {folder} cannot be read ({type(error).__name__}: {error}); "
@@ -154,10 +153,17 @@ class RowStore:
             raise StoreDamaged(f"{folder} is written in format {group.attrs.get('format')!r}, expected {FORMAT!r}")
         return cls(group, folder)
 
+    def reopen(self, name: str) -> None:
+        """Read one array as its files describe it now."""
+        import zarr
+
+        opened = partial(zarr.open_array, mode="r+", zarr_format=3)
+        self.arrays[name] = self._patiently(opened, _zarr_location(self.folder / name))
+
     @property
     def num_rows(self) -> int:
         """How many rows there is room for."""
-        return self._arrays[DIGEST].shape[0]
+        return self.arrays[DIGEST].shape[0]
 
     def write(self, row: int, values: Mapping[str, Any]) -> None:
         """Write one whole row; its digest goes last.  Raises ValueError if a field is of another shape."""
@@ -169,11 +175,17 @@ class RowStore:
             arrays[name] = array.astype(one.dtype, casting="same_kind", copy=False)
         arrays[DIGEST] = np.frombuffer(self._digest(row, arrays), np.uint8)
         for name, array in arrays.items():
-            self._patiently(self._arrays[name].__setitem__, row, array)
+            try:
+                self._patiently(self.arrays[name].__setitem__, row, array)
+            except OF_STORAGE:
+                raise
+            except Exception:  # a row that shares its file with others, which is damaged
+                mend_shard(self.folder, name, self.arrays[name], row)
+                self._patiently(self.arrays[name].__setitem__, row, array)
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
         """The rows with these numbers of one array: [len(rows), *shape].  Ask `status` first which rows are sound."""
-        array, rows = self._arrays[name], np.asarray(rows)
+        array, rows = self.arrays[name], np.asarray(rows)
         step = self._rows_at_a_time(array)
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
         found = [self._patiently(array.oindex.__getitem__, block) for block in blocks]
@@ -181,9 +193,16 @@ class RowStore:
 
     def status(self) -> RowStatus:
         """Check every row against its digest."""
-        verdicts = [self._verdict(row, values) for row, values in enumerate(self._all_rows())]
+        verdicts = [verdict for verdict, _ in self.checked_rows()]
         damaged = tuple(row for row, verdict in enumerate(verdicts) if verdict is False)
         return RowStatus(np.array([verdict is True for verdict in verdicts], bool), damaged)
+
+    def checked_rows(self) -> Iterator[tuple[bool | None, dict[str, np.ndarray] | None]]:
+        """Every row in order: whether it is sound (True), damaged (False) or not written (None), and its values.
+
+        The values are those that were checked; None for a row that cannot be decoded.
+        """
+        return ((self._verdict(row, values), values) for row, values in enumerate(self._all_rows()))
 
     def _verdict(self, row: int, values: Mapping[str, np.ndarray] | None) -> bool | None:
         """True: sound; False: damaged; None: never written."""
@@ -196,12 +215,12 @@ class RowStore:
 
     def _all_rows(self) -> Iterator[dict[str, np.ndarray] | None]:
         """Each row's values in order; None for a row one of whose chunks cannot be decoded."""
-        step = self._rows_at_a_time(*self._arrays.values())
+        step = self._rows_at_a_time(*self.arrays.values())
         for start in range(0, self.num_rows, step):
             rows = range(start, min(start + step, self.num_rows))
             block = slice(rows.start, rows.stop)
             try:
-                columns = {name: self._patiently(array.__getitem__, block) for name, array in self._arrays.items()}
+                columns = {name: self._patiently(array.__getitem__, block) for name, array in self.arrays.items()}
             except Exception:  # a chunk is damaged: find out which; or the storage is away, which the first row says
                 yield from map(self._row_or_none, rows)
             else:
@@ -213,8 +232,8 @@ class RowStore:
 
     def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
         try:
-            return {name: self._patiently(array.__getitem__, row) for name, array in self._arrays.items()}
-        except _STORAGE:
+            return {name: self._patiently(array.__getitem__, row) for name, array in self.arrays.items()}
+        except OF_STORAGE:
             raise
         except Exception:
             return None
@@ -242,7 +261,6 @@ def _create(
     made.
     """
     import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec
 
     folder.create()
     group = zarr.open_group(_zarr_location(folder), mode="w", zarr_format=3)
@@ -254,7 +272,7 @@ def _create(
             dtype=one.dtype,
             fill_value=0,
             chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array, not one a row
-            compressors=[BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()],
+            compressors=row_codecs(),
         )
     described = {name: {"dtype": one.dtype, "shape": list(one.shape)} for name, one in fields.items()}
     group.attrs.update({"format": FORMAT, "fields": described, "identity": dict(identity), "about": dict(about)})

@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from bat_dist.errors import UserError
 from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
 from bat_dist.storage.files import Folder
+from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStatus, RowStore
 from bat_dist.storage.unit_log import log_name
 from bat_dist.wording import of_bytes, one_of
@@ -47,7 +48,13 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
     lines = [*describe_driver(folder, status, clock)]
     for what, store in stores.items():
         rows = np.flatnonzero(status[what].complete)
-        lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
+        first = settings_of(folder, "memorize").get("first_trial") if what == STORES["trials"] else None
+        if first and first.value:
+            lines.append(
+                f"{store.folder}: {len(rows)} {what} complete, of numbers {first.value} to {store.num_rows - 1}"
+            )
+        else:
+            lines.append(f"{store.folder}: {len(rows)} of {store.num_rows} {what} complete")
         if len(rows) and {"mask", "train_correct"} <= store.fields.keys():
             lines.append(f"  reliability of memorization: {_reliability(store, rows)}")
         if what == STORES["trials"] and folder.exists(SEQUENTIAL):
@@ -107,7 +114,9 @@ def describe_driver(
         if progress["state"] == "running" and age <= SILENT:
             return list(_at_work(progress, age))
         there = status.get(progress["what"])
-        complete = is_complete or (there is not None and bool(there.complete[: progress["total"]].all()))
+        first = progress.get("first", 0)  # not in files of earlier versions
+        asked = slice(first, first + progress["total"])
+        complete = is_complete or (there is not None and bool(there.complete[asked].all()))
         return [f"not running: {_last_word(progress, ago(age), complete=complete)}"]
     except (UserError, LookupError, TypeError, ValueError) as error:
         return [f"{PROGRESS} is not as a driver writes it ({error}): nothing is known of the driver"]

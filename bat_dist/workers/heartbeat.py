@@ -23,12 +23,14 @@ MAX_REASON = 500  # characters
 class Heartbeat:
     """A context in which `progress.json` is written at the start, every INTERVAL seconds, and at the end.
 
+    total: of units; first: the number of the first of them, where they have numbers.
     What stands there last is `done`, `incomplete` if units failed, or `stopped` if the block ended with an exception. A
     folder without the file gets none before `begin`: bad input leaves nothing behind.  Never breaks a run.
     """
 
-    def __init__(self, folder: Folder, what: str, *, total: int, interval: float = INTERVAL) -> None:
+    def __init__(self, folder: Folder, what: str, *, total: int, first: int = 0, interval: float = INTERVAL) -> None:
         self._folder, self._what, self._total, self._interval = folder, what, total, interval
+        self._first = first
         self._started = _now()
         self._pace: Pace | None = None
         self._is_new = True
@@ -94,6 +96,7 @@ class Heartbeat:
             "what": self._what,
             "done": pace and pace.finished - pace.lost,
             "total": pace.total if pace else self._total,
+            "first": self._first,
             "failed": pace.failed if pace else 0,
             "per_hour": pace and round(pace.per_hour, 2),
             "seconds_left": pace and pace.seconds_left,

@@ -57,7 +57,7 @@ def filled(place: Path, dataset: Dataset, rows: list[dict[str, np.ndarray]], *, 
         "metrics": Field("float64", (2,)),
         **job._probabilities(folder / TRIALS, settings, (100,), (50,)),
     }
-    identity = job._identity(trial_settings(), dataset)
+    identity = job.identity_of_rows(trial_settings(), dataset)
     store = RowStore.open(folder / TRIALS, fields=fields, identity=identity, num_rows=number)
     for trial in range(number):
         store.write(trial, rows[trial])

@@ -92,7 +92,11 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
 
 def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None:
     identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x"))
-    always = RAY | {"out", "status", "data_dir", "download", "loader", "keep"} | {"test_share", "crop_padding", "flip"}
+    always = (
+        RAY
+        | {"out", "status", "data_dir", "download", "loader", "keep", "merge", "first_trial"}
+        | {"test_share", "crop_padding", "flip"}
+    )
     always |= {"influence_top", "scores_memory"} | LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
@@ -146,7 +150,7 @@ def test_what_no_call_takes_from_an_earlier_one(verb: str, settings_class: Any, 
     lines = "".join(f"{name}: null\n" for name in names(settings_class))
     folder.write("config.yaml", f"# settings of bat-dist {verb}\n{lines}".encode())
     taken = resumed(verb, settings_class)({"out": Given(str(folder), "command line")})
-    assert taken.keys() == names(settings_class) - not_taken - RAY - {"out", "status"}
+    assert taken.keys() == names(settings_class) - not_taken - RAY - {"out", "status", "merge"}
 
 
 def test_what_is_given_to_an_experiment_and_not_to_its_parts() -> None:
@@ -154,7 +158,7 @@ def test_what_is_given_to_an_experiment_and_not_to_its_parts() -> None:
     rows = {"seed", "method", "alpha", "beta", "scores"}
     evaluations = {"checkpoint", "which", "attacks", "split", "first"}
     asked = names(MemorizeSettings) | names(TrainSettings) | names(EvaluateSettings)
-    given = data | rows | evaluations | OF_A_STUDY | RAY | {"out", "status"}
+    given = data | rows | evaluations | OF_A_STUDY | RAY | {"out", "status", "merge"}
     assert {name for name in asked if is_given_to_the_experiment(name)} == given
 
 

@@ -131,9 +131,7 @@ def _attributions(inputs: StudyInputs, trials: Trials, members: float) -> dict[s
         found["trak"] = Attribution(scores, len(outcome), int(members))
     (half,) = first_halves(len(outcome), 1)
     halves = [
-        linear_datamodeling_scores(
-            influence_predictions(mask[one], mask[~one], right[~one]), outcome[one]
-        )
+        linear_datamodeling_scores(influence_predictions(mask[one], mask[~one], right[~one]), outcome[one])
         for one in (half, ~half)
     ]
     found["influence"] = Attribution(np.mean(halves, axis=0), len(outcome) // 2, len(outcome) // 2)
