@@ -199,10 +199,10 @@ def read_ensemble_scores(folder: Folder, fingerprint: str) -> dict[str, np.ndarr
 def read_trak(place: Folder) -> TrakFeatures | None:
     """TRAK's features of the complete members of the ensemble in `place`; None if they were trained without."""
     store = RowStore.existing(place / ENSEMBLE)
-    members = np.flatnonzero(store.status().complete) if store else ()
-    if store is None or not len(members) or not set(TRAK_FIELDS) <= store.fields.keys():
+    if store is None or not set(TRAK_FIELDS) <= store.fields.keys():
         return None
-    return TrakFeatures(*(store.read(name, members) for name in TRAK_FIELDS[:3]))
+    members = np.flatnonzero(store.status().complete)
+    return TrakFeatures(*(store.read(name, members) for name in TRAK_FIELDS[:3])) if len(members) else None
 
 
 def read_influence(folder: Folder, fingerprint: str) -> InfluencePairs:
