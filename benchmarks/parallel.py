@@ -80,7 +80,7 @@ def evaluation(context: Context) -> Iterator[Sides]:
 @contextmanager
 def memorize(context: Context) -> Iterator[Sides]:
     """Leave-out trials of the digits; the start of the workers is included."""
-    data, trials = digits(), context.pick(16, 4, 2)
+    data, trials = digits(), context.pick(8, 4, 2)
 
     def job(out: Path, workers: int) -> None:
         settings = MemorizeSettings(

@@ -9,7 +9,18 @@ from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.settings.decides import Decides, Later
-from bat_dist.settings.fields import OWN, RAY, Attacks, CpusPerWorker, Epsilon, GpusOfOne, Pixels, Seeds, Status
+from bat_dist.settings.fields import (
+    OWN,
+    RAY,
+    Attacks,
+    CpusPerWorker,
+    Epsilon,
+    GpusOfOne,
+    Pixels,
+    Seeds,
+    Status,
+    TypicalityFile,
+)
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 
 EVALUATED, ATTACKED = Group("what is evaluated"), Group("attacks")
@@ -67,8 +78,8 @@ class EvaluateSettings(RaySettings, DataSettings):
         Later(),
     ] = None
     scores: Annotated[
-        str | None,
-        Help("typicality.npz of these data: accuracies of typical and atypical images too", "FILE"),
+        TypicalityFile | None,
+        Help("typicality.npz of these data, or its folder: accuracies of typical and atypical images too", "FILE"),
         EVALUATED,
         Decides.CONTENT,
     ] = None

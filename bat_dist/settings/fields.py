@@ -63,6 +63,16 @@ def _ray_address(address: str) -> str:
     return address
 
 
+def _npz_or_folder_with(name: str) -> AfterValidator:
+    """An .npz as it is; in the place of a folder of `bat-dist memorize`, the file of this name in it."""
+
+    def file(given: str) -> str:
+        blank_or_file = not given.strip() or given.endswith(".npz")  # what is blank is refused as any other text
+        return given if blank_or_file else f"{given.rstrip('/')}/{name}"
+
+    return AfterValidator(file)
+
+
 # --- what values may be
 
 DatasetName = Annotated[str, AfterValidator(_dataset)]
@@ -70,6 +80,8 @@ OWN = WrapValidator(_own_as_it_is)  # the value may be an `Own` for the name of 
 Arch = Annotated[str, AfterValidator(check_arch), OWN]
 ArchOrAuto = Annotated[str, AfterValidator(check_arch_or_auto), OWN]
 OwnOrMethod = Annotated[str, AfterValidator(check_method_or_own), OWN]
+ScoreFile = Annotated[str, _npz_or_folder_with("memorization.npz")]
+TypicalityFile = Annotated[str, _npz_or_folder_with("typicality.npz")]
 Pixels = Annotated[float, Gt(0), Lt(1), BeforeValidator(_pixels)]  # how far, in [0, 1] pixels
 Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], Len(1)]
 

@@ -26,6 +26,7 @@ from bat_dist.settings.fields import (
     ImageSize,
     NumTest,
     RunsAtATime,
+    ScoreFile,
     Seeds,
     Status,
     TestShare,
@@ -117,8 +118,11 @@ class ReproduceSettings(RaySettings):
         RUN,
     ] = None
     scores: Annotated[
-        str | None,
-        Help("memorization.npz or another score file of these data, instead of leave-out trials", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data, or its folder, or another score file, instead of leave-out trials",
+            "FILE",
+        ),
         RUN,
     ] = None
     studies: Annotated[

@@ -9,7 +9,17 @@ from annotated_types import Ge, Gt, Le, Len, Lt
 from bat_dist.config import Group, Help, from_dict
 from bat_dist.settings import small
 from bat_dist.settings.decides import Decides, names_of
-from bat_dist.settings.fields import DATA, Arch, CpusPerWorker, DatasetName, GpusOfRun, RunsAtATime, Seeds, Status
+from bat_dist.settings.fields import (
+    DATA,
+    Arch,
+    CpusPerWorker,
+    DatasetName,
+    GpusOfRun,
+    RunsAtATime,
+    ScoreFile,
+    Seeds,
+    Status,
+)
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
@@ -77,8 +87,11 @@ class StudySettings(RaySettings, DataSettings):
     ] = "full"
     dataset: Annotated[DatasetName | None, Help("instead of the scale's", "NAME"), DATA] = None  # pyright: ignore
     scores: Annotated[
-        str | None,
-        Help("memorization.npz of these data, with typicality.npz beside it, instead of leave-out trials", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data, with typicality.npz beside it, or their folder; default: trials",
+            "FILE",
+        ),
         STUDY,
     ] = None
     seeds: Annotated[Seeds, Help("of every training; more can be added later"), STUDY] = (0, 1, 2)

@@ -25,6 +25,7 @@ from bat_dist.settings.fields import (
     PeakRate,
     Pixels,
     RateSchedule,
+    ScoreFile,
     SomePrecision,
     Status,
     WarmupEpochs,
@@ -46,8 +47,11 @@ class TrainSettings(RaySettings, DataSettings):
         OwnOrMethod, Help(f"{alternatives(METHODS)}, or a class of your own: FILE.py:NAME", "NAME"), METHOD
     ]
     scores: Annotated[
-        str | None,
-        Help("memorization.npz, ensemble_scores.npz or a Feldman-Zhang .npz of these data (bat needs one)", "FILE"),
+        ScoreFile | None,
+        Help(
+            "memorization.npz of these data or its folder, ensemble_scores.npz, a Feldman-Zhang .npz; for bat",
+            "FILE",
+        ),
         METHOD,
         Decides.CONTENT,
     ] = None

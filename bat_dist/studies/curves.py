@@ -13,6 +13,7 @@ from bat_dist.results.statistics import LEVEL, mean_over_seeds_and_images
 from bat_dist.wording import counted
 
 EARLY = 0.2  # the share of the epochs after which "as training goes" begins
+FEWEST = 10  # samples of a set: seeds that agree on fewer say nothing of other samples
 Flags = Bool[np.ndarray, "seeds images"]
 
 
@@ -61,9 +62,15 @@ def over_seeds(values: Float[np.ndarray, " seeds"]) -> Interval:
 
 
 def atypical_findings(curves: Mapping[tuple[str, str], Curve], *, num_train: int, num_test: int) -> Iterator[Finding]:
-    """What Sec. 3.1 claims.  curves: by method and column (`clean_train_atypical`, ...)."""
+    """What Sec. 3.1 claims.  curves: by method and column (`clean_train_atypical`, ...).
+
+    A set of fewer than `FEWEST` samples gives an estimate without an interval.
+    """
 
     def finding(claim: str, values: Float[np.ndarray, " seeds"], samples: int) -> Finding:
+        if samples < FEWEST:
+            words = based_on(len(values), samples, f"no interval: fewer than {FEWEST} samples")
+            return Finding(claim, float(np.mean(values)), np.nan, np.nan, words)
         return Finding(claim, *over_seeds(values), based_on(len(values), samples, "t interval over seeds"))
 
     fitted = {kind: curves["pgd_at", f"{kind}_train_atypical"] for kind in ("clean", "pgd")}

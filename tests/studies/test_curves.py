@@ -55,6 +55,20 @@ def test_what_section_3_1_says_of_made_curves() -> None:
     assert found["at_adversarial_constant"].based_on.startswith("3 seeds, 20 samples")
 
 
+def test_a_handful_of_samples_gives_no_verdict_even_if_all_seeds_agree_on_them() -> None:
+    """One test sample that every seed has right at all epochs was "constant: reproduced"."""
+    flat = Curve([1, 2, 3, 4, 5], np.ones((3, 5)))
+    columns = [("pgd_at", f"{kind}_{split}_atypical") for kind in ("clean", "pgd") for split in ("train", "test")]
+    curves = dict.fromkeys([*columns, ("erm", "clean_test_atypical")], flat)
+    found = {one.claim: one for one in atypical_findings(curves, num_train=30, num_test=9)}
+    assert found["at_adversarial_constant"].verdict == "not visible at this scale"
+    assert found["at_adversarial_constant"].estimate == 0
+    assert "fewer than 10 samples" in found["at_adversarial_constant"].based_on
+    assert found["at_fits_clean"].verdict == "reproduced"
+    enough = {one.claim: one for one in atypical_findings(curves, num_train=30, num_test=10)}
+    assert enough["at_adversarial_constant"].verdict == "reproduced"
+
+
 HARDNESS = RNG.random((3, 2000))  # of an image for the networks of a seed, but for a tenth that is drawn anew
 
 
