@@ -94,15 +94,13 @@ format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# An hour, on a quiet machine: make bench IMAGES=cifar10-images.zip (images as for --dataset image_folder).
-IMAGES ?= ../shared/data/cifar10-images.zip
+# All measurements as one table, in about an hour on a quiet machine with two cores; an ended run goes on with the same command.
+# make bench IMAGES=cifar10-images.zip (as for --dataset image_folder; without it images are synthetic); make bench BENCH="--only loaders".
+# python -m benchmarks --help tells of the rest.  The rivals (.ci/bench.txt, the extra `bench`) are installed where they are missing.
+IMAGES ?=
 bench: setup
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/sweep_overhead.py --epochs 40
-	$(BIN)/python benchmarks/influence.py
-	$(BIN)/python benchmarks/trial_speed.py --data_dir $(IMAGES)
-	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES)
-	$(BIN)/python benchmarks/adversarial_speed.py --data_dir $(IMAGES) --accuracy --arch resnet9-w16
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --no-deps --requirement .ci/bench.txt
+	$(BIN)/python -m benchmarks $(if $(IMAGES),--images $(IMAGES)) $(BENCH)
 
 # The reference of commands in docs/, from the programs' own --help; the picture of the folders, from their imports; the site, in site/,
 # with warnings as errors.  A site for each version: BAT_DIST_DOCS_VERSIONS=mike mike deploy 0.1 latest

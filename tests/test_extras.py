@@ -35,7 +35,7 @@ def test_each_package_that_is_named_is_of_its_extra_and_not_of_the_core() -> Non
 
 
 def test_all_is_all_but_what_developers_need() -> None:
-    of_developers = {"all", "dev", "docs"}
+    of_developers = {"all", "bench", "dev", "docs"}
     every = set().union(*(names_in(words) for extra, words in OPTIONAL.items() if extra not in of_developers))
     assert names_in(OPTIONAL["all"]) == every
 

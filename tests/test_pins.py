@@ -15,11 +15,11 @@ def pins(file: str) -> dict[str, str]:
 
 
 def test_every_pin_has_its_hashes_and_no_other_version() -> None:
-    pinned, hashed = pins("constraints.txt"), pins(".ci/hashes.txt")
+    pinned, hashed = pins("constraints.txt"), pins(".ci/hashes.txt") | pins(".ci/bench.txt")
     assert {name: version for name, version in pinned.items() if not UNHASHED.fullmatch(name)} == hashed
     blocks = [
         block
-        for file in (".ci/hashes.txt", ".ci/uv.txt")
+        for file in (".ci/hashes.txt", ".ci/bench.txt", ".ci/uv.txt")
         for block in re.split(r"(?m)^(?=\w)", (ROOT / file).read_text())
     ]
     assert all("--hash=sha256:" in block for block in blocks if block)

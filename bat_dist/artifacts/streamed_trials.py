@@ -55,7 +55,7 @@ def read_trials(
     def columns(name: str) -> TrialColumns:
         return TrialColumns(
             lambda start, stop: store.read(name, numbers[start:stop]),
-            (len(numbers), *fields[name].shape),
+            (len(numbers), fields[name].shape[0]),
             np.dtype(fields[name].dtype),
             order=by_class(test_labels if name == "test_correct" else train_labels),
             group_bytes=memory // 4,
@@ -70,4 +70,6 @@ def read_trials(
             f"no room for scratch files of {of_bytes(needed)} in {place}: set TMPDIR to a folder with more, "
             "or give more scores_memory; the same command goes on"
         ) from None
-    return Trials(numbers, **matrices, metrics=store.read("metrics", numbers))
+    mask, train_correct, test_correct = (matrices[name] for name in MATRICES[:3])
+    metrics = store.read("metrics", numbers)
+    return Trials(numbers, mask, train_correct, test_correct, metrics, matrices.get("train_predicted"))

@@ -1,7 +1,7 @@
 """How every attack sees a model: frozen, as logits or as a gradient with respect to the images, and left as it was."""
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from types import FunctionType
@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from bat_dist.attacks.cast_weights import cast_once
 from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
 from bat_dist.attacks.graphs import (
     Recordings,
@@ -170,7 +171,9 @@ def attacked(
         victim = FrozenModel(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
         )
-        yield victim, x.detach().clone(), y.clone()
+        on_cpu = x.device.type == "cpu"  # a GPU's recordings hold the casts, and know weights by their addresses
+        with cast_once(model) if precision == "bf16" and on_cpu else nullcontext():
+            yield victim, x.detach().clone(), y.clone()
 
 
 def wrong(logits: Logits, y: Labels) -> Flags:

@@ -58,6 +58,15 @@ def project(x_adv: Images, x: Images, epsilon: float) -> Images:
     return torch.clamp(x_adv, min=x - epsilon, max=x + epsilon).clamp(0, 1)
 
 
+def bounds(x: Images, epsilon: float) -> tuple[Images, Images]:
+    """The smallest and the largest value of each pixel within epsilon of x and in [0, 1]; x in [0, 1].
+
+    `x_adv.clamp(*bounds(x, epsilon))` is `project(x_adv, x, epsilon)` to the last bit.  An attack that projects again
+    and again around the same x computes the bounds once.
+    """
+    return (x - epsilon).clamp_(min=0), (x + epsilon).clamp_(max=1)
+
+
 def length(moves: Images) -> Float[Tensor, " batch"]:
     """The l_inf norm of each image: its largest pixel without the sign."""
     return moves.flatten(1).abs().amax(dim=1)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_choice, check_settings
 from bat_dist.attacks.frozen import FrozenModel, Mode, attacked, wrong
-from bat_dist.attacks.linf import Images, Randomness, Start, choose, no_start, project, step, uniform_start
+from bat_dist.attacks.linf import Images, Randomness, Start, bounds, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
 from bat_dist.attacks.noise import later
 from bat_dist.attacks.numerics import Precision
@@ -151,10 +151,11 @@ def _ascend(
     look_at_last: bool,
 ) -> Iterator[_Iterate]:
     """All num_steps + 1 iterates, from x_adv on."""
+    ball = bounds(x, epsilon)
     for _ in range(num_steps):
         gradient, logits, losses = victim.gradient(x_adv, loss, target)
         yield _Iterate(x_adv, logits, losses)
-        x_adv = project(step(x_adv, gradient, step_size), x, epsilon)
+        x_adv = step(x_adv, gradient, step_size).clamp_(*ball)
     logits = victim.logits(x_adv) if look_at_last else None
     yield _Iterate(x_adv, logits, None if logits is None else loss(logits, target))
 

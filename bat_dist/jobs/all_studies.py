@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from bat_dist.jobs.study_folder import begin_studies
-from bat_dist.reporting.studies.report import report_study, report_theory
+from bat_dist.reporting.studies.report import report_study, report_without_data
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 
@@ -26,8 +26,10 @@ class Studies:
         Raises UserError for scores, labels or settings that do not fit the data, before anything is trained.
         """
         settings, folder = self._settings, self._folder
-        if not settings.needs_scores:
-            yield from report_theory(folder, begin_studies(folder, settings))
+        if not settings.needs_data:
+            settings = begin_studies(folder, settings)
+            for name in settings.study:
+                yield from report_without_data(name, folder, settings)
             return
         from bat_dist.data.datasets import load_dataset
         from bat_dist.jobs.own_parts import network_of

@@ -18,8 +18,8 @@ def begin_studies(folder: Folder, settings: StudySettings) -> StudySettings:
     """
     places = {name: Folder(place) for name in ("out", "data_dir") if (place := getattr(settings, name))}
     changes = {name: place.absolute_location for name, place in places.items()}
-    if settings.scores:
-        changes["scores"] = Folder(settings.scores).absolute_location
+    trials = {name: place for name in ("scores", "reference", "balanced") if (place := getattr(settings, name))}
+    changes |= {name: Folder(place).absolute_location for name, place in trials.items()}
     if settings.fresh:
         remove_studies(folder)
     settings = dataclasses.replace(settings, **changes, fresh=False)

@@ -93,7 +93,7 @@ class TrialColumns:
         return packed.view(self.dtype)[back].T
 
     def _write(self, turned: Shaped[np.ndarray, "samples trials"]) -> None:
-        data = memoryview(np.packbits(turned, axis=1) if self.dtype == bool else turned).cast("B")
+        data = (np.packbits(turned, axis=1) if self.dtype == bool else turned).data.cast("B")
         while data:  # a file without a buffer may take less than it is given
             data = data[self._file.write(data) :]
 

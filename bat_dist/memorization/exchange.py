@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from bat_dist.memorization.columns import TrialColumns
 from bat_dist.memorization.estimate import check_trials
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.memorization.influence_blocks import check_labels, influence_matrix
@@ -64,8 +65,8 @@ class FeldmanZhang:
 
 def feldman_zhang(
     mem: Float[np.ndarray, " train"],
-    mask: Bool[np.ndarray, "trials train"],
-    test_correct: Bool[np.ndarray, "trials test"],
+    mask: Bool[np.ndarray, "trials train"] | TrialColumns,
+    test_correct: Bool[np.ndarray, "trials test"] | TrialColumns,
     train_labels: Int[np.ndarray, " train"],
     test_labels: Int[np.ndarray, " test"],
 ) -> FeldmanZhang:
@@ -76,8 +77,8 @@ def feldman_zhang(
         raise ValueError(f"mem must have shape {mask.shape[1:]}, got {mem.shape}")
     scores = FeldmanZhang(mem, train_labels, test_labels, {})
     for label in scores.classes:
-        matrix = influence_matrix(mask[:, train_labels == label], test_correct[:, test_labels == label])
-        scores.influence[label] = matrix.astype(np.float32)
+        train, test = np.flatnonzero(train_labels == label), np.flatnonzero(test_labels == label)
+        scores.influence[label] = influence_matrix(mask[:, train], test_correct[:, test]).astype(np.float32)
     return scores
 
 

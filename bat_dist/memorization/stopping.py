@@ -47,8 +47,8 @@ class StoppingRule:
     hold at all times is at most the target.
     """
 
-    criterion: Criterion = "undecided"
-    target: float = TARGETS["undecided"]
+    criterion: Criterion
+    target: float
     max_trials: int = 1000
     sigma: float = ATYPICAL_THRESHOLD
 

@@ -18,7 +18,7 @@ from bat_dist.reporting.page import EmbeddedImage, PageFigure, embedded_image
 from bat_dist.reporting.studies.report import interval_in_words
 from bat_dist.reporting.summary import in_words
 from bat_dist.reporting.sweep import describe_sweep, read_results
-from bat_dist.results.claims import CLAIMS, Finding
+from bat_dist.results.claims import CLAIMS, COST, Finding
 from bat_dist.results.find import MEMORIZATION, Found, Training
 from bat_dist.results.findings_file import FoundStudy
 from bat_dist.results.labels import label_of
@@ -89,7 +89,8 @@ def claims(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
             by_claim.setdefault(finding.claim, []).append((study, finding))
     rows = []
     for name, claim in CLAIMS.items():
-        for study, finding in by_claim.get(name, [(None, None)]):
+        untested = [] if claim.place == COST else [(None, None)]  # the table is about the paper
+        for study, finding in by_claim.get(name, untested):
             rows.append(
                 {
                     "place": claim.place,

@@ -49,6 +49,8 @@ class Finding(NamedTuple):
         return "reproduced" if inside else "contradicted" if outside else "not visible at this scale"
 
 
+COST = "cost of scores"
+"""The place of claims that are not the paper's, but about how few trainings give the same scores."""
 POINTS = 0.02  # a difference of accuracies that is called none
 CLAIMS: dict[str, Claim] = {
     "share_atypical": Claim(
@@ -249,5 +251,37 @@ CLAIMS: dict[str, Claim] = {
         "theory",
         "share of the grid where a linear model does better",
         "near",
+    ),
+    "fewer_trials_ranking": Claim(
+        COST,
+        "Another estimator needs fewer trials for the same ranking of the samples",
+        "efficiency",
+        "its trials for the rank correlation with a long reference that the difference of means has, as a share",
+        "below",
+        1.0,
+    ),
+    "fewer_trials_atypical": Claim(
+        COST,
+        "Another estimator needs fewer trials for the same atypical set",
+        "efficiency",
+        "its trials for the common atypical samples (Jaccard) that the difference of means has, as a share",
+        "below",
+        1.0,
+    ),
+    "stops_early": Claim(
+        COST,
+        "A run that stops when most samples are decided ends with 40% of 1,000 trials",
+        "efficiency",
+        "trials at its end, as a share of 1,000",
+        "below",
+        0.4,
+    ),
+    "stopped_agrees": Claim(
+        COST,
+        "What it has decided on mem > 0.15 is what a long reference says",
+        "efficiency",
+        "share of the decided samples that the reference has on the same side of 0.15",
+        "above",
+        0.99,
     ),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, Lt
 
@@ -23,6 +23,7 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.sections import DataSettings, RaySettings, check_fresh
 from bat_dist.settings.small import SCORES
+from bat_dist.settings.study_run import LEAST, RANDOM, WHOLE, WITHOUT_ATYPICAL, StudyRun, share_name
 from bat_dist.settings.train import TrainSettings
 
 STUDIES = {
@@ -34,11 +35,11 @@ STUDIES = {
     "gallery": "the most and least memorized samples, and pairs of large influence (Fig. 5, 7)",
     "histogram": "how memorization is distributed (Fig. 6)",
     "theory": "Theorems 1 and 2 on a grid (Sec. 3.2, App. C)",
+    "efficiency": "how many trials each estimator of memorization needs, and when a run may stop, from its trials",
 }
-StudyName = Literal["atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory"]
-WHOLE, WITHOUT_ATYPICAL, RANDOM, LEAST = "whole", "without_atypical", "random_removed", "typical_removed"
-"""Training sets: all samples; those with mem <= 0.15; and the controls, which are as small as that of share 0."""
-
+StudyName = Literal[
+    "atypical", "typical", "separation", "poisoning", "alignment", "gallery", "histogram", "theory", "efficiency"
+]
 STUDY, RUNS = Group("study"), Group("runs")
 OF_TRAINING = ("method", "scores", "score", "alpha", "beta", "seed", "watch", "watch_steps", "train_subset", "out")
 SUBSETS = "subsets"  # folder of the files that say what is trained on
@@ -46,28 +47,6 @@ OUTPUTS = "outputs.npz"  # of a run: what its last network says of samples
 FINDINGS = "findings.json"  # of a study
 RESULTS = "studies"  # folder of what the studies find, one below for each
 ALL_SCORES = ("mem", "disagreement", "confidence")  # that BAT is trained with
-
-
-def share_name(percent: float) -> str:
-    """The training set of all typical samples and this part of the atypical ones: `atypical20`."""
-    return f"atypical{percent:g}"
-
-
-class StudyRun(NamedTuple):
-    """A training that studies share.  subset: a training set by name. score: of BAT, `mem` or a cheaper one."""
-
-    method: str
-    subset: str
-    seed: int
-    score: str = ""
-
-    @property
-    def place(self) -> str:
-        """Its folder within the studies' own."""
-        return "/".join(["runs", self.method, self.score or self.subset, f"seed{self.seed}"])
-
-    def __str__(self) -> str:
-        return f"{self.method} {self.score or self.subset} seed {self.seed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +111,19 @@ class StudySettings(RaySettings, DataSettings):
     ratios: Annotated[
         tuple[Annotated[float, Gt(2.33), Lt(1e4)], ...], Len(1), Help("theory: eta / sigma", "RATIO"), STUDY
     ] = (2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0)
+    reference: Annotated[
+        str | None,
+        Help("efficiency: a folder of other trials of these settings, which judge; else half of --scores do", "DIR"),
+        STUDY,
+        Decides.CONTENT,
+    ] = None
+    balanced: Annotated[
+        str | None,
+        Help("efficiency: a folder of trials of these settings with --mask_plan balanced, to compare", "DIR"),
+        STUDY,
+        Decides.CONTENT,
+    ] = None
+    repetitions: Annotated[int, Ge(2), Help("efficiency: times that trials are drawn from the store"), STUDY] = 20
     factors: Annotated[
         tuple[Annotated[float, Gt(1), Lt(1e4)], ...], Len(1), Help("theory: k of Theorem 2", "K"), STUDY
     ] = (1.2, 1.5, 2.0)
@@ -190,9 +182,14 @@ class StudySettings(RaySettings, DataSettings):
         return set(self.study) != {"theory"}
 
     @property
+    def needs_data(self) -> bool:
+        """Does a study look at samples?  Theory does not, and `efficiency` reads trials that are there alone."""
+        return not {*self.study} <= ({"theory", "efficiency"} if self.scores else {"theory"})
+
+    @property
     def needs_sets(self) -> bool:
         """Is there a study of typical and atypical sets, not of scores or theory alone?"""
-        return not {*self.study} <= {"gallery", "histogram", "theory"}
+        return not {*self.study} <= {"gallery", "histogram", "theory", "efficiency"}
 
     @property
     def needs_workers(self) -> bool:

@@ -118,7 +118,7 @@ class _Pool:
         what: str,
         num_workers: int | None,
         retries: RetryPolicy,
-        in_order: bool,
+        in_order: bool = False,
     ):
         self.setup, self.resources, self.what, self.num_workers = setup, resources, what, num_workers
         self.slots: dict[Any, WorkerSlot] = {}  # by the reference we wait for

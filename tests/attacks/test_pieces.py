@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bat_dist.attacks.frozen import frozen
-from bat_dist.attacks.linf import gaussian_start, no_start, project, step, uniform_start
+from bat_dist.attacks.linf import bounds, gaussian_start, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import cross_entropy, kl_divergence, margin
 from tests.attacks.attack_nets import MODELS, images, make, seeded, state
 
@@ -61,6 +61,14 @@ def test_project():
     x = torch.tensor([[0.05, 0.5, 0.5, 0.98, 0.4]])
     far = torch.tensor([[-1.0, 0.9, 0.1, 1.5, 0.45]])
     assert torch.allclose(project(far, x, 0.1), torch.tensor([[0.0, 0.6, 0.4, 1.0, 0.45]]))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 8 / 255, 0.5, 2.0])
+def test_bounds_are_the_projection(epsilon):
+    """To the last bit, at black and white pixels too."""
+    x = torch.cat([torch.rand(2000, generator=seeded(0)), torch.tensor([0.0, 1.0, 1 / 255, 254 / 255]).repeat(500)])
+    far = x + torch.empty_like(x).uniform_(-3, 3, generator=seeded(1))
+    assert torch.equal(far.clamp(*bounds(x, epsilon)), project(far, x, epsilon))
 
 
 # --- losses, with the arithmetic written out

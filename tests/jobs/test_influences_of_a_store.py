@@ -86,9 +86,9 @@ def in_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return computed
 
 
-def score(folder: Folder, dataset: Dataset, *more: str) -> dict[str, bytes]:
+def score(folder: Folder, dataset: Dataset, *more: str, threshold: str = "0.1") -> dict[str, bytes]:
     """Compute the score files, and give their contents."""
-    words = [*ASKED, folder.location, "--influence_top", "3", "--influence_threshold", "0.1", *more]
+    words = [*ASKED, folder.location, "--influence_top", "3", "--influence_threshold", threshold, *more]
     leave_out_scores(folder, dataset, parse(MemorizeSettings, words, prog="")[0])
     return {name: folder.read(name) for name in FILES if folder.exists(name)}
 
@@ -151,7 +151,7 @@ def test_a_killed_driver_loses_no_part_and_another_call_computes_none_again(
     in_parts.clear()
     assert score(killed, dataset, "--influence_pairs", pairs) == expected
     assert in_parts == []
-    score(killed, dataset, "--influence_pairs", pairs, "--influence_threshold", "0.2")
+    score(killed, dataset, "--influence_pairs", pairs, threshold="0.2")
     assert sorted(in_parts) == every_part  # what was there is of another question
 
 
@@ -204,9 +204,9 @@ def test_bytes_are_read_with_their_unit(text: str, number: int) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("500", "scores_memory must be a number of bytes with its unit, such as 500MB or 2GiB, got '500'"),
-        ("5iB", "scores_memory must be a number of bytes with its unit"),
-        ("100MB", "scores_memory must be at least 400MB, got 100MB"),
+        ("500", "scores_memory: must be a number of bytes with its unit, such as 500MB or 2GiB, got '500'"),
+        ("5iB", "scores_memory: must be a number of bytes with its unit"),
+        ("100MB", "scores_memory: must be at least 400MB, got 100MB"),
     ],
 )
 def test_memory_without_a_unit_or_too_little_is_refused(text: str, message: str) -> None:

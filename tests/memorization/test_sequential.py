@@ -155,5 +155,6 @@ def test_a_flood_of_samples_is_the_same_as_one_at_a_time() -> None:
     correct_in, correct_out = rng.integers(0, n_in + 1), rng.integers(0, n_out + 1)
     low, high = confidence_sequence(correct_in, n_in, correct_out, n_out)
     for at in (0, 7, 65_535, 65_536, 69_999):
-        one = confidence_sequence(*(each[at : at + 1] for each in (correct_in, n_in, correct_out, n_out)))
+        here = slice(at, at + 1)
+        one = confidence_sequence(correct_in[here], n_in[here], correct_out[here], n_out[here])
         np.testing.assert_allclose([one[0][0], one[1][0]], [low[at], high[at]])

@@ -133,7 +133,7 @@ def test_an_unknown_reliability_is_not_enough() -> None:
         (dict(criterion="undecided", target=1.0), r"in \(0, 1\) for undecided, got 1"),
         (dict(criterion="reliability", target=1.2), r"in \(0, 1\) for reliability, got 1.2"),
         (dict(criterion="width", target=2.0), r"in \(0, 2\) for width, got 2"),
-        (dict(max_trials=1), "max_trials must be at least 2, got 1"),
+        (dict(criterion="width", target=0.1, max_trials=1), "max_trials must be at least 2, got 1"),
     ],
 )
 def test_a_rule_that_says_nothing_is_refused(rule: dict[str, object], said: str) -> None:

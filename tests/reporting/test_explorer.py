@@ -77,19 +77,20 @@ def test_its_numbers_are_those_of_the_trials(dataset: Dataset, scores: LeaveOutS
     """Sample by sample and pair by pair, from the rows of the trials."""
     data, trials = data_of(explorer_page(dataset, scores, SETTINGS)), scores.trials
     assert trials is not None
+    mask, correct, test_correct = (np.asarray(one) for one in (trials.mask, trials.train_correct, trials.test_correct))
     train, test = data["train"], data["test"]
     assert (train["sample"], test["sample"]) == (list(range(NUM_TRAIN)), list(range(NUM_TEST)))
     assert train["id"] == dataset.train.ids.tolist()
     assert data["classes"] == list(dataset.class_names)
     low, high = scores.memorization.interval()
     for i in range(NUM_TRAIN):
-        inside = trials.mask[:, i]
+        inside = mask[:, i]
         assert (train["n_in"][i], train["n_out"][i]) == (inside.sum(), (~inside).sum())
         if inside.all():
             assert train["mem"][i] is train["low"][i] is train["accuracy_out"][i] is None
             assert train["kind"][i] == 3
             continue
-        right_in, right_out = trials.train_correct[inside, i].mean(), trials.train_correct[~inside, i].mean()
+        right_in, right_out = correct[inside, i].mean(), correct[~inside, i].mean()
         mem = right_in - right_out
         assert train["mem"][i] == pytest.approx(mem, abs=6e-5)
         assert (train["low"][i], train["high"][i]) == (
@@ -98,18 +99,17 @@ def test_its_numbers_are_those_of_the_trials(dataset: Dataset, scores: LeaveOutS
         )
         assert train["accuracy_out"][i] == pytest.approx(right_out, abs=6e-5)
         assert train["kind"][i] == (0 if mem < 0.02 else 2 if mem > 0.15 else 1)
-        assert trials.train_predicted is not None
-        said = np.bincount(trials.train_predicted[~inside, i], minlength=10)
+        said = np.bincount(np.asarray(trials.train_predicted)[~inside, i], minlength=10)
         assert train["taken"][i] == said.argmax()
         assert train["share"][i] == pytest.approx(said.max() / said.sum(), abs=6e-5)
         assert train["doubted"][i] == (said.argmax() != dataset.train.labels[i] and 2 * said.max() >= said.sum())
     for j in range(NUM_TEST):
-        assert test["accuracy"][j] == pytest.approx(trials.test_correct[:, j].mean(), abs=6e-5)
+        assert test["accuracy"][j] == pytest.approx(test_correct[:, j].mean(), abs=6e-5)
     found = list(zip(*(data["pairs"][name] for name in ("train", "test", "influence", "low", "high")), strict=True))
     assert len(found) > 50
     assert [pair[2] for pair in found] == sorted((pair[2] for pair in found), reverse=True)
     for i, j, influence, below, above in found:
-        inside, right = trials.mask[:, i], trials.test_correct[:, j]
+        inside, right = mask[:, i], test_correct[:, j]
         assert dataset.train.labels[i] == dataset.test.labels[j]
         assert influence == pytest.approx(right[inside].mean() - right[~inside].mean(), abs=6e-5)
         assert influence > 0.15

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bat_dist.reporting.studies import theory
-from bat_dist.reporting.studies.report import report_theory
+from bat_dist.reporting.studies.report import report_without_data
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.studies.theory import TwoGaussians
@@ -31,7 +31,7 @@ def rows_of(folder: Folder, name: str) -> list[dict[str, str]]:
 
 def test_what_is_listed_contradicts_theorem_1_and_nothing_else_is_counted(tmp_path: Path) -> None:
     """Of each listed sample, the best of 20,001 directions with its best offset still errs on more than 1%."""
-    lines = list(report_theory(Folder(str(tmp_path)), asked(tmp_path, 3.0, 10.0)))
+    lines = list(report_without_data("theory", Folder(str(tmp_path)), asked(tmp_path, 3.0, 10.0)))
     folder = Folder(str(tmp_path / "studies/theory"))
     checks, violations = rows_of(folder, "checks.csv"), rows_of(folder, "violations.csv")
     assert [(row["theorem"], float(row["ratio"]), int(row["num_violated"]) > 0) for row in checks] == [

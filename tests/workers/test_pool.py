@@ -173,6 +173,17 @@ def fails(folder, good, kinds):
     return work
 
 
+@pytest.mark.parametrize(("in_order", "queue"), [(True, [3, 4, 2, 5, 6]), (False, [3, 4, 5, 6, 2])])
+def test_a_unit_that_is_tried_again_comes_soon_where_the_first_ones_are_needed_first(
+    in_order: bool, queue: list[int]
+) -> None:
+    """After as many others as there are workers, here two, so that it does not fall to the same one at once."""
+    units = pool._Pool((), Resources(cpus=1), "units", None, RetryPolicy(), in_order)
+    units.queue, units.slots = deque([3, 4, 5, 6]), dict.fromkeys("ab", WorkerSlot(None))
+    assert units._again_or_failed(2, "ArithmeticError: loss inf") is None
+    assert list(units.queue) == queue
+
+
 def test_it_stops_when_nothing_but_failures_of_one_kind_comes(tmp_path: Path) -> None:
     units = run_units(range(50), fails, [str(tmp_path), None, [ValueError]], resources=ONE_CPU, num_workers=1)
     outcomes = list(itertools.islice(units, FAIL_ALIKE))

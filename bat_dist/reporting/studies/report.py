@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from bat_dist.errors import UserError
 from bat_dist.reporting.page import save_figures
-from bat_dist.reporting.studies import alignment, curves, gallery, poisoning, separation, theory
+from bat_dist.reporting.studies import alignment, curves, efficiency, gallery, poisoning, separation, theory
 from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.findings_file import FoundStudy, read_findings, write_findings
 from bat_dist.settings.study import FINDINGS, RESULTS, StudySettings
@@ -39,6 +39,11 @@ REPORTS = {
         theory.draw_theory,
         note=lambda inputs: theory.about_theory(inputs.settings),
     ),
+    "efficiency": StudyReport(
+        lambda inputs, folder: efficiency.analyse_efficiency(inputs.settings, folder),
+        efficiency.draw_efficiency,
+        note=lambda inputs: efficiency.about_efficiency(inputs.settings),
+    ),
     "poisoning": StudyReport(poisoning.analyse, poisoning.draw, poisoning.lines),
 }
 
@@ -52,12 +57,15 @@ def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     yield from _report(name, folder, report.analyse(inputs, folder), about)
 
 
-def report_theory(studies: Folder, settings: StudySettings) -> Iterator[str]:
-    """`report_study` of `theory`, for a call that asks for this study alone and so has no data."""
-    folder = studies / RESULTS / "theory"
+def report_without_data(name: str, studies: Folder, settings: StudySettings) -> Iterator[str]:
+    """`report_study` of `theory` or `efficiency`, for a call that asks for no other study and so loads no data."""
+    analyse, about = {
+        "theory": (theory.analyse_theory, theory.about_theory),
+        "efficiency": (efficiency.analyse_efficiency, efficiency.about_efficiency),
+    }[name]
+    folder = studies / RESULTS / name
     folder.create()
-    about = {"note": theory.about_theory(settings)}
-    yield from _report("theory", folder, theory.analyse_theory(settings, folder), about)
+    yield from _report(name, folder, analyse(settings, folder), {"note": about(settings)})
 
 
 def redraw(name: str, folder: Folder) -> None:
