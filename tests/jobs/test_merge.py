@@ -21,7 +21,7 @@ from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.memorize import main
 from bat_dist.settings.known import of_merge
 from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.storage import status
+from bat_dist.storage import compaction, status
 from bat_dist.storage.computed_on import HardwareLog, read_hardware
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import ComputedOn
@@ -40,6 +40,7 @@ from tests.helpers.made_trials import (
 )
 
 SCORES = ("memorization.npz", "influence.npz", "typicality.npz", "feldman_zhang.npz")
+MET_BY_TEN = ("--num_trials", "auto", "--stop_when", "width", "--precision_target", "1.9")
 HERE: ComputedOn = {"cpu": "EPYC", "threads": 1}
 THERE: ComputedOn = {"cpu": "Xeon", "threads": 4, "gpu": "NVIDIA H100"}
 
@@ -121,8 +122,7 @@ def test_two_clusters_are_one(
 
 def test_a_rule_is_asked_of_what_was_merged_by_a_later_call(made: Any, dataset: Dataset, tmp_path: Path) -> None:
     """The merge itself takes all trials, also those of a folder whose rule needed fewer."""
-    rule = ("--num_trials", "auto", "--stop_when", "width", "--precision_target", "1.9")
-    one, other, out = made("a", range(7), words=rule), made("b", range(5, 12)), tmp_path / "out"
+    one, other, out = made("a", range(7), words=MET_BY_TEN), made("b", range(5, 12)), tmp_path / "out"
     asked, _ = settings_of_call(
         "memorize", MemorizeSettings, ["--merge", str(one), str(other), "--out", str(out)], "", "", data=of_merge
     )
@@ -132,13 +132,29 @@ def test_a_rule_is_asked_of_what_was_merged_by_a_later_call(made: Any, dataset: 
     )
     assert scores.trials is not None
     assert (scores.enough, scores.trials.numbers.tolist()) == (None, list(range(12)))
-    for words, found, computed in ((rule, list(range(10)), 0), (("--num_trials", "12"), list(range(12)), 0)):
+    for words, found in ((MET_BY_TEN, list(range(10))), (("--num_trials", "12"), list(range(12)))):
         again, _ = settings_of_call("memorize", MemorizeSettings, ["--out", str(out), *words], "", "")
         assert again.first_trial == 0
         scores, filled = leave_out_scores(Folder(out), dataset, again)
         assert scores.trials is not None
-        assert (scores.trials.numbers.tolist(), filled.computed) == (found, computed)
-        assert (out / "sequential.json").exists() == (words == rule)
+        assert (scores.trials.numbers.tolist(), filled.computed) == (found, 0)
+        assert (out / "sequential.json").exists() == (words == MET_BY_TEN)
+
+
+def test_trials_that_a_rule_has_ended_are_compact_and_others_can_be_added(
+    made: Any, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "BLOCK", 8)
+    folder = made("a", range(10))
+    asked = settings_for(str(folder), *MET_BY_TEN)
+    scores, _ = leave_out_scores(folder, dataset, asked)
+    assert scores.enough is not None
+    store = RowStore.existing(folder / "trials")
+    assert store is not None
+    assert store.arrays["mask"].shards is not None
+    for number in (10, 11):
+        store.write(number, made_row(number, dataset.train.labels))
+    assert_are(trials_in(str(folder)), list(range(12)), dataset)
 
 
 def test_numbers_may_begin_anywhere_and_have_gaps(made: Any, dataset: Dataset, tmp_path: Path) -> None:
