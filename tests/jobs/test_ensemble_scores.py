@@ -54,7 +54,8 @@ def rows(dataset: Dataset) -> Rows:
 def begun(place: Path, dataset: Dataset, rows: Rows, fields: dict[str, Field]) -> Folder:
     """A folder of which `memorize` believes that it has trained the members itself."""
     folder = Folder(place)
-    identity = job.identity_of_rows(EnsembleSettings(("tinynet",), settings_of(place, "el2n").training, "fp32", 0), dataset)
+    members = EnsembleSettings(("tinynet",), settings_of(place, "el2n").training, "fp32", 0)
+    identity = job.identity_of_rows(members, dataset)
     store = RowStore.open(folder / ENSEMBLE, fields=fields, identity=identity, num_rows=len(rows))
     for number, row in enumerate(rows):
         store.write(number, row)
