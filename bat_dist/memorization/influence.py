@@ -106,35 +106,6 @@ def influential_pairs(
     return kept.found()
 
 
-def top_influence(
-    mask: Mask,
-    test_correct: Correct,
-    train_labels: Labels | None = None,
-    test_labels: Labels | None = None,
-    *,
-    top: int,
-    same_class: bool = True,
-    train_subset: Index | None = None,
-    block_bytes: int = BLOCK_BYTES,
-) -> TopInfluence:
-    """The `top` largest influences on every test sample, also small and negative ones.
-
-    Memory grows by 24 bytes per test sample and `top`.
-    """
-    kept = TopOfEach(top, test_correct.shape[1])
-    for block in influence_blocks(
-        mask,
-        test_correct,
-        train_labels,
-        test_labels,
-        same_class=same_class,
-        train_subset=train_subset,
-        block_bytes=block_bytes,
-    ):
-        kept.add(block)
-    return kept.found()
-
-
 def influence_intervals(
     mask: Mask, test_correct: Correct, train_index: Index, test_index: Index, *, level: float = 0.95
 ) -> tuple[Float[np.ndarray, " pairs"], Float[np.ndarray, " pairs"]]:

@@ -9,7 +9,8 @@ import pytest
 
 from bat_dist.memorization.columns import TrialColumns, correct_by_trial, count_by_sample, count_by_trial, tiles_of
 from bat_dist.memorization.estimate import check_trials, estimate_memorization, predicted_left_out
-from bat_dist.memorization.influence import influence_intervals, influential_pairs, max_influence, top_influence
+from bat_dist.memorization.influence import influence_intervals, influential_pairs, max_influence
+from bat_dist.memorization.influence_parts import Wanted, find_influences
 from bat_dist.memorization.reliability import split_half_reliability
 from bat_dist.memorization.typicality import typical_sets
 
@@ -83,7 +84,10 @@ def test_estimates_from_columns_are_those_from_arrays(seed: int, monkeypatch: py
         for same_class in (True, False):
             size = {"same_class": same_class, "block_bytes": block_bytes}
             found.append(vars(influential_pairs(*trials, threshold=0.1, max_pairs=40, **size)))
-            found.append(vars(top_influence(*trials, top=3, **size)))
+            wanted = Wanted(
+                threshold=0.1, same_class=same_class, max_pairs=40, top=3, tested=(0.15,), within_class=same_class
+            )
+            found.append(find_influences(wanted, *trials, mem > 0.15, block_bytes=block_bytes).arrays())
             found.append(vars(max_influence(*trials, thresholds=(0.15, 0.02), train_subset=mem > 0.15, **size)))
         return [*found, vars(typical_sets(mem, *trials)), vars(typical_sets(mem, *trials, rule="paper"))]
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from bat_dist.memorization import influence
-from bat_dist.memorization.influence import top_influence
 from bat_dist.memorization.influence_parts import (
     Gathered,
     Influences,
@@ -33,9 +32,9 @@ def test_the_top_of_each_test_sample_is_that_of_plain_loops(
     study = random_study(3)
     mask, test_correct, labels = study["mask"][:9], study["test_correct"][:9], study["test_labels"]
     expected, errors = naive_influence(mask, test_correct)
-    found = top_influence(
-        mask, test_correct, study["train_labels"], labels, top=top, same_class=same_class, block_bytes=1
-    )
+    wanted, atypical = replace(WANTED, top=top, same_class=same_class), np.ones(60, bool)
+    found = find_influences(wanted, mask, test_correct, study["train_labels"], labels, atypical, block_bytes=1).top
+    assert found is not None
     for j in range(25):
         allowed = [
             i
