@@ -419,7 +419,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
         ([*AUTO, "--max_trials", "1"], "max_trials must be a whole number >= 2 or none, got 1"),
         ([*AUTO, "--stop_when", "undecidd"], "did you mean undecided?"),
         ([*AUTO, "--score", "confidence"], "num_trials auto is of leave-out trials"),
-        (["--num_trials", "9", "--precision_target", "0.1"], "precision_target say when num_trials auto ends"),
+        (["--num_trials", "9", "--precision_target", "0.1"], "must be given with num_trials auto alone, got 9"),
         (["--arch", "resnet19"], "there is no architecture 'resnet19'; did you mean 'resnet18'?"),
         (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, tf32, got fp16"),
         (["--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image, got 8"),

@@ -197,7 +197,7 @@ class MemorizeSettings(RaySettings, DataSettings):
             )
         alone = [name for name in ("stop_when", "precision_target", "max_trials") if getattr(self, name) is not None]
         if alone and self.num_trials != AUTO:
-            raise ValueError(f"{' and '.join(alone)} say when num_trials auto ends: give num_trials auto too")
+            raise ValueError(f"{' and '.join(alone)} must be given with num_trials auto alone, got {self.num_trials}")
         _ = self.stopping_rule
 
     @property
