@@ -85,7 +85,8 @@ class Scores:
         """The pairs of one test sample, or of one training sample, the largest influence first.
 
         test, train: positions in their splits; give one, or both for the pair.  Only pairs above `influence_threshold`
-        (0.15) are kept by `memorize`; a file of Feldman & Zhang has all pairs of a class.
+        (0.15) are kept by `memorize`, and with `influence_top` the largest of each test sample; a file of Feldman &
+        Zhang has all pairs of a class.
         Returns train_index, test_index, influence and influence_se [pairs], see `InfluencePairs`.
         Raises UserError if the scores have no influences, or for a position that does not exist.
         """
@@ -180,7 +181,7 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         >>> scores = load_scores("results/digits")  # doctest: +SKIP
         >>> scores.to_pandas().sort_values("mem").tail()  # doctest: +SKIP
     """
-    from bat_dist.artifacts.scores import ENSEMBLE_SCORES, INFLUENCE, MEMORIZATION, read_influence
+    from bat_dist.artifacts.scores import ENSEMBLE_SCORES, INFLUENCE, MEMORIZATION, read_all_influence
     from bat_dist.storage.files import Folder, split_location
 
     if str(location).endswith(".npz"):
@@ -209,7 +210,7 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         location=place,
         kind=chosen,
         data=dataset,
-        pairs=read_influence(folder, fingerprint) if is_mem and folder.exists(INFLUENCE) else None,
+        pairs=read_all_influence(folder, fingerprint) if is_mem and folder.exists(INFLUENCE) else None,
         decided=arrays.get("decided") if is_mem else None,
     )
 

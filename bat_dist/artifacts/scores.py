@@ -241,10 +241,13 @@ def read_influence(folder: Folder, fingerprint: str) -> InfluencePairs:
     return InfluencePairs(**columns, num_found=len(arrays["influence"]))
 
 
-def read_influence_top(folder: Folder, fingerprint: str) -> TopInfluence:
-    """The arrays of `influence_top.npz`.  Raises UserError if it is missing, damaged, or of other data."""
+def read_all_influence(folder: Folder, fingerprint: str) -> InfluencePairs:
+    """The pairs of `influence.npz` and, if it exists, of `influence_top.npz`.  Raises UserError as `read_influence`."""
+    pairs = read_influence(folder, fingerprint)
+    if not folder.exists(INFLUENCE_TOP):
+        return pairs
     arrays = _arrays_of(fingerprint, folder, INFLUENCE_TOP)
-    return TopInfluence(arrays["train_index"], arrays["influence"], arrays["influence_se"])
+    return pairs.with_top(TopInfluence(arrays["train_index"], arrays["influence"], arrays["influence_se"]))
 
 
 def write_indices(folder: Folder, name: str, indices: Int64[np.ndarray, " chosen"], fingerprint: str) -> None:

@@ -51,6 +51,16 @@ class InfluencePairs:
         columns = (self.train_index, self.test_index, self.influence, self.influence_se)
         return InfluencePairs(*(column[positions] for column in columns), num_found=self.num_found)
 
+    def with_top(self, top: "TopInfluence") -> "InfluencePairs":
+        """These, and those of the largest influence on each test sample, each once; `num_found` stays."""
+        test_index, rank = np.nonzero(top.train_index >= 0)
+        more = (top.train_index[test_index, rank], test_index, top.influence[test_index, rank])
+        columns = (self.train_index, self.test_index, self.influence, self.influence_se)
+        both = [np.concatenate(two) for two in zip(columns, (*more, top.influence_se[test_index, rank]), strict=True)]
+        _, first = np.unique(np.stack(both[:2]), axis=1, return_index=True)  # in the order of pairs: ties keep it
+        order = first[np.argsort(-both[2][first], kind="stable")]
+        return InfluencePairs(*(column[order] for column in both), num_found=self.num_found)
+
 
 @dataclass(frozen=True)
 class TopInfluence:

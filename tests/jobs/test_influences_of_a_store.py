@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bat_dist.artifacts.scores import INFLUENCE_TOP, TRIALS, read_influence_top
+from bat_dist.artifacts.scores import INFLUENCE_TOP, TRIALS, read_all_influence, read_influence
 from bat_dist.artifacts.streamed_trials import read_trials
 from bat_dist.config import parse
 from bat_dist.data.datasets import Dataset, load_dataset
@@ -103,8 +103,8 @@ def test_columns_and_parts_give_the_files_that_arrays_give(
     expected = score(arrays, dataset)
     assert arrays.exists("feldman_zhang.npz")
     assert not arrays.exists("influence")
-    top = read_influence_top(arrays, dataset.fingerprint)
-    assert (top.train_index.shape, top.influence.dtype) == ((50, 3), np.float64)
+    top = arrays.read_npz(INFLUENCE_TOP)
+    assert (top["train_index"].shape, top["influence"].dtype) == ((50, 3), np.float64)
     monkeypatch.setattr(scores, "bytes_of", lambda _: 4000)
     columns = folder_of_trials("columns")
     assert score(columns, dataset) == expected
@@ -177,9 +177,27 @@ def test_no_top_is_left_of_an_earlier_call(folder_of_trials: Callable[[str], Fol
     folder = folder_of_trials("x")
     score(folder, dataset)
     leave_out_scores(folder, dataset, parse(MemorizeSettings, [*ASKED, folder.location], prog="")[0])
-    with pytest.raises(UserError, match="does not exist"):
-        read_influence_top(folder, dataset.fingerprint)
     assert not folder.exists(INFLUENCE_TOP)
+
+
+def test_the_largest_of_each_test_sample_are_read_with_the_pairs_above_the_threshold(
+    folder_of_trials: Callable[[str], Folder], dataset: Dataset
+) -> None:
+    folder = folder_of_trials("x")
+    score(folder, dataset)
+    above, top = read_influence(folder, dataset.fingerprint), folder.read_npz(INFLUENCE_TOP)
+    found = read_all_influence(folder, dataset.fingerprint)
+    expected = {
+        (train, test): influence
+        for test, row in enumerate(zip(top["train_index"], top["influence"], strict=True))
+        for train, influence in zip(*row, strict=True)
+        if train >= 0
+    }
+    expected |= dict(zip(zip(above.train_index, above.test_index, strict=True), above.influence, strict=True))
+    pairs = zip(found.train_index, found.test_index, strict=True)
+    assert list(zip(pairs, found.influence, strict=True)) == sorted(expected.items(), key=lambda one: (-one[1], one[0]))
+    assert np.isfinite(found.influence_se).all()
+    assert len(found.influence) > found.num_found == above.num_found
 
 
 def test_no_room_for_scratch_files_is_said(
