@@ -214,16 +214,22 @@ def ridge_own_coefficients(
 def _variance_ratio(scores: Values, residual: Values) -> float:
     """s_u^2 / s_e^2 by Haseman and Elston's regression; 0 where trials of similar masks do not have similar residuals.
 
-    scores [trials, components]: scores @ scores.T is M M'.
+    scores [trials, components]: scores @ scores.T is M M', the similarity of each pair of trials; residual @ residual.T
+    says how alike they turned out.  Sums over all pairs follow from products of the factors, without these matrices.
     """
     residual = residual[:, np.isfinite(residual).all(axis=0)]
     if not residual.shape[1]:
         return 0.0
-    similar, alike = scores @ scores.T, residual @ residual.T / residual.shape[1]
-    apart = ~np.eye(len(similar), dtype=bool)
-    x = similar[apart] - similar[apart].mean()
-    effect = float(np.mean(x * alike[apart]) / max(np.mean(x**2), 1e-12))
-    noise = float(np.trace(alike) - effect * np.trace(similar)) / len(similar)
+    alike = residual / np.sqrt(residual.shape[1])
+    own_similar, own_alike = (scores**2).sum(axis=1), (alike**2).sum(axis=1)
+    pairs = max(1, len(scores) * (len(scores) - 1))
+    similar_of_pairs = np.sum(scores.sum(axis=0) ** 2) - own_similar.sum()
+    alike_of_pairs = np.sum(alike.sum(axis=0) ** 2) - own_alike.sum()
+    products = np.sum((scores.T @ alike) ** 2) - own_similar @ own_alike
+    squares = np.sum((scores.T @ scores) ** 2) - own_similar @ own_similar
+    covariance = products - similar_of_pairs * alike_of_pairs / pairs
+    effect = float(covariance / max(squares - similar_of_pairs**2 / pairs, 1e-12 * pairs))
+    noise = float(own_alike.sum() - effect * own_similar.sum()) / len(scores)
     return effect / noise if effect > 0 and noise > 0 else 0.0
 
 

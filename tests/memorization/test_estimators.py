@@ -117,6 +117,22 @@ def test_masks_that_explain_nothing_leave_the_difference_of_means(few: Outcomes)
     np.testing.assert_allclose(found, difference_of_means(few).mem, atol=1e-5)
 
 
+def test_the_ratio_is_a_regression_over_pairs_of_trials() -> None:
+    """Haseman and Elston's, over a table of all pairs of different trials."""
+    rng = np.random.default_rng(6)
+    mask = rng.random((50, 12)) < 0.7
+    answers = mask @ rng.normal(0, 0.5, (12, 12)) + rng.normal(0, 1, mask.shape)
+    m, c = mask - mask.mean(axis=0), answers - answers.mean(axis=0)
+    residual = c - m * (m * c).sum(axis=0) / (m**2).sum(axis=0)
+    pairs = [(i, j) for i in range(50) for j in range(50) if i != j]
+    similar, alike = (np.array([one[i] @ one[j] for i, j in pairs]) for one in (m, residual / np.sqrt(12)))
+    explained = np.polyfit(similar, alike, 1)[0]
+    noise = np.mean(np.sum(residual**2, axis=1)) / 12 - explained * np.mean(np.sum(m**2, axis=1))
+    assert explained > 0
+    expected = ridge_own_coefficients(mask, answers, explained / noise)
+    np.testing.assert_allclose(ridge_own_coefficients(mask, answers), expected, rtol=1e-9)
+
+
 def test_what_masks_explain_is_removed_from_the_error() -> None:
     """60 trials of 40 samples whose answers are a sum of the others' effects: the truth is each sample's own one."""
     rng = np.random.default_rng(4)

@@ -1,6 +1,8 @@
 """The study `efficiency`: trials that each estimator of memorization needs, from a store that is there."""
 
 import io
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
@@ -19,10 +21,12 @@ from bat_dist.results.claims import Finding
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
-from bat_dist.studies.efficiency import AIM, LEAST, OWN, PLAIN, SIZES, Needed, measure, trials_needed
+from bat_dist.studies.efficiency import AIM, LEAST, OWN, PLAIN, SIZES, Measured, Needed, measure, trials_needed
 from bat_dist.studies.stopping_times import StoppedRun, stopped_runs
 from bat_dist.studies.stored_outcomes import StoredOutcomes, check_comparable, read_outcomes
 from bat_dist.wording import counted
+
+log = logging.getLogger(__name__)
 
 AGREEMENT, NEEDED, STOPPED = "agreement.csv", "trials_needed.csv", "stopped_runs.csv"
 IN_WORDS = {
@@ -63,7 +67,7 @@ def analyse_efficiency(settings: StudySettings, folder: Folder) -> list[Finding]
     num_trials, least = len(stored.numbers), LEAST // 2 if settings.reference else LEAST
     if num_trials < least:
         raise UserError(f"{stored.place} has {counted(num_trials, 'trial')}: the study needs at least {least}")
-    measured = [*measure(stored.outcomes, mask_plan=stored.mask_plan, **others, repetitions=settings.repetitions)]
+    measured = _measured(stored, others, settings.repetitions)
     rows = [{**one._asdict(), **one.agreement._asdict()} for one in measured]
     folder.write(AGREEMENT, pd.DataFrame(rows).drop(columns="agreement").to_csv(index=False).encode())
     needed = trials_needed(measured)
@@ -132,6 +136,17 @@ def draw_efficiency(folder: Folder, about: Mapping[str, Any]) -> dict[str, Figur
             note=fill(note, LINE),
         ),
     }
+
+
+def _measured(stored: StoredOutcomes, others: Mapping[str, Outcomes | None], repetitions: int) -> list[Measured]:
+    """`measure`; after the first repetition the log says how long all will take."""
+    found, start = [], time.monotonic()
+    for one in measure(stored.outcomes, mask_plan=stored.mask_plan, **others, repetitions=repetitions):
+        if found and found[-1].repetition == 0 and one.repetition == 1:
+            minutes = (time.monotonic() - start) * repetitions / 60
+            log.info("efficiency: %s, about %.1f minutes", counted(repetitions, "repetition"), minutes)
+        found.append(one)
+    return found
 
 
 def _other(stored: StoredOutcomes, settings: StudySettings, option: str) -> Outcomes | None:
