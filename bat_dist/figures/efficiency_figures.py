@@ -89,12 +89,13 @@ def needed_trials(panels: Mapping[str, Mapping[str, NeededTrials]], *, largest: 
 
 
 def _looks(panels: Mapping[str, Mapping[str, Any]]) -> Mapping[str, tuple[str, str, Any]]:
-    """Colour, marker and dashes of each name; the same in all panels."""
+    """Colour, marker and dashes of each name, no two alike; the same in all panels."""
     names = dict.fromkeys(name for curves in panels.values() for name in curves)
-    return {
-        name: (COLORS[at % len(COLORS)], MARKERS[at % len(MARKERS)], DASHES[at % len(DASHES)])
-        for at, name in enumerate(names)
-    }
+    looks = {}
+    for at, name in enumerate(names):
+        again = at // len(COLORS)  # a colour that comes again has the next marker and the next dashes
+        looks[name] = COLORS[at % len(COLORS)], MARKERS[(at + again) % len(MARKERS)], DASHES[(at + again) % len(DASHES)]
+    return looks
 
 
 def _trials_axis(ax: Axes, sizes: Sequence[int]) -> None:

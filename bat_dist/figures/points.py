@@ -119,4 +119,6 @@ def _points(ax: Axes, panel: Panel) -> None:
     ax.grid(axis="y")
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     if panel.percent:
+        low, high = ax.get_ylim()
+        ax.set_ylim(top=min(high, 1 + 0.05 * (1 - low)))  # no share is larger than 1
         ax.yaxis.set_major_formatter(lambda share, _: f"{round(100 * share, 6):g}%")

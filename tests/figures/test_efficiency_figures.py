@@ -33,6 +33,14 @@ def test_each_estimator_is_a_line_with_its_medians_and_one_has_a_band() -> None:
     assert figure.legends[0].get_title().get_text() == "20 repetitions"
 
 
+def test_no_two_of_many_estimators_look_alike() -> None:
+    curves = {
+        f"estimator {number}": AgreementCurve([25, 50], [0.5, 0.6], [0.4, 0.5], [0.6, 0.7]) for number in range(10)
+    }
+    (ax,) = agreement_over_trials({"one": curves}, title="", note="", band=MEANS).axes
+    assert len({(line.get_color(), line.get_marker()) for line in ax.lines}) == 10
+
+
 def test_what_is_not_reached_is_an_arrow_beyond_the_largest() -> None:
     needed = {OTHER: NeededTrials(0.5, 0.4, 0.6), "masks": NeededTrials(math.inf, 0.9, math.inf)}
     figure = needed_trials({"one": needed}, largest=1.0, title="", note="")

@@ -32,6 +32,14 @@ def test_every_seed_is_a_point_and_the_line_is_their_mean(visible_texts: Look) -
     assert x == pytest.approx([-0.11, -0.11])  # the first of two series, left of its category
 
 
+@pytest.mark.parametrize("value", [1.0, 0.98])
+def test_no_share_above_all_of_them_is_on_the_axis(value: float) -> None:
+    (ax,) = picture([Panel("covered", "share", {"ERM": {"0%": [value, value, 1.0]}}, percent=True)]).axes
+    bottom, top = ax.get_ylim()
+    assert bottom < value <= 1 < top
+    assert all(tick <= 1 for tick in ax.get_yticks() if bottom <= tick <= top)
+
+
 @pytest.mark.parametrize("number", [1, 3, 6])
 def test_nothing_is_cut_off_with_any_number_of_panels(visible_texts: Look, number: int) -> None:
     texts = visible_texts(picture([Panel(f"panel {n}", "accuracy", SERIES) for n in range(number)]))

@@ -1,5 +1,6 @@
 """All studies by name, and the files that each leaves: data, figures, `findings.json`."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,6 +110,8 @@ def in_words(finding: Finding) -> Sequence[str]:
 
 
 def interval_in_words(finding: Finding) -> str:
-    """`0.027 (95%: 0.004 to 0.050)`; the estimate alone where it is exact, or its interval unknown."""
+    """`0.027 (95%: 0.004 to 0.050)`; the estimate alone where it is exact, or its interval unknown; or `unknown`."""
+    if math.isnan(finding.estimate):
+        return "unknown"
     interval = f" (95%: {finding.low:.3f} to {finding.high:.3f})" if finding.low < finding.high else ""
     return f"{finding.estimate:.3f}{interval}"
