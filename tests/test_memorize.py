@@ -274,10 +274,12 @@ def test_a_rule_ends_the_run_with_the_first_trials_that_are_enough(
         np.testing.assert_array_equal(scores["trial"], first)
         expected = estimate_memorization(store.read("mask", first), store.read("train_correct", first))
         np.testing.assert_array_equal(scores["mem"], expected.mem)
+        np.testing.assert_array_equal([scores["mem_shrunk"], scores["probability_atypical"]], expected.posterior(0.15))
         low, high = scores["anytime_low"], scores["anytime_high"]
         assert np.median(high - low) <= float(target)
         np.testing.assert_array_equal(scores["decided"], np.sign((low >= 0.15).astype(int) - (high <= 0.15)))
         np.testing.assert_array_equal(load_scores(copy).decided, scores["decided"])
+        np.testing.assert_array_equal(load_scores(copy).shrunk, scores["mem_shrunk"])
     assert main(["--out", str(copy), "--status"]) == 0
     assert f"20 of at most 60 trials are enough for a median width of the intervals of at most {target}" in (
         capsys.readouterr().out

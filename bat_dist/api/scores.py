@@ -36,6 +36,9 @@ class Scores:
         mem_se: its standard error, 0 where the networks all agree: see low and high then.
         low, high: a 95% interval of mem (Newcombe), sound for few trials too.
         n_in, n_out: numbers of trials with the sample and without it.
+        shrunk: the posterior mean of mem with a prior that all samples together give (empirical Bayes), of smaller
+            error than mem where trials are few.
+        probability_atypical: the posterior probability of mem > 0.15, likewise.
         labels: class numbers.
         ids: names of the samples: their files, or their positions in the data that were given.
         location: the file that holds the scores, for `train(scores=...)` and `bat-dist train --scores`.
@@ -43,7 +46,7 @@ class Scores:
             neither, each sample wrongly with probability 5% at most whenever the run ended; None for other runs.
         kind: "mem", or which cheaper score of an ensemble stands in mem's place (higher is more atypical).
 
-    What is not known is NaN (standard errors and intervals), or 0 (numbers of trials).
+    What is not known is NaN (standard errors and intervals), 0 (numbers of trials) or None (shrunk, decided).
     """
 
     mem: Values
@@ -59,6 +62,8 @@ class Scores:
     data: "Dataset | None" = None
     pairs: "InfluencePairs | None" = field(default=None, repr=False)
     decided: Int[np.ndarray, " train"] | None = None
+    shrunk: Values | None = None
+    probability_atypical: Values | None = None
 
     def __len__(self) -> int:
         return len(self.mem)
@@ -212,6 +217,8 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         data=dataset,
         pairs=read_all_influence(folder, fingerprint) if is_mem and folder.exists(INFLUENCE) else None,
         decided=arrays.get("decided") if is_mem else None,
+        shrunk=arrays.get("mem_shrunk") if is_mem else None,
+        probability_atypical=arrays.get("probability_atypical") if is_mem else None,
     )
 
 

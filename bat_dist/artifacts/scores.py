@@ -16,7 +16,7 @@ from bat_dist.memorization.estimate import Memorization, predicted_left_out
 from bat_dist.memorization.influence import InfluencePairs, TopInfluence
 from bat_dist.memorization.sequential import decided
 from bat_dist.memorization.stopping import OrderedTrials
-from bat_dist.memorization.typicality import TypicalSets
+from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD, TypicalSets
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.rows import RowStore
 
@@ -128,14 +128,17 @@ def write_memorization(
     trials: Trials | None,
     enough: OrderedTrials | None = None,
 ) -> None:
-    """Write `memorization.npz`; an imported score has no trials, and no counts.
+    """Write `memorization.npz`; an imported score has no trials, and no counts, from which `mem_shrunk` follows.
 
     enough: how their number was decided, if a rule did; then intervals that hold at all times, and what they decide,
     are written too.
     """
     more = {}
     if trials is not None:
+        shrunk, probability = memorization.posterior(ATYPICAL_THRESHOLD)
         more |= {
+            "mem_shrunk": shrunk,
+            "probability_atypical": probability,
             "trial": trials.numbers,
             "train_accuracy_in": trials.accuracy_in,
             "train_accuracy_out": trials.accuracy_out,

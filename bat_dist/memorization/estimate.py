@@ -31,8 +31,25 @@ class Memorization:
 
     def interval(self, level: float = 0.95) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
         """Newcombe's hybrid score interval (lower, upper) at confidence `level`."""
-        correct_in, correct_out = np.rint(self.accuracy_in * self.n_in), np.rint(self.accuracy_out * self.n_out)
+        correct_in, correct_out = self._correct()
         return newcombe_interval(correct_in, self.n_in, correct_out, self.n_out, level)
+
+    def posterior(self, threshold: float) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
+        """Posterior mean of mem, and posterior probability of mem > threshold, with a prior from all samples.
+
+        Empirical Bayes, see `mixture`: of smaller error than `mem` where trials are few, at the price of a bias towards
+        what is frequent.  NaN where mem is undefined.
+        """
+        from bat_dist.memorization.mixture import posterior_of_counts  # here: it needs scipy
+
+        correct_in, correct_out = (np.nan_to_num(count).astype(np.int64) for count in self._correct())
+        mean, above = posterior_of_counts(correct_in, self.n_in, correct_out, self.n_out, threshold)
+        undefined = np.isnan(self.mem)
+        return np.where(undefined, np.nan, mean), np.where(undefined, np.nan, above)
+
+    def _correct(self) -> tuple[Float[np.ndarray, " train"], Float[np.ndarray, " train"]]:
+        """In how many of the trials with the sample networks are right on it, and in how many of those without it."""
+        return np.rint(self.accuracy_in * self.n_in), np.rint(self.accuracy_out * self.n_out)
 
 
 def estimate_memorization(

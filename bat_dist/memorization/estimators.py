@@ -17,7 +17,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
 from bat_dist.memorization.estimate import check_trials, estimate_memorization
-from bat_dist.memorization.mixture import posterior_of_counts
 from bat_dist.memorization.proportions import proportion
 from bat_dist.memorization.typicality import ATYPICAL_THRESHOLD
 
@@ -173,13 +172,7 @@ def shrunk(outcomes: Outcomes) -> Estimated:
     has the least mean squared error over samples if the prior is right, at the price of a bias towards what is
     frequent; the posterior also gives P(mem > 0.15), by which the atypical samples are chosen.
     """
-    inside, correct = outcomes.mask, outcomes.correct
-    n_in = np.count_nonzero(inside, axis=0)
-    correct_in = np.count_nonzero(inside & correct, axis=0)
-    n_out, correct_out = len(inside) - n_in, np.count_nonzero(correct, axis=0) - correct_in
-    mem, above = posterior_of_counts(correct_in, n_in, correct_out, n_out, ATYPICAL_THRESHOLD)
-    undefined = (n_in == 0) | (n_out == 0)
-    return Estimated(np.where(undefined, np.nan, mem), np.where(undefined, np.nan, above))
+    return Estimated(*estimate_memorization(outcomes.mask, outcomes.correct).posterior(ATYPICAL_THRESHOLD))
 
 
 ESTIMATORS: Mapping[str, Callable[[Outcomes], Estimated]] = {

@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from scipy.special import xlog1py, xlogy
 
 GRID, STEPS = 81, 100
+MOST_FITTED = 2**15  # kinds of samples (k1, n1, k0, n0) from which G is estimated
+BLOCK = 2**14  # kinds of samples whose likelihoods are in memory at once
 VALUES = np.sin(np.linspace(0, np.pi / 2, GRID)) ** 2
 """The grid of either probability: their arcsines are equally far apart, as the binomial's precision asks for."""
 
@@ -25,15 +27,27 @@ def posterior_of_counts(
 ) -> tuple[Float[np.ndarray, " samples"], Float[np.ndarray, " samples"]]:
     """Posterior mean of p1 - p0, and posterior probability of p1 - p0 > threshold, of each sample.
 
-    A sample without any trial has the mean and the probability of G.
+    A sample without any trial has the mean and the probability of G.  Where more than `MOST_FITTED` counts differ, G is
+    estimated from as many, evenly spaced in their order; memory beside the arguments is bounded.
     """
     different, place, times = np.unique(np.stack([k1, n1, k0, n0]), axis=1, return_inverse=True, return_counts=True)
-    one, zero = likelihood(different[0], different[1]), likelihood(different[2], different[3])
-    weights = fitted_mixture(one, zero, times)
+    kinds = different.shape[1]
+    fitted = np.linspace(0, kinds - 1, min(kinds, MOST_FITTED)).astype(int)
+    weights = fitted_mixture(*_likelihoods(different[:, fitted]), times[fitted])
     differ = VALUES[:, None] - VALUES
-    total = marginal(one, weights, zero)
-    mean, above = (marginal(one, weights * of, zero) / total for of in (differ, differ > threshold))
+    mean, above = np.empty(kinds), np.empty(kinds)
+    for start in range(0, kinds, BLOCK):
+        block = slice(start, start + BLOCK)
+        one, zero = _likelihoods(different[:, block])
+        total = marginal(one, weights, zero)
+        mean[block] = marginal(one, weights * differ, zero) / total
+        above[block] = marginal(one, weights * (differ > threshold), zero) / total
     return mean[place.reshape(-1)], above[place.reshape(-1)]
+
+
+def _likelihoods(counts: Int[np.ndarray, "4 samples"]) -> tuple[Likelihood, Likelihood]:
+    """Those of p1 and of p0."""
+    return likelihood(counts[0], counts[1]), likelihood(counts[2], counts[3])
 
 
 def fitted_mixture(one: Likelihood, zero: Likelihood, times: Counts) -> Float[np.ndarray, "grid grid"]:

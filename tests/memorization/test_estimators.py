@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from bat_dist.memorization import mixture
 from bat_dist.memorization.estimators import (
     ESTIMATORS,
     NUM_STRATA,
@@ -165,6 +166,21 @@ def test_shrunk_estimates_are_those_of_bayes_rule_with_the_true_prior() -> None:
     assert above[correct_out < 5].min() > 0.99
     np.testing.assert_allclose(above[correct_out == 6], never_wrong, atol=0.02)
     np.testing.assert_allclose(mem[correct_out == 6], 0.5 * never_wrong, atol=0.02)
+
+
+def test_blocks_and_a_part_of_the_counts_change_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prior of a third of the counts is that of all, nearly; blocks change nothing."""
+    rng, n = np.random.default_rng(6), 3000
+    n_in = rng.binomial(60, 0.7, n)
+    counts = rng.binomial(n_in, rng.beta(9, 1, n)), n_in, rng.binomial(60 - n_in, rng.beta(2, 1, n)), 60 - n_in
+    whole = posterior_of_counts(*counts, 0.15)
+    monkeypatch.setattr(mixture, "BLOCK", 101)
+    np.testing.assert_allclose(posterior_of_counts(*counts, 0.15), whole, rtol=1e-9, atol=1e-12)
+    kinds = len(np.unique(counts, axis=1).T)
+    assert kinds > 1000
+    monkeypatch.setattr(mixture, "MOST_FITTED", kinds // 3)
+    apart = np.abs(posterior_of_counts(*counts, 0.15)[0] - whole[0])
+    assert apart.mean() < 0.02
 
 
 def test_undefined_samples_have_no_estimate(few: Outcomes) -> None:
