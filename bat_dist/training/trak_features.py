@@ -15,7 +15,10 @@ from bat_dist.data.loaders import Loader
 
 DIM = 512  # of projected gradients; fewer for few samples, see `projected_dim`
 RIDGE = 1e-6  # of the mean of Phi^T Phi's diagonal, added to it: networks with fewer weights than `dim` have no inverse
-_VALUES = 2**26  # of gradients, and of the projection, in memory at a time: 256 MiB each
+_GRADIENTS = 2**26  # values in memory at a time: 256 MiB
+_PROJECTION = (
+    2**28
+)  # values in memory at a time: 1 GiB; what does not fit is drawn anew for each batch, which takes long
 
 
 def projected_dim(num_train: int) -> int:
@@ -62,10 +65,10 @@ def _projected(network: nn.Module, loader: Loader, dim: int, member: int) -> tup
     size = sum(weight.numel() for weight in network.parameters())
     computer = FunctionalGradientComputer(network, ImageClassificationModelOutput(), size, torch.float32, device)
     projector = BasicProjector(
-        size, dim, 0, ProjectionType("normal"), device, block_size=max(1, _VALUES // size), model_id=member
+        size, dim, 0, ProjectionType("normal"), device, block_size=max(1, _PROJECTION // size), model_id=member
     )
     gradients, losses, places = [], [], []
-    for images, labels, indices in loader.eval_epoch(batch_size=max(1, min(256, _VALUES // size))):
+    for images, labels, indices in loader.eval_epoch(batch_size=max(1, min(256, _GRADIENTS // size))):
         of_samples = computer.compute_per_sample_grad((images, labels))
         flat = torch.cat([one.detach().flatten(start_dim=1) for one in of_samples.values()], dim=1)
         gradients.append(projector.project(flat, model_id=member) / size**0.5)
