@@ -42,7 +42,7 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
     from bat_dist.storage.lease import only_driver
 
     folder = Folder(settings.out)
-    dataset = dataset.augmented(settings.crop_padding, settings.flip)
+    dataset = dataset.augmented(settings.crop_padding, settings.flip, settings.crop_scale)
     with only_driver(folder):
         if settings.merge:
             settings = merge_folders(folder, dataset, settings, settings.merge)

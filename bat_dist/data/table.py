@@ -32,6 +32,7 @@ class DatasetSpec:
     step_size: float  # of PGD in training
     crop_padding: int  # random crop: zeros added on each side; of images of `image_size`, or of 32 pixels
     flip: bool  # random horizontal flip
+    crop_scale: float | None = None  # random-resized crop: smallest share of the image's area; None: crop_padding
 
     def of_size(self, num_classes: int | None, image_size: int | None) -> "DatasetSpec":
         """The row with the actual numbers, None for those that the row has; the padding grows with the image."""
@@ -52,14 +53,18 @@ class DatasetSpec:
         return ", ".join([*parts, f"epsilon {round(255 * self.epsilon)}/255"])
 
     @property
-    def own_augmentation(self) -> dict[str, int | bool]:
-        """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
+    def own_augmentation(self) -> dict[str, float | bool]:
+        """The augmentation as far as it is not the table's: what tells one training from another.
+
+        Random-resized crops are told by `crop_scale` alone, since they leave no padding.
+        """
         row = DATASETS.get(self.name, OWN)
-        return {name: getattr(self, name) for name in AUGMENTATION if getattr(self, name) != getattr(row, name)}
+        names = AUGMENTATION if self.crop_scale is None else ("flip", "crop_scale")
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(row, name)}
 
 
 USUAL_SIZE = 32
-AUGMENTATION = ("crop_padding", "flip")
+AUGMENTATION = ("crop_padding", "flip", "crop_scale")
 
 _ROWS = (
     # scikit-learn's copy of UCI's "Optical Recognition of Handwritten Digits". Mean and std: of our train
@@ -157,6 +162,17 @@ def own_name(reference: str) -> str | None:
         return None
     where, _, name = reference.rpartition(":")
     return name.partition("@")[0] if where == "hf" else name
+
+
+def check_augmentation(crop_padding: int | None, crop_scale: float | None) -> None:
+    """Raise DatasetError for crops of both kinds, or a share of the area that is none."""
+    if crop_scale is not None and not 0 < crop_scale <= 1:
+        raise DatasetError(f"crop_scale must be in (0, 1], got {crop_scale}: 0.08 is usual, and 1 never crops")
+    if crop_scale is not None and crop_padding:
+        raise DatasetError(
+            f"crop_scale {crop_scale:g} crops without zeros around the image, got crop_padding {crop_padding} too: "
+            "leave one of them out"
+        )
 
 
 def check_dataset(name: str) -> DatasetSpec:

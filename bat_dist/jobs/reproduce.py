@@ -101,7 +101,7 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     if settings.scores or not settings.needs_scores:
         return None
     place, asked = folder / SCORES, settings.memorize_settings
-    dataset = dataset.augmented(asked.crop_padding, asked.flip)
+    dataset = dataset.augmented(asked.crop_padding, asked.flip, asked.crop_scale)
     if place.exists(MEMORIZATION) and place.exists(SUMMARY):
         known = read_summary(place, SUMMARY)
         is_number = asked.stopping_rule is None  # else the rule is asked again, of the trials that are there

@@ -84,11 +84,13 @@ def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
     place = Folder(settings.score_place)
     if not settings.scores:
         asked = settings.memorize_settings
-        scores, filled = leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        scores, filled = leave_out_scores(
+            place, dataset.augmented(asked.crop_padding, asked.flip, asked.crop_scale), asked
+        )
         report_leave_out(place, dataset, to_dict(asked), scores, failed=filled.failed)
     if settings.needs_ensemble and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
         asked = settings.ensemble_settings
-        found, _ = ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        found, _ = ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip, asked.crop_scale), asked)
         report_ensemble(place, dataset, to_dict(asked), found)
 
 

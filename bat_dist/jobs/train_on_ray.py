@@ -72,7 +72,9 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(config["threads"])
     bare: Any = ray.get(config["plan"])
     dataset: Dataset = ray.get(config["dataset"])
-    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
+    asked = bare.asked
+    dataset = dataset.augmented(asked.crop_padding, asked.flip, asked.crop_scale)
+    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset)
     device = get_device()
     if "tf32" in (plan.settings.step.precision, plan.settings.step.attack.precision):  # a late node was not asked
         check_tf32([this_hardware()])

@@ -14,6 +14,7 @@ from bat_dist.artifacts.scores import read_indices, read_subsets
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader
+from bat_dist.data.table import AUGMENTATION
 from bat_dist.errors import UserError
 from bat_dist.jobs.auto import Chosen, check_network, without_auto
 from bat_dist.jobs.own_parts import method_of
@@ -111,7 +112,7 @@ def make_plan(
     asked = dataclasses.replace(asked, method=method_of(asked.method))
     if asked.method == "bat":
         check_network(asked.arch, dataset, features=True)
-    dataset = dataset.augmented(asked.crop_padding, asked.flip)
+    dataset = dataset.augmented(asked.crop_padding, asked.flip, asked.crop_scale)
     precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)
     try:
@@ -256,7 +257,7 @@ def _facts(
         **({"num_workers": asked.separate_batch_norms} if asked.separate_batch_norms > 1 else {}),
         "seed": settings.seed,
     }
-    unsaid_as_usual = ("crop_padding", "flip", "num_workers")
+    unsaid_as_usual = (*AUGMENTATION, "num_workers")
     return {**facts, **facts_as_asked(asked, without={*facts, *unsaid_as_usual})}
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import joblib
 import numpy as np
@@ -83,7 +83,7 @@ def plan(settings: PlanSettings) -> CostPlan:
     batch_size = settings.attack_batch_size or usual_batch_size(on_gpu=machine.gpus > 0)
     subject = Workload(
         arch=arch,
-        spec=data.spec,
+        spec=replace(data.spec, crop_scale=settings.crop_scale),
         trial_recipe=settings.trial_training,
         recipe=settings.training,
         num_steps=settings.num_steps,

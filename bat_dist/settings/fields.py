@@ -174,6 +174,17 @@ Flip = Annotated[
     TRAINING,
     Later(),
 ]
+CropScale = Annotated[
+    float | None,
+    Gt(0),
+    Le(1),
+    Help(
+        "random-resized crops instead: windows of MIN to all of the image's area, resized to its size; 0.08 is usual",
+        "MIN",
+    ),
+    TRAINING,
+    Later(),
+]
 SomePrecision = Annotated[
     PrecisionOrAuto,
     Help(

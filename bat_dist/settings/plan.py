@@ -31,6 +31,7 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.study import StudySettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
@@ -85,6 +86,7 @@ class TablePlanSettings(PlanTerms, ReproduceSettings):
             arch=self.network,
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
+            crop_scale=_crop_scale(train, memorize),
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),
             recipe=train.recipe,
@@ -111,6 +113,11 @@ def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
         "trial_epochs": memorize.epochs,
         "trial_batch_size": memorize.batch_size,
     }
+
+
+def _crop_scale(*parts: TrainSettings | MemorizeSettings | None) -> float | None:
+    """The first that a part has: what a crop is resized from makes little difference to the time."""
+    return next((part.crop_scale for part in parts if part and part.crop_scale), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +159,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             **trainings,
+            crop_scale=_crop_scale(train, memorize),
         )
 
 
@@ -171,6 +179,10 @@ class PlanSettings:
     num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), DATA] = None
     image_size: Annotated[int | None, Ge(1), Help("images are N x N"), DATA] = None
     test_share: TestShare = None
+
+    crop_scale: Annotated[
+        float | None, Gt(0), Le(1), Help("random-resized crops in trials and trainings, as train has them", "MIN"), DATA
+    ] = None
 
     num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), TRIALS] = 1000
     subset_ratio: Annotated[SubsetRatio, TRIALS] = 0.7

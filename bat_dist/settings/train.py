@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
+from bat_dist.data.table import check_augmentation
 from bat_dist.methods.table import METHODS
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
@@ -17,6 +18,7 @@ from bat_dist.settings.fields import (
     CheaperScore,
     CpusPerWorker,
     CropPadding,
+    CropScale,
     Epochs,
     Epsilon,
     Flip,
@@ -130,6 +132,7 @@ class TrainSettings(RaySettings, DataSettings):
     warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
+    crop_scale: CropScale = None
     precision: SomePrecision = "auto"
     ema: Annotated[
         float | None, Gt(0), Lt(1), Help("average the weights with this decay, and judge and keep those"), TRAINING
@@ -190,6 +193,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        check_augmentation(self.crop_padding, self.crop_scale)
         _ = self.training
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")

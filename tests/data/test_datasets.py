@@ -61,6 +61,13 @@ def test_only_augmentation_that_is_not_the_tables_is_told_apart() -> None:
     assert digits.augmented(0, True).spec.own_augmentation == {"crop_padding": 0, "flip": True}
     with pytest.raises(DatasetError, match="crop_padding must be less than the 8 pixels of an image, got 8"):
         digits.augmented(8, None)
+    for crop_padding in (None, 0):
+        resized = digits.augmented(crop_padding, None, 0.1).spec
+        assert (resized.crop_padding, resized.crop_scale) == (0, 0.1)
+        assert resized.own_augmentation == {"crop_scale": 0.1}
+    for crop_padding, crop_scale in ((1, 0.1), (None, 0.0), (None, 1.5)):
+        with pytest.raises(DatasetError, match="crop_scale"):
+            digits.augmented(crop_padding, None, crop_scale)
 
 
 @pytest.mark.parametrize(
