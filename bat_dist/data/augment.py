@@ -24,11 +24,13 @@ class CropFlip(NamedTuple):
 
     def to(self, device: torch.device) -> "CropFlip":
         """The draws on `device`: of a whole epoch at once, since each copy makes the host wait for a GPU."""
-        return CropFlip(*(of if of is None else of.to(device) for of in self))
+        sizes = None if self.sizes is None else self.sizes.to(device)
+        return CropFlip(self.corners.to(device), self.flips.to(device), sizes)
 
     def part(self, which: slice | Int64[Tensor, " part"]) -> "CropFlip":
         """The draws of these images."""
-        return CropFlip(*(of if of is None else of[which] for of in self))
+        sizes = None if self.sizes is None else self.sizes[which]
+        return CropFlip(self.corners[which], self.flips[which], sizes)
 
 
 def draw_crop_flip(count: int, *, padding: int, flip: bool, generator: torch.Generator) -> CropFlip:

@@ -64,19 +64,25 @@ class Dataset:
     spec: DatasetSpec
 
     def augmented(
-        self, crop_padding: int | None = None, flip: bool | None = None, crop_scale: float | None = None
+        self,
+        crop_padding: int | None = None,
+        flip: bool | None = None,
+        crop_scale: float | None = None,
+        crop_size: int | None = None,
     ) -> "Dataset":
         """The same samples with other augmentation in training; None keeps what `spec` has.
 
         crop_scale: random-resized crops, of this share of the image's area up to all of it, without any padding.
+        crop_size: height and width that these are resized to.
 
-        Raises DatasetError for a padding that can crop an image away, and for both kinds of crops.
+        Raises DatasetError for a padding that can crop an image away, for both kinds of crops, and for a `crop_size`
+        without `crop_scale` or above the image's.
         """
-        check_augmentation(crop_padding, crop_scale)
-        size = self.spec.image_size
-        if crop_padding is not None and size and crop_padding >= size:
-            raise DatasetError(f"crop_padding must be less than the {size} pixels of an image, got {crop_padding}")
-        asked = {"crop_padding": crop_padding if crop_scale is None else 0, "flip": flip, "crop_scale": crop_scale}
+        check_augmentation(
+            crop_padding=crop_padding, crop_scale=crop_scale, crop_size=crop_size, image_size=self.spec.image_size
+        )
+        padding = crop_padding if crop_scale is None else 0
+        asked = {"crop_padding": padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
         return replace(self, spec=replace(self.spec, **{name: v for name, v in asked.items() if v is not None}))
 
 

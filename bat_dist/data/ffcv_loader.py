@@ -31,6 +31,7 @@ class FfcvLoader(SplitLoader):
         crop_padding: int,
         flip: bool,
         crop_scale: float | None = None,
+        crop_size: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         ffcv = import_ffcv()
@@ -46,7 +47,7 @@ class FfcvLoader(SplitLoader):
         records = self._ffcv.reader.metadata
         labels = torch.from_numpy(records["f1"].copy())
         height, width, _ = map(int, self._ffcv.reader.handlers["image"].shape)
-        how = {"crop_padding": crop_padding, "flip": flip, "crop_scale": crop_scale}
+        how = {"crop_padding": crop_padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
         super().__init__(labels, (height, width), **how, device=device)
 
     def _read(

@@ -10,7 +10,7 @@ import torch
 
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable, Share
-from bat_dist.data.table import AUGMENTATION
+from bat_dist.data.table import augmentation_of
 
 __all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "check_cache", "dataset_loader"]
 
@@ -41,7 +41,7 @@ def dataset_loader(
     Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
     split: Split = getattr(dataset, split_name)
-    how = {name: getattr(dataset.spec, name) for name in AUGMENTATION}
+    how = augmentation_of(dataset.spec)
     if kind == "auto":
         num_bytes = split.images.nbytes
         fits = num_bytes <= SMALL_BYTES or fits_gpu(num_bytes, torch.device(device), gpu_share)

@@ -61,15 +61,14 @@ def _fallback(height: int, width: int) -> tuple[int, int]:
 
 
 def resized_crop(
-    images: UInt8[Tensor, "batch height width 3"], draws: CropFlip, *, shape: tuple[int, int] | None = None
+    images: UInt8[Tensor, "batch height width 3"], draws: CropFlip, *, shape: tuple[int, int]
 ) -> UInt8[Tensor, "batch out_height out_width 3"]:
     """Cut out each image's window, resize it, and mirror it left to right where drawn.
 
-    shape: (height, width) of the result; None keeps that of the images. Pixels are rounded once, at the end, so that
+    shape: (height, width) of the result. Pixels are rounded once, at the end, so that
     training sees images of 256 levels as evaluation does. A window that is larger than the result is antialiased.
     """
     batch, height, width, channels = images.shape
-    shape = shape or (height, width)
     assert draws.sizes is not None
     (top, left), sizes = draws.corners.unbind(1), draws.sizes.unbind(1)
     rows = _taps(top, sizes[0], shape[0], of=height)

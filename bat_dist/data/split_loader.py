@@ -83,15 +83,17 @@ class SplitLoader:
         crop_padding: int,
         flip: bool,
         crop_scale: float | None,
+        crop_size: int | None,
         device: str | torch.device,
     ) -> None:
-        """image_shape: (height, width). crop_scale: the smallest area of random-resized crops; None pads."""
+        """image_shape: (height, width). The rest as in `DatasetSpec`."""
         self.device = torch.device(device)
         self._labels = labels.to(self.device)
         self._image_shape = image_shape
         self._crop_padding = crop_padding
         self._flip = flip
         self._crop_scale = crop_scale
+        self._crop_shape = (crop_size, crop_size) if crop_size else image_shape
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int
@@ -141,7 +143,7 @@ class SplitLoader:
             for start, images in zip(range(0, len(order), batch_size), reading, strict=True):
                 batch = slice(start, start + batch_size)
                 if draws is not None and draws.sizes is not None:
-                    images = resized_crop(images, draws.part(batch))
+                    images = resized_crop(images, draws.part(batch), shape=self._crop_shape)
                 elif draws is not None:
                     images = crop_flip(images, draws.part(batch), padding=self._crop_padding)
                 at = positions[batch].clone()

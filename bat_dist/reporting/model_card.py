@@ -19,6 +19,7 @@ FURTHER = (
         "crop_padding",
         "flip",
         "crop_scale",
+        "crop_size",
         "attack_mode",
         "random_start",
         "ema",

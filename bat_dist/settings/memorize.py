@@ -18,6 +18,7 @@ from bat_dist.settings.fields import (
     CheaperScore,
     CropPadding,
     CropScale,
+    CropSize,
     Epochs,
     Flip,
     GpusOfOne,
@@ -159,6 +160,7 @@ class MemorizeSettings(RaySettings, DataSettings):
     crop_padding: CropPadding = None
     flip: Flip = None
     crop_scale: CropScale = None
+    crop_size: CropSize = None
     precision: SomePrecision = "auto"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), TRAINING] = 0
 
@@ -174,7 +176,7 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
-        check_augmentation(self.crop_padding, self.crop_scale)
+        check_augmentation(crop_padding=self.crop_padding, crop_scale=self.crop_scale, crop_size=self.crop_size)
         if self.keep and (self.score != "leave_out" or self.import_scores):
             raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
         if self.first_trial and self.score != "leave_out":

@@ -19,6 +19,7 @@ from bat_dist.settings.fields import (
     CpusPerWorker,
     CropPadding,
     CropScale,
+    CropSize,
     Epochs,
     Epsilon,
     Flip,
@@ -133,6 +134,7 @@ class TrainSettings(RaySettings, DataSettings):
     crop_padding: CropPadding = None
     flip: Flip = None
     crop_scale: CropScale = None
+    crop_size: CropSize = None
     precision: SomePrecision = "auto"
     ema: Annotated[
         float | None, Gt(0), Lt(1), Help("average the weights with this decay, and judge and keep those"), TRAINING
@@ -193,7 +195,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
-        check_augmentation(self.crop_padding, self.crop_scale)
+        check_augmentation(crop_padding=self.crop_padding, crop_scale=self.crop_scale, crop_size=self.crop_size)
         _ = self.training
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")

@@ -32,8 +32,8 @@ def self_describing_split(count=NUM_SAMPLES, size=32):
     return SimpleNamespace(images=images, labels=index * 7 % 10)
 
 
-def make(kind, split, folder, *, crop_padding=PADDING, flip=True, crop_scale=None):
-    spec = SimpleNamespace(crop_padding=crop_padding, flip=flip, crop_scale=crop_scale)
+def make(kind, split, folder, *, crop_padding=PADDING, flip=True, crop_scale=None, crop_size=None):
+    spec = SimpleNamespace(crop_padding=crop_padding, flip=flip, crop_scale=crop_scale, crop_size=crop_size)
     dataset = SimpleNamespace(train=split, fingerprint="0f", spec=spec)
     return dataset_loader(kind, cast(Any, dataset), "train", cache_dir=folder)
 
@@ -112,12 +112,18 @@ def test_batches_are_of_the_contract(loader):
 
 
 @pytest.mark.parametrize(
-    ("size", "padding", "flip", "scale"),
-    [(32, 4, True, None), (32, 0, True, None), (64, 8, True, None), (8, 1, False, None), (32, 0, True, 0.08)],
+    ("size", "how"),
+    [
+        (32, {"crop_padding": 4, "flip": True}),
+        (32, {"crop_padding": 0, "flip": True}),
+        (64, {"crop_padding": 8, "flip": True}),
+        (8, {"crop_padding": 1, "flip": False}),
+        (32, {"crop_padding": 0, "flip": True, "crop_scale": 0.08, "crop_size": 24}),
+    ],
+    ids=str,
 )
-def test_both_loaders_yield_the_same_bits(size, padding, flip, scale, tmp_path):
+def test_both_loaders_yield_the_same_bits(size, how, tmp_path):
     split = self_describing_split(150, size)
-    how = {"crop_padding": padding, "flip": flip, "crop_scale": scale}
     memory, ffcv = (make(kind, split, tmp_path, **how) for kind in ("memory", "ffcv"))
     indices = np.random.default_rng(2).permutation(150)[:101]
     assert_same(memory.eval_epoch(batch_size=32), ffcv.eval_epoch(batch_size=32))

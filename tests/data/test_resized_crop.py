@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import ks_2samp, kstest
+from scipy.stats import kstest
 from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2.functional import resized_crop as torchvision_resized_crop
@@ -15,6 +15,8 @@ from bat_dist.data import resized_crop as module
 from bat_dist.data.augment import CropFlip
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.data.resized_crop import draw_resized_crops, resized_crop
+
+SHAPE = (13, 19)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -48,20 +50,20 @@ def one_by_one(images: torch.Tensor, draws: CropFlip, shape: tuple[int, int]) ->
 @pytest.mark.parametrize(
     ("image_shape", "shape"),
     [
-        ((8, 8), None),
-        ((64, 64), None),
-        ((31, 17), None),
-        ((1, 5), None),
+        ((8, 8), (8, 8)),
+        ((64, 64), (64, 64)),
+        ((31, 17), (31, 17)),
+        ((1, 5), (1, 5)),
         ((73, 73), (64, 64)),  # the largest windows are made smaller, which antialiasing shows
         ((100, 64), (30, 48)),
         ((16, 16), (7, 40)),
         ((5, 5), (1, 1)),
     ],
 )
-def test_pixels_are_torchvisions(image_shape: tuple[int, int], shape: tuple[int, int] | None) -> None:
+def test_pixels_are_torchvisions(image_shape: tuple[int, int], shape: tuple[int, int]) -> None:
     images, draws = random_images(40, *image_shape), drawn(40, *image_shape)
     images_before = images.clone()
-    expected = one_by_one(images, draws, shape or image_shape)
+    expected = one_by_one(images, draws, shape)
     found = resized_crop(images, draws, shape=shape)
     assert found.dtype == torch.uint8
     assert (found - expected).abs().max() <= 0.5 + 1e-3
@@ -74,7 +76,7 @@ def test_pixels_are_torchvisions(image_shape: tuple[int, int], shape: tuple[int,
 def test_the_whole_image_is_itself_and_its_mirror_image() -> None:
     images = random_images(2, 37, 23)
     whole = CropFlip(torch.zeros(2, 2, dtype=torch.int64), torch.tensor([False, True]), torch.tensor([[37, 23]] * 2))
-    found = resized_crop(images, whole)
+    found = resized_crop(images, whole, shape=(37, 23))
     assert torch.equal(found[0], images[0])
     assert torch.equal(found[1], images[1].flip(1))
 
@@ -122,7 +124,7 @@ def test_windows_are_distributed_as_torchvisions(height: int, width: int, low: f
         reference = [RandomResizedCrop.get_params(image, [low, 1.0], [3 / 4, 4 / 3]) for _ in range(number)]
     found = windows(drawn(number, height, width, scale=low))
     for ours, theirs in zip(np.array(found).T, np.array(reference).T, strict=True):
-        assert ks_2samp(ours, theirs, method="asymp").pvalue > 0.01
+        assert kstest(ours, theirs, method="asymp").pvalue > 0.01
 
 
 @pytest.mark.parametrize(("height", "width"), [(7, 7), (1, 50), (50, 1), (3, 40), (40, 20)])
@@ -151,18 +153,18 @@ def test_half_of_the_windows_are_mirrored_or_none_and_they_are_the_same() -> Non
 
 def test_the_division_into_batches_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     images, draws = random_images(33, 31, 17), drawn(33, 31, 17)
-    whole = resized_crop(images, draws)
-    parts = [resized_crop(images[at : at + 7], draws.part(slice(at, at + 7))) for at in range(0, 33, 7)]
+    whole = resized_crop(images, draws, shape=SHAPE)
+    parts = [resized_crop(images[at : at + 7], draws.part(slice(at, at + 7)), shape=SHAPE) for at in range(0, 33, 7)]
     assert torch.equal(torch.cat(parts), whole)
     monkeypatch.setattr(module, "SCRATCH_BYTES", 20_000)
-    assert torch.equal(resized_crop(images, draws), whole)
+    assert torch.equal(resized_crop(images, draws, shape=SHAPE), whole)
 
 
 def test_autocast_changes_no_bit() -> None:
     images, draws = random_images(8, 32, 32), drawn(8, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
-        under_autocast = resized_crop(images, draws)
-    assert torch.equal(under_autocast, resized_crop(images, draws))
+        under_autocast = resized_crop(images, draws, shape=SHAPE)
+    assert torch.equal(under_autocast, resized_crop(images, draws, shape=SHAPE))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -181,19 +183,21 @@ def test_scratch_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     images, draws = random_images(64, 32, 32), drawn(64, 32, 32)
     monkeypatch.setattr(module, "SCRATCH_BYTES", 100_000)
     with LargestTensor() as largest:
-        resized_crop(images, draws)
+        resized_crop(images, draws, shape=SHAPE)
     assert 50_000 < largest.bytes <= 100_000
 
 
-def test_a_loader_crops_in_training_alone_and_by_its_generator() -> None:
+@pytest.mark.parametrize("crop_size", [None, 12])
+def test_a_loader_crops_in_training_alone_and_by_its_generator(crop_size: int | None) -> None:
     images = random_images(12, 16, 16).numpy()
-    loader = MemoryLoader(images, np.arange(12), crop_padding=0, flip=True, crop_scale=0.2)
+    loader = MemoryLoader(images, np.arange(12), crop_padding=0, flip=True, crop_scale=0.2, crop_size=crop_size)
     stored = next(loader.eval_epoch(batch_size=12)).images
     assert torch.equal(stored, torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
     (batch,) = loader.train_epoch(range(12), batch_size=12, generator=seeded(3))
     generator = seeded(3)
     order = torch.randperm(12, generator=generator)
     draws = draw_resized_crops(12, (16, 16), min_scale=0.2, flip=True, generator=generator)
-    expected = resized_crop(torch.from_numpy(images)[order], draws)
+    side = crop_size or 16
+    expected = resized_crop(torch.from_numpy(images)[order], draws, shape=(side, side))
     assert torch.equal(batch.indices, order)
     assert torch.equal(batch.images, expected.permute(0, 3, 1, 2) / 255)

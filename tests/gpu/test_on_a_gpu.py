@@ -68,7 +68,9 @@ def network(arch: str, device: torch.device) -> nn.Module:
     return build(arch, 10, mean=(0.5,) * 3, std=(0.25,) * 3).to(device).eval()
 
 
-@pytest.mark.parametrize("how", [{"crop_padding": 4}, {"crop_padding": 0, "crop_scale": 0.08}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{"crop_padding": 4}, {"crop_padding": 0, "crop_scale": 0.08, "crop_size": 24}], ids=str
+)
 def test_a_loader_gives_the_batches_of_the_cpu(how: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 10
