@@ -78,11 +78,14 @@ class Dataset:
         Raises DatasetError for a padding that can crop an image away, for both kinds of crops, and for a `crop_size`
         without `crop_scale` or above the image's.
         """
-        check_augmentation(
-            crop_padding=crop_padding, crop_scale=crop_scale, crop_size=crop_size, image_size=self.spec.image_size
-        )
-        padding = crop_padding if crop_scale is None else 0
-        asked = {"crop_padding": padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
+        size = self.spec.image_size
+        check_augmentation(crop_padding=crop_padding, crop_scale=crop_scale, crop_size=crop_size, image_size=size)
+        asked = {
+            "crop_padding": crop_padding if crop_scale is None else 0,
+            "flip": flip,
+            "crop_scale": crop_scale,
+            "crop_size": crop_size if crop_size != size else None,
+        }
         return replace(self, spec=replace(self.spec, **{name: v for name, v in asked.items() if v is not None}))
 
 

@@ -65,8 +65,8 @@ def resized_crop(
 ) -> UInt8[Tensor, "batch out_height out_width 3"]:
     """Cut out each image's window, resize it, and mirror it left to right where drawn.
 
-    shape: (height, width) of the result. Pixels are rounded once, at the end, so that
-    training sees images of 256 levels as evaluation does. A window that is larger than the result is antialiased.
+    shape: (height, width) of the result. A window that is larger is antialiased. Pixels are rounded once, at the end,
+    so that training sees images of 256 levels as evaluation does.
     """
     batch, height, width, channels = images.shape
     assert draws.sizes is not None

@@ -40,9 +40,8 @@ class Measurement:
     def misfits(self, subject: Workload, pieces: Sequence[Piece], threads: int) -> list[str]:
         """What was measured otherwise than this workload wants it, in words; nothing if it holds for it."""
         wanted = Measurement.of(self.speed, subject, self.machine, threads)
-        names = ["arch", "image_size", "num_classes", "precision", "crop_scale", "crop_size"] + ["threads"] * (
-            not self.machine.gpus
-        )
+        names = ["arch", "image_size", "num_classes", "precision", "crop_scale", "crop_size"]
+        names += ["threads"] * (not self.machine.gpus)
         pairs = [(name, getattr(self, name), getattr(wanted, name)) for name in names]
         found = [f"{name} {its}, and {asked} is planned" for name, its, asked in pairs if its != asked]
         for piece in pieces:

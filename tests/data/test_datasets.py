@@ -69,6 +69,7 @@ def test_only_augmentation_that_is_not_the_tables_is_told_apart() -> None:
     smaller = digits.augmented(crop_scale=0.1, crop_size=6)
     assert smaller.spec.own_augmentation == {"crop_scale": 0.1, "crop_size": 6}
     assert smaller.spec.image_size == 8
+    assert digits.augmented(crop_scale=0.1, crop_size=8).spec.own_augmentation == {"crop_scale": 0.1}
 
 
 @pytest.mark.parametrize(
