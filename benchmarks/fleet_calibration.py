@@ -194,7 +194,7 @@ def main() -> None:
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         with (args.out / "calibration.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["used", *asdict(fit[0])])
+            writer = csv.DictWriter(file, ["used", *asdict(fit[0])], lineterminator="\n")
             writer.writeheader()
             for used, runs in (("fit", fit), ("judge", judge)):
                 writer.writerows({"used": used, **asdict(run)} for run in runs)

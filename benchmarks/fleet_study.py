@@ -86,8 +86,8 @@ def found(scenario: Scenario, num_trials: int, repetitions: int) -> Mapping[str,
 
 
 def lines(table: Table, question: str, quantity: str) -> Line:
-    """A quantity by the value of what varies, without values at which trials were given up."""
-    kept = {value: found for value, found in table[question].items() if not found["given_up"].mean}
+    """A quantity by the value of what varies, without values at which a trial or more was given up in a mean run."""
+    kept = {value: found for value, found in table[question].items() if found["given_up"].mean < 1}
     return Line(list(kept), [found[quantity] for found in kept.values()])
 
 
@@ -125,7 +125,7 @@ def draw(table: Table, out: Path, num_trials: int, repetitions: int) -> None:
 def write_csv(table: Table, path: Path) -> None:
     """One row for each quantity of each scenario."""
     with path.open("w", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["question", "value", "quantity", "mean", "low", "high"])
         for question, values in table.items():
             for value, quantities in values.items():

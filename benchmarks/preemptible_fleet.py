@@ -42,7 +42,7 @@ class Fleet:
     boot: float = 6 * MINUTE
     worker_start: float = 15.0
     notice: float = 15.0
-    idle_timeout: float = 10 * MINUTE
+    idle_timeout: float = 5 * MINUTE
     preemptions_per_hour: float = 0.05
     upscaling_speed: float = 100.0
     deaths_every: float | None = None
