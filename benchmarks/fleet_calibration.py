@@ -15,7 +15,7 @@ import bisect
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,7 +125,10 @@ def fitted(runs: Sequence[RealRun]) -> Parameters:
 
 
 def predicted(run: RealRun, parameters: Parameters, repetitions: int = REPETITIONS) -> list[Outcome]:
-    """What the model says of such a fleet: runs that differ in the machines that die."""
+    """What the model says of such a fleet: runs that differ in the machines that die, and in when trials begin.
+
+    The first start is spread over the length of a trial, or a death would always find trials at the same point.
+    """
     fleet = Fleet(
         run.nodes,
         run.workers_per_node,
@@ -134,10 +137,13 @@ def predicted(run: RealRun, parameters: Parameters, repetitions: int = REPETITIO
         notice=parameters.notice,
         preemptions_per_hour=0,
         deaths_every=run.every,
-        first_boot=parameters.first_start,
     )
     seconds = run.trial_seconds + parameters.between
-    return [simulate(fleet, run.units, seconds, seed, spread=0) for seed in range(repetitions)]
+    first = parameters.first_start + seconds * ((np.arange(repetitions) + 0.5) / repetitions - 0.5)
+    return [
+        simulate(replace(fleet, first_boot=max(0.0, start)), run.units, seconds, seed, spread=0)
+        for seed, start in enumerate(first.tolist())
+    ]
 
 
 def rows(runs: Sequence[RealRun], parameters: Parameters, used: str) -> list[dict[str, Any]]:

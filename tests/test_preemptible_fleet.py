@@ -129,10 +129,12 @@ def test_the_model_with_the_parameters_of_a_run_is_that_run() -> None:
     parameters = fitted([run, real_run(told_by_a_fleet(death_times=[], attempts=run_without_deaths()))])
     assert parameters == Parameters(first_start=3, replacement=11, notice=3, between=0.5)
     (row,) = rows([run], parameters, "fit")
-    assert row["model seconds"] == pytest.approx(10 + 11 + 4.5)
-    assert row["model repeated"] == 2
-    assert row["model lost seconds"] == pytest.approx(2 * (10 - 3 - 4.5))
-    assert "model 26 (-2%)" in markdown([row])
+    # A death may find a trial at any point: 2.25 s of two are lost on average.  A few runs end before it.
+    assert row["model seconds"] == pytest.approx(10 + 11 + 4.5, rel=0.05)
+    assert row["model repeated"] == pytest.approx(2, rel=0.07)
+    assert row["model lost seconds"] == pytest.approx(2 * 2.25, rel=0.1)
+    assert row["error seconds"] == pytest.approx(100 * (row["model seconds"] / 26 - 1))
+    assert f"model {row['model seconds']:.0f} (" in markdown([row])
 
 
 def run_without_deaths() -> list[tuple[int, str, float, int]]:
