@@ -1,29 +1,28 @@
-"""What preemption costs: a thousand leave-out trials on machines that may be taken away, as a discrete-event model.
+"""A model of leave-out trials on machines that may be taken away: a discrete-event simulation (SimPy).
 
-    python benchmarks/preemptible_fleet.py [--num_trials 1000] [--trial_minutes 10] [--repetitions 50] [--out DIR]
-    python benchmarks/preemptible_fleet.py --like_drill 1000 8 10      the fleet of tests/workers/fleet.py
-
-A fleet of 200 machines does not fit here, so its time passes in the model (SimPy). The rules are those of
-`workers.pool` and of Ray's autoscaler: a worker takes the next trial of the queue; a machine that is taken away loses
-its running trials, which return to the head of the queue when the driver notices; a machine is asked for as long as
-there is more work than room; a worker without work ends, and a machine without workers is given back after the idle
-timeout.
+A fleet of 200 machines does not fit here, so its time passes in the model.  The rules are those of `workers.pool` and
+of Ray's autoscaler (v2, Ray 2.60): a worker takes the next trial of the queue; a machine that is taken away loses its
+running trials, which return to the head of the queue when the driver notices; a machine is asked for as long as there
+is more work than room; a worker without work ends, and a machine without workers is given back after the idle timeout.
 What cannot be derived (how long a machine takes to start, a worker, to be missed) is a parameter.
+
+`fleet_study` asks the model what preemption costs, `fleet_calibration` compares it with real fleets.
 """
 
-import argparse
-import csv
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import simpy
 
+from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
+
 Process = Generator[simpy.Event, None, None]
 HOUR, MINUTE = 3600.0, 60.0
+AUTOSCALER_INTERVAL, MAX_LAUNCHES = 5.0, 10  # of Ray: seconds between looks at the queue, and requests in one of them
+GIVEN_UP_AFTER = MAX_LOSSES + MAX_ATTEMPTS  # losses of one trial
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,10 @@ class Fleet:
 
     boot: from the request of a machine until a worker can be started on it. worker_start: until that worker has a
     trial. notice: from the loss of a machine until its trials are in the queue again. idle_timeout: until a machine
-    without workers is given back. preemptions_per_hour: of one machine; 0 for one on demand. deaths_every: instead of
-    random preemption, one machine, drawn at random, is lost each time so many seconds have passed.
+    without workers is given back. upscaling_speed: Ray asks at once for at most this many times the machines that are
+    up. preemptions_per_hour: of one machine; 0 for one on demand. deaths_every: instead of random preemption, one
+    machine, drawn at random, is lost each time so many seconds have passed and a trial has ended. first_boot: of the
+    machines that are asked for when the run begins, if other than `boot`; Ray then asks for all of them at once.
     """
 
     max_machines: int = 200
@@ -41,18 +42,20 @@ class Fleet:
     boot: float = 6 * MINUTE
     worker_start: float = 15.0
     notice: float = 15.0
-    idle_timeout: float = 10 * MINUTE
+    idle_timeout: float = 5 * MINUTE
     preemptions_per_hour: float = 0.05
+    upscaling_speed: float = 100.0
     deaths_every: float | None = None
+    first_boot: float | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What one run took.
 
-    seconds: until the last trial was done. machine_seconds: from the start of each machine until it is given back or
-    lost, which is what is paid for. lost_seconds: of work on trials that were cut off. preempted: machines; repeated:
-    trials, with multiplicity.
+    seconds: until the last trial was done or given up. machine_seconds: from the request of each machine until it is
+    given back or lost, which is what is paid for. lost_seconds: of work on trials that were cut off. preempted:
+    machines; repeated: trials, with multiplicity; given_up: trials that were lost too often.
     """
 
     seconds: float
@@ -60,6 +63,7 @@ class Outcome:
     lost_seconds: float
     preempted: int
     repeated: int
+    given_up: int
 
 
 class Run:
@@ -72,7 +76,9 @@ class Run:
         self.done: list[int] = []
         self.machines: list[Machine] = []
         self.machine_seconds = self.lost_seconds = 0.0
-        self.preempted = self.repeated = self.noticing = 0
+        self.workers_starting = self.preempted = self.repeated = self.given_up = 0
+        self.losses: Counter[int] = Counter()
+        self.asking = False
         self.finished = self.env.event()
 
     def outcome(self) -> Outcome:
@@ -85,43 +91,62 @@ class Run:
         for machine in self.machines:  # all are idle now, or still starting
             since = machine.idle_since if machine.idle_since is not None else seconds
             self.machine_seconds += since + self.fleet.idle_timeout - machine.asked
-        return Outcome(seconds, self.machine_seconds, self.lost_seconds, self.preempted, self.repeated)
+        return Outcome(seconds, self.machine_seconds, self.lost_seconds, self.preempted, self.repeated, self.given_up)
 
     def scale_up(self) -> None:
         """Start workers where there is room, and ask for machines while there is more work than room."""
-        for machine in self.machines:
-            if machine.up:
-                machine.start_workers()
-        starting = sum(
-            machine.workers_starting if machine.up else self.fleet.workers_per_machine for machine in self.machines
-        )
-        missing = len(self.queue) - starting
-        for _ in range(
-            min(math.ceil(missing / self.fleet.workers_per_machine), self.fleet.max_machines - len(self.machines))
-        ):
+        up = [machine for machine in self.machines if machine.up]
+        for machine in up:
+            machine.start_workers()
+        starting = (len(self.machines) - len(up)) * self.fleet.workers_per_machine
+        missing = math.ceil((self.waiting() - starting) / self.fleet.workers_per_machine)
+        missing = min(missing, self.fleet.max_machines - len(self.machines))
+        at_once = min(MAX_LAUNCHES, math.ceil(self.fleet.upscaling_speed * max(len(up), 1)))
+        if self.fleet.first_boot is not None and not self.env.now:
+            at_once = missing
+        for _ in range(min(missing, at_once)):
             self.machines.append(Machine(self))
+        if missing > at_once and not self.asking:
+            self.asking = True
+            self.env.process(self.ask_again())
+
+    def ask_again(self) -> Process:
+        yield self.env.timeout(AUTOSCALER_INTERVAL)
+        self.asking = False
+        self.scale_up()
 
     def waiting(self) -> int:
         """Trials in the queue for which no worker is being started."""
-        return len(self.queue) - sum(machine.workers_starting for machine in self.machines)
+        return len(self.queue) - self.workers_starting
 
     def complete(self, trial: int) -> None:
         self.done.append(trial)
-        if len(self.done) == len(self.trial_seconds):
+        self.end_if_settled()
+
+    def end_if_settled(self) -> None:
+        if len(self.done) + self.given_up == len(self.trial_seconds) and not self.finished.triggered:
             self.finished.succeed()
 
     def return_lost(self, trials: list[int]) -> Process:
         """The driver notices that a machine is gone."""
         yield self.env.timeout(self.fleet.notice)
-        self.queue.extendleft(reversed(trials))
-        self.repeated += len(trials)
+        self.losses.update(trials)
+        again = [trial for trial in trials if self.losses[trial] < GIVEN_UP_AFTER]
+        self.queue.extendleft(reversed(again))
+        self.repeated += len(again)
+        self.given_up += len(trials) - len(again)
         self.scale_up()
+        self.end_if_settled()
 
     def deaths(self, every: float) -> Process:
+        """As tests/workers/fleet.py: no machine is lost before a trial has ended since the last loss."""
         while True:
+            done_then = len(self.done)
             yield self.env.timeout(every)
-            if up := [machine for machine in self.machines if machine.up]:
-                up[self.rng.integers(len(up))].lose()
+            while len(self.done) == done_then:
+                yield self.env.timeout(0.1)
+            if self.machines:
+                self.machines[self.rng.integers(len(self.machines))].lose()
 
 
 class Machine:
@@ -140,6 +165,7 @@ class Machine:
         room = self.run.fleet.workers_per_machine - len(self.running) - self.workers_starting
         for _ in range(min(room, self.run.waiting())):
             self.workers_starting += 1
+            self.run.workers_starting += 1
             self._set_idle_since(None)
             self.workers.append(self.run.env.process(self._work()))
 
@@ -148,6 +174,7 @@ class Machine:
         run, now = self.run, self.run.env.now
         run.machines.remove(self)
         run.preempted += 1
+        run.workers_starting -= self.workers_starting
         run.machine_seconds += now - self.asked
         run.lost_seconds += sum(now - since for since in self.running.values())
         self.up = False
@@ -166,7 +193,8 @@ class Machine:
         rate = run.fleet.preemptions_per_hour / HOUR
         end = env.now + (run.rng.exponential(1 / rate) if rate else math.inf)
         try:
-            yield env.timeout(min(run.fleet.boot, end - env.now))
+            boot = run.fleet.boot if run.fleet.first_boot is None or env.now else run.fleet.first_boot
+            yield env.timeout(min(boot, end - env.now))
             if env.now < end:
                 self.up, self.idle_since = True, env.now
                 self.start_workers()
@@ -187,6 +215,7 @@ class Machine:
         try:
             yield env.timeout(run.fleet.worker_start)
             self.workers_starting -= 1
+            run.workers_starting -= 1
             while run.queue:
                 trial = run.queue.popleft()
                 self.running[trial] = env.now
@@ -212,92 +241,3 @@ def attempts_seconds(trial_seconds: float, preemptions_per_hour: float, restart:
     """
     rate = preemptions_per_hour / HOUR
     return trial_seconds if not rate else (1 / rate + restart) * math.expm1(rate * trial_seconds)
-
-
-QUANTITIES = ("hours", "machine_hours", "work_lost_percent", "preempted", "repeated")
-
-
-def repeated_runs(fleet: Fleet, num_trials: int, trial_seconds: float, repetitions: int) -> np.ndarray:
-    """[repetitions, QUANTITIES]; the work that is lost is a share of the useful work."""
-    runs = [simulate(fleet, num_trials, trial_seconds, seed) for seed in range(repetitions)]
-    useful = num_trials * trial_seconds
-    return np.array(
-        [
-            (
-                run.seconds / HOUR,
-                run.machine_seconds / HOUR,
-                100 * run.lost_seconds / useful,
-                run.preempted,
-                run.repeated,
-            )
-            for run in runs
-        ]
-    )
-
-
-def scenarios(trial_minutes: float) -> dict[str, list[tuple[str, Fleet, float]]]:
-    """By question: (label, fleet, minutes of a trial)."""
-    usual = Fleet()
-    return {
-        "preemptions of a machine, per hour": [
-            (f"{rate:g}", replace(usual, preemptions_per_hour=rate), trial_minutes)
-            for rate in (0, 0.02, 0.05, 0.1, 0.3, 1)
-        ],
-        "minutes of a trial": [(f"{minutes:g}", usual, minutes) for minutes in (1, 10, 60, 240, 720)],
-        "max_workers": [
-            (str(most), replace(usual, max_machines=most), trial_minutes) for most in (4, 10, 25, 50, 84, 125, 200, 250)
-        ],
-        "idle_timeout_minutes": [
-            (f"{minutes:g}", replace(usual, idle_timeout=minutes * MINUTE), trial_minutes)
-            for minutes in (1, 2, 5, 10, 30)
-        ],
-        "trials on one machine at a time": [
-            (str(workers), replace(usual, workers_per_machine=workers), trial_minutes) for workers in (1, 2, 4, 8)
-        ],
-    }
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--num_trials", type=int, default=1000)
-    parser.add_argument("--trial_minutes", type=float, default=10)
-    parser.add_argument("--repetitions", type=int, default=50)
-    parser.add_argument("--out", type=Path, help="folder for the table as csv")
-    parser.add_argument(
-        "--like_drill",
-        nargs=3,
-        type=float,
-        metavar=("TRIALS", "MACHINES", "SECONDS"),
-        help="between two deaths; trials of 1 s",
-    )
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = arguments()
-    if args.like_drill:
-        trials, machines, every = args.like_drill
-        fleet = Fleet(int(machines), 2, boot=0, worker_start=0, notice=0, preemptions_per_hour=0, deaths_every=every)
-        print(simulate(fleet, int(trials), 1.0, 0, spread=0))
-        return
-    rows = []
-    for question, fleets in scenarios(args.trial_minutes).items():
-        print(f"\n{question}: mean (95% of {args.repetitions} runs)")
-        for label, fleet, minutes in fleets:
-            found = repeated_runs(fleet, args.num_trials, minutes * MINUTE, args.repetitions)
-            low, high = np.quantile(found, [0.025, 0.975], axis=0)
-            cells = [
-                f"{name} {mean:.3g} ({a:.3g} to {b:.3g})"
-                for name, mean, a, b in zip(QUANTITIES, found.mean(axis=0), low, high, strict=True)
-            ]
-            print(f"  {label:>5}  " + "  ".join(cells), flush=True)
-            for name, values in zip(QUANTITIES, found.T, strict=True):
-                rows.append([question, label, name, values.mean(), *np.quantile(values, [0.025, 0.975])])
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        with (args.out / "preemption.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([["question", "value", "quantity", "mean", "low", "high"], *rows])
-
-
-if __name__ == "__main__":
-    main()

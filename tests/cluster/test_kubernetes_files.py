@@ -66,7 +66,7 @@ def test_ray_reads_the_kubernetes_cluster() -> None:
     assert head["resources"]["CPU"] == 0
     assert (gpu["resources"]["CPU"], gpu["resources"]["GPU"]) == (8, 1)
     assert (gpu["min_workers"], gpu["max_workers"]) == (0, 4)
-    assert config["idle_timeout_minutes"] == 10
+    assert config["idle_timeout_minutes"] == 5
     assert machines_for(config, [QUARTER] * 16) == {"gpu": 4}
 
 

@@ -1,15 +1,19 @@
-"""A driver with many small nodes of which one dies every ten seconds.  Prints what it saw as JSON.
+"""A driver with many small nodes of which one dies every few seconds.  Prints what it saw as JSON, one line.
 
-python fleet.py NUM_UNITS NUM_NODES SECONDS_BETWEEN_DEATHS
+    python fleet.py NUM_UNITS NUM_NODES SECONDS_BETWEEN_DEATHS [--trial_seconds 1] [--seed 0]
+
+Every line can be given to `benchmarks/fleet_calibration.py`, which compares the fleet with its model.
 """
 
+import argparse
 import json
 import os
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import datetime
 from typing import Any
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
@@ -29,40 +33,92 @@ NODE: dict[str, Any] = {
 }  # GPUs in name only
 
 
-def build() -> Callable[[int], dict[str, Any]]:
-    """A trial of a second."""
+def build(trial_seconds: float) -> Callable[[int], dict[str, Any]]:
+    """A trial that takes so many seconds and needs no processor."""
 
     def work(unit: int) -> dict[str, Any]:
-        time.sleep(1.0)
+        time.sleep(trial_seconds)
         return {"square": unit * unit}
 
     return work
 
 
-def main(num_units: int, num_nodes: int, seconds: float) -> dict[str, Any]:
-    """Do all units, and sample the driver's memory and handles on the way."""
+class Driver:
+    """Does all units, and samples its own memory and handles on the way.
+
+    attempts: [unit, event, seconds since the epoch, process] of each start, end and loss of a trial.
+    """
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[int] = Counter()
+        self.wrong: list[str] = []
+        self.samples: list[tuple[int, int, int]] = []
+        self.attempts: list[tuple[int, str, float, int | None]] = []
+
+    def work(self, num_units: int, trial_seconds: float) -> float:
+        """Returns the seconds that it took."""
+        start, me = time.monotonic(), psutil.Process()
+        for outcome in run_units(range(num_units), build, (trial_seconds,), resources=Resources(1, 1.0)):
+            self.outcomes[outcome.unit] += 1
+            if not isinstance(outcome, Done) or outcome.row != {"square": outcome.unit**2}:
+                self.wrong.append(str(outcome))
+            if self.outcomes.total() % 10 == 0:
+                self.samples.append((me.memory_info().rss, me.num_fds(), me.num_threads()))
+            for told in outcome.records:
+                seconds = datetime.fromisoformat(told["time"]).timestamp()
+                self.attempts.append((outcome.unit, told["event"], seconds, told.get("pid")))
+        return time.monotonic() - start
+
+
+def main(num_units: int, num_nodes: int, every: float, *, trial_seconds: float, seed: int) -> dict[str, Any]:
+    """Let a node die `every` seconds after the last one was replaced and a trial has ended, until all trials are done.
+
+    Without the trial a slow machine would lose all nodes before they have done anything.
+    """
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(num_nodes)]
-    draw, deaths, last_death = random.Random(0), 0, 0.0
-    outcomes: Counter[int] = Counter()
-    wrong, samples, start = [], [], time.monotonic()
-    me = psutil.Process()
-    for outcome in run_units(range(num_units), build, (), resources=Resources(1, 1.0)):
-        outcomes[outcome.unit] += 1
-        if not isinstance(outcome, Done) or outcome.row != {"square": outcome.unit**2}:
-            wrong.append(str(outcome))
-        if sum(outcomes.values()) % 10 == 0:
-            samples.append((me.memory_info().rss, me.num_fds(), me.num_threads()))
-        if time.monotonic() - last_death > seconds:
-            cluster.remove_node(nodes.pop(draw.randrange(len(nodes))), allow_graceful=False)
+    draw, deaths, driver, load = random.Random(seed), list[float](), Driver(), [os.getloadavg()]
+    start, done_then = time.time(), 0
+    with ThreadPoolExecutor(1) as thread:  # a node is replaced while the driver works, as by a provider
+        work = thread.submit(driver.work, num_units, trial_seconds)
+        while not wait([work], timeout=every).done:
+            while driver.outcomes.total() == done_then and not work.done():
+                time.sleep(0.05)
+            node = nodes.pop(draw.randrange(len(nodes)))
+            deaths.append(time.time())
+            cluster.remove_node(node, allow_graceful=False)
             nodes.append(cluster.add_node(wait=False, **NODE))
-            deaths, last_death = deaths + 1, time.monotonic()
-    took = time.monotonic() - start
+            done_then = driver.outcomes.total()
+    load.append(os.getloadavg())
     ray.shutdown()
     cluster.shutdown()
-    once = sorted(outcomes) == list(range(num_units)) and set(outcomes.values()) == {1}
-    return {"once": once, "wrong": wrong, "deaths": deaths, "seconds": took, "samples": samples}
+    once = sorted(driver.outcomes) == list(range(num_units)) and set(driver.outcomes.values()) == {1}
+    return {
+        "units": num_units,
+        "nodes": num_nodes,
+        "workers_per_node": WORKERS_PER_NODE,
+        "seconds_between_deaths": every,
+        "trial_seconds": trial_seconds,
+        "seed": seed,
+        "once": once,
+        "wrong": driver.wrong,
+        "deaths": len(deaths),
+        "seconds": work.result(),
+        "samples": driver.samples,
+        "start": start,
+        "death_times": deaths,
+        "attempts": driver.attempts,
+        "load": load,
+    }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("units", type=int)
+    parser.add_argument("nodes", type=int)
+    parser.add_argument("seconds", type=float, help="between two deaths")
+    parser.add_argument("--trial_seconds", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of the node that dies")
+    args = parser.parse_args()
+    told = main(args.units, args.nodes, args.seconds, trial_seconds=args.trial_seconds, seed=args.seed)
+    print(json.dumps(told))
