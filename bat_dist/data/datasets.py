@@ -126,7 +126,12 @@ def load_dataset(
     if re.match(r"\w+:/", str(data_dir or "")):
         raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
     _check_settings(name, test_share, download, class_order)
-    chosen = {"num_train": num_train, "num_test": num_test, "num_classes": num_classes, "image_size": image_size}
+    chosen: dict[str, Any] = {
+        "num_train": num_train,
+        "num_test": num_test,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }
     with contextlib.ExitStack() as stack:
         if own_name(name):
             from bat_dist.data.named import source_of  # here, since it loads torch

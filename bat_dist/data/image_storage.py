@@ -3,9 +3,12 @@
 import hashlib
 import json
 import logging
+import math
 import resource
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from os import sysconf
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +21,7 @@ from PIL import features
 from bat_dist.data.cache import told_if_not_writable
 from bat_dist.data.images import check_same_size
 from bat_dist.data.mapped_images import MappedImages, PixelFile, mapped, pixel_folder
-from bat_dist.data.pixel_file import LAYOUT, digest_of, write_pixels
+from bat_dist.data.pixel_file import LAYOUT, Shape, digest_of, shape_of, write_pixels
 from bat_dist.data.source import Samples, Source
 from bat_dist.wording import of_bytes
 
@@ -53,21 +56,17 @@ def pixels_of(
     number, here = sum(map(len, positions)), memory_here()
     if storage == "memory" or (storage == "auto" and not _is_large(source, positions, image_size or usual_size, here)):
         return source.train.pixels(positions[0], image_size), source.test.pixels(positions[1], image_size)
-    first = source.train.pixels(positions[0][:1], image_size)[0]
-    splits = {"train": source.train, "test": source.test}
-    paths = [
-        pixel_folder() / f"{_key(samples, at, image_size, source.where, split)}.u8"
-        for (split, samples), at in zip(splits.items(), positions, strict=True)
+    train = _SplitOnDisk(source.where, "train", source.train, positions[0], image_size, asked)
+    test = _SplitOnDisk(source.where, "test", source.test, positions[1], image_size, asked)
+    found = [split.found() for split in (train, test)]
+    size, num_bytes = train.shape[1], math.prod(train.shape) + math.prod(test.shape)
+    what = f"{source.where}: {number:,} images of {size} pixels: {of_bytes(num_bytes)}"
+    how = "decoded once into" if any(images is None for images in found) else "mapped from"
+    log.info("%s, %s %s; %s of memory here", what, how, pixel_folder(), of_bytes(here))
+    on_disk = [
+        images if images is not None else split.decoded() for images, split in zip(found, (train, test), strict=True)
     ]
-    there = all(samples.origin and digest_of(path) for samples, path in zip(splits.values(), paths, strict=True))
-    what = f"{source.where}: {number:,} images of {first.shape[0]} pixels: {of_bytes(number * first.size)}"
-    where = f"{'mapped from' if there else 'decoded once into'} {pixel_folder()}"
-    log.info("%s, %s; %s of memory here", what, where, of_bytes(here))
-    train, test = (
-        _on_disk(path, samples, at, image_size, source.where, split, asked)
-        for path, (split, samples), at in zip(paths, splits.items(), positions, strict=True)
-    )
-    return train, test
+    return on_disk[0], on_disk[1]
 
 
 def _is_large(source: Source, positions: tuple[Positions, Positions], size: int | None, here: int) -> bool:
@@ -104,39 +103,56 @@ def _cgroup_limits(membership: Path, root: Path) -> Iterator[int]:
                 continue
 
 
-def _on_disk(
-    path: Path,
-    samples: Samples,
-    positions: Positions,
-    image_size: int | None,
-    where: str,
-    split: str,
-    asked: Mapping[str, Any] | None,
-) -> MappedImages:
-    """One split in a file, which is written if it is not there."""
-    first = samples.pixels(positions[:1], image_size)[0]
-    names, shape = samples.ids[positions], (len(positions), *first.shape)
-    told = time.monotonic()
+@dataclass(frozen=True)
+class _SplitOnDisk:
+    """One split's images at these positions, which are in a file or will be.  The others: see `pixels_of`."""
 
-    def read(start: int, stop: int) -> Pixels:
-        nonlocal told
-        images = samples.pixels(positions[start:stop], image_size)
-        check_same_size(f"{split}/{names[0]}", first, f"{split}/{names[start]}", images[0])
-        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            log.info("%s: %s of %s %s images decoded", where, f"{stop:,}", f"{len(positions):,}", split)
-        return images
+    where: str
+    split: str
+    samples: Samples
+    positions: Positions
+    image_size: int | None
+    asked: Mapping[str, Any] | None
 
-    with told_if_not_writable(path.parent, of="decoded images", instead="--image_storage memory"):
-        digest = write_pixels(path, shape, read, anew=samples.origin is None)
-    return mapped(PixelFile(path, shape, digest, split, asked))
+    @cached_property
+    def path(self) -> Path:
+        """Named by what the pixels follow from: the files, the size, the decoder's version."""
+        decoder = [PIL.__version__, features.version("jpg"), features.version("webp")]
+        digest = hashlib.sha256(json.dumps([LAYOUT, decoder, self.image_size, self.split]).encode())
+        # Where nothing but the pixels tells what they are, the name says only whose file it is.
+        origin, chosen = self.samples.origin, self.positions
+        for line in origin(chosen) if origin else (self.where, *self.samples.ids[chosen]):
+            digest.update(f"{line}\n".encode())
+        return pixel_folder() / f"{digest.hexdigest()[:32]}.u8"
 
+    @cached_property
+    def shape(self) -> Shape:
+        known = shape_of(self.path) if self.samples.origin else None
+        return known or (len(self.positions), *self._pixels(0, 1).shape[1:])
 
-def _key(samples: Samples, positions: Positions, image_size: int | None, where: str, split: str) -> str:
-    """What the pixels follow from, as a name: the files, the size, the decoder's version."""
-    decoder = [PIL.__version__, features.version("jpg"), features.version("webp")]
-    digest = hashlib.sha256(json.dumps([LAYOUT, decoder, image_size, split]).encode())
-    # Of data that do not say what their pixels follow from, the name tells only which file it is.
-    for line in [where, *samples.ids[positions]] if samples.origin is None else samples.origin(positions):
-        digest.update(f"{line}\n".encode())
-    return digest.hexdigest()[:32]
+    def found(self) -> MappedImages | None:
+        """The images, if the file is there and known to be of these."""
+        digest = self.samples.origin and digest_of(self.path)
+        return mapped(PixelFile(self.path, self.shape, digest, self.split, self.asked)) if digest else None
+
+    def decoded(self) -> MappedImages:
+        """The images, after the file has been written."""
+        names = self.samples.ids[self.positions]
+        first = self._pixels(0, 1)[0]
+        told = time.monotonic()
+
+        def read(start: int, stop: int) -> Pixels:
+            nonlocal told
+            images = self._pixels(start, stop)
+            check_same_size(f"{self.split}/{names[0]}", first, f"{self.split}/{names[start]}", images[0])
+            if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+                told = time.monotonic()
+                log.info("%s: %s of %s %s images decoded", self.where, f"{stop:,}", f"{len(names):,}", self.split)
+            return images
+
+        with told_if_not_writable(self.path.parent, of="decoded images", instead="--image_storage memory"):
+            digest = write_pixels(self.path, self.shape, read, anew=self.samples.origin is None)
+        return mapped(PixelFile(self.path, self.shape, digest, self.split, self.asked))
+
+    def _pixels(self, start: int, stop: int) -> Pixels:
+        return self.samples.pixels(self.positions[start:stop], self.image_size)

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from bat_dist.data.mapped_images import MappedImages
 from bat_dist.data.memory_loader import shared_tensor
 from bat_dist.data.split_loader import SplitLoader, check_split
 
@@ -18,7 +17,7 @@ class MappedLoader(SplitLoader):
 
     def __init__(
         self,
-        images: MappedImages,
+        images: UInt8[np.ndarray, "samples height width 3"],
         labels: Int64[np.ndarray, " samples"],
         *,
         crop_padding: int,

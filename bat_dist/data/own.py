@@ -72,7 +72,12 @@ def dataset_of(
         test_share = USUAL_TEST_SHARE
         log.info("%s: %g of each class is held out as the test split, since there is none", name, test_share)
     source = own_source(train, test, where=name, class_names=class_names, test_share=test_share)
-    chosen = {"num_train": num_train, "num_test": num_test, "num_classes": num_classes, "image_size": image_size}
+    chosen: dict[str, Any] = {
+        "num_train": num_train,
+        "num_test": num_test,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }
     return assembled(source, spec, **chosen, image_storage=image_storage)
 
 

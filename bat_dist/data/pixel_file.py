@@ -81,6 +81,12 @@ def digest_of(path: Path) -> str | None:
     return _digest(manifest)
 
 
+def shape_of(path: Path) -> Shape | None:
+    """The shape of the images in a file that was written; None if there is no manifest."""
+    manifest = _read_manifest(path)
+    return tuple(manifest["shape"]) if manifest else None
+
+
 def image_hashes(images: UInt8[np.ndarray, "images height width 3"]) -> UInt64[np.ndarray, " images"]:
     """64 bits of each image's BLAKE2b, by which equal images are found."""
     found = (blake2b(image.tobytes(), digest_size=8).digest() for image in images)
