@@ -79,12 +79,12 @@ def _is_large(source: Source, positions: tuple[Positions, Positions], size: int 
 
 def memory_here() -> int:
     """The bytes of memory that this process may use: the machine's, or less where a cgroup or RLIMIT_DATA says so."""
-    limits = [sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES"), *_cgroup_limits(Path("/proc/self/cgroup"), _CGROUPS)]
+    limits = [sysconf("SC_PAGE_SIZE") * sysconf("SC_PHYS_PAGES"), *cgroup_limits(Path("/proc/self/cgroup"), _CGROUPS)]
     own, _ = resource.getrlimit(resource.RLIMIT_DATA)
     return min([*limits, own] if own != resource.RLIM_INFINITY else limits)
 
 
-def _cgroup_limits(membership: Path, root: Path) -> Iterator[int]:
+def cgroup_limits(membership: Path, root: Path) -> Iterator[int]:
     """The limits of the groups that this process is in, and of those around them; of version 1 and 2."""
     try:
         lines = membership.read_text().splitlines()

@@ -28,7 +28,7 @@ from bat_dist.wording import of_bytes
 
 LAYOUT = 1  # raise it whenever the bytes written change, or how shards are cut
 SHARD_BYTES = 2**28
-CHUNK_BYTES = 2**25  # pixels that are in memory at a time
+CHUNK_BYTES = 2**23  # pixels that are in memory at a time
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], UInt8[np.ndarray, "images height width 3"]]
@@ -181,6 +181,10 @@ class _Writing:
                 self._write(shard, file)
         except Timeout:
             pass
+        except FileNotFoundError:  # of the lock: the folder of a finished file is removed
+            if not digest_of(self.path):
+                raise
+            return False
         return True
 
     def _write(self, shard: int, file: BinaryIO) -> None:
@@ -188,12 +192,15 @@ class _Writing:
         part, image_bytes, digest, hashes = _shards(self.shape)[shard], math.prod(self.shape[1:]), hashlib.sha256(), []
         step = max(1, CHUNK_BYTES // image_bytes)
         file.seek(part.start * image_bytes)
-        for start in range(part.start, part.stop, step):
-            images = self.read(start, min(start + step, part.stop))
-            pixels = np.ascontiguousarray(images).reshape(-1).data
-            file.write(pixels)
-            digest.update(pixels)
+
+        def append(start: int) -> None:  # a function, so that no chunk is held while the next is decoded
+            images = np.ascontiguousarray(self.read(start, min(start + step, part.stop)))
+            file.write(images.reshape(-1).data)
+            digest.update(images.reshape(-1).data)
             hashes.append(image_hashes(images))
+
+        for start in range(part.start, part.stop, step):
+            append(start)
         file.flush()
         os.fsync(file.fileno())
         np.save(self.record(shard).with_suffix(".npy"), np.concatenate(hashes))

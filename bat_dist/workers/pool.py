@@ -228,6 +228,8 @@ class _Pool:
     def _raised(self, slot: WorkerSlot, error: rx.RayTaskError) -> Failed | None:
         """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""
         cause = error.cause if isinstance(error.cause, Exception) else error
+        if isinstance(cause, rx.RaySystemError) and isinstance(cause.client_exc, Exception):
+            cause = cause.client_exc  # an argument could not be unpickled, as images that are not on this machine
         reason, current = f"{type(cause).__name__}: {cause}", slot.assignment
         if is_gpu_full(cause):
             reason = gpu_full(cause, self.resources.gpus)
