@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,27 +122,33 @@ def load_dataset(
 
     Raises `DatasetError`, a ValueError, for bad settings and bad files.
     """
-    spec = check_dataset(name)
-    if re.match(r"\w+:/", str(data_dir or "")):
-        raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
-    _check_settings(name, test_share, download, class_order)
-    chosen: dict[str, Any] = {
-        "num_train": num_train,
-        "num_test": num_test,
-        "num_classes": num_classes,
-        "image_size": image_size,
-    }
-    with contextlib.ExitStack() as stack:
-        if own_name(name):
-            from bat_dist.data.named import source_of  # here, since it loads torch
+    of_own = {"image_size": image_size, "num_classes": num_classes}
+    chosen: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **of_own}
+    place = data_dir and str(Path(data_dir).expanduser().absolute())
+    asked = {"name": name, "data_dir": place, "test_share": test_share, "class_order": class_order, **chosen}
+    with _opened(name, data_dir, test_share, download, class_order, **of_own) as source:
+        return assembled(source, check_dataset(name), **chosen, image_storage=image_storage, asked=asked)
 
-            asked = {"data_dir": data_dir, "image_size": image_size, "num_classes": num_classes}
-            source = source_of(name, test_share=test_share, download=download, **asked)
-        else:
-            source = stack.enter_context(_open(name, data_dir, test_share, download, class_order))
-        place = data_dir and str(Path(data_dir).expanduser().absolute())
-        asked = {"name": name, "data_dir": place, "test_share": test_share, "class_order": class_order, **chosen}
-        return assembled(source, spec, **chosen, image_storage=image_storage, asked=asked)
+
+def sizes_of(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    test_share: float | None = None,
+) -> tuple[DatasetSpec, int, int]:
+    """The row of the dataset, and the numbers of training and test samples, that `load_dataset` would give.
+
+    At most one image is decoded for this. Raises DatasetError.
+    """
+    with _opened(name, data_dir, test_share, image_size=image_size, num_classes=num_classes) as source:
+        spec = check_dataset(name)
+        count, train, test = _chosen(source, spec, num_train, num_test, num_classes, image_size)
+        size = image_size or source.train.pixels(train[:1], None).shape[1]
+        return spec.of_size(count, size), len(train), len(test)
 
 
 def assembled(
@@ -160,17 +166,12 @@ def assembled(
 
     asked: the arguments of `load_dataset` that give the same data on another machine. Raises DatasetError.
     """
-    if image_size is not None and image_size <= 0:
-        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
-    count = _count_classes(source, spec, num_classes)
-    train_positions = _choose(source, "train", count, num_train)
-    test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
-    images = pixels_of(source, (train_positions, test_positions), image_size, spec.image_size, image_storage, asked)
+    # All settings are checked before a pixel is read.
+    count, *positions = _chosen(source, spec, num_train, num_test, num_classes, image_size)
+    images = pixels_of(source, (positions[0], positions[1]), image_size, spec.image_size, image_storage, asked)
     train, test = (
-        Split(pixels, samples.labels[positions], samples.ids[positions])
-        for pixels, samples, positions in zip(
-            images, (source.train, source.test), (train_positions, test_positions), strict=True
-        )
+        Split(pixels, samples.labels[at], samples.ids[at])
+        for pixels, samples, at in zip(images, (source.train, source.test), positions, strict=True)
     )
     for samples in (source.train, source.test):
         warn_of_turned(samples.turned)
@@ -205,6 +206,29 @@ def _kept_fingerprint(train: Split, test: Split) -> str:
     return place.read_text()
 
 
+@contextlib.contextmanager
+def _opened(
+    name: str,
+    data_dir: str | Path | None,
+    test_share: float | None,
+    download: bool = False,
+    class_order: ClassOrder = "sorted",
+    **of_own: int | None,
+) -> Iterator[Source]:
+    """The data by name, not yet decoded, after the settings were checked.  of_own: what data of one's own are told."""
+    check_dataset(name)
+    if re.match(r"\w+:/", str(data_dir or "")):
+        raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
+    _check_settings(name, test_share, download, class_order)
+    if own_name(name):
+        from bat_dist.data.named import source_of  # here, since it loads torch
+
+        yield source_of(name, data_dir=data_dir, test_share=test_share, download=download, **of_own)
+        return
+    with _open(name, data_dir, test_share, download, class_order) as source:
+        yield source
+
+
 def _open(
     name: str, data_dir: str | Path | None, test_share: float | None, download: bool, class_order: ClassOrder
 ) -> AbstractContextManager[Source]:
@@ -228,6 +252,21 @@ def _check_settings(name: str, test_share: float | None, download: bool, class_o
         raise DatasetError(f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}")
     if class_order != "sorted" and name != "tiny_imagenet":
         raise DatasetError(f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out")
+
+
+def _chosen(
+    source: Source,
+    spec: DatasetSpec,
+    num_train: int | None,
+    num_test: int | None,
+    num_classes: int | None,
+    image_size: int | None,
+) -> tuple[int, Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
+    """The number of classes, and the positions of the samples that are asked for in each split."""
+    if image_size is not None and image_size <= 0:
+        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
+    count = _count_classes(source, spec, num_classes)
+    return count, _choose(source, "train", count, num_train), _choose(source, "test", count, num_test)
 
 
 def _count_classes(source: Source, spec: DatasetSpec, num_classes: int | None) -> int:

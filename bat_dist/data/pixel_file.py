@@ -28,7 +28,7 @@ from bat_dist.wording import of_bytes
 
 LAYOUT = 1  # raise it whenever the bytes written change, or how shards are cut
 SHARD_BYTES = 2**28
-CHUNK_BYTES = 2**23  # pixels that are in memory at a time
+CHUNK_BYTES = 2**22  # pixels that are in memory at a time
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], UInt8[np.ndarray, "images height width 3"]]

@@ -248,9 +248,7 @@ class _Pool:
         ray.kill(slot.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         machine_lost = isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error)
-        if (
-            not machine_lost and slot.place is not UNKNOWN_PLACE
-        ):  # Ray may not yet say of the worker that its node is dead
+        if not machine_lost and slot.place is not UNKNOWN_PLACE:  # Ray may not yet say that the worker's node is dead
             machine_lost = all(node.node_id != slot.place.node_id for node in alive_nodes())
         if (current := slot.assignment) is None:
             if not machine_lost:
