@@ -8,25 +8,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from bat_dist.data.memory_loader import shared_tensor
-from bat_dist.data.split_loader import SplitLoader, check_split
+from bat_dist.data.memory_loader import MemoryLoader
 
 
-class MappedLoader(SplitLoader):
+class MappedLoader(MemoryLoader):
     """See `loaders.Loader`. A thread copies each batch's rows out of the file; to a GPU they go from pinned memory."""
 
-    def __init__(
-        self,
-        images: UInt8[np.ndarray, "samples height width 3"],
-        labels: Int64[np.ndarray, " samples"],
-        *,
-        crop_padding: int,
-        flip: bool,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        check_split(images, labels)
-        super().__init__(shared_tensor(labels), crop_padding=crop_padding, flip=flip, device=device)
-        self._images = np.asarray(images)
+    def _held(self, images: UInt8[Tensor, "samples height width 3"]) -> UInt8[Tensor, "samples height width 3"]:
+        return images
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int
@@ -42,7 +31,8 @@ class MappedLoader(SplitLoader):
 
     def _rows(self, at: Int64[Tensor, " batch"]) -> UInt8[Tensor, "batch height width 3"]:
         """The images at these positions, on the host, in memory of their own."""
-        rows = torch.empty((len(at), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        shape, on_gpu = (len(at), *self._images.shape[1:]), self.device.type == "cuda"
+        rows = torch.empty(shape, dtype=torch.uint8, pin_memory=on_gpu)
         # `checked_order` has checked the positions; with mode "raise" numpy would copy the rows twice.
-        np.take(self._images, at.numpy(), axis=0, out=rows.numpy(), mode="clip")
+        np.take(self._images.numpy(), at.numpy(), axis=0, out=rows.numpy(), mode="clip")
         return rows

@@ -356,7 +356,7 @@ def test_an_epoch_that_is_left_leaves_no_thread(two: tuple[Dataset, Dataset]) ->
 
 def test_a_gpu_that_has_room_holds_them(two: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loaders, "fits_gpu", lambda *_: True)
-    assert isinstance(dataset_loader("auto", two[0], "train"), MemoryLoader)
+    assert type(dataset_loader("auto", two[0], "train")) is MemoryLoader
 
 
 def test_auto_needs_no_beton(two: tuple[Dataset, Dataset], monkeypatch: pytest.MonkeyPatch) -> None:
