@@ -201,9 +201,12 @@ def _kept_fingerprint(train: Split, test: Split) -> str:
     digests = f"{files[0].digest} {files[1].digest}\n".encode()
     known = hashlib.sha256(digests + train.labels.astype("<i8").tobytes() + test.labels.astype("<i8").tobytes())
     place = files[0].path.parent / f"{known.hexdigest()[:32]}.fingerprint"
-    if not place.is_file():
-        write_text(place, fingerprint(train, test))
-    return place.read_text()
+    if place.is_file():
+        return place.read_text()
+    found = fingerprint(train, test)
+    with contextlib.suppress(OSError):  # a folder that is only to be read
+        write_text(place, found)
+    return found
 
 
 @contextlib.contextmanager

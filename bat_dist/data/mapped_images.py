@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 from jaxtyping import UInt8
 
 from bat_dist.data.cache import default_cache_dir
@@ -65,18 +66,21 @@ def reopened(file: PixelFile) -> MappedImages:
     """The images in another process, perhaps on another machine.
 
     The file is looked for at its place, then in this machine's cache folder; where it is in neither, the images are
-    decoded again from data_dir into that folder, by all processes that wait for them together.
+    decoded again from data_dir into that folder, by one process of the machine.
     Raises UserError if that is not possible, or gives other pixels.
     """
-    for path in (file.path, pixel_folder() / file.path.name):
-        if digest_of(path) == file.digest:
-            return mapped(replace(file, path=path))
+    if (images := _found(file)) is not None:
+        return images
     reason = "and they are not data by name, which could be decoded here"
     if file.asked is not None:
         from bat_dist.data.datasets import load_dataset  # here, since it imports this module
 
         try:
-            again = getattr(load_dataset(**file.asked, image_storage="disk"), file.split).images
+            pixel_folder().mkdir(parents=True, exist_ok=True)
+            with FileLock(pixel_folder() / f"{file.path.stem}.{socket.gethostname()}.lock"):
+                if (images := _found(file)) is not None:
+                    return images
+                again = getattr(load_dataset(**file.asked, image_storage="disk"), file.split).images
         except (UserError, OSError) as error:
             reason = f"and cannot be decoded here: {error}"
         else:
@@ -89,9 +93,15 @@ def reopened(file: PixelFile) -> MappedImages:
     )
 
 
+def _found(file: PixelFile) -> MappedImages | None:
+    paths = (file.path, pixel_folder() / file.path.name)
+    path = next((path for path in paths if digest_of(path) == file.digest), None)
+    return mapped(replace(file, path=path)) if path else None
+
+
 def pixel_folder() -> Path:
     """Where files of pixels are kept on this machine."""
-    return default_cache_dir() / "pixels"
+    return default_cache_dir().absolute() / "pixels"
 
 
 def file_of(images: np.ndarray) -> PixelFile | None:

@@ -301,6 +301,17 @@ def test_another_machine_decodes_them_again(
     assert not reads
 
 
+def test_one_process_of_a_machine_decodes_them(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
+) -> None:
+    received = elsewhere(on_disk(folder, image_size=8), tmp_path, monkeypatch)
+    reads.clear()
+    with ThreadPoolExecutor(3) as pool:
+        found = [call.result() for call in [pool.submit(received) for _ in range(3)]]
+    assert len({dataset.train.images.tobytes() for dataset in found}) == 1
+    assert len(reads) <= len(image_tree()) + 4  # the first of each split is looked at for its size, and again
+
+
 def test_other_pixels_there_are_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     received = elsewhere(on_disk(folder), tmp_path, monkeypatch)
     (folder / "train/bee/1.png").write_bytes(png(noise(99)))
