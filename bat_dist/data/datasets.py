@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -25,7 +25,8 @@ from bat_dist.data.image_storage import ImageStorage, pixels_of
 from bat_dist.data.images import check_same_size, warn_of_turned
 from bat_dist.data.mapped_images import blocks, file_of
 from bat_dist.data.oddities import oddities
-from bat_dist.data.source import Source, choose
+from bat_dist.data.selection import selected
+from bat_dist.data.source import Source
 from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
 
@@ -146,7 +147,7 @@ def sizes_of(
     """
     with _opened(name, data_dir, test_share, image_size=image_size, num_classes=num_classes) as source:
         spec = check_dataset(name)
-        count, train, test = _chosen(source, spec, num_train, num_test, num_classes, image_size)
+        count, train, test = selected(source, spec, num_train, num_test, num_classes, image_size)
         size = image_size or source.train.pixels(train[:1], None).shape[1]
         return spec.of_size(count, size), len(train), len(test)
 
@@ -167,7 +168,7 @@ def assembled(
     asked: the arguments of `load_dataset` that give the same data on another machine. Raises DatasetError.
     """
     # All settings are checked before a pixel is read.
-    count, *positions = _chosen(source, spec, num_train, num_test, num_classes, image_size)
+    count, *positions = selected(source, spec, num_train, num_test, num_classes, image_size)
     images = pixels_of(source, (positions[0], positions[1]), image_size, spec.image_size, image_storage, asked)
     train, test = (
         Split(pixels, samples.labels[at], samples.ids[at])
@@ -255,45 +256,3 @@ def _check_settings(name: str, test_share: float | None, download: bool, class_o
         raise DatasetError(f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}")
     if class_order != "sorted" and name != "tiny_imagenet":
         raise DatasetError(f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out")
-
-
-def _chosen(
-    source: Source,
-    spec: DatasetSpec,
-    num_train: int | None,
-    num_test: int | None,
-    num_classes: int | None,
-    image_size: int | None,
-) -> tuple[int, Int64[np.ndarray, " train"], Int64[np.ndarray, " test"]]:
-    """The number of classes, and the positions of the samples that are asked for in each split."""
-    if image_size is not None and image_size <= 0:
-        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
-    count = _count_classes(source, spec, num_classes)
-    return count, _choose(source, "train", count, num_train), _choose(source, "test", count, num_test)
-
-
-def _count_classes(source: Source, spec: DatasetSpec, num_classes: int | None) -> int:
-    available = len(source.class_names)
-    count = num_classes if num_classes is not None else spec.num_classes or available
-    if count < 2:
-        raise DatasetError(f"{source.where}: at least 2 classes are needed, got {count}")
-    if count > available:
-        asked = "asked for" if num_classes is not None else f"the default of {spec.name}"
-        raise DatasetError(
-            f"num_classes must be at most {available}, the classes in {source.where}; {count} is {asked}"
-        )
-    return count
-
-
-def _choose(
-    source: Source, split: Literal["train", "test"], num_classes: int, number: int | None
-) -> Int64[np.ndarray, " chosen"]:
-    labels = source.train.labels if split == "train" else source.test.labels
-    per_class = np.bincount(labels, minlength=num_classes)[:num_classes]
-    if not per_class.all():
-        name = source.class_names[int(np.argmin(per_class))]
-        raise DatasetError(
-            f"{source.where}: class {name!r} has no image in the {split} split: "
-            "add some or remove the class from both splits"
-        )
-    return choose(labels, num_classes, number, f"num_{split}")
