@@ -97,6 +97,8 @@ RECIPE_CHANGED = {
     "warmup_epochs": "--warmup_epochs 0.5 --schedule cosine",  # one_cycle takes none
     "crop_padding": "--crop_padding 2",
     "flip": "--flip",
+    "crop_scale": "--crop_scale 0.5",
+    "crop_size": "--crop_size 6 --crop_scale 0.5",
     "precision": "--precision bf16",
     "seed": "--seed 1",
 }

@@ -423,6 +423,7 @@ def test_a_cache_that_cannot_be_written_is_said_before_anything_is(
         (["--arch", "resnet19"], "there is no architecture 'resnet19'; did you mean 'resnet18'?"),
         (["--precision", "fp16"], "precision must be one of auto, bf16, fp32, tf32, got fp16"),
         (["--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image, got 8"),
+        (["--crop_padding", "1", "--crop_scale", "0.1"], "got crop_padding 1 too: leave one of them out"),
         (["--image_size", "4", "--arch", "resnet9-w8"], "arch resnet9-w8 does not fit images of 4x4"),
         (["--score", "confidence", "--image_size", "4", "--ensemble_archs", "resnet9-w8", "tinynet"], "does not fit"),
         (["--num_train", "123"], "num_train must be divisible by the 10 classes, got 123"),
@@ -465,6 +466,8 @@ def test_other_settings_or_data_are_refused_by_name(finished: Path, capsys: pyte
     assert "flip: absent in the store, true now" in capsys.readouterr().err
     assert run(finished, "--num_trials", "12", "--crop_padding", "0") == 2
     assert "crop_padding: absent in the store, 0 now" in capsys.readouterr().err
+    assert run(finished, "--num_trials", "12", "--crop_scale", "0.5") == 2
+    assert "crop_scale: absent in the store, 0.5 now" in capsys.readouterr().err
     assert run(finished, "--num_trials", "12", "--crop_padding", "1", "--no_flip") == 0  # which is what digits have
 
 

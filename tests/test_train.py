@@ -110,6 +110,13 @@ def test_a_finished_run_is_not_run_again(tmp_path: Path, capsys: pytest.CaptureF
         (["--method", "gairat", "--num_steps", "1"], "num_steps must be at least 2 for gairat, got 1"),
         (["--method", "erm", "--hyper", "label_smoothing=nan"], "label_smoothing must be in [0, 1), got nan"),
         (["--method", "erm", "--crop_padding", "8"], "crop_padding must be less than the 8 pixels of an image"),
+        (["--method", "erm", "--crop_padding", "1", "--crop_scale", "0.1"], "crop_scale 0.1 crops without zeros"),
+        (["--method", "erm", "--crop_size", "6"], "crop_size 6 is the size of random-resized crops: give crop_scale"),
+        (
+            ["--method", "erm", "--crop_scale", "0.5", "--crop_size", "4", "--arch", "resnet9-w8"],
+            "arch resnet9-w8 does not fit images of 4x4",
+        ),
+        (["--method", "erm", "--crop_scale", "0"], "crop_scale must be a number in (0, 1] or none, got 0"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from bat_dist.api.calls import public, settings_of
 from bat_dist.api.parts import ANY_NAME, arch_of, data_of, name_of
 from bat_dist.api.scores import Scores, load_scores
+from bat_dist.data.table import augmentation_of
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.wording import counted
 from bat_dist.workers.private_ray import prepare_environment
@@ -42,7 +43,7 @@ def carry_out(settings: MemorizeSettings, dataset: "Dataset") -> ScoredRun:
     from bat_dist.storage.lease import only_driver
 
     folder = Folder(settings.out)
-    dataset = dataset.augmented(settings.crop_padding, settings.flip)
+    dataset = dataset.augmented(**augmentation_of(settings))
     with only_driver(folder):
         if settings.merge:
             settings = merge_folders(folder, dataset, settings, settings.merge)

@@ -12,18 +12,25 @@ from torch import Tensor
 
 
 class CropFlip(NamedTuple):
-    """Per image: the window's corner (row, column) in the padded image, and whether it is mirrored."""
+    """Per image: the window's corner (row, column), and whether it is mirrored.
+
+    sizes: (height, width) of windows within the image, which are resized (`resized_crop`). None for windows of the
+    image's own size, whose corners are positions in the padded image.
+    """
 
     corners: Int64[Tensor, "batch 2"]
     flips: Bool[Tensor, " batch"]
+    sizes: Int64[Tensor, "batch 2"] | None = None
 
     def to(self, device: torch.device) -> "CropFlip":
         """The draws on `device`: of a whole epoch at once, since each copy makes the host wait for a GPU."""
-        return CropFlip(self.corners.to(device), self.flips.to(device))
+        sizes = None if self.sizes is None else self.sizes.to(device)
+        return CropFlip(self.corners.to(device), self.flips.to(device), sizes)
 
-    def part(self, start: int, stop: int) -> "CropFlip":
-        """The draws of images `start` to `stop`."""
-        return CropFlip(self.corners[start:stop], self.flips[start:stop])
+    def part(self, which: slice | Int64[Tensor, " part"]) -> "CropFlip":
+        """The draws of these images."""
+        sizes = None if self.sizes is None else self.sizes[which]
+        return CropFlip(self.corners[which], self.flips[which], sizes)
 
 
 def draw_crop_flip(count: int, *, padding: int, flip: bool, generator: torch.Generator) -> CropFlip:

@@ -27,7 +27,7 @@ from bat_dist.data.mapped_images import blocks, file_of
 from bat_dist.data.oddities import oddities
 from bat_dist.data.selection import selected
 from bat_dist.data.source import Source
-from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_dataset, own_name
+from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_augmentation, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
 
 log = logging.getLogger(__name__)
@@ -67,15 +67,29 @@ class Dataset:
     fingerprint: str
     spec: DatasetSpec
 
-    def augmented(self, crop_padding: int | None, flip: bool | None) -> "Dataset":
+    def augmented(
+        self,
+        crop_padding: int | None = None,
+        flip: bool | None = None,
+        crop_scale: float | None = None,
+        crop_size: int | None = None,
+    ) -> "Dataset":
         """The same samples with other augmentation in training; None keeps what `spec` has.
 
-        Raises DatasetError for a padding that can crop an image away.
+        crop_scale: random-resized crops, of this share of the image's area up to all of it, without any padding.
+        crop_size: height and width that these are resized to.
+
+        Raises DatasetError for a padding that can crop an image away, for both kinds of crops, and for a `crop_size`
+        without `crop_scale` or above the image's.
         """
         size = self.spec.image_size
-        if crop_padding is not None and size and crop_padding >= size:
-            raise DatasetError(f"crop_padding must be less than the {size} pixels of an image, got {crop_padding}")
-        asked = {"crop_padding": crop_padding, "flip": flip}
+        check_augmentation(crop_padding=crop_padding, crop_scale=crop_scale, crop_size=crop_size, image_size=size)
+        asked = {
+            "crop_padding": crop_padding if crop_scale is None else 0,
+            "flip": flip,
+            "crop_scale": crop_scale,
+            "crop_size": crop_size if crop_size != size else None,
+        }
         return replace(self, spec=replace(self.spec, **{name: v for name, v in asked.items() if v is not None}))
 
 

@@ -24,7 +24,16 @@ POLL_SECONDS = 0.5  # how often a waiting side looks whether the other one is st
 class FfcvLoader(SplitLoader):
     """See `loaders.Loader`; `path` is a beton from `beton.ensure_beton`. Compiles for a second or so."""
 
-    def __init__(self, path: Path, *, crop_padding: int, flip: bool, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        crop_padding: int,
+        flip: bool,
+        crop_scale: float | None = None,
+        crop_size: int | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
         ffcv = import_ffcv()
         with torch_threads_kept():
             self._ffcv = ffcv.Loader(
@@ -37,7 +46,9 @@ class FfcvLoader(SplitLoader):
             )
         records = self._ffcv.reader.metadata
         labels = torch.from_numpy(records["f1"].copy())
-        super().__init__(labels, crop_padding=crop_padding, flip=flip, device=device)
+        height, width, _ = map(int, self._ffcv.reader.handlers["image"].shape)
+        how = {"crop_padding": crop_padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
+        super().__init__(labels, (height, width), **how, device=device)
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int

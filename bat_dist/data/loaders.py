@@ -11,6 +11,7 @@ import torch
 from bat_dist.data.datasets import Dataset, Split
 from bat_dist.data.mapped_images import file_of
 from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable, Share
+from bat_dist.data.table import augmentation_of
 
 __all__ = ["KINDS", "Batch", "Indices", "Loader", "LoaderUnavailable", "Share", "check_cache", "dataset_loader"]
 
@@ -42,7 +43,7 @@ def dataset_loader(
     Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
     split: Split = getattr(dataset, split_name)
-    padding, flip = dataset.spec.crop_padding, dataset.spec.flip
+    how = augmentation_of(dataset.spec)
     on_disk, num_bytes = file_of(split.images) is not None, split.images.nbytes
     if kind == "auto" and not on_disk:
         fits = num_bytes <= SMALL_BYTES or fits_gpu(num_bytes, torch.device(device), gpu_share)
@@ -50,18 +51,18 @@ def dataset_loader(
     if kind in ("auto", "memory") and on_disk and not fits_gpu(num_bytes, torch.device(device), gpu_share):
         from bat_dist.data.mapped_loader import MappedLoader
 
-        return MappedLoader(split.images, split.labels, crop_padding=padding, flip=flip, device=device)
+        return MappedLoader(split.images, split.labels, **how, device=device)
     if kind in ("auto", "memory"):
         from bat_dist.data.memory_loader import MemoryLoader
 
-        return MemoryLoader(split.images, split.labels, crop_padding=padding, flip=flip, device=device)
+        return MemoryLoader(split.images, split.labels, **how, device=device)
     if kind == "ffcv":
         from bat_dist.data.beton import ensure_beton
         from bat_dist.data.ffcv_loader import FfcvLoader
 
         name = dataset.fingerprint
         path = ensure_beton(split.images, split.labels, fingerprint=name, split_name=split_name, cache_dir=cache_dir)
-        return FfcvLoader(path, crop_padding=padding, flip=flip, device=device)
+        return FfcvLoader(path, **how, device=device)
     raise ValueError(f"unknown loader {kind!r}: choose one of {', '.join(KINDS)}")
 
 

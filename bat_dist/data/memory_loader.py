@@ -21,10 +21,13 @@ class MemoryLoader(SplitLoader):
         *,
         crop_padding: int,
         flip: bool,
+        crop_scale: float | None = None,
+        crop_size: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         check_split(images, labels)
-        super().__init__(shared_tensor(labels), crop_padding=crop_padding, flip=flip, device=device)
+        how = {"crop_padding": crop_padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
+        super().__init__(shared_tensor(labels), images.shape[1:3], **how, device=device)
         self._images = self._held(shared_tensor(images))
 
     def _held(self, images: UInt8[Tensor, "samples height width 3"]) -> UInt8[Tensor, "samples height width 3"]:

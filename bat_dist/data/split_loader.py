@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from bat_dist.data.augment import CropFlip, crop_flip, draw_crop_flip, to_float
+from bat_dist.data.resized_crop import draw_resized_crops, resized_crop
 from bat_dist.errors import UserError
 
 Indices = Sequence[int] | np.ndarray | Tensor
@@ -75,12 +76,24 @@ class SplitLoader:
     """The part of a loader that does not depend on where raw images come from."""
 
     def __init__(
-        self, labels: Int64[Tensor, " samples"], *, crop_padding: int, flip: bool, device: str | torch.device
+        self,
+        labels: Int64[Tensor, " samples"],
+        image_shape: tuple[int, int],
+        *,
+        crop_padding: int,
+        flip: bool,
+        crop_scale: float | None,
+        crop_size: int | None,
+        device: str | torch.device,
     ) -> None:
+        """image_shape: (height, width). The rest as in `DatasetSpec`."""
         self.device = torch.device(device)
         self._labels = labels.to(self.device)
+        self._image_shape = image_shape
         self._crop_padding = crop_padding
         self._flip = flip
+        self._crop_scale = crop_scale
+        self._crop_shape = (crop_size, crop_size) if crop_size else image_shape
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int
@@ -104,13 +117,13 @@ class SplitLoader:
         """
         order = checked_order(indices, len(self._labels), batch_size)
         order = order[torch.randperm(len(order), generator=generator)]
-        draws = draw_crop_flip(len(order), padding=self._crop_padding, flip=self._flip, generator=generator)
+        draws = self._drawn(len(order), generator)
         if drop_last:
             order = order[: len(order) // batch_size * batch_size]
             if not len(order):
                 raise ValueError(f"drop_last leaves nothing: fewer indices than batch_size {batch_size}")
         own = positions_of(share, len(order), batch_size)
-        return self._batches(order[own], batch_size // share.size, CropFlip(draws.corners[own], draws.flips[own]))
+        return self._batches(order[own], batch_size // share.size, draws.part(own))
 
     def eval_epoch(self, indices: Indices | None = None, *, batch_size: int) -> Iterator[Batch]:
         """See `Loader`."""
@@ -118,15 +131,22 @@ class SplitLoader:
             indices = np.arange(len(self._labels))
         return self._batches(checked_order(indices, len(self._labels), batch_size), batch_size, None)
 
+    def _drawn(self, count: int, generator: torch.Generator) -> CropFlip:
+        flip, scale = self._flip, self._crop_scale
+        if scale is None:
+            return draw_crop_flip(count, padding=self._crop_padding, flip=flip, generator=generator)
+        return draw_resized_crops(count, self._image_shape, min_scale=scale, flip=flip, generator=generator)
+
     def _batches(self, order: Int64[Tensor, " samples"], batch_size: int, draws: CropFlip | None) -> Iterator[Batch]:
         positions, draws = order.to(self.device), draws and draws.to(self.device)
         with closing(self._read(order, batch_size)) as reading:
             for start, images in zip(range(0, len(order), batch_size), reading, strict=True):
-                stop = start + batch_size
-                if draws is not None:
-                    part = draws.part(start, stop)
-                    images = crop_flip(images, part, padding=self._crop_padding)
-                at = positions[start:stop].clone()
+                batch = slice(start, start + batch_size)
+                if draws is not None and draws.sizes is not None:
+                    images = resized_crop(images, draws.part(batch), shape=self._crop_shape)
+                elif draws is not None:
+                    images = crop_flip(images, draws.part(batch), padding=self._crop_padding)
+                at = positions[batch].clone()
                 yield Batch(to_float(images), self._labels.index_select(0, at), at)
 
 

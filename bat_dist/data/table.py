@@ -4,8 +4,10 @@ Neither numpy nor torch, so that `--help` and the checking of settings answer at
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from bat_dist.errors import UserError
 from bat_dist.parts import is_reference
@@ -32,6 +34,8 @@ class DatasetSpec:
     step_size: float  # of PGD in training
     crop_padding: int  # random crop: zeros added on each side; of images of `image_size`, or of 32 pixels
     flip: bool  # random horizontal flip
+    crop_scale: float | None = None  # random-resized crop: smallest share of the image's area; None: crop_padding
+    crop_size: int | None = None  # height = width of random-resized crops; None: the image's
 
     def of_size(self, num_classes: int | None, image_size: int | None) -> "DatasetSpec":
         """The row with the actual numbers, None for those that the row has; the padding grows with the image."""
@@ -52,14 +56,18 @@ class DatasetSpec:
         return ", ".join([*parts, f"epsilon {round(255 * self.epsilon)}/255"])
 
     @property
-    def own_augmentation(self) -> dict[str, int | bool]:
-        """`crop_padding` and `flip` as far as they are not the table's: what tells one training from another."""
+    def own_augmentation(self) -> dict[str, float | bool]:
+        """The augmentation as far as it is not the table's: what tells one training from another.
+
+        Random-resized crops are told by `crop_scale` alone, since they leave no padding.
+        """
         row = DATASETS.get(self.name, OWN)
-        return {name: getattr(self, name) for name in AUGMENTATION if getattr(self, name) != getattr(row, name)}
+        names = AUGMENTATION if self.crop_scale is None else AUGMENTATION[1:]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != getattr(row, name)}
 
 
 USUAL_SIZE = 32
-AUGMENTATION = ("crop_padding", "flip")
+AUGMENTATION = ("crop_padding", "flip", "crop_scale", "crop_size")
 
 _ROWS = (
     # scikit-learn's copy of UCI's "Optical Recognition of Handwritten Digits". Mean and std: of our train
@@ -157,6 +165,32 @@ def own_name(reference: str) -> str | None:
         return None
     where, _, name = reference.rpartition(":")
     return name.partition("@")[0] if where == "hf" else name
+
+
+def check_augmentation(
+    *, crop_padding: int | None, crop_scale: float | None, crop_size: int | None, image_size: int | None = None
+) -> None:
+    """Raise DatasetError for crops of both kinds, or for values that are none of a crop; image_size: if it is known."""
+    if image_size and crop_padding is not None and crop_padding >= image_size:
+        raise DatasetError(f"crop_padding must be less than the {image_size} pixels of an image, got {crop_padding}")
+    if crop_scale is not None and not 0 < crop_scale <= 1:
+        raise DatasetError(f"crop_scale must be in (0, 1], got {crop_scale}: 0.08 is usual, and 1 never crops")
+    if crop_scale is not None and crop_padding:
+        raise DatasetError(
+            f"crop_scale {crop_scale:g} crops without zeros around the image, got crop_padding {crop_padding} too: "
+            "leave one of them out"
+        )
+    if crop_size is not None and crop_scale is None:
+        raise DatasetError(
+            f"crop_size {crop_size} is the size of random-resized crops: give crop_scale too, or leave crop_size out"
+        )
+    if image_size and crop_size is not None and not 0 < crop_size <= image_size:
+        raise DatasetError(f"crop_size must be in [1, {image_size}], the pixels of an image, got {crop_size}")
+
+
+def augmentation_of(settings: Any) -> Mapping[str, Any]:
+    """The settings of the augmentation, as `Dataset.augmented` takes them."""
+    return {name: getattr(settings, name) for name in AUGMENTATION}
 
 
 def check_dataset(name: str) -> DatasetSpec:

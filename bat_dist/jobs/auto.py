@@ -49,12 +49,13 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
 
 
 def check_network(arch: str | OwnNetwork, dataset: Dataset, *, features: bool = False) -> None:
-    """Raise UserError for a network that the images do not fit; features: or that has none."""
+    """Raise UserError for a network that the images or the crops do not fit; features: or that has none."""
     size = dataset.train.images.shape[1]
-    if isinstance(arch, OwnNetwork):
-        check_takes(arch, len(dataset.class_names), size, features=features)
-    else:
-        check_fits(arch, size)
+    for side in sorted({size, dataset.spec.crop_size or size}):
+        if isinstance(arch, OwnNetwork):
+            check_takes(arch, len(dataset.class_names), side, features=features)
+        else:
+            check_fits(arch, side)
 
 
 def decide_precision(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.data.table import augmentation_of
 from bat_dist.jobs.auto import Chosen, S, decide_precision, say, without_auto
 from bat_dist.jobs.experiment_record import begun_identity, note_plan
 from bat_dist.jobs.experiment_tasks import Experiment, Reports, train_and_evaluate
@@ -101,7 +102,7 @@ def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, rep
     if settings.scores or not settings.needs_scores:
         return None
     place, asked = folder / SCORES, settings.memorize_settings
-    dataset = dataset.augmented(asked.crop_padding, asked.flip)
+    dataset = dataset.augmented(**augmentation_of(asked))
     if place.exists(MEMORIZATION) and place.exists(SUMMARY):
         known = read_summary(place, SUMMARY)
         is_number = asked.stopping_rule is None  # else the rule is asked again, of the trials that are there

@@ -13,6 +13,7 @@ from bat_dist.artifacts.scores import ENSEMBLE_SCORES, write_indices
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
+from bat_dist.data.table import augmentation_of
 from bat_dist.errors import RunError, UserError
 from bat_dist.jobs.auto import check_network, decide_precision, say
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
@@ -84,11 +85,11 @@ def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
     place = Folder(settings.score_place)
     if not settings.scores:
         asked = settings.memorize_settings
-        scores, filled = leave_out_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        scores, filled = leave_out_scores(place, dataset.augmented(**augmentation_of(asked)), asked)
         report_leave_out(place, dataset, to_dict(asked), scores, failed=filled.failed)
     if settings.needs_ensemble and not (settings.scores and place.exists(ENSEMBLE_SCORES)):
         asked = settings.ensemble_settings
-        found, _ = ensemble_scores(place, dataset.augmented(asked.crop_padding, asked.flip), asked)
+        found, _ = ensemble_scores(place, dataset.augmented(**augmentation_of(asked)), asked)
         report_ensemble(place, dataset, to_dict(asked), found)
 
 

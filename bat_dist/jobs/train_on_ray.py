@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer, get_device
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
+from bat_dist.data.table import augmentation_of
 from bat_dist.errors import RunError, is_gpu_full
 from bat_dist.jobs.epochs_at_work import EpochsAtWork
 from bat_dist.jobs.training_plan import TrainingPlan
@@ -72,7 +73,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(config["threads"])
     bare: Any = ray.get(config["plan"])
     dataset: Dataset = ray.get(config["dataset"])
-    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(bare.asked.crop_padding, bare.asked.flip))
+    plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(**augmentation_of(bare.asked)))
     device = get_device()
     if "tf32" in (plan.settings.step.precision, plan.settings.step.attack.precision):  # a late node was not asked
         check_tf32([this_hardware()])

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import joblib
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from bat_dist.attacks.batches import usual_batch_size
 from bat_dist.data.datasets import sizes_of
 from bat_dist.data.source import choose
-from bat_dist.data.table import PER_CLASS, DatasetSpec, check_dataset, own_name
+from bat_dist.data.table import PER_CLASS, DatasetSpec, check_augmentation, check_dataset, own_name
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.evaluation.plan import images_at_once
@@ -69,12 +69,14 @@ def plan(settings: PlanSettings) -> CostPlan:
     data = look_at(settings)
     size, num_classes = data.spec.image_size, data.spec.num_classes
     assert size and num_classes  # noqa: PT018  # `look_at` sees to that
+    crops = {"crop_scale": settings.crop_scale, "crop_size": settings.crop_size}
+    check_augmentation(crop_padding=None, **crops, image_size=size)
     suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
     arch = suited if settings.arch == AUTO else settings.arch
     if is_reference(arch):
         arch = named_network(arch)
         check_takes(arch, num_classes, size)
-    check_fits(arch, size)
+    check_fits(arch, settings.crop_size or size)
     given = read_speed(settings.speed) if settings.speed else None
     machine = given.machine if given else this_machine()
     cpus, gpus, gain = settings.cpus_per_worker, settings.gpus_per_worker, settings.sharing_gain
@@ -83,7 +85,7 @@ def plan(settings: PlanSettings) -> CostPlan:
     batch_size = settings.attack_batch_size or usual_batch_size(on_gpu=machine.gpus > 0)
     subject = Workload(
         arch=arch,
-        spec=data.spec,
+        spec=replace(data.spec, **crops),
         trial_recipe=settings.trial_training,
         recipe=settings.training,
         num_steps=settings.num_steps,

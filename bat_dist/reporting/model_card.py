@@ -15,7 +15,19 @@ from bat_dist.reporting.jinja import templates
 from bat_dist.settings.export import one_line
 
 FURTHER = (
-    *("crop_padding", "flip", "attack_mode", "random_start", "ema", "awp", "clip_norm", "sync_bn", "scores"),
+    *(
+        "crop_padding",
+        "flip",
+        "crop_scale",
+        "crop_size",
+        "attack_mode",
+        "random_start",
+        "ema",
+        "awp",
+        "clip_norm",
+        "sync_bn",
+        "scores",
+    ),
     *("val_seed", "best_by"),
 )
 HUB_DATASETS = {"cifar10": "uoft-cs/cifar10", "cifar100": "uoft-cs/cifar100"}

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool
 
-from bat_dist.data.table import check_dataset
+from bat_dist.data.table import AUGMENTATION, check_dataset
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import SINGLE, steps_of
 from bat_dist.results.evaluation_file import FoundEvaluation
@@ -23,7 +23,7 @@ from bat_dist.settings.train import TrainSettings
 _OTHER_FACTS = frozenset({"num_train", "train_subset", "ema_warm_up", "model", "weights"})
 # The networks of a row differ in their seeds, its table is of one architecture, and watching changes no network.
 _NOT_OF_A_ROW = frozenset({"seed", "val_seed", "arch", "watch"})
-_PLACE_IN_NAMES = {"method": -3, "method_settings": -2, "scores": -1, "crop_padding": 1, "flip": 1}  # else 0
+_PLACE_IN_NAMES = {"method": -3, "method_settings": -2, "scores": -1, **dict.fromkeys(AUGMENTATION, 1)}  # else 0
 ALL = "all"  # the subset of all images
 
 

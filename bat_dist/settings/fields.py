@@ -184,6 +184,24 @@ Flip = Annotated[
     TRAINING,
     Later(),
 ]
+CropScale = Annotated[
+    float | None,
+    Gt(0),
+    Le(1),
+    Help(
+        "random-resized crops in place of padded ones: windows of MIN to all of the image's area; 0.08 is usual",
+        "MIN",
+    ),
+    TRAINING,
+    Later(),
+]
+CropSize = Annotated[
+    int | None,
+    Ge(1),
+    Help("resize these crops to N x N pixels; default: the size of the images, which is that of all evaluation"),
+    TRAINING,
+    Later(),
+]
 SomePrecision = Annotated[
     PrecisionOrAuto,
     Help(

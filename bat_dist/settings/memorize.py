@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from annotated_types import Ge, Gt, Len, Lt
 
 from bat_dist.config import Group, Help
+from bat_dist.data.table import check_augmentation
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, GivenWith, Later
 from bat_dist.settings.fields import (
@@ -16,6 +17,8 @@ from bat_dist.settings.fields import (
     BatchSize,
     CheaperScore,
     CropPadding,
+    CropScale,
+    CropSize,
     Epochs,
     Flip,
     GpusOfOne,
@@ -156,6 +159,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
+    crop_scale: CropScale = None
+    crop_size: CropSize = None
     precision: SomePrecision = "auto"
     seed: Annotated[int, Ge(0), Help("trial t draws everything from (seed, t)"), TRAINING] = 0
 
@@ -171,6 +176,7 @@ class MemorizeSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        check_augmentation(crop_padding=self.crop_padding, crop_scale=self.crop_scale, crop_size=self.crop_size)
         if self.keep and (self.score != "leave_out" or self.import_scores):
             raise ValueError("keep is of leave-out trials: leave it out with another score or imported ones")
         if self.first_trial and self.score != "leave_out":

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
-from bat_dist.data.table import OWN, own_name
+from bat_dist.data.table import OWN, check_augmentation, own_name
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import METHODS, check_method
@@ -31,6 +31,7 @@ from bat_dist.settings.fields import (
 from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.study import StudySettings
+from bat_dist.settings.train import TrainSettings
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
@@ -85,6 +86,7 @@ class TablePlanSettings(PlanTerms, ReproduceSettings):
             arch=self.network,
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
+            **_crops(train, memorize),
             methods=tuple(row.partition("_alpha")[0] for row in self.methods),
             num_seeds=len(self.seeds),
             recipe=train.recipe,
@@ -111,6 +113,12 @@ def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
         "trial_epochs": memorize.epochs,
         "trial_batch_size": memorize.batch_size,
     }
+
+
+def _crops(*parts: TrainSettings | MemorizeSettings | None) -> Mapping[str, Any]:
+    """What a plan is told of random-resized crops: those of the first part that has them."""
+    found = next((part for part in parts if part and part.crop_scale), None)
+    return {"crop_scale": found.crop_scale, "crop_size": found.crop_size} if found else {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +160,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             **trainings,
+            **_crops(train, memorize),
         )
 
 
@@ -171,6 +180,11 @@ class PlanSettings:
     num_classes: Annotated[int | None, Ge(2), Help("classes (tiny_imagenet: 50)"), DATA] = None
     image_size: Annotated[int | None, Ge(1), Help("images are N x N"), DATA] = None
     test_share: TestShare = None
+
+    crop_scale: Annotated[
+        float | None, Gt(0), Le(1), Help("random-resized crops in trials and trainings, as train has them", "MIN"), DATA
+    ] = None
+    crop_size: Annotated[int | None, Ge(1), Help("and their size, N x N"), DATA] = None
 
     num_trials: Annotated[int, Ge(0), Help("leave-out trials; 0: none"), TRIALS] = 1000
     subset_ratio: Annotated[SubsetRatio, TRIALS] = 0.7
@@ -230,6 +244,7 @@ class PlanSettings:
         """What only makes sense together."""
         if not self.num_trials and not self.num_seeds:
             raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
+        check_augmentation(crop_padding=None, crop_scale=self.crop_scale, crop_size=self.crop_size)
         if self.test_share is not None and not (own_name(self.dataset) or (self.dataset == OWN.name and self.data_dir)):
             raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:

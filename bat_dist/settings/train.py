@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Lt
 
 from bat_dist.config import Group, Help
+from bat_dist.data.table import check_augmentation
 from bat_dist.methods.table import METHODS
 from bat_dist.models.names import AUTO
 from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep
@@ -17,6 +18,8 @@ from bat_dist.settings.fields import (
     CheaperScore,
     CpusPerWorker,
     CropPadding,
+    CropScale,
+    CropSize,
     Epochs,
     Epsilon,
     Flip,
@@ -130,6 +133,8 @@ class TrainSettings(RaySettings, DataSettings):
     warmup_epochs: WarmupEpochs = None
     crop_padding: CropPadding = None
     flip: Flip = None
+    crop_scale: CropScale = None
+    crop_size: CropSize = None
     precision: SomePrecision = "auto"
     ema: Annotated[
         float | None, Gt(0), Lt(1), Help("average the weights with this decay, and judge and keep those"), TRAINING
@@ -190,6 +195,7 @@ class TrainSettings(RaySettings, DataSettings):
 
     def __post_init__(self) -> None:
         check_fresh(self)
+        check_augmentation(crop_padding=self.crop_padding, crop_scale=self.crop_scale, crop_size=self.crop_size)
         _ = self.training
         if self.method == "bat" and not self.scores:
             raise ValueError("method bat needs --scores: run bat-dist memorize first, and give its memorization.npz")

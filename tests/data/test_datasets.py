@@ -3,6 +3,7 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -61,6 +62,30 @@ def test_only_augmentation_that_is_not_the_tables_is_told_apart() -> None:
     assert digits.augmented(0, True).spec.own_augmentation == {"crop_padding": 0, "flip": True}
     with pytest.raises(DatasetError, match="crop_padding must be less than the 8 pixels of an image, got 8"):
         digits.augmented(8, None)
+    for crop_padding in (None, 0):
+        resized = digits.augmented(crop_padding, None, 0.1).spec
+        assert (resized.crop_padding, resized.crop_scale) == (0, 0.1)
+        assert resized.own_augmentation == {"crop_scale": 0.1}
+    smaller = digits.augmented(crop_scale=0.1, crop_size=6)
+    assert smaller.spec.own_augmentation == {"crop_scale": 0.1, "crop_size": 6}
+    assert smaller.spec.image_size == 8
+    assert digits.augmented(crop_scale=0.1, crop_size=8).spec.own_augmentation == {"crop_scale": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"crop_padding": 1, "crop_scale": 0.1}, "crop_scale 0.1 crops without zeros .* got crop_padding 1 too"),
+        ({"crop_scale": 0.0}, r"crop_scale must be in \(0, 1\], got 0.0"),
+        ({"crop_scale": 1.5}, r"crop_scale must be in \(0, 1\], got 1.5"),
+        ({"crop_size": 6}, "crop_size 6 is the size of random-resized crops: give crop_scale too"),
+        ({"crop_scale": 0.1, "crop_size": 9}, r"crop_size must be in \[1, 8\], the pixels of an image, got 9"),
+        ({"crop_scale": 0.1, "crop_size": 0}, r"crop_size must be in \[1, 8\], the pixels of an image, got 0"),
+    ],
+)
+def test_crops_that_cannot_be(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        load_dataset("digits", num_train=10, num_test=10).augmented(**asked)
 
 
 @pytest.mark.parametrize(

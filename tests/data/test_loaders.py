@@ -32,8 +32,8 @@ def self_describing_split(count=NUM_SAMPLES, size=32):
     return SimpleNamespace(images=images, labels=index * 7 % 10)
 
 
-def make(kind, split, folder, *, crop_padding=PADDING, flip=True):
-    spec = SimpleNamespace(crop_padding=crop_padding, flip=flip)
+def make(kind, split, folder, *, crop_padding=PADDING, flip=True, crop_scale=None, crop_size=None):
+    spec = SimpleNamespace(crop_padding=crop_padding, flip=flip, crop_scale=crop_scale, crop_size=crop_size)
     dataset = SimpleNamespace(train=split, fingerprint="0f", spec=spec)
     return dataset_loader(kind, cast(Any, dataset), "train", cache_dir=folder)
 
@@ -111,10 +111,20 @@ def test_batches_are_of_the_contract(loader):
         assert batch.labels.shape == batch.indices.shape == (5,)
 
 
-@pytest.mark.parametrize(("size", "padding", "flip"), [(32, 4, True), (32, 0, True), (64, 8, True), (8, 1, False)])
-def test_both_loaders_yield_the_same_bits(size, padding, flip, tmp_path):
+@pytest.mark.parametrize(
+    ("size", "how"),
+    [
+        (32, {"crop_padding": 4, "flip": True}),
+        (32, {"crop_padding": 0, "flip": True}),
+        (64, {"crop_padding": 8, "flip": True}),
+        (8, {"crop_padding": 1, "flip": False}),
+        (32, {"crop_padding": 0, "flip": True, "crop_scale": 0.08, "crop_size": 24}),
+    ],
+    ids=str,
+)
+def test_both_loaders_yield_the_same_bits(size, how, tmp_path):
     split = self_describing_split(150, size)
-    memory, ffcv = (make(kind, split, tmp_path, crop_padding=padding, flip=flip) for kind in ("memory", "ffcv"))
+    memory, ffcv = (make(kind, split, tmp_path, **how) for kind in ("memory", "ffcv"))
     indices = np.random.default_rng(2).permutation(150)[:101]
     assert_same(memory.eval_epoch(batch_size=32), ffcv.eval_epoch(batch_size=32))
     mine, other = seeded(1), seeded(1)
@@ -224,6 +234,15 @@ def test_bad_arguments_are_refused_at_the_call(loader, indices, batch_size, mess
 
 @pytest.mark.parametrize(("ranks", "count"), [(1, 40), (2, 40), (2, 37), (4, 39), (4, 44)])
 def test_shares_of_the_ranks_are_the_whole_batches(loader, ranks, count):
+    assert_shares_are_the_whole(loader, ranks, count)
+
+
+@pytest.mark.parametrize(("ranks", "count"), [(2, 37), (4, 39)])
+def test_shares_of_resized_crops_are_the_whole_batches(split, ranks, count, tmp_path):
+    assert_shares_are_the_whole(make("memory", split, tmp_path, crop_padding=0, crop_scale=0.08), ranks, count)
+
+
+def assert_shares_are_the_whole(loader, ranks, count):
     """Image by image what one process would have drawn; nothing twice, nothing lost."""
     arguments = {"batch_size": 8, "drop_last": False}
     whole = list(loader.train_epoch(np.arange(count), generator=seeded(5), **arguments))

@@ -68,12 +68,15 @@ def network(arch: str, device: torch.device) -> nn.Module:
     return build(arch, 10, mean=(0.5,) * 3, std=(0.25,) * 3).to(device).eval()
 
 
-def test_a_loader_gives_the_batches_of_the_cpu() -> None:
+@pytest.mark.parametrize(
+    "how", [{"crop_padding": 4}, {"crop_padding": 0, "crop_scale": 0.08, "crop_size": 24}], ids=str
+)
+def test_a_loader_gives_the_batches_of_the_cpu(how: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (100, 32, 32, 3), dtype=np.uint8), np.arange(100) % 10
     found = []
     for device in (CPU, GPU):
-        loader = MemoryLoader(images, labels, crop_padding=4, flip=True, device=device)
+        loader = MemoryLoader(images, labels, **how, flip=True, device=device)
         order = torch.Generator().manual_seed(1)
         batches = loader.train_epoch(np.arange(100), batch_size=32, generator=order, drop_last=False)
         found.append([[part.cpu() for part in batch] for batch in batches])

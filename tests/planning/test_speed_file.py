@@ -59,8 +59,9 @@ def test_the_laptop_plans_for_the_card(card: Path, capsys: pytest.CaptureFixture
 
 def test_what_is_kept_is_what_was_measured(tmp_path: Path) -> None:
     path = tmp_path / "new" / "speed.json"
-    first = plan(PlanSettings(**ASKED, seconds=0.2, save_speed=str(path)))
-    again = plan(PlanSettings(**ASKED, speed=str(path)))
+    asked = {**ASKED, "crop_scale": 0.3, "crop_size": 6}
+    first = plan(PlanSettings(**asked, seconds=0.2, save_speed=str(path)))
+    again = plan(PlanSettings(**asked, speed=str(path)))
     assert (again.speed, again.costs, again.total, again.workers, again.worker) == (
         *(first.speed, first.costs, first.total, first.workers, first.worker),
     )
@@ -76,6 +77,7 @@ def test_what_is_kept_is_what_was_measured(tmp_path: Path) -> None:
         ({"arch": "resnet9"}, "arch tinynet, and resnet9 is planned"),
         ({"precision": "fp32"}, "precision bf16, and fp32 is planned"),
         ({"num_classes": 5}, "num_classes 10, and 5 is planned"),
+        ({"crop_scale": 0.1, "crop_size": 6}, "crop_scale None, and 0.1 is planned; crop_size None, and 6 is planned"),
         ({"trial_batch_size": 512}, "plain training step of trials for batches of 64, and 512 is planned"),
         ({"num_seeds": 1}, "no PGD training step; "),
     ],

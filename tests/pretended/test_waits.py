@@ -52,8 +52,10 @@ def test_extras_of_a_step(digits: Dataset, name: str) -> None:
     assert found.total() == 4 * (WAITS_OF_A_STEP["erm"] + WAITS_OF_EXTRAS[name]), found
 
 
-def test_a_step_of_a_trial(digits: Dataset) -> None:
-    found = further(lambda steps: trial_steps(digits, steps, CUDA), 2, 6)
+@pytest.mark.parametrize("crops", [{}, {"crop_scale": 0.5, "crop_size": 7}], ids=str)
+def test_a_step_of_a_trial(digits: Dataset, crops: dict[str, Any]) -> None:
+    augmented = digits.augmented(**crops)
+    found = further(lambda steps: trial_steps(augmented, steps, CUDA), 2, 6)
     assert found.total() == 4 * WAITS_OF_A_TRIALS_STEP, found
 
 

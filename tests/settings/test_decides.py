@@ -37,7 +37,7 @@ def dataset() -> Dataset:
     return load_dataset("digits", num_train=100, num_test=40)
 
 
-LATER_RECIPE = {"optimizer", "schedule", "warmup_epochs"}
+LATER_RECIPE = {"optimizer", "schedule", "warmup_epochs", "crop_scale", "crop_size"}
 
 
 def names(settings_class: Any) -> set[str]:
@@ -175,7 +175,7 @@ def test_what_tells_rows_of_a_table_apart() -> None:
         *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
         *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
         *("ema_warm_up", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers", "crop_padding", "flip", "model"),
-        *("weights", "train_subset"),
+        *("weights", "train_subset", "crop_scale", "crop_size"),
     }
 
 
