@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bat_dist.program import command, run_installed
 
 PROG = "bat-dist plan"
-DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share")
+DATA = ("dataset", "arch", "data_dir", "download", "num_train", "num_test", "image_size", "test_share", "image_storage")
 OF_WORKERS = ("workers", "cpus_per_worker", "gpus_per_worker", "sharing_gain", "price", "currency")
 MEASURED = ("seconds", "save_speed", "speed")
 OF_A_TABLE = (

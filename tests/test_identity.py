@@ -59,6 +59,7 @@ DATA_CHANGED = {
     "data_dir": "--data_dir {images} --dataset image_folder",
     "test_share": "--test_share 0.2 --num_train 80 --num_test 20 --dataset image_folder --data_dir {images_of_one}",
     "download": "--download",
+    "image_storage": "--image_storage disk",
     "loader": "--loader ffcv",
 }
 FIRST = {

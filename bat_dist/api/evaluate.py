@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bat_dist.results.evaluation_file import EvaluationDocument
 
 OF_FILES = ("checkpoint", "which", "weights_key", "allow_pickle", "split", "scores", "data_dir", "download")
-OF_FILES += ("num_train", "num_test", "num_classes", "image_size", "test_share", "loader")
+OF_FILES += ("num_train", "num_test", "num_classes", "image_size", "test_share", "image_storage", "loader")
 
 
 def carry_out(

@@ -44,7 +44,8 @@ def data_of(train: Any, test: Any, settings: DataSettings) -> "Dataset":
         return load_dataset(train, **settings.data)
     if given := [name for name in FOR_NAMES if getattr(settings, name)]:
         raise UserError(f"{given[0]} is for a dataset by name, and data themselves were passed: leave it out")
-    chosen = {name: value for name, value in settings.data.items() if name not in FOR_NAMES and value is not None}
+    unless_given = (None, "auto")  # the latter of image_storage
+    chosen = {k: v for k, v in settings.data.items() if k not in FOR_NAMES and v not in unless_given}
     if isinstance(train, Dataset):
         if chosen:
             raise UserError(

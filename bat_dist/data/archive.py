@@ -47,6 +47,10 @@ class Archive(Protocol):
         """Return one file's bytes."""
         ...
 
+    def version(self, name: str) -> str:
+        """Return what changes when a file does, without reading it."""
+        ...
+
 
 @dataclass(frozen=True)
 class FolderArchive:
@@ -78,6 +82,15 @@ class FolderArchive:
         except OSError as error:
             raise DatasetError(f"{path} cannot be read: {error}") from error
 
+    def version(self, name: str) -> str:
+        """Return the folder, and the file's size and time."""
+        path = self.location / name
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DatasetError(f"{path} cannot be read: {error}") from error
+        return f"{self.location.absolute()} {status.st_size} {status.st_mtime_ns}"
+
 
 @dataclass(frozen=True)
 class ZipArchive:
@@ -104,6 +117,11 @@ class ZipArchive:
                 return self.handle.read(self.entries[name])
         except _READ_ERRORS as error:  # NotImplementedError, of unknown compressions, is a RuntimeError
             raise DatasetError(f"{where} cannot be read ({error}): fetch or pack the zip again") from error
+
+    def version(self, name: str) -> str:
+        """Return the file's checksum and size, as the zip's directory has them."""
+        entry = self.entries[name]
+        return f"{entry.CRC:08x} {entry.file_size}"
 
 
 @contextmanager

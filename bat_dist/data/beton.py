@@ -5,7 +5,6 @@ that one forks processes (out of Ray workers with CUDA and threads), waits forev
 not look whether the disk took all bytes.
 """
 
-import errno
 import functools
 import hashlib
 import json
@@ -24,12 +23,13 @@ import torch
 from filelock import FileLock
 from jaxtyping import Int64, UInt8
 
+from bat_dist.data.cache import NO_ROOM, default_cache_dir, told_if_not_writable
 from bat_dist.data.split_loader import LoaderUnavailable, check_split
-from bat_dist.errors import UserError, installing
+from bat_dist.errors import installing
 
 LAYOUT = 1  # raise it whenever the bytes written change
 MIN_PAGE = 1 << 21  # FFCV's smallest
-_NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOENT, errno.ENOTDIR}
+_CACHE = {"of": "the FFCV cache", "instead": "--loader memory"}  # in messages
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def ensure_beton(
     """
     check_split(images, labels)
     path, content = _place(images, fingerprint, split_name, cache_dir)
-    with _told_if_not_writable(path.parent):
+    with told_if_not_writable(path.parent, **_CACHE):
         if not _is_whole(path, content):
             import_ffcv()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def check_cache(
 ) -> None:
     """Raise the UserError of `ensure_beton` beforehand, if the split is not there and its folder not to be written."""
     path, content = _place(images, fingerprint, split_name, cache_dir)
-    with _told_if_not_writable(path.parent):
+    with told_if_not_writable(path.parent, **_CACHE):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryFile(dir=path.parent):
@@ -91,26 +91,6 @@ def _place(
     folder = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
     content = {"fingerprint": fingerprint, "split": split_name, "shape": list(images.shape), "layout": LAYOUT}
     return folder / f"{fingerprint}-{split_name}-v{LAYOUT}.beton", content
-
-
-@contextmanager
-def _told_if_not_writable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _NOT_WRITABLE:
-            raise
-        raise UserError(
-            f"the folder of the FFCV cache, {folder}, cannot be written to ({error.strerror}): name another in "
-            "$BAT_DIST_CACHE, or use --loader memory"
-        ) from None
-
-
-def default_cache_dir() -> Path:
-    """The folder of betons: `$BAT_DIST_CACHE`, or bat_dist in `$XDG_CACHE_HOME` or in ~/.cache."""
-    if own := os.environ.get("BAT_DIST_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bat_dist"
 
 
 @functools.cache
@@ -174,7 +154,7 @@ def _write_whole(path: Path, content: dict[str, Any], images: np.ndarray, labels
         partial.write_text(json.dumps({**content, "size": size, "sha256": digest.hexdigest()}))
         partial.replace(_manifest(path))
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in NO_ROOM:
             raise
         needed = sum(len(block) for block in _blocks(images, labels))
         raise OSError(

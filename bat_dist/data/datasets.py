@@ -1,4 +1,4 @@
-"""`load_dataset`: a name of the table to two splits in memory, with a fingerprint.
+"""`load_dataset`: a name of the table to two splits, in memory or mapped from a disk, with a fingerprint.
 
 Order is identity: scores are placed by a sample's position in its split, and the fingerprint says whether two
 splits agree in it.
@@ -8,21 +8,25 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
+from bat_dist.data.cache import write_text
 from bat_dist.data.cifar import open_cifar
 from bat_dist.data.digits import open_digits
 from bat_dist.data.image_folder import open_image_folder
-from bat_dist.data.images import check_same_size
+from bat_dist.data.image_storage import ImageStorage, pixels_of
+from bat_dist.data.images import check_same_size, warn_of_turned
+from bat_dist.data.mapped_images import blocks, file_of
 from bat_dist.data.oddities import oddities
-from bat_dist.data.source import Samples, Source, choose
+from bat_dist.data.selection import selected
+from bat_dist.data.source import Source
 from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_augmentation, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
 
@@ -100,7 +104,8 @@ def fingerprint(train: Split, test: Split) -> str:
     for split in (train, test):
         digest.update((" ".join(map(str, split.images.shape)) + "\n").encode())
         digest.update(np.ascontiguousarray(split.labels, "<i8").data)
-        digest.update(np.ascontiguousarray(split.images).reshape(-1).data)
+        for block in blocks(split.images):
+            digest.update(np.ascontiguousarray(block).reshape(-1).data)
     return digest.hexdigest()
 
 
@@ -114,6 +119,7 @@ def load_dataset(
     image_size: int | None = None,
     test_share: float | None = None,
     download: bool = False,
+    image_storage: ImageStorage = "auto",
     class_order: ClassOrder = "sorted",
 ) -> Dataset:
     """Load a dataset; only the samples that are asked for are decoded. What is odd about them is logged.
@@ -125,25 +131,39 @@ def load_dataset(
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
     test_share: of data without a test split, in an image_folder or one's own, the share of each class that becomes one.
     download: fetch CIFAR, or data of hf: and torchvision:, into data_dir.
+    image_storage: "memory" decodes into arrays, "disk" into files of the cache folder that are mapped into memory
+        (`mapped_images`), and "auto" into files if the images would take more than a quarter of the memory here.
     class_order: "wnids" has Tiny ImageNet's classes in the order of wnids.txt.
 
     Raises `DatasetError`, a ValueError, for bad settings and bad files.
     """
-    spec = check_dataset(name)
-    if re.match(r"\w+:/", str(data_dir or "")):
-        raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
-    _check_settings(name, test_share, download, class_order)
-    with contextlib.ExitStack() as stack:
-        if own_name(name):
-            from bat_dist.data.named import source_of  # here, since it loads torch
+    of_own = {"image_size": image_size, "num_classes": num_classes}
+    chosen: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **of_own}
+    place = data_dir and str(Path(data_dir).expanduser().absolute())
+    asked = {"name": name, "data_dir": place, "test_share": test_share, "class_order": class_order, **chosen}
+    with _opened(name, data_dir, test_share, download, class_order, **of_own) as source:
+        return assembled(source, check_dataset(name), **chosen, image_storage=image_storage, asked=asked)
 
-            asked = {"data_dir": data_dir, "image_size": image_size, "num_classes": num_classes}
-            source = source_of(name, test_share=test_share, download=download, **asked)
-        else:
-            source = stack.enter_context(_open(name, data_dir, test_share, download, class_order))
-        return assembled(
-            source, spec, num_train=num_train, num_test=num_test, num_classes=num_classes, image_size=image_size
-        )
+
+def sizes_of(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    num_classes: int | None = None,
+    image_size: int | None = None,
+    test_share: float | None = None,
+) -> tuple[DatasetSpec, int, int]:
+    """The row of the dataset, and the numbers of training and test samples, that `load_dataset` would give.
+
+    At most one image is decoded for this. Raises DatasetError.
+    """
+    with _opened(name, data_dir, test_share, image_size=image_size, num_classes=num_classes) as source:
+        spec = check_dataset(name)
+        count, train, test = selected(source, spec, num_train, num_test, num_classes, image_size)
+        size = image_size or source.train.pixels(train[:1], None).shape[1]
+        return spec.of_size(count, size), len(train), len(test)
 
 
 def assembled(
@@ -154,18 +174,22 @@ def assembled(
     num_test: int | None = None,
     num_classes: int | None = None,
     image_size: int | None = None,
+    image_storage: ImageStorage = "auto",
+    asked: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """The samples of a source that are asked for, as in `load_dataset`; the dataset is called as `spec` is.
 
-    Raises DatasetError.
+    asked: the arguments of `load_dataset` that give the same data on another machine. Raises DatasetError.
     """
-    if image_size is not None and image_size <= 0:
-        raise DatasetError(f"image_size must be positive, got {image_size}: leave it out to keep the images' size")
-    count = _count_classes(source, spec, num_classes)
-    train_positions = _choose(source, "train", count, num_train)
-    test_positions = _choose(source, "test", count, num_test)  # all settings are checked before a pixel is read
-    train = _decode(source.train, train_positions, image_size)
-    test = _decode(source.test, test_positions, image_size)
+    # All settings are checked before a pixel is read.
+    count, *positions = selected(source, spec, num_train, num_test, num_classes, image_size)
+    images = pixels_of(source, (positions[0], positions[1]), image_size, spec.image_size, image_storage, asked)
+    train, test = (
+        Split(pixels, samples.labels[at], samples.ids[at])
+        for pixels, samples, at in zip(images, (source.train, source.test), positions, strict=True)
+    )
+    for samples in (source.train, source.test):
+        warn_of_turned(samples.turned)
     check_same_size(f"train/{train.ids[0]}", train.images[0], f"test/{test.ids[0]}", test.images[0])
     for line in oddities(train, test):
         log.warning("%s: %s", source.where, line)
@@ -173,13 +197,54 @@ def assembled(
     if actual.flip and shows_characters(train.images, source.class_names[:count]):
         log.info("%s: grey images of single characters are not mirrored in training; --flip does it", source.where)
         actual = replace(actual, flip=False)
-    return Dataset(spec.name, train, test, source.class_names[:count], fingerprint(train, test), actual)
+    return Dataset(spec.name, train, test, source.class_names[:count], _kept_fingerprint(train, test), actual)
 
 
 def shows_characters(images: UInt8[np.ndarray, "samples height width 3"], class_names: Sequence[str]) -> bool:
     """Whether mirroring would make other signs of them: grey images whose classes are single digits or letters."""
     named = all(len(name) == 1 and name.isalnum() for name in class_names)
-    return named and all(np.array_equal(images[..., 0], images[..., channel]) for channel in (1, 2))
+    return named and all(
+        np.array_equal(block[..., 0], block[..., channel]) for block in blocks(images) for channel in (1, 2)
+    )
+
+
+def _kept_fingerprint(train: Split, test: Split) -> str:
+    """The fingerprint; of images on the disk it is kept beside these, so that they are not read again for it."""
+    files = file_of(train.images), file_of(test.images)
+    if files[0] is None or files[1] is None:
+        return fingerprint(train, test)
+    digests = f"{files[0].digest} {files[1].digest}\n".encode()
+    known = hashlib.sha256(digests + train.labels.astype("<i8").tobytes() + test.labels.astype("<i8").tobytes())
+    place = files[0].path.parent / f"{known.hexdigest()[:32]}.fingerprint"
+    if place.is_file():
+        return place.read_text()
+    found = fingerprint(train, test)
+    with contextlib.suppress(OSError):  # a folder that is only to be read
+        write_text(place, found)
+    return found
+
+
+@contextlib.contextmanager
+def _opened(
+    name: str,
+    data_dir: str | Path | None,
+    test_share: float | None,
+    download: bool = False,
+    class_order: ClassOrder = "sorted",
+    **of_own: int | None,
+) -> Iterator[Source]:
+    """The data by name, not yet decoded, after the settings were checked.  of_own: what data of one's own are told."""
+    check_dataset(name)
+    if re.match(r"\w+:/", str(data_dir or "")):
+        raise DatasetError(f"data_dir {data_dir} must be a folder or a zip on a local disk: copy the data there first")
+    _check_settings(name, test_share, download, class_order)
+    if own_name(name):
+        from bat_dist.data.named import source_of  # here, since it loads torch
+
+        yield source_of(name, data_dir=data_dir, test_share=test_share, download=download, **of_own)
+        return
+    with _open(name, data_dir, test_share, download, class_order) as source:
+        yield source
 
 
 def _open(
@@ -205,34 +270,3 @@ def _check_settings(name: str, test_share: float | None, download: bool, class_o
         raise DatasetError(f"class_order must be one of {', '.join(get_args(ClassOrder))}, got {class_order!r}")
     if class_order != "sorted" and name != "tiny_imagenet":
         raise DatasetError(f"class_order={class_order!r} is for tiny_imagenet, got dataset {name}: leave it out")
-
-
-def _count_classes(source: Source, spec: DatasetSpec, num_classes: int | None) -> int:
-    available = len(source.class_names)
-    count = num_classes if num_classes is not None else spec.num_classes or available
-    if count < 2:
-        raise DatasetError(f"{source.where}: at least 2 classes are needed, got {count}")
-    if count > available:
-        asked = "asked for" if num_classes is not None else f"the default of {spec.name}"
-        raise DatasetError(
-            f"num_classes must be at most {available}, the classes in {source.where}; {count} is {asked}"
-        )
-    return count
-
-
-def _choose(
-    source: Source, split: Literal["train", "test"], num_classes: int, number: int | None
-) -> Int64[np.ndarray, " chosen"]:
-    labels = source.train.labels if split == "train" else source.test.labels
-    per_class = np.bincount(labels, minlength=num_classes)[:num_classes]
-    if not per_class.all():
-        name = source.class_names[int(np.argmin(per_class))]
-        raise DatasetError(
-            f"{source.where}: class {name!r} has no image in the {split} split: "
-            "add some or remove the class from both splits"
-        )
-    return choose(labels, num_classes, number, f"num_{split}")
-
-
-def _decode(samples: Samples, positions: Int64[np.ndarray, " chosen"], image_size: int | None) -> Split:
-    return Split(samples.pixels(positions, image_size), samples.labels[positions], samples.ids[positions])

@@ -20,7 +20,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tif
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")  # no plugin that would start another program
 _EIGHT_BIT_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"}
 _ORIENTATION = 274  # the EXIF tag; 1 is upright
-_CHUNK = 256  # images to a task of a thread
+_CHUNK = 256  # images to a task of a thread, at most
 
 
 def is_image(name: str) -> bool:
@@ -73,31 +73,37 @@ def as_rgb(image: Image.Image, image_size: int | None = None) -> UInt8[np.ndarra
     return np.asarray(_resized(image.convert("RGB"), image_size))
 
 
+def warn_of_turned(turned: list[str]) -> None:
+    """Log how many images have a rotation in their EXIF data, and forget them."""
+    if turned:
+        count = counted(len({*turned}), "image has", "images have")
+        log.warning("%s a rotation in the EXIF data, which is not done (as in torchvision): %s", count, min(turned))
+        turned.clear()
+
+
 def decode_all(
-    read: Callable[[str], bytes], names: Sequence[str], image_size: int | None, where: str
+    read: Callable[[str], bytes], names: Sequence[str], image_size: int | None, where: str, *, turned: list[str]
 ) -> UInt8[np.ndarray, "samples size size 3"]:
-    """Decode the named files of `where` in their order, in threads.
+    """Decode the named files of `where` in their order, in threads; `turned` is that of `decode`.
 
     A `DatasetError` unless all are squares of one size.
     """
-    turned: list[str] = []
     first = decode(read(names[0]), f"{names[0]} in {where}", image_size, turned=turned)
     check_square(names[0], first)
     images = np.empty((len(names), *first.shape), np.uint8)
+    num_threads = min(8, joblib.cpu_count())
+    each = min(_CHUNK, -(-len(names) // (4 * num_threads)))
 
     def fill(start: int) -> None:
-        for position in range(start, min(start + _CHUNK, len(names))):
+        for position in range(start, min(start + each, len(names))):
             name = names[position]
             image = decode(read(name), f"{name} in {where}", image_size, turned=turned) if position else first
             check_same_size(names[0], first, name, image)
             images[position] = image
 
-    with ThreadPoolExecutor(min(8, joblib.cpu_count())) as pool:
-        for _ in pool.map(fill, range(0, len(names), _CHUNK)):  # the first error in order, the rest is cancelled
+    with ThreadPoolExecutor(num_threads) as pool:
+        for _ in pool.map(fill, range(0, len(names), each)):  # the first error in order, the rest is cancelled
             pass
-    if turned:
-        count = counted(len(turned), "image has", "images have")
-        log.warning("%s a rotation in the EXIF data, which is not done (as in torchvision): %s", count, min(turned))
     return images
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from bat_dist.data.datasets import Dataset, Split
+from bat_dist.data.mapped_images import file_of
 from bat_dist.data.split_loader import Batch, Indices, Loader, LoaderUnavailable, Share
 from bat_dist.data.table import augmentation_of
 
@@ -37,16 +38,21 @@ def dataset_loader(
 
     kind: "ffcv" keeps the split as a beton in `cache_dir` (see `ensure_beton`), "memory" keeps it on the device. "auto"
     is memory for a split that is small or fits a GPU well, else what this process has; batches are equal, so processes
-    may differ. gpu_share: the part of its GPU that this process was given.
+    may differ. Images that are mapped from a disk are read from there by "memory" and "auto", unless they fit a GPU
+    well. gpu_share: the part of its GPU that this process was given.
     Raises `LoaderUnavailable` if "ffcv" is asked for and not installed.
     """
     split: Split = getattr(dataset, split_name)
     how = augmentation_of(dataset.spec)
-    if kind == "auto":
-        num_bytes = split.images.nbytes
+    on_disk, num_bytes = file_of(split.images) is not None, split.images.nbytes
+    if kind == "auto" and not on_disk:
         fits = num_bytes <= SMALL_BYTES or fits_gpu(num_bytes, torch.device(device), gpu_share)
         kind = "memory" if fits else kind_at_hand()
-    if kind == "memory":
+    if kind in ("auto", "memory") and on_disk and not fits_gpu(num_bytes, torch.device(device), gpu_share):
+        from bat_dist.data.mapped_loader import MappedLoader
+
+        return MappedLoader(split.images, split.labels, **how, device=device)
+    if kind in ("auto", "memory"):
         from bat_dist.data.memory_loader import MemoryLoader
 
         return MemoryLoader(split.images, split.labels, **how, device=device)
@@ -87,7 +93,7 @@ def check_cache(kind: str, dataset: Dataset, split_names: Sequence[str], *, on_g
 
     for name in split_names:
         images = getattr(dataset, name).images
-        if kind == "ffcv" or images.nbytes > SMALL_BYTES:
+        if kind == "ffcv" or (images.nbytes > SMALL_BYTES and file_of(images) is None):
             beton.check_cache(images, fingerprint=dataset.fingerprint, split_name=name)
 
 

@@ -28,7 +28,11 @@ class MemoryLoader(SplitLoader):
         check_split(images, labels)
         how = {"crop_padding": crop_padding, "flip": flip, "crop_scale": crop_scale, "crop_size": crop_size}
         super().__init__(shared_tensor(labels), images.shape[1:3], **how, device=device)
-        self._images = shared_tensor(images).to(self.device)
+        self._images = self._held(shared_tensor(images))
+
+    def _held(self, images: UInt8[Tensor, "samples height width 3"]) -> UInt8[Tensor, "samples height width 3"]:
+        """The images where batches are taken from."""
+        return images.to(self.device)
 
     def _read(
         self, order: Int64[Tensor, " samples"], batch_size: int

@@ -17,6 +17,7 @@ from torch.utils.data import Subset
 from bat_dist.data.datasets import Dataset, Split, assembled
 from bat_dist.data.forms import image_of, label_of
 from bat_dist.data.hugging_face import HubSplit, is_table
+from bat_dist.data.image_storage import ImageStorage
 from bat_dist.data.images import check_same_size
 from bat_dist.data.source import Samples, Source, array_samples, share_out
 from bat_dist.data.table import DatasetError, own_spec
@@ -48,6 +49,7 @@ def dataset_of(
     num_train: int | None = None,
     num_test: int | None = None,
     num_classes: int | None = None,
+    image_storage: ImageStorage = "auto",
 ) -> Dataset:
     """Read data of one's own as a `Dataset`, with the numbers (epsilon 8/255, ...) that an image_folder has.
 
@@ -60,7 +62,7 @@ def dataset_of(
     class_names: in the order of the labels; None takes the data's own (`classes`), or else the labels themselves.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
     test_share: without `test`, the share of each class that is held out as the test split; None is a fifth.
-    num_train, num_test, num_classes: as in `load_dataset`.
+    num_train, num_test, num_classes, image_storage: as in `load_dataset`; a file is written anew each time.
 
     A sample's id is its file's name below the data's root, where the data tell it as ImageFolder does (`samples`), and
     else its position.  Raises DatasetError.
@@ -70,9 +72,13 @@ def dataset_of(
         test_share = USUAL_TEST_SHARE
         log.info("%s: %g of each class is held out as the test split, since there is none", name, test_share)
     source = own_source(train, test, where=name, class_names=class_names, test_share=test_share)
-    return assembled(
-        source, spec, num_train=num_train, num_test=num_test, num_classes=num_classes, image_size=image_size
-    )
+    chosen: dict[str, Any] = {
+        "num_train": num_train,
+        "num_test": num_test,
+        "num_classes": num_classes,
+        "image_size": image_size,
+    }
+    return assembled(source, spec, **chosen, image_storage=image_storage)
 
 
 def own_source(

@@ -1,8 +1,8 @@
 """What every dataset's file hands over: labels and names at once, pixels only of the samples asked for."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
@@ -17,16 +17,28 @@ Pixels = Callable[[Int64[np.ndarray, " chosen"], int | None], UInt8[np.ndarray, 
 
 @dataclass(frozen=True)
 class Samples:
-    """One split, not yet decoded, in dataset order. `pixels(positions, image_size)` decodes."""
+    """One split, not yet decoded, in dataset order. `pixels(positions, image_size)` decodes.
+
+    origin: a line for each sample at some positions which changes when the sample's file does; None where nothing but
+    the pixels tells. turned: files whose EXIF data ask for a rotation, as far as they are decoded.
+    """
 
     labels: Int64[np.ndarray, " samples"]
     ids: Shaped[np.ndarray, " samples"]
     pixels: Pixels
+    origin: Callable[[Int64[np.ndarray, " chosen"]], Iterator[str]] | None = None
+    turned: list[str] = field(default_factory=list)
 
     def part(self, positions: Int64[np.ndarray, " chosen"]) -> "Samples":
         """The samples at these positions."""
-        labels, ids = self.labels[positions], self.ids[positions]
-        return Samples(labels, ids, lambda chosen, image_size: self.pixels(positions[chosen], image_size))
+        origin = self.origin
+        return Samples(
+            self.labels[positions],
+            self.ids[positions],
+            lambda chosen, image_size: self.pixels(positions[chosen], image_size),
+            origin and (lambda chosen: origin(positions[chosen])),
+            self.turned,
+        )
 
 
 @dataclass(frozen=True)
@@ -73,15 +85,19 @@ def share_out(samples: Samples, share: float, class_names: Sequence[str], where:
 
 def file_samples(archive: Archive, folder: str, names: Sequence[str], labels: Sequence[int]) -> Samples:
     """Samples that are image files below `folder` ("train/"); a sample's id is its name there."""
+    turned: list[str] = []
+
+    def files(positions: Int64[np.ndarray, " chosen"]) -> list[str]:
+        return [f"{folder}{names[position]}" for position in positions]
+
     return Samples(
         np.array(labels, np.int64),
         np.array(names, np.str_),
         lambda positions, image_size: decode_all(
-            archive.read,
-            [f"{folder}{names[position]}" for position in positions],
-            image_size,
-            str(archive.location),
+            archive.read, files(positions), image_size, str(archive.location), turned=turned
         ),
+        lambda positions: (f"{name} {archive.version(name)}" for name in files(positions)),
+        turned,
     )
 
 

@@ -23,6 +23,7 @@ from bat_dist.attacks.pgd import fgsm, pgd
 from bat_dist.attacks.square import square
 from bat_dist.attacks.standing import AttackOutcome, Flags, Ids
 from bat_dist.data.augment import to_float
+from bat_dist.data.memory_loader import shared_tensor
 from bat_dist.errors import is_gpu_full
 from bat_dist.evaluation.names import CLEAN, SQUARE_QUERIES, num_draws_of, num_targets_of, steps_of
 from bat_dist.models.classifier import ImageClassifier
@@ -41,7 +42,7 @@ class Networks(NamedTuple):
     def tensor(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Images:
         """The images in [0, 1], float32, on the network's device, in the memory format that suits it."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
-        x = to_float(torch.from_numpy(images).to(device))
+        x = to_float(shared_tensor(images).to(device))
         return x.contiguous(memory_format=_memory_format(self.model))
 
 

@@ -47,5 +47,6 @@ def attacked(
     subsets = {name: members[positions] for name, members in subsets.items()}
     if base == "test" and len(positions) == len(split):
         return dataset, subsets
-    part = Split(split.images[positions], split.labels[positions], split.ids[positions])
+    images = split.images if len(positions) == len(split) else split.images[positions]  # which may not fit into memory
+    part = Split(images, split.labels[positions], split.ids[positions])
     return replace(dataset, test=part, fingerprint=fingerprint(dataset.train, part)), subsets

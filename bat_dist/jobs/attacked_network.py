@@ -16,6 +16,7 @@ from bat_dist.artifacts.checkpoints import SUFFIX, load_checkpoint, place, spec_
 from bat_dist.artifacts.foreign import load_foreign
 from bat_dist.attacks.frozen import frozen
 from bat_dist.data.datasets import Dataset
+from bat_dist.data.memory_loader import shared_tensor
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data, has_gradient
 from bat_dist.models.anatomy import anatomy
@@ -176,7 +177,7 @@ def answers(network: nn.Module, images: UInt8[np.ndarray, "images height width 3
 
     Raises UserError if the network does not take the images, or does not give logits [images, classes].
     """
-    x = torch.from_numpy(images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous()
+    x = shared_tensor(images[:2]).permute(0, 3, 1, 2).float().div_(255).contiguous()
     for part in (x, x[:1]):
         part = part.clone().requires_grad_()
         with torch.enable_grad(), frozen(network):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bat_dist.planning.plan import CostPlan
 
 DAY = 86400  # seconds
+LARGE_DATA = 10**9  # bytes of decoded images of which a plan tells
 
 
 def describe(planned: "CostPlan", settings: PlanSettings) -> str:
@@ -143,6 +144,12 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
             "fgsm, pgd and cw attack every test image to the end, as if all were right when clean: an upper bound. "
             "What FAB and Square compute beside the network is left out: little, but for networks as small as tinynet.",
         ]
+    images = (planned.data.num_train + planned.data.num_test) * 3 * (planned.data.spec.image_size or 0) ** 2
+    if images >= LARGE_DATA:
+        found.append(
+            f"decoded images: {of_bytes(images)}, beside the disk above. A machine with less than four times as much "
+            "memory keeps them in a file in its cache folder ($BAT_DIST_CACHE), others in memory."
+        )
     found.append("disk: files take whole blocks of 4 KiB; influential pairs as many as samples; no adversarial images.")
     return found
 

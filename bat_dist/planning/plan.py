@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from bat_dist.attacks.batches import usual_batch_size
-from bat_dist.data.datasets import load_dataset
+from bat_dist.data.datasets import sizes_of
 from bat_dist.data.source import choose
 from bat_dist.data.table import PER_CLASS, DatasetSpec, check_augmentation, check_dataset, own_name
 from bat_dist.errors import UserError
@@ -145,8 +145,7 @@ def _speed(
 def look_at(settings: PlanSettings) -> Data:
     """The data if they are at hand, else what is known of them.  Raises UserError for sizes that they do not have."""
     if settings.dataset == "digits" or settings.data_dir or own_name(settings.dataset):
-        dataset = load_dataset(settings.dataset, **settings.data)
-        return Data(dataset.spec, len(dataset.train), len(dataset.test))
+        return Data(*sizes_of(settings.dataset, **settings.data))
     spec = check_dataset(settings.dataset)
     spec = spec.of_size(settings.num_classes, settings.image_size)
     if settings.dataset == "image_folder":

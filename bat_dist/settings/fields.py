@@ -121,6 +121,16 @@ TestShare = Annotated[
     Later(),
 ]
 
+ImageStorage = Annotated[
+    Literal["auto", "memory", "disk"],
+    Help(
+        "decoded images: in memory, or in a file in $BAT_DIST_CACHE that is mapped into it; auto: disk for more than a "
+        "quarter of the memory"
+    ),
+    DATA,
+    Decides.WORKING,
+]
+
 # --- how networks are trained
 
 CheaperScore = Literal[

@@ -24,6 +24,7 @@ from bat_dist.settings.fields import (
     Download,
     GpusOfRun,
     ImageSize,
+    ImageStorage,
     NumTest,
     RunsAtATime,
     ScoreFile,
@@ -101,6 +102,7 @@ class ReproduceSettings(RaySettings):
     num_test: NumTest = None
     image_size: ImageSize = None
     test_share: TestShare = None
+    image_storage: ImageStorage = "auto"
 
     arch: Annotated[Annotated[str, OWN] | None, Help("instead of the table's", "NAME"), RUN] = None
     methods: Annotated[
@@ -255,7 +257,7 @@ class ReproduceSettings(RaySettings):
 
     @property
     def _data(self) -> dict[str, Any]:
-        names = ("data_dir", "download", "num_train", "num_test", "image_size", "test_share")
+        names = ("data_dir", "download", "num_train", "num_test", "image_size", "test_share", "image_storage")
         given = {name: getattr(self, name) for name in names}
         if self.scale == "small" and self.num_train is None:
             given["num_train"] = small.num_train(self.data_name)

@@ -19,6 +19,7 @@ from bat_dist.settings.fields import (
     DatasetName,
     Download,
     ImageSize,
+    ImageStorage,
     NumTest,
     RayAddress,
     TestShare,
@@ -43,11 +44,12 @@ class DataSettings:
     num_classes: Annotated[int | None, Ge(2), Help("take the first N classes (tiny_imagenet: 50)"), DATA] = None
     image_size: ImageSize = None
     test_share: TestShare = None
+    image_storage: ImageStorage = "auto"
     loader: Annotated[
         Literal["auto", "ffcv", "memory"],
         Help(
-            "memory holds all images on the device, ffcv reads a .beton; equal batches; auto: memory for data that are "
-            "small or fit a GPU well, else ffcv if installed"
+            "memory holds all images on the device, or reads them from image_storage disk; ffcv reads a .beton; equal "
+            "batches; auto: memory for data that are on disk, small or fit a GPU well, else ffcv if installed"
         ),
         DATA,
         Decides.WORKING,
@@ -56,7 +58,8 @@ class DataSettings:
     @property
     def data(self) -> Mapping[str, Any]:
         """The keyword arguments of `load_dataset`."""
-        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", "download")
+        names = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share")
+        names += ("download", "image_storage")
         return {name: getattr(self, name) for name in names}
 
 

@@ -228,6 +228,8 @@ class _Pool:
     def _raised(self, slot: WorkerSlot, error: rx.RayTaskError) -> Failed | None:
         """Setting up raised; or an answer could not be sent, as with a row that cannot be pickled."""
         cause = error.cause if isinstance(error.cause, Exception) else error
+        if isinstance(cause, rx.RaySystemError) and isinstance(cause.client_exc, Exception):
+            cause = cause.client_exc  # an argument could not be unpickled, as images that are not on this machine
         reason, current = f"{type(cause).__name__}: {cause}", slot.assignment
         if is_gpu_full(cause):
             reason = gpu_full(cause, self.resources.gpus)
@@ -246,9 +248,7 @@ class _Pool:
         ray.kill(slot.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
         machine_lost = isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error)
-        if (
-            not machine_lost and slot.place is not UNKNOWN_PLACE
-        ):  # Ray may not yet say of the worker that its node is dead
+        if not machine_lost and slot.place is not UNKNOWN_PLACE:  # Ray may not yet say that the worker's node is dead
             machine_lost = all(node.node_id != slot.place.node_id for node in alive_nodes())
         if (current := slot.assignment) is None:
             if not machine_lost:

@@ -74,7 +74,7 @@ def test_what_all_runs_of_a_sweep_share() -> None:
         **dict.fromkeys(("num_val", "val_seed", "val_steps"), "validation split"),
         **dict.fromkeys(("cpus_per_worker", "gpus_per_worker", "num_workers"), "place on a machine"),
         "epsilon": "threat",
-        **dict.fromkeys(("track", "loader", "max_failures"), "way of working"),
+        **dict.fromkeys(("track", "loader", "image_storage", "max_failures"), "way of working"),
     } == NOT_OF_THE_SPACE
 
 
@@ -82,7 +82,7 @@ def test_what_the_identity_of_a_sweep_leaves_out(dataset: Dataset, tmp_path: Pat
     settings = TuneSettings(out="x", base={**ASKED, "crop_padding": 2}, space={"ema": [0.9]})
     identity = identity_of_sweep(settings, dataset, Folder(tmp_path))
     left_out = {"out", "fresh", "seed", "data_dir", "download", "loader", "track", "status", "ray_address"} | {
-        *("min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
+        *("image_storage", "min_nodes", "wait_minutes", "cpus_per_worker", "gpus_per_worker", "max_failures"),
         *("ema", "flip", "test_share"),  # of the space; of later versions, at their defaults
         *LATER_RECIPE,
     }
@@ -94,7 +94,7 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
     identity = identity_of_settings(dataset, ReproduceSettings(table=1, scale="small", out="x"))
     always = (
         RAY
-        | {"out", "status", "data_dir", "download", "loader", "keep", "merge", "first_trial"}
+        | {"out", "status", "data_dir", "download", "image_storage", "loader", "keep", "merge", "first_trial"}
         | {"test_share", "crop_padding", "flip"}
     )
     always |= {"influence_top", "scores_memory"} | LATER_RECIPE
@@ -154,7 +154,7 @@ def test_what_no_call_takes_from_an_earlier_one(verb: str, settings_class: Any, 
 
 
 def test_what_is_given_to_an_experiment_and_not_to_its_parts() -> None:
-    data = {"dataset", "data_dir", "download", "num_train", "num_test", "image_size", "test_share"}
+    data = {"dataset", "data_dir", "download", "num_train", "num_test", "image_size", "test_share", "image_storage"}
     rows = {"seed", "method", "alpha", "beta", "scores"}
     evaluations = {"checkpoint", "which", "attacks", "split", "first"}
     asked = names(MemorizeSettings) | names(TrainSettings) | names(EvaluateSettings)
