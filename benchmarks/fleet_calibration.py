@@ -149,19 +149,22 @@ def predicted(run: RealRun, parameters: Parameters, repetitions: int = REPETITIO
 def rows(runs: Sequence[RealRun], parameters: Parameters, used: str) -> list[dict[str, Any]]:
     """A row for each kind of fleet: real and modelled means, and the error of the model in percent.
 
-    used: `fit` or `judge`.  The model is asked with the mean time between deaths of all runs of the kind.
+    used: `fit` or `judge`.  The model is asked with the mean time between deaths of all runs of the kind; and once more
+    with the parameters of these runs themselves ("own"), where only its rules can be wrong.
     """
     table = []
     for kind, group in groupby(sorted(runs, key=lambda run: run.kind), key=lambda run: run.kind):
         real = list(group)
         every = float(np.mean([run.every for run in real]))
-        model = predicted(RealRun(**{**asdict(real[0]), "every": every}), parameters)
+        like = replace(real[0], every=every)
+        model, own = predicted(like, parameters), predicted(like, fitted(real))
         row: dict[str, Any] = {"used": used, "trials": int(kind[0]), "nodes": int(kind[1]), "seconds each": kind[2]}
         row |= {"every": every, "runs": len(real), "load": "; ".join(run.load for run in real)}
         for name, of in (("seconds", "seconds"), ("repeated", "repeated"), ("lost seconds", "lost_seconds")):
-            is_, says = (np.array([getattr(run, of) for run in group], float) for group in (real, model))
+            is_, says, knows = (np.array([getattr(run, of) for run in group], float) for group in (real, model, own))
             row |= {f"real {name}": is_.mean(), f"from {name}": is_.min(), f"to {name}": is_.max()}
             row |= {f"model {name}": says.mean(), f"error {name}": 100 * (says.mean() / is_.mean() - 1)}
+            row[f"own {name}"] = 100 * (knows.mean() / is_.mean() - 1)
         table.append(row)
     return table
 
@@ -175,7 +178,7 @@ def markdown(table: Sequence[Mapping[str, Any]]) -> str:
         fleet = f"{row['trials']} trials of {row['seconds each']:g} s, {row['nodes']} nodes"
         cells = [
             f"{row[f'real {name}']:.0f} ({row[f'from {name}']:.0f} to {row[f'to {name}']:.0f}); "
-            f"model {row[f'model {name}']:.0f} ({row[f'error {name}']:+.0f}%)"
+            f"model {row[f'model {name}']:.0f} ({row[f'error {name}']:+.0f}%; own {row[f'own {name}']:+.0f}%)"
             for name in names
         ]
         lines.append([row["used"], fleet, str(row["runs"]), f"{row['every']:.0f} s", *cells, row["load"]])

@@ -134,7 +134,10 @@ def test_the_model_with_the_parameters_of_a_run_is_that_run() -> None:
     assert row["model repeated"] == pytest.approx(2, rel=0.07)
     assert row["model lost seconds"] == pytest.approx(2 * 2.25, rel=0.1)
     assert row["error seconds"] == pytest.approx(100 * (row["model seconds"] / 26 - 1))
+    assert row["own seconds"] == row["error seconds"]  # the parameters are those of this run
     assert f"model {row['model seconds']:.0f} (" in markdown([row])
+    (row,) = rows([run], parameters._replace(replacement=21.0), "judge")
+    assert row["error seconds"] - row["own seconds"] == pytest.approx(100 * 10 / 26, rel=0.1)
 
 
 def run_without_deaths() -> list[tuple[int, str, float, int]]:
