@@ -39,8 +39,8 @@ demo: setup
 	$(BIN)/bat-dist reproduce --table 1 --scale small --attacks clean fgsm pgd20 cw20 --out demo
 	@echo; echo "open demo/report/report.html; demo/scores/index.html has all figures of the trials"
 
-# Four processes on two cores: up to three of them wait most of the time, for hosts that are being hurt.
-TEST_PROCESSES ?= 4
+# Three processes on two cores: one of them waits most of the time, for hosts that are being hurt.
+TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES)
 test: setup
 	$(PYTEST) -m "not slow and not cluster"

@@ -15,7 +15,7 @@ os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="bd")  # short, since the pat
 import joblib
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadFileScheduling
+from xdist.scheduler import LoadScopeScheduling
 
 from bat_dist.workers.private_ray import prepare_environment
 from tests.helpers.time_report import allowed_seconds, lines, marked_tests, room_of, seconds_by_test, test_reports
@@ -60,11 +60,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
 
 
+class LongestRoomsFirst(LoadScopeScheduling):
+    """Hands out whole files, so that a module's fixtures are made once, and those of the longest rooms first.
+
+    The tests of several hosts share one set of hosts: they are handed out as if they were one file.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "tests/cluster" if room_of(nodeid) == "cluster" and not file.endswith("_files.py") else file
+
+
 @pytest.hookimpl(tryfirst=True, optionalhook=True)  # also without pytest-xdist
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
-    """Whole files are handed out, so that a module's fixtures are made once, and those of the longest rooms first."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LongestRoomsFirst:
     config.option.loadscopereorder = False  # xdist would begin with the files of the most tests
-    return LoadFileScheduling(config, log)
+    return LongestRoomsFirst(config, log)
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-randomly, whose order stays within each room

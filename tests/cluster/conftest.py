@@ -1,12 +1,12 @@
-"""The cluster of the drills: one for each file of them, gone before other tests begin.
+"""The cluster of the drills: one for all of them, gone before other tests begin.
 
 Where hosts cannot be made, the tests skip and say why.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,19 @@ from tests.cluster.hosts import missing
 from tests.cluster.lab import NODES, Lab, cluster_lab
 from tests.helpers.waiting import until
 
+HERE = Path(__file__).parent
+_OPEN = ExitStack()  # holds the cluster
 BEGIN, END = "<!-- drills -->", "<!-- end of drills -->"
 TABLE = os.environ.get("BAT_DIST_DRILL_TABLE")  # a Markdown file whose table of drills is to be written anew
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     if why := missing():
         pytest.skip(why)
-    # Drills wait most of the time, and end last of all that is tested at once.
-    with priority(-5), cluster_lab() as lab:
-        yield lab
+    with _OPEN:
+        _OPEN.enter_context(priority(-5))  # drills wait most of the time, and end last of all that is tested at once
+        yield _OPEN.enter_context(cluster_lab())
 
 
 @contextmanager
@@ -41,7 +43,16 @@ def priority(nice: int) -> Iterator[None]:
         os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
-@pytest.fixture(scope="module")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """After the last of these tests the hosts go, and other tests have the machine to themselves."""
+    found = yield
+    if nextitem is None or HERE not in nextitem.path.parents:
+        _OPEN.close()
+    return found
+
+
+@pytest.fixture(scope="session")
 def reference(lab: Lab) -> Path:
     """The job, undisturbed, in tmux: the laptop may be closed.  Every host has done trials.
 

@@ -1,13 +1,12 @@
 """A Ray cluster on hosts of this machine, as a user makes it: `ray up cluster/local.yaml` from a laptop."""
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from bat_dist.storage.files import Folder
@@ -20,8 +19,6 @@ from tests.helpers.waiting import PATIENCE, until
 ADDRESSES = {"laptop": "10.78.0.1", "head": "10.78.0.2", "w1": "10.78.0.11", "w2": "10.78.0.12", "store": "10.78.0.20"}
 NODES = ("head", "w1", "w2")
 YAML = "cluster/local.yaml"
-NUM_STARTS, SECONDS_OF_START = 3, 120.0
-LOCK = Path("/var/tmp/bat-dist-lab.lock")
 _ALIVE = "http://127.0.0.1:8265/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
 
 
@@ -62,23 +59,11 @@ class Lab:
         token = (self.hosts.home("laptop") / ".ray/auth_token").read_text().strip()
         return self.on_head(f"curl -s -H 'Authorization: Bearer {token}' '{_ALIVE}'", check=False).count('"node_id"')
 
-    def wait_for_nodes(self, seconds: float = PATIENCE) -> None:
+    def wait_for_nodes(self) -> None:
         """Wait until every host runs a raylet and the head counts these alone: not one that has just been lost."""
         until(
-            lambda: self.num_nodes() == len(NODES) and all(map(self._runs_raylet, NODES)),
-            seconds=seconds,
-            what="all nodes",
-            every=2.0,
+            lambda: self.num_nodes() == len(NODES) and all(map(self._runs_raylet, NODES)), what="all nodes", every=2.0
         )
-
-    def start(self) -> None:
-        """`ray up` until all nodes are there: one that was silent for long on a busy machine is given up for good."""
-        for _ in range(NUM_STARTS - 1):
-            self.up()
-            with suppress(AssertionError):
-                return self.wait_for_nodes(SECONDS_OF_START)
-        self.up()
-        return self.wait_for_nodes()
 
     def _runs_raylet(self, name: str) -> bool:
         try:
@@ -138,9 +123,8 @@ def cluster_lab():
             prepare_node(hosts, name)
         prepare_laptop(hosts, "laptop", head="head", workers=["w1", "w2"])
         lab.on_laptop(["ray", "get-auth-token", "--generate"])
-        with LOCK.open("w") as lock:  # the processes of a test run start their clusters one after another
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lab.start()
+        lab.up()
+        lab.wait_for_nodes()
         try:
             yield lab
         finally:
