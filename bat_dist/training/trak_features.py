@@ -16,9 +16,8 @@ from bat_dist.data.loaders import Loader
 DIM = 512  # of projected gradients; fewer for few samples, see `projected_dim`
 RIDGE = 1e-6  # of the mean of Phi^T Phi's diagonal, added to it: networks with fewer weights than `dim` have no inverse
 _GRADIENTS = 2**26  # values in memory at a time: 256 MiB
-_PROJECTION = (
-    2**28
-)  # values in memory at a time: 1 GiB; what does not fit is drawn anew for each batch, which takes long
+# Values in memory at a time: 1 GiB. A larger projection is drawn anew for each batch, which takes most of the time.
+_PROJECTION = 2**28
 
 
 def projected_dim(num_train: int) -> int:
