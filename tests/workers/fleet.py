@@ -1,6 +1,6 @@
 """A driver with many small nodes of which one dies every few seconds.  Prints what it saw as JSON, one line.
 
-    python fleet.py NUM_UNITS NUM_NODES SECONDS_BETWEEN_DEATHS [--trial_seconds 1] [--seed 0]
+    python fleet.py NUM_UNITS NUM_NODES SECONDS_BETWEEN_DEATHS [--trial_seconds 1] [--seed 0] [--least_deaths 0]
 
 Every line can be given to `benchmarks/fleet_calibration.py`, which compares the fleet with its model.
 """
@@ -47,16 +47,22 @@ class Driver:
     """Does all units, and samples its own memory and handles on the way.
 
     attempts: [unit, event, seconds since the epoch, process] of each start, end and loss of a trial.
+    deaths: when nodes died, in seconds since the epoch; whoever kills them writes it.
     """
 
     def __init__(self) -> None:
+        self.deaths: list[float] = []
+        self.waits = False
         self.outcomes: Counter[int] = Counter()
         self.wrong: list[str] = []
         self.samples: list[tuple[int, int, int]] = []
         self.attempts: list[tuple[int, str, float, int | None]] = []
 
-    def work(self, num_units: int, trial_seconds: float) -> float:
-        """Returns the seconds that it took."""
+    def work(self, num_units: int, trial_seconds: float, least_deaths: int) -> float:
+        """Returns the seconds that it took.
+
+        Waits for the deaths that are due at this share of the units: a fast machine would do all of them before.
+        """
         start, me = time.monotonic(), psutil.Process()
         for outcome in run_units(range(num_units), build, (trial_seconds,), resources=Resources(1, 1.0)):
             self.outcomes[outcome.unit] += 1
@@ -67,25 +73,32 @@ class Driver:
             for told in outcome.records:
                 seconds = datetime.fromisoformat(told["time"]).timestamp()
                 self.attempts.append((outcome.unit, told["event"], seconds, told.get("pid")))
+            due = self.outcomes.total() * (least_deaths + 1) // (num_units + 1)
+            self.waits = True
+            while len(self.deaths) < due:
+                time.sleep(0.05)
+            self.waits = False
         return time.monotonic() - start
 
 
-def main(num_units: int, num_nodes: int, every: float, *, trial_seconds: float, seed: int) -> dict[str, Any]:
+def main(
+    num_units: int, num_nodes: int, every: float, *, trial_seconds: float, seed: int, least_deaths: int
+) -> dict[str, Any]:
     """Let a node die `every` seconds after the last one was replaced and a trial has ended, until all trials are done.
 
     Without the trial a slow machine would lose all nodes before they have done anything.
     """
     cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(**NODE) for _ in range(num_nodes)]
-    draw, deaths, driver, load = random.Random(seed), list[float](), Driver(), [os.getloadavg()]
+    draw, driver, load = random.Random(seed), Driver(), [os.getloadavg()]
     start, done_then = time.time(), 0
     with ThreadPoolExecutor(1) as thread:  # a node is replaced while the driver works, as by a provider
-        work = thread.submit(driver.work, num_units, trial_seconds)
+        work = thread.submit(driver.work, num_units, trial_seconds, least_deaths)
         while not wait([work], timeout=every).done:
-            while driver.outcomes.total() == done_then and not work.done():
+            while driver.outcomes.total() == done_then and not driver.waits and not work.done():
                 time.sleep(0.05)
             node = nodes.pop(draw.randrange(len(nodes)))
-            deaths.append(time.time())
+            driver.deaths.append(time.time())
             cluster.remove_node(node, allow_graceful=False)
             nodes.append(cluster.add_node(wait=False, **NODE))
             done_then = driver.outcomes.total()
@@ -102,11 +115,11 @@ def main(num_units: int, num_nodes: int, every: float, *, trial_seconds: float, 
         "seed": seed,
         "once": once,
         "wrong": driver.wrong,
-        "deaths": len(deaths),
+        "deaths": len(driver.deaths),
         "seconds": work.result(),
         "samples": driver.samples,
         "start": start,
-        "death_times": deaths,
+        "death_times": driver.deaths,
         "attempts": driver.attempts,
         "load": load,
     }
@@ -114,11 +127,10 @@ def main(num_units: int, num_nodes: int, every: float, *, trial_seconds: float, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("units", type=int)
-    parser.add_argument("nodes", type=int)
-    parser.add_argument("seconds", type=float, help="between two deaths")
+    parser.add_argument("num_units", type=int)
+    parser.add_argument("num_nodes", type=int)
+    parser.add_argument("every", type=float, help="seconds between two deaths")
     parser.add_argument("--trial_seconds", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0, help="of the choice of the node that dies")
-    args = parser.parse_args()
-    told = main(args.units, args.nodes, args.seconds, trial_seconds=args.trial_seconds, seed=args.seed)
-    print(json.dumps(told))
+    parser.add_argument("--least_deaths", type=int, default=0, help="for which the trials wait")
+    print(json.dumps(main(**vars(parser.parse_args()))))
