@@ -53,6 +53,7 @@ BARRED = {
     "config": {"torch", "torchvision", "numpy", "zarr"},
     "cli": {"torch", "torchvision", "numpy", "zarr"},
 }
+EXCEPTED = {("memorization/bit_products.py", "torch")}  # for a large product, which earns the start of torch
 
 
 # --- the checker
@@ -65,6 +66,7 @@ def violations(package: Path) -> list[str]:
         for file in package.rglob("*.py")
         for line, module in imports(file, package)
         for what in forbidden(room_of(file, package), module, package)
+        if (file.relative_to(package).as_posix(), what) not in EXCEPTED
     )
 
 
@@ -235,6 +237,7 @@ def test_a_clean_house_has_no_violations(house):
         ("jobs/x.py", "import plotly", "plotly"),
         ("memorize.py", "import jinja2", "jinja2"),
         ("memorization/x.py", "from torch import nn", "torch"),
+        ("memorization/bit_products.py", "import torchvision", "torchvision"),
         ("settings/x.py", "import torchvision", "torchvision"),
         ("config/x.py", "import numpy as np", "numpy"),
         ("config/x.py", "import ray", "ray"),

@@ -178,11 +178,11 @@ class PairsAbove:
 
     def add(self, block: InfluenceBlock) -> None:
         """Take the pairs of a block that may stay."""
-        influence = block.influence
-        row, column = np.nonzero(influence > self.threshold)
-        num_found = len(row)
-        keep = influence[row, column] >= self._floor
-        self.add_pairs(_pairs(block, influence, row[keep], column[keep], num_found))
+        row, column = block.candidates(self.threshold)
+        influence = block.influence_of(row, column)
+        above = influence > self.threshold
+        kept = above & (influence >= self._floor)
+        self.add_pairs(_pairs(block, influence[kept], row[kept], column[kept], int(above.sum())))
 
     def add_pairs(self, pairs: InfluencePairs) -> None:
         """Take pairs that are above the threshold, as `found` of another part gives them."""
@@ -211,9 +211,12 @@ class TopOfEach:
 
     def add(self, block: InfluenceBlock) -> None:
         """Take the pairs of a block that may stay."""
-        influence = block.influence
-        row, column = np.nonzero(influence >= self._top.influence[block.test_index, -1])
-        self._add_pairs(_pairs(block, influence, row, column, len(row)), len(block.test_index))
+        least = self._top.influence[block.test_index, -1]
+        row, column = block.candidates(least)
+        influence = block.influence_of(row, column)
+        kept = influence >= least[column]
+        pairs = _pairs(block, influence[kept], row[kept], column[kept], int(kept.sum()))
+        self._add_pairs(pairs, len(block.test_index))
 
     def add_top(self, found: TopInfluence, test_index: Index) -> None:
         """Take what `found` of other training samples gives for these test samples."""
@@ -251,14 +254,12 @@ class TopOfEach:
 
 
 def _pairs(
-    block: InfluenceBlock, influence: Float[np.ndarray, "train test"], row: Index, column: Index, num_found: int
+    block: InfluenceBlock, influence: Float[np.ndarray, " pairs"], row: Index, column: Index, num_found: int
 ) -> InfluencePairs:
-    """The pairs in these rows and columns of a block, with their standard errors."""
-    n_in, n_out = block.n_in[row, 0], block.n_out[row, 0]
-    se = wald_se(block.correct_in[row, column], n_in, block.correct_out[row, column], n_out)
-    return InfluencePairs(
-        block.train_index[row], block.test_index[column], influence[row, column], se, num_found=num_found
-    )
+    """The pairs in these rows and columns of a block, of this influence, with their standard errors."""
+    inside, n_in, n_out = block.in_counts[row, column].astype(np.float64), block.n_in[row, 0], block.n_out[row, 0]
+    se = wald_se(inside, n_in, block.correct[column] - inside, n_out)
+    return InfluencePairs(block.train_index[row], block.test_index[column], influence, se, num_found=num_found)
 
 
 def _largest(pending: list[list[np.ndarray]], max_pairs: int | None) -> list[np.ndarray]:

@@ -1,14 +1,16 @@
 """Influence by blocks: equal to plain loops for every block size, ordered, bounded in memory."""
 
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bat_dist.memorization import influence as gathering
 from bat_dist.memorization import influence_blocks as module
+from bat_dist.memorization.bit_products import count_in_float32, count_in_int8
 from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import influence_intervals, influential_pairs, max_influence
 from bat_dist.memorization.influence_blocks import influence_blocks, influence_matrix
@@ -42,8 +44,13 @@ def random_trials(seed, num_trials=30, num_train=17, num_test=11, num_classes=3)
     )
 
 
+@pytest.fixture(params=[count_in_float32, count_in_int8])
+def product(request, monkeypatch):
+    monkeypatch.setattr(module, "count_both", lambda first, second, work: request.param(first, second))
+
+
 @pytest.fixture(params=[1, 2**22 + 10_000, module.BLOCK_BYTES], ids=["one pair", "small", "default"])
-def block_bytes(request, monkeypatch):
+def block_bytes(request, monkeypatch, product):
     monkeypatch.setattr(module, "_STRIP_PAIRS", 8)
     return request.param
 
@@ -104,6 +111,39 @@ def test_the_intervals_of_pairs_are_those_of_their_counts(monkeypatch):
         np.testing.assert_allclose((low[p], high[p]), newcombe_interval(k1, n1, k0, n0))
         assert np.isnan(low[p]) == (i in (0, 1))
     assert influence_intervals(mask, test_correct, train[:0], test[:0])[0].shape == (0,)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.integers(3, 400), st.booleans(), st.floats(-1.1, 1.1))
+@pytest.mark.usefixtures("product")
+def test_candidates_are_all_that_reach_the_bound(seed, num_trials, as_often, least):
+    """As exact fractions, for one bound and for one of each test sample; training samples are in as often, or not."""
+    rng = np.random.default_rng(seed)
+    mask = np.stack([rng.permutation(num_trials) < (num_trials // 2 if as_often else 1 + i) for i in range(2)], axis=1)
+    test_correct = rng.random((num_trials, 9)) < rng.random(9)
+    (block,) = influence_blocks(mask, test_correct, same_class=False)
+    exact = [
+        [
+            Fraction(int(answers[kept].sum()), int(kept.sum()))
+            - Fraction(int(answers[~kept].sum()), int((~kept).sum()))
+            for answers in test_correct.T
+        ]
+        for kept in mask.T
+    ]
+    for bounds in (least, np.where(rng.random(9) < 0.2, -np.inf, block.influence[0])):
+        found = np.zeros((2, 9), bool)
+        found[block.candidates(bounds)] = True
+        for i, j in np.ndindex(2, 9):
+            assert found[i, j] or float(exact[i][j]) < np.broadcast_to(bounds, 9)[j]
+
+
+def test_few_are_candidates_that_do_not_reach_the_bound():
+    """Those that a trial more would lift to it, which is 1/n_in + 1/n_out."""
+    mask, test_correct, *_ = random_trials(3, num_trials=2000, num_train=60, num_test=50)
+    for block in influence_blocks(mask, test_correct, same_class=False):
+        for bound in (0.0, 0.02, 0.05):
+            below = bound - 1.01 * (1 / block.n_in + 1 / block.n_out)
+            assert len(block.candidates(bound)[0]) <= (block.influence >= below).sum()
 
 
 @settings(max_examples=30, deadline=None)
@@ -194,7 +234,8 @@ def test_memory_stays_within_the_block(large_trials, size):
 
 
 def test_memory_of_pairs_is_bounded_by_max_pairs(large_trials):
-    size, kept = 6 * 2**20, (2 * 1000 + gathering._PENDING_PAIRS + 20 * module._STRIP_PAIRS) * 32 * 2
+    size = 6 * 2**20
+    kept = (2 * 1000 + gathering._PENDING_PAIRS + 20 * module._strip_pairs(size)) * 32 * 2
     options = {"threshold": -2, "same_class": False, "block_bytes": size, "max_pairs": 1000}
     assert peak_bytes(lambda: influential_pairs(*large_trials, **options)) < size + kept < 60 * 2**20
 
