@@ -199,9 +199,9 @@ MEASUREMENTS = (
         on_ray=True,
         images=False,
     ),
-    _two_workers("train", "train", 3),
-    _two_workers("evaluate", "evaluation", 3),
-    _two_workers("memorize", "memorize", 3, images=False),
+    _two_workers("train", "train", 6),
+    _two_workers("evaluate", "evaluation", 6),
+    _two_workers("memorize", "memorize", 4, images=False),
     Measurement(
         name="starts",
         what="starts of new processes",

@@ -1,6 +1,7 @@
 """`bat-dist reproduce`: a small experiment from end to end, resumed, extended and refused."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,7 +104,8 @@ def test_a_run_is_that_of_train_and_evaluate(experiment: Path, tmp_path: Path) -
     assert np.array_equal(found["flags"], expected["flags"])
 
 
-def test_what_is_there_is_kept_and_more_is_added(experiment: Path) -> None:
+def test_what_is_there_is_kept_and_more_is_added(experiment: Path, tmp_path: Path) -> None:
+    experiment = Path(shutil.copytree(experiment, tmp_path / "more"))
     before = {path: path.stat().st_mtime_ns for path in experiment.glob("runs/*/*/best.safetensors")}
     assert len(before) == 4
     more = [*TWO[:-2], "clean", "pgd5", "fgsm", "--which", "best", "last"]

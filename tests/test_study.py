@@ -139,9 +139,11 @@ def test_another_call_trains_nothing_and_status_says_so(studies: Path, capsys: p
 
 @pytest.mark.slow
 def test_other_settings_are_refused(studies: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["atypical", *DATA, *QUICK, *SHARES, "--out", str(studies)]
+    words = ["atypical", "theory", *DATA, *QUICK, *SHARES, "--out", str(studies)]
     assert main([word.replace("epochs=3", "epochs=4") for word in words]) == 2
     assert "epochs: 3 in the store, 4 now" in capsys.readouterr().err
+    assert call("--out", studies) == 0  # nothing of what was refused is taken up
+    assert read_studies(Folder(str(studies))).studies == ("atypical", "typical")
 
 
 @pytest.mark.slow

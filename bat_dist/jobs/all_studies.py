@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 
-from bat_dist.jobs.study_folder import begin_studies
+from bat_dist.jobs.study_folder import begin_studies, kept_if_refused
 from bat_dist.reporting.studies.report import report_study, report_without_data
 from bat_dist.settings.study import StudySettings
 from bat_dist.storage.files import Folder
@@ -25,6 +26,10 @@ class Studies:
 
         Raises UserError for scores, labels or settings that do not fit the data, before anything is trained.
         """
+        with nullcontext() if self._settings.fresh else kept_if_refused(self._folder):
+            yield from self._lines()
+
+    def _lines(self) -> Iterator[str]:
         settings, folder = self._settings, self._folder
         if not settings.needs_data:
             settings = begin_studies(folder, settings)
