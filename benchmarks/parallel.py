@@ -36,7 +36,7 @@ def one_and_two(job: Job) -> Sides:
 
 @contextmanager
 def train(context: Context) -> Iterator[Sides]:
-    """PGD-AT of ResNet-9; seconds are those of the epochs after the first, in which kernels are made."""
+    """PGD-AT of ResNet-9; seconds are those of the second epoch, since kernels are made in the first."""
     data = images(context, *context.pick((2580, 100), (520, 20), (64, 10)))
 
     def job(out: Path, workers: int) -> Quantities:
@@ -46,7 +46,7 @@ def train(context: Context) -> Iterator[Sides]:
             method="pgd_at",
             arch=context.pick("resnet9-w16", "resnet9-w8", "tinynet"),
             recipe="fast",
-            epochs=3,
+            epochs=2,
             batch_size=128,
             num_val=20,
             num_workers=workers,
@@ -61,7 +61,7 @@ def train(context: Context) -> Iterator[Sides]:
 @contextmanager
 def evaluation(context: Context) -> Iterator[Sides]:
     """PGD-100 on a network of a short training; the start of the workers is included."""
-    data = images(context, *context.pick((5000, 2000), (500, 100), (40, 20)))
+    data = images(context, *context.pick((5000, 1500), (500, 100), (40, 20)))
     with tempfile.TemporaryDirectory() as place, ray_session("local", num_cpus=TWO):
         run = trained(context, data, Path(place) / "run", "resnet9-w16")
 
@@ -82,7 +82,7 @@ def evaluation(context: Context) -> Iterator[Sides]:
 @contextmanager
 def memorize(context: Context) -> Iterator[Sides]:
     """Leave-out trials of the digits; the start of the workers is included."""
-    data, trials = digits(), context.pick(32, 4, 2)
+    data, trials = digits(), context.pick(24, 4, 2)
 
     def job(out: Path, workers: int) -> None:
         settings = MemorizeSettings(
