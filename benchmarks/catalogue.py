@@ -36,6 +36,7 @@ def _trial(width: int, epochs: int, num_images: int, minutes: float) -> Measurem
         setup=f"trials:width_{width}",
         figures=(
             Speed(text="trials per hour, ours over plain", side="ours", over=("plain",), at_least=TIMES_PLAIN),
+            Speed(text="share of the limit", side="ours", over=("passes",)),
             Noise(
                 text="difference of test accuracy",
                 side="ours",
@@ -111,8 +112,8 @@ MEASUREMENTS = (
         warm_up=False,
     ),
     _trial(16, 5, 3500, 3),
-    _trial(32, 2, 3500, 3),
-    _trial(64, 1, 1750, 4),
+    _trial(32, 2, 3500, 4),
+    _trial(64, 1, 1750, 5),
     Measurement(
         name="small-trials",
         what="many trials of the digits' network",

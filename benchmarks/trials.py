@@ -14,14 +14,16 @@ import torch
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
+from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
-from bat_dist.training.trial import TrialSettings, run_trial
-from benchmarks.adversarial import best_precision
+from bat_dist.training.trial import EVAL_BATCH_SIZE, TrialSettings, run_trial
+from benchmarks.adversarial import best_precision, in_channels_last, network
 from benchmarks.data import digits, images
 from benchmarks.measurement import Context, Quantities, Sides
 from benchmarks.rivals import plain_trial
 
 CPU = torch.device("cpu")
+KEPT = 0.7  # of the training images
 _WORK = {}  # of a process of a pool
 
 
@@ -29,13 +31,36 @@ def set_up(dataset: Dataset, arch: str, recipe: Recipe, precision: Precision, th
     """Once in each process: loaders, and settings of its trials."""
     torch.set_num_threads(threads)
     loaders = {f"{name}_loader": dataset_loader("memory", dataset, name) for name in ("train", "test")}
-    settings = TrialSettings(arch, recipe, precision, 0.7, "uniform", 0)
+    settings = TrialSettings(arch, recipe, precision, KEPT, "uniform", 0)
     _WORK.update(settings=settings, dataset=dataset, device=CPU, **loaders)
 
 
 def our_trial(trial: int) -> float:
     """Accuracy on the test split in percent."""
     return 100 * float(run_trial(trial, **_WORK)["test_correct"].mean())
+
+
+def passes_of_a_trial(work: tuple[str, Recipe, int, int]) -> float:
+    """Seconds of a trial's passes alone: the network's, forward and back for each batch, then forward for each image.
+
+    work: architecture, recipe, and how many images are trained on and asked about.  In the precision and layout that
+    trials have; no loader, no optimizer.
+    """
+    arch, recipe, num_train, num_asked = work
+    precision, model = best_precision(), in_channels_last(network(arch, 0))
+    x, y = torch.rand(max(recipe.batch_size, EVAL_BATCH_SIZE), 3, 32, 32), torch.arange(recipe.batch_size) % 10
+    x = x.contiguous(memory_format=torch.channels_last)
+    start = time.perf_counter()
+    for _ in range(recipe.epochs * -(-num_train // recipe.batch_size)):
+        with autocast(CPU, precision):
+            logits = model(x[: recipe.batch_size])
+        torch.nn.functional.cross_entropy(logits.float(), y).backward()
+        model.zero_grad()
+    model.eval()
+    with torch.inference_mode(), autocast(CPU, precision):
+        for _ in range(-(-num_asked // EVAL_BATCH_SIZE)):
+            model(x[:EVAL_BATCH_SIZE])
+    return time.perf_counter() - start
 
 
 def ready(_: int) -> None:
@@ -63,7 +88,7 @@ def pool(
 
 @contextmanager
 def against_plain(context: Context, *, arch: str, epochs: int, num_images: int = 5000) -> Iterator[Sides]:
-    """A plain trial by all cores, then a trial of ours by each; seconds are per trial."""
+    """A plain trial by all cores, a trial of ours by each, and the passes of one by each; seconds are per trial."""
     torch.set_num_threads(context.cores)
     arch = context.pick(arch, arch, "resnet9-w4")
     data = images(context, *context.pick((num_images, 1000), (500, 100), (40, 20)))
@@ -75,7 +100,13 @@ def against_plain(context: Context, *, arch: str, epochs: int, num_images: int =
             right = list(processes.map(our_trial, range(first, first + context.cores)))
             return {"seconds": (time.perf_counter() - start) / context.cores, "accuracy": fmean(right)}
 
-        yield {"plain": lambda number: {"accuracy": plain_trial(data, arch, recipe, number)}, "ours": ours}
+        def passes(number: int) -> Quantities:
+            kept = round(KEPT * len(data.train))
+            work = (arch, recipe, kept, len(data.train) + len(data.test))
+            return {"seconds": max(processes.map(passes_of_a_trial, [work] * context.cores)) / context.cores}
+
+        plain = lambda number: {"accuracy": plain_trial(data, arch, recipe, number)}  # noqa: E731
+        yield {"plain": plain, "ours": ours, "passes": passes}
 
 
 width_16 = partial(against_plain, arch="resnet9-w16", epochs=5)
