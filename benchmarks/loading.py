@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -32,7 +32,7 @@ def loaders(context: Context) -> Iterator[Sides]:
 
     def ours(loader: Loader, number: int) -> Quantities:
         generator = torch.Generator().manual_seed(number)
-        return per_batch(num_batches, loader.train_epoch(everyone, batch_size=BATCH, generator=generator))
+        return per_batch(num_batches, lambda: loader.train_epoch(everyone, batch_size=BATCH, generator=generator))
 
     def ffcv() -> Side | Unavailable:
         try:
@@ -55,15 +55,15 @@ def loaders(context: Context) -> Iterator[Sides]:
         progress.optimizer.step(0.01)
 
     yield {
-        "torchvision": lambda number: per_batch(num_batches, theirs),
+        "torchvision": lambda number: per_batch(num_batches, lambda: theirs),
         "memory": partial(ours, dataset_loader("memory", data, "train")),
         "ffcv": Unavailable("not in tests") if context.size == "tiny" else ffcv(),
         "training step": step,
     }
 
 
-def per_batch(num_batches: int, epoch: Iterable[object]) -> Quantities:
-    """Seconds of a batch, from those of an epoch of which no batch is kept, as in training."""
+def per_batch(num_batches: int, epoch: Callable[[], Iterable[object]]) -> Quantities:
+    """Seconds of a batch, from those of an epoch, its order and draws included; no batch is kept, as in training."""
     start = time.perf_counter()
-    deque(epoch, maxlen=0)
+    deque(epoch(), maxlen=0)
     return {"seconds": (time.perf_counter() - start) / num_batches}

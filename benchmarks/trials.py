@@ -105,7 +105,9 @@ def against_plain(context: Context, *, arch: str, epochs: int, num_images: int =
             work = (arch, recipe, kept, len(data.train) + len(data.test))
             return {"seconds": max(processes.map(passes_of_a_trial, [work] * context.cores)) / context.cores}
 
-        plain = lambda number: {"accuracy": plain_trial(data, arch, recipe, number)}  # noqa: E731
+        def plain(number: int) -> Quantities:
+            return {"accuracy": plain_trial(data, arch, recipe, number)}
+
         yield {"plain": plain, "ours": ours, "passes": passes}
 
 

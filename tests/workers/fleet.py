@@ -74,8 +74,8 @@ class Driver:
                 seconds = datetime.fromisoformat(told["time"]).timestamp()
                 self.attempts.append((outcome.unit, told["event"], seconds, told.get("pid")))
             due = self.outcomes.total() * (least_deaths + 1) // (num_units + 1)
-            self.waits = True
             while len(self.deaths) < due:
+                self.waits = True
                 time.sleep(0.05)
             self.waits = False
         return time.monotonic() - start
