@@ -39,6 +39,11 @@ class ConfigError(UserError):
         return "\n".join(self.errors)
 
 
+def describe_error(error: BaseException) -> str:
+    """An error in words, with the name of its class unless it is one of ours."""
+    return str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
+
+
 EXTRAS = {
     **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
     "optuna": "tune",

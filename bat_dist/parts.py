@@ -76,15 +76,15 @@ def library_of(reference: str) -> str | None:
 
 
 def check_reference(reference: str, *, what: str) -> str:
-    """The reference, if it has the form of one and its file is there; else ValueError.  Imports nothing.
+    """The reference, if it has the form of one; else ValueError.  Imports nothing.
 
+    Whether its file is there is seen by `load_part`: workers on other machines read settings too, and need no file,
+    since what was imported from it comes to them from the driver.
     what: the setting, for messages.
     """
-    where, _, name = reference.rpartition(":")
+    _, _, name = reference.rpartition(":")
     if not is_reference(reference):
         raise ValueError(f"{what} must be FILE.py:NAME or package.module:NAME")
-    if where.endswith(".py") and not Path(where).is_file():
-        raise ValueError(f"there is no file {where} to import the {what} from")
     if not library_of(reference) and not name.isidentifier():
         raise ValueError(f"{name!r} is not a name in Python")
     return reference
@@ -100,6 +100,8 @@ def load_part(reference: str, *, what: str) -> Part:
     if not colon or not name:
         raise UserError(f"{what} {reference!r} must be FILE.py:NAME or package.module:NAME")
     if where.endswith(".py"):
+        if not Path(where).is_file():
+            raise UserError(f"there is no file {where} to import the {what.removeprefix('--')} from")
         part = _import_file(Path(where))
         travel(part.modules)
     else:
@@ -193,8 +195,6 @@ def _names_imported_by(file: Path, package: str) -> Iterator[str]:
 
 def _import_file(path: Path) -> Part:
     """The module of the file.  One that is unchanged, as are those that it imports, is not run again."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
     path = path.resolve()
     files = files_of(path)
     source = source_of(files)

@@ -213,6 +213,52 @@ def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path, scores: Path, ray
     assert sorted(states.values()) == ["diverged", "failed", "failed"]
 
 
+UNLUCKY = """
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Unlucky:
+    luck: str
+
+    def loss(self, batch):
+        if self.luck == "full":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 TiB")
+        if self.luck == "died" and not (HERE / "died").exists():
+            (HERE / "died").touch()
+            os._exit(1)
+        return torch.nn.functional.cross_entropy(batch.forward(batch.images), batch.labels)
+"""
+
+
+def test_a_run_whose_process_died_or_whose_gpu_was_full_is_tried_again_and_says_why(
+    tmp_path: Path, ray_cluster: None
+) -> None:
+    """By Tune's own word of the error, not a pretended one."""
+    (tmp_path / "unlucky.py").write_text(UNLUCKY)
+    base = ["dataset=digits", "num_train=100", "num_test=20", "arch=tinynet", "recipe=fast", "epochs=1"]
+    base += ["loader=memory", "precision=fp32", f"method={tmp_path}/unlucky.py:Unlucky"]
+    said = io.StringIO()
+    out = tmp_path / "sweep"
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        space = ["--space", "hyper=[[luck=died],[luck=full]]", "--seeds", "0", "--test_attacks", "none"]
+        assert main(["--base", *base, *space, "--concurrency", "1", "--out", str(out)]) == 1, said.getvalue()
+    died, full = sorted(rows(out), key=lambda row: row["hyper"])
+    assert died["state"] == "done"
+    assert full["state"] == "failed"
+    assert full["reason"].startswith("the GPU was full: end what else uses it, or lower the batch size")
+    again = re.findall(r"hyper=luck=(\w+) seed 0 is tried again: (.*)", said.getvalue())
+    assert sorted(luck for luck, _ in again) == ["died", "full", "full"]
+    assert "its process died" in dict(again)["died"]
+    assert "worker process has died" in dict(again)["died"]  # Ray's own words
+
+
 def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(
     tmp_path: Path, scores: Path, ray_cluster: None
 ) -> None:

@@ -129,6 +129,7 @@ def _tune(
     """Let Tune run the queue."""
     os.environ |= {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # our own files say it all
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends this program as it ends the others
         "RAY_AIR_NEW_OUTPUT": "0",  # which prints a box even where nothing is to be printed
         "RAY_CHDIR_TO_TRIAL_DIR": "0",  # paths mean the same everywhere

@@ -4,20 +4,23 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypedDict
 
-from ray import tune
+import ray.exceptions as rx
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from bat_dist.errors import describe_error
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import FAILURE, STOPPED, RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.sweep.space import Point
 from bat_dist.training.files import EpochRow
 from bat_dist.training.recipe import Recipe
-from bat_dist.workers.gpu_share import FULL
+from bat_dist.workers.nodes import is_node_lost
 from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 from bat_dist.workers.running import UNKNOWN_PLACE, Running, WorkerPlace
 
@@ -41,7 +44,7 @@ class _NotKept:
 
 
 class RunQueue(_NotKept, Searcher):
-    """Hands out runs in their order, again those whose process died or whose GPU was full, and then what `more` gives.
+    """Hands out runs in their order, again those that are put back, and then what `more` gives.
 
     more: called when the queue is empty; an empty answer means that there is nothing now, and nothing ever if no run is
     at work.
@@ -64,7 +67,7 @@ class RunQueue(_NotKept, Searcher):
         return RunRequest(point=dict(run.point), seed=run.seed)
 
     def put_back(self, run: SweepRun, *, machine_lost: bool) -> bool:
-        """Try a run again whose process died, or whose GPU was full; False if that was too often."""
+        """Try a run again that did not fail by itself; False if that was too often."""
         tally, most = (self._losses, MAX_LOSSES) if machine_lost else (self._deaths, MAX_ATTEMPTS)
         tally[run] += 1
         if tally[run] < most:
@@ -135,21 +138,33 @@ class RunCallbacks(_NotKept, tune.Callback):
         self._on_end(read_outcome(self._folder, run))
 
     def on_trial_error(self, iteration: int, trials: list, trial: Trial, **info: Any) -> None:
-        """A run raised, which it has noted itself; or its process died, or its GPU was full."""
+        """A run raised, which it has noted itself; or its GPU was full, its process died, or it could not begin."""
         run = self._queue.at_work.pop(trial.trial_id, None)
         if run is None:
             return
         place = self._folder / run.name
         if not place.exists(FAILURE):
-            reason = " ".join(str(trial.get_pickled_error() or "its process died").split())
-            _, full, advice = reason.rpartition(FULL)
-            what, reason = (full, full + advice) if full else ("its process died", reason)
-            if self._queue.put_back(run, machine_lost="node has died" in reason):
-                log.warning("%s: %s and it goes on elsewhere: %s", run, what, reason[:200])
+            error = _error_of(trial)
+            reason = " ".join(describe_error(error).split())
+            if isinstance(error, rx.RayError):
+                reason = f"its process died (for want of memory?): {reason}"
+            if self._queue.put_back(run, machine_lost=is_node_lost(error)):
+                log.warning("%s is tried again: %s", run, reason)
                 return
-            died = f"its process died again and again (for want of memory?): {reason}"
-            note_failure(place, reason if full else died)
+            note_failure(place, reason)
         self._on_end(read_outcome(self._folder, run))
+
+
+def _error_of(trial: Trial) -> BaseException:
+    """What ended a trial: what the run raised, or Ray's word on its process.
+
+    It is read where the driver writes it.  Tune's own `get_pickled_error` looks in the storage of the experiment, to
+    which it is not yet copied when a trial has failed (Ray 2.60).
+    """
+    if trial.pickled_error_file is None:  # of the rarer kinds only the text is kept
+        return rx.RayError(Path(str(trial.error_file)).read_text())
+    error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return error.cause if isinstance(error, rx.RayTaskError) and isinstance(error.cause, Exception) else error
 
 
 class Asha(ASHAScheduler):

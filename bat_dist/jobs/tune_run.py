@@ -9,7 +9,7 @@ import ray
 from ray import tune
 
 from bat_dist.data.datasets import Dataset
-from bat_dist.errors import RunError, UserError, is_gpu_full
+from bat_dist.errors import RunError, describe_error, is_gpu_full
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.jobs.tune_queue import RunRequest
@@ -76,14 +76,9 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     except Exception as error:
         if is_gpu_full(error) and not asked.num_workers:  # those have been tried again by themselves
             raise RunError(gpu_full(error, shared.gpus)) from error
-        note_failure(place, in_words(error), traceback.format_exc())
+        note_failure(place, describe_error(error), traceback.format_exc())
         raise
     _tell_tune(summary.last)  # there is always one result, also of a run that was done but for its last line
-
-
-def in_words(error: BaseException) -> str:
-    """An error in a line or two; our own need no name."""
-    return str(error) if isinstance(error, UserError | RunError) else f"{type(error).__name__}: {error}"
 
 
 def _tell_tune(row: Mapping[str, Any]) -> None:

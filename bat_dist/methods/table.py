@@ -67,7 +67,7 @@ def check_method(name: str) -> str:
 
 
 def check_method_or_own(name: str) -> str:
-    """The same; FILE.py:NAME and package.module:NAME are valid too if the file is there."""
+    """The same; FILE.py:NAME and package.module:NAME are valid too by their form."""
     return check_reference(name, what="method") if is_reference(name) else check_method(name)
 
 

@@ -51,7 +51,7 @@ class Arch(NamedTuple):
 def check_arch(name: str) -> str:
     """The name, if it is valid (`resnet9-w64` becomes `resnet9`); else ValueError with the nearest one.
 
-    FILE.py:NAME, package.module:NAME, timm:NAME and torchvision:NAME are valid if the file is there.
+    FILE.py:NAME, package.module:NAME, timm:NAME and torchvision:NAME are valid by their form.
     """
     if is_reference(name):
         return check_reference(name, what="arch")

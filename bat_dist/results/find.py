@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from bat_dist.errors import UserError
+from bat_dist.errors import UserError, describe_error
 from bat_dist.results.evaluation_file import EVALUATION, FoundEvaluation, read_evaluation, read_object
 from bat_dist.results.experiment_file import EXPERIMENT, ExperimentFile, read_experiment
 from bat_dist.results.findings_file import FoundStudy, read_findings
@@ -170,5 +170,4 @@ def _read(place: _Place) -> Found:
             found.memorized.append(Memorized(folder, read_summary(folder, ENSEMBLE)))
         return found
     except (UserError, OSError, KeyError, TypeError, ValueError) as error:
-        what = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        return Found(left_out=[LeftOut(str(folder), what)])
+        return Found(left_out=[LeftOut(str(folder), describe_error(error))])

@@ -193,3 +193,8 @@ def _check_folder(reports: list[NodeReport], folder: Folder, *, all_write: bool)
             folder,
             blind,
         )
+
+
+def is_node_lost(error: BaseException) -> bool:
+    """Whether an error says that a worker's machine is lost, or cannot be reached.  Ray may not know yet."""
+    return isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error)

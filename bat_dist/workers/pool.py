@@ -19,7 +19,7 @@ from bat_dist.storage.provenance import command
 from bat_dist.storage.unit_log import Record, record
 from bat_dist.workers import metrics
 from bat_dist.workers.gpu_share import gpu_full
-from bat_dist.workers.nodes import alive_nodes
+from bat_dist.workers.nodes import alive_nodes, is_node_lost
 from bat_dist.workers.quarantine import GpuQuarantine
 from bat_dist.workers.resources import Resources, most_workers
 from bat_dist.workers.retry import MAX_ATTEMPTS, RetryPolicy, UnitHistory
@@ -247,7 +247,7 @@ class _Pool:
     def _lost(self, slot: WorkerSlot, error: rx.RayError) -> Failed | None:
         ray.kill(slot.actor)
         reason = f"worker lost: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-        machine_lost = isinstance(error, rx.ActorUnavailableError) or "node has died" in str(error)
+        machine_lost = is_node_lost(error)
         if not machine_lost and slot.place is not UNKNOWN_PLACE:  # Ray may not yet say that the worker's node is dead
             machine_lost = all(node.node_id != slot.place.node_id for node in alive_nodes())
         if (current := slot.assignment) is None:

@@ -43,6 +43,7 @@ def sweep(lab: Lab) -> Path:
     job = lab.submit("tune", "--base", *base, *space, "--out", str(out))
     assert job.wait() == 0, job.output
     assert "2 points, 2 runs: 2 done" in job.output
+    assert "is tried again" not in job.output  # no worker looks for the file
     return out
 
 
@@ -77,8 +78,10 @@ def test_own_parts_run_through_all_programs_and_tables_are_printed_on_the_head_a
 
 
 def test_a_table_of_the_paper_and_a_study_run_by_ray_submit(lab: Lab) -> None:
+    """On data and with a network of one's own, whose file the head alone has."""
+    write_parts(lab.hosts.home("head"))
     out = lab.hosts.shared / "table"
-    data = ["--table", "1", "--scale", "small", "--num_train", "300", "--num_test", "100", "--num_workers", "2"]
+    data = ["--table", "1", "--scale", "small", *OWN_DATA, "--arch", "/root/mine.py:Net", "--num_workers", "2"]
     short = ["--memorize", "num_trials=8", "epochs=15", "--train", "epochs=1", "num_steps=2", "num_val=60"]
     rows = ["--methods", "pgd_at", "bat_alpha1_beta0.2", "--seeds", "0", "--attacks", "clean", "pgd5"]
     job = lab.submit("reproduce", *data, *short, *rows, "--studies", "typical", "--out", str(out))

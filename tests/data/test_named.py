@@ -115,8 +115,8 @@ def test_names_are_checked_without_reading_them(tmp_path: Path) -> None:
     assert own_name("digits") is own_name("cifar-10") is None
     assert check_dataset("gone.py:birds").name == "birds"  # a report of results from elsewhere
     assert check_dataset("hf:uoft-cs/cifar100@fine_label").name == "uoft-cs/cifar100"
-    with pytest.raises(ValueError, match=r"there is no file gone.py to import the dataset from"):
-        _dataset("gone.py:birds")
+    with pytest.raises(UserError, match=r"there is no file gone.py to import the dataset from"):
+        load_dataset("gone.py:birds")
     with pytest.raises(ValueError, match=r"'cifar10' is a dataset of bat_dist"):
         _dataset(f"{tmp_path}/a.py:cifar10")
     with pytest.raises(ValueError, match=r"unknown dataset 'cifar'.*FILE.py:NAME, package.module:NAME, hf:NAME or"):

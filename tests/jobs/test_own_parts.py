@@ -227,9 +227,7 @@ def test_methods_that_are_none(name: str, dataset: Dataset, tmp_path: Path) -> N
 def test_hyper_parameters_that_it_does_not_take(dataset: Dataset, file: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no hyper-parameter 'beta': its hyper-parameters are weight, alpha"):
         planned(dataset, file, tmp_path, beta=1.0)
-    with pytest.raises(
-        ConfigError, match=r"method nowhere.py:Pairing: there is no file nowhere.py to import the method from"
-    ):
+    with pytest.raises(UserError, match=r"there is no file nowhere.py to import the method from"):
         planned(dataset, file, tmp_path, method="nowhere.py:Pairing")
 
 

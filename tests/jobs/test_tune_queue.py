@@ -1,15 +1,19 @@
 """Which run comes next, what becomes of one whose process dies, and which runs ASHA stops."""
 
+import pickle
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import ray.exceptions as rx
 from ray.tune.search import Searcher
 
+from bat_dist.errors import RunError
 from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, first_drop
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import FAILURE, RunOutcome, SweepRun, note_failure, read_outcome
+from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
 from bat_dist.workers.retry import MAX_ATTEMPTS, MAX_LOSSES
 
@@ -20,25 +24,21 @@ def runs(number: int) -> list[SweepRun]:
     return [SweepRun({"alpha": alpha}, 0) for alpha in range(number)]
 
 
-def trial(name: str, error: str | None = None, **last: Any) -> Any:
-    return SimpleNamespace(trial_id=name, last_result=last, get_pickled_error=lambda: error)
+def trial(name: str, **last: Any) -> Any:
+    return SimpleNamespace(trial_id=name, last_result=last)
+
+
+def failed_trial(name: str, error: Exception, folder: Path) -> Any:
+    """As Tune keeps the error of one."""
+    file = folder / f"{name}.pkl"
+    file.write_bytes(pickle.dumps(error))
+    return SimpleNamespace(trial_id=name, pickled_error_file=str(file))
 
 
 class Heard:
     def __init__(self, folder: Folder, queue: RunQueue, stopped: set[str] | None = None) -> None:
         self.ended: list[RunOutcome] = []
         self.ears = RunCallbacks(queue, folder, stopped or set(), lambda run, row: None, self.ended.append)
-
-
-def test_a_run_whose_gpu_was_full_is_tried_again_and_ends_with_the_advice(tmp_path: Any) -> None:
-    queue, folder = RunQueue(runs(2)), Folder(tmp_path)
-    heard, full = Heard(folder, queue), "the GPU was full: lower the batch size (OutOfMemoryError: CUDA out of memory)"
-    for attempt in range(MAX_ATTEMPTS):
-        assert queue.suggest(f"t{attempt}") == {"point": {"alpha": 0}, "seed": 0}
-        heard.ears.on_trial_error(0, [], trial(f"t{attempt}", f"ray::train_run()\n  {full}\nbat_dist.RunError: {full}"))
-    [outcome] = heard.ended
-    assert outcome.state == "failed"
-    assert (folder / runs(1)[0].name).read_json(FAILURE)["reason"] == full
 
 
 def test_all_are_handed_out_once_and_then_it_is_finished() -> None:
@@ -57,20 +57,48 @@ def test_more_is_asked_for_when_the_queue_is_empty() -> None:
     assert queue.suggest("b") is None
 
 
+FULL = "the GPU was full: lower the batch size (OutOfMemoryError: CUDA out of memory)"
+
+
 @pytest.mark.parametrize(
-    ("error", "most"), [("The actor died: killed", MAX_ATTEMPTS), ("its node has died", MAX_LOSSES)]
+    ("error", "most", "reason"),
+    [
+        (rx.RayError("The actor\nwas killed"), MAX_ATTEMPTS, "its process died (for want of memory?): RayError: "),
+        (rx.RayError("The actor died because its node has died."), MAX_LOSSES, "its process died"),
+        (rx.ActorUnavailableError("socket closed", None), MAX_LOSSES, "its process died"),
+        (rx.RayTaskError("train_run", f"Traceback\nRunError: {FULL}", RunError(FULL)), MAX_ATTEMPTS, FULL),
+        (
+            rx.RayTaskError("train_run", "Traceback", OSError("no\nfolder")),
+            MAX_ATTEMPTS,
+            "OSError: no folder",
+        ),
+    ],
 )
-def test_a_run_whose_process_dies_comes_first_and_not_for_ever(tmp_path: Any, error: str, most: int) -> None:
+def test_a_run_that_did_not_fail_by_itself_comes_first_and_not_for_ever(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, most: int, reason: str
+) -> None:
     queue, folder = RunQueue(runs(2)), Folder(tmp_path)
     heard = Heard(folder, queue)
     for attempt in range(most):
         assert queue.suggest(f"t{attempt}") == {"point": {"alpha": 0}, "seed": 0}
         assert heard.ended == []
-        heard.ears.on_trial_error(0, [], trial(f"t{attempt}", error))
+        heard.ears.on_trial_error(0, [], failed_trial(f"t{attempt}", error, tmp_path))
+    assert caplog.text.count(f"is tried again: {reason}") == most - 1
     [outcome] = heard.ended
     assert outcome.state == "failed"
-    assert error in outcome.reason
+    assert outcome.reason.startswith(reason)
     assert queue.suggest("next") == {"point": {"alpha": 1}, "seed": 0}
+
+
+def test_an_error_that_tune_does_not_pickle_is_told_by_its_text(tmp_path: Path) -> None:
+    queue, folder = RunQueue(runs(1)), Folder(tmp_path)
+    heard = Heard(folder, queue)
+    (tmp_path / "error.txt").write_text("Failure # 1 (occurred at noon)\nno memory was left\n")
+    for _ in range(MAX_ATTEMPTS):
+        queue.suggest("t")
+        failed = SimpleNamespace(trial_id="t", pickled_error_file=None, error_file=str(tmp_path / "error.txt"))
+        heard.ears.on_trial_error(0, [], failed)  # pyright: ignore[reportArgumentType]
+    assert "no memory was left" in heard.ended[0].reason
 
 
 def test_a_run_that_noted_its_failure_is_not_tried_again(tmp_path: Any) -> None:
@@ -78,7 +106,7 @@ def test_a_run_that_noted_its_failure_is_not_tried_again(tmp_path: Any) -> None:
     heard = Heard(folder, queue)
     queue.suggest("t")
     note_failure(folder / runs(1)[0].name, "ValueError: no", "Traceback ...")
-    heard.ears.on_trial_error(0, [], trial("t", "ValueError: no"))
+    heard.ears.on_trial_error(0, [], trial("t"))
     assert [(o.state, o.reason) for o in heard.ended] == [("failed", "ValueError: no")]
     assert queue.suggest("u") == Searcher.FINISHED
 
