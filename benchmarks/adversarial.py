@@ -22,6 +22,7 @@ from bat_dist.training.precision import autocast, this_hardware
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Precision, Recipe, learning_rate
 from bat_dist.training.step import differentiate
+from benchmarks.apart import apart
 from benchmarks.data import CLASSES, images
 from benchmarks.measurement import Context, Quantities, Side, Sides, Unavailable
 
@@ -121,20 +122,30 @@ def steps(context: Context, *, arch: str, batch: int, has_textbook: bool = True)
     torch.set_num_threads(context.cores)
     arch, batch = context.pick(arch, arch, "resnet9-w4"), context.pick(batch, max(4, batch // 8), 4)
     data = images(context, num_train=-(-batch // CLASSES) * CLASSES, num_test=CLASSES)
-    loader = dataset_loader("memory", data, "train")
-    x, y, _ = next(iter(loader.eval_epoch(batch_size=batch)))
+    with apart(context, our_sides, data, arch, batch, context.cores) as sides:
+        if has_textbook:
+            sides = {"textbook": step_of(data, batch, textbook(arch, 0)[1]), **sides}
+        yield sides
 
-    def side(step: Step) -> Side:
-        return lambda number: step(x, y, 0.01)
 
-    made: dict[str, Side | Unavailable] = {"textbook": side(textbook(arch, 0)[1])} if has_textbook else {}
-    made["PGD-AT"] = side(ours(arch, 0, PgdAt())[1])
-    made["BAT"] = side(ours(arch, 0, Bat())[1])
-    made["passes"] = side(own_passes(arch, weights_in_bf16=False))
-    no_bf16 = Unavailable("this machine has no bf16 instructions")
+def our_sides(data: Dataset, arch: str, batch: int, cores: int) -> Sides:
+    """Our steps, and the limit."""
+    torch.set_num_threads(cores)
+    side = partial(step_of, data, batch)
     has_bf16 = best_precision() == "bf16"
-    made["passes, weights in bf16"] = side(own_passes(arch, weights_in_bf16=True)) if has_bf16 else no_bf16
-    yield made
+    no_bf16 = Unavailable("this machine has no bf16 instructions")
+    return {
+        "PGD-AT": side(ours(arch, 0, PgdAt())[1]),
+        "BAT": side(ours(arch, 0, Bat())[1]),
+        "passes": side(own_passes(arch, weights_in_bf16=False)),
+        "passes, weights in bf16": side(own_passes(arch, weights_in_bf16=True)) if has_bf16 else no_bf16,
+    }
+
+
+def step_of(data: Dataset, batch: int, step: Step) -> Side:
+    """The step on the first training images, without augmentation."""
+    x, y, _ = next(iter(dataset_loader("memory", data, "train").eval_epoch(batch_size=batch)))
+    return lambda number: step(x, y, 0.01)
 
 
 resnet18 = partial(steps, arch="resnet18", batch=128)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from bat_dist.api.train import carry_out
 from bat_dist.artifacts.checkpoints import load_model
@@ -16,15 +17,15 @@ from bat_dist.evaluation.attack import Settings, attack_images, prepare
 from bat_dist.settings.train import TrainSettings
 from benchmarks import rivals
 from benchmarks.adversarial import EPSILON, STEP_SIZE
+from benchmarks.apart import apart, done_apart
 from benchmarks.data import images
 from benchmarks.measurement import Context, Quantities, Side, Sides, Unavailable
 
 NUM_STEPS = 20
-CPU = torch.device("cpu")
 
 
 def trained(context: Context, data: Dataset, out: Path, arch: str) -> Path:
-    """The folder of a PGD-AT network, after a short training in this process."""
+    """The folder of a PGD-AT network, after a short training."""
     settings = TrainSettings(
         dataset=data.name,
         out=str(out),
@@ -37,34 +38,21 @@ def trained(context: Context, data: Dataset, out: Path, arch: str) -> Path:
         num_val=context.pick(200, 50, 10),
         cpus_per_worker=context.cores,
     )
-    carry_out(settings, data)
+    done_apart(context, carry_out, settings, data)
     return out
 
 
 @contextmanager
 def pgd20(context: Context) -> Iterator[Sides]:
-    """PGD-20 on test images, all in this process with a thread per core."""
+    """PGD-20 on test images, each side with a thread per core."""
     torch.set_num_threads(context.cores)
     data = images(context, *context.pick((5000, 250), (500, 60), (40, 10)))
-    with tempfile.TemporaryDirectory() as place:
-        model = load_model(str(trained(context, data, Path(place) / "run", "resnet9-w16")))
     x = torch.from_numpy(data.test.images).permute(0, 3, 1, 2).float().div(255).contiguous()
-    y, ids = torch.from_numpy(data.test.labels), torch.arange(len(data.test))
-    of_ours = prepare(model, data.test.images[:4], CPU)
-    settings = Settings(EPSILON, STEP_SIZE, restarts=1)
+    y = torch.from_numpy(data.test.labels)
 
-    def ours(number: int) -> Quantities:
-        """As a worker does a unit."""
-        tensor = of_ours.tensor(data.test.images)
-        found = attack_images(
-            of_ours, tensor, y, ids, attack="pgd20", seed=number, settings=settings, batch_size=ON_CPU
-        )
-        return {"accuracy": 100 * float(found.robust.float().mean())}
-
-    def side(attack: rivals.PgdOfOthers | Unavailable) -> Side | Unavailable:
+    def side(plain: nn.Module, attack: rivals.PgdOfOthers | Unavailable) -> Side | Unavailable:
         if isinstance(attack, Unavailable):
             return attack
-        plain = load_of(model)
 
         def theirs(number: int) -> Quantities:
             torch.manual_seed(number)
@@ -74,15 +62,35 @@ def pgd20(context: Context) -> Iterator[Sides]:
 
         return theirs
 
-    yield {
-        "ours": ours,
-        "torchattacks": side(rivals.pgd_of_torchattacks()),
-        "foolbox": side(rivals.pgd_of_foolbox()),
-        "ART": side(rivals.pgd_of_art()),
-    }
+    with tempfile.TemporaryDirectory() as place:
+        run = str(trained(context, data, Path(place) / "run", "resnet9-w16"))
+        model = load_model(run)
+        with apart(context, our_pgd20, run, data, context.cores) as sides:
+            yield {
+                **sides,
+                "torchattacks": side(load_of(model), rivals.pgd_of_torchattacks()),
+                "foolbox": side(load_of(model), rivals.pgd_of_foolbox()),
+                "ART": side(load_of(model), rivals.pgd_of_art()),
+            }
 
 
-def load_of(model: torch.nn.Module) -> torch.nn.Module:
+def our_pgd20(run: str, data: Dataset, cores: int) -> Sides:
+    """As a worker does a unit."""
+    torch.set_num_threads(cores)
+    of_ours = prepare(load_model(run), data.test.images[:4], torch.device("cpu"))
+    y, ids = torch.from_numpy(data.test.labels), torch.arange(len(data.test))
+    settings = Settings(EPSILON, STEP_SIZE, restarts=1)
+
+    def ours(number: int) -> Quantities:
+        tensor = of_ours.tensor(data.test.images)
+        how = {"attack": "pgd20", "seed": number, "settings": settings, "batch_size": ON_CPU}
+        found = attack_images(of_ours, tensor, y, ids, **how)
+        return {"accuracy": 100 * float(found.robust.float().mean())}
+
+    return {"ours": ours}
+
+
+def load_of(model: nn.Module) -> nn.Module:
     """A copy in eval mode as others load it: NCHW, with parameters that ask for gradients."""
     from copy import deepcopy
 

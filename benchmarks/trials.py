@@ -14,6 +14,7 @@ import torch
 
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.training.precision import autocast
 from bat_dist.training.recipe import RECIPES, Precision, Recipe
 from bat_dist.training.trial import EVAL_BATCH_SIZE, TrialSettings, run_trial
@@ -30,6 +31,7 @@ _WORK = {}  # of a process of a pool
 def set_up(dataset: Dataset, arch: str, recipe: Recipe, precision: Precision, threads: int) -> None:
     """Once in each process: loaders, and settings of its trials."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     loaders = {f"{name}_loader": dataset_loader("memory", dataset, name) for name in ("train", "test")}
     settings = TrialSettings(arch, recipe, precision, KEPT, "uniform", 0)
     _WORK.update(settings=settings, dataset=dataset, device=CPU, **loaders)

@@ -21,6 +21,7 @@ from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.storage.computed_on import HardwareLog
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import note_settings
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.training.precision import computed_on, default_device
 
 VERB = "evaluate"
@@ -76,6 +77,7 @@ def evaluate_here(
     if folder:
         note_settings(folder, VERB, dataclasses.replace(settings, fresh=False))
     if queue:
+        keep_freed_memory()
         attack = attack_settings(dataset, settings)
         work = build_work(dataset, subject.network, attack, keep_adversarial=settings.keep_adversarial, device=device)
         if folder:

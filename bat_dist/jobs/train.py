@@ -19,6 +19,7 @@ from bat_dist.storage.recorded import TRAIN, note_settings
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow, FinishedRun
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.training.precision import Hardware, default_device, this_hardware
 from bat_dist.training.threads import torch_threads
 from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
@@ -119,6 +120,7 @@ def _train_here(plan: TrainingPlan, threads: int, epochs: EpochsAtWork) -> list[
         return ToldLoader(dataset_loader(plan.asked.loader, plan.dataset, split, **how), told, epochs=1)
 
     data = plan.material(open_loader)
+    keep_freed_memory()
     with torch_threads(threads):
         return run.train(
             plan.settings,

@@ -22,6 +22,7 @@ from bat_dist.jobs.training_plan import TrainingPlan
 from bat_dist.training import files, run
 from bat_dist.training.epoch import NonFiniteBatch
 from bat_dist.training.files import EpochRow
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.training.precision import check_tf32, this_hardware
 from bat_dist.training.world import World
 from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
@@ -71,6 +72,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     """What each rank does; rank 0's answer reaches the driver."""
     logging.getLogger("bat_dist").setLevel(logging.INFO)
     torch.set_num_threads(config["threads"])
+    keep_freed_memory()
     bare: Any = ray.get(config["plan"])
     dataset: Dataset = ray.get(config["dataset"])
     plan: TrainingPlan = dataclasses.replace(bare, dataset=dataset.augmented(**augmentation_of(bare.asked)))

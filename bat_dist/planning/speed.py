@@ -29,6 +29,7 @@ from bat_dist.planning.timed_operations import Piece, Rate, Speed
 from bat_dist.storage.provenance import cpu_name
 from bat_dist.training.correctness import predicted_probabilities
 from bat_dist.training.epoch import StepSettings, train_epoch
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.training.loop import fit
 from bat_dist.training.precision import default_device
 from bat_dist.training.progress import Progress
@@ -92,6 +93,7 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
 
     shares = {piece: SHARES.get(piece, 1) for piece in pieces}
     rates = {}
+    keep_freed_memory()
     with torch_threads(threads):
         for piece, share in shares.items():
             rate = partial(

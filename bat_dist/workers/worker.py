@@ -16,6 +16,7 @@ from bat_dist.errors import UserError, is_gpu_broken, is_gpu_full
 from bat_dist.storage.computed_on import TOLD
 from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
 from bat_dist.storage.unit_log import LOGGER, AttemptLog, Record
+from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.workers import metrics, share  # Ray copies this module's own names into the actor, and no module
 from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
 from bat_dist.workers.resources import Resources
@@ -65,6 +66,7 @@ class Worker:
         os.environ["OMP_NUM_THREADS"] = str(each.cpus)  # for torch if the work imports it later
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(each.cpus)
+        keep_freed_memory()
         keep_to_part(each.gpus)
         self._gpus = each.gpus
         self._give_up_on, self._work = give_up_on, build(*args)
