@@ -112,9 +112,22 @@ def test_each_notebook_has_run_from_its_first_cell_to_its_last(path: Path) -> No
     assert path.stat().st_size < 300_000
 
 
+LESS_WORK = {
+    "bat_from_scores": {"num_trials=30, epochs=20": "num_trials=10, epochs=5", "epochs=30": "epochs=4"},
+    "network_from_elsewhere": {"part[:100]": "part[:20]"},
+    "own_images": {"num_trials=40": "num_trials=10", "epochs=25": "epochs=5"},
+}
+"""What notebooks that are committed have, and what the test has in its place: that they run does not depend on it."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebooks_run(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    text = path.read_text()
+    for much, less in LESS_WORK[path.stem].items():
+        assert much in text
+        text = text.replace(much, less)
+    (tmp_path / path.name).write_text(text)
     run = runpy.run_path(str(ROOT / "docs/run_notebooks.py"))
-    run["executed"](path)  # raises where a cell does
+    run["executed"](tmp_path / path.name)  # raises where a cell does
