@@ -238,7 +238,7 @@ class Unlucky:
 
 
 def test_a_run_whose_process_died_or_whose_gpu_was_full_is_tried_again_and_says_why(
-    tmp_path: Path, ray_cluster: None
+    tmp_path: Path, ray_cluster: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By Tune's own word of the error, not a pretended one."""
     (tmp_path / "unlucky.py").write_text(UNLUCKY)
@@ -257,6 +257,7 @@ def test_a_run_whose_process_died_or_whose_gpu_was_full_is_tried_again_and_says_
     assert sorted(luck for luck, _ in again) == ["died", "full", "full"]
     assert "its process died" in dict(again)["died"]
     assert "worker process has died" in dict(again)["died"]  # Ray's own words
+    assert not [record for record in caplog.records if record.name.startswith("ray.tune")]
 
 
 def test_points_and_seeds_can_be_added_and_other_sweeps_are_refused(

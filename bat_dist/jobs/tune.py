@@ -136,6 +136,7 @@ def _tune(
     }
     from ray import tune
 
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # which tells failed trials by ids that nobody knows
     workers = sweep.example.num_workers
     trainable = tune.with_parameters(train_run, shared=shared)
     # With data-parallel workers a run only starts them: it takes no part of a CPU, which one of them may need.

@@ -47,6 +47,7 @@ def write_images(folder: Path) -> set[str]:
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(PATIENCE)
 def test_fifteen_lines_show_the_ten_most_memorized_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = write_images(tmp_path)

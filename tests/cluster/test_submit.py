@@ -83,6 +83,7 @@ def test_a_table_of_the_paper_and_a_study_run_by_ray_submit(lab: Lab) -> None:
     assert job.wait() == 0, job.output
     assert "BAT (α = 1, β = 0.2)" in job.output
     assert "missing" not in job.output
+    assert ", attempt " not in job.output  # no worker failed, and none was helped by another
     assert len(list(out.glob("evaluations/*/*/best/evaluation.json"))) == 2
     assert "PGD-AT drops and ERM does not" in job.output
     assert len(list(out.glob("study/runs/*/*/seed0/outputs.npz"))) == 2 * (3 + 2)  # methods, shares and controls
