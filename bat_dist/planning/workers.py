@@ -18,8 +18,8 @@ class MeasuredMachine(NamedTuple):
 class PlannedWorker:
     """One worker.
 
-    cpus: cores, and threads. gpus: whole GPUs that it occupies, 0 for none; 1 too where it shares one. sharing: how
-    many workers a GPU has. gain: how many times as much a shared GPU does, in all, as for one worker alone.
+    cpus: cores, and threads. gpus: 0 or 1; 1 too where it shares one. sharing: how many workers a GPU has. gain: how
+    many times as much a shared GPU does, in all, as for one worker alone.
     """
 
     cpus: int = 1
@@ -39,14 +39,14 @@ class PlannedWorker:
 
     @property
     def in_words(self) -> str:
-        """`a GPU`, `1/4 of a GPU`, `2 GPUs`, `1 CPU core`."""
-        if self.gpus == 1:
+        """`a GPU`, `1/4 of a GPU`, `1 CPU core`."""
+        if self.gpus:
             return f"1/{self.sharing} of a GPU" if self.sharing > 1 else "a GPU"
-        return counted(self.gpus, "GPU") if self.gpus else counted(self.cpus, "CPU core")
+        return counted(self.cpus, "CPU core")
 
     def fit_into(self, machine: MeasuredMachine) -> int:
         """How many of them a machine holds, at least one."""
-        number = machine.gpus * self.sharing // self.gpus if self.gpus else machine.cpus // self.cpus
+        number = machine.gpus * self.sharing if self.gpus else machine.cpus // self.cpus
         return max(1, number)
 
 
@@ -66,7 +66,7 @@ def planned_worker(machine: MeasuredMachine, *, cpus: int, gpus: float | None, g
         )
     if not machine.gpus:
         return PlannedWorker(cpus)
-    if gpus is None or gpus >= 1:
-        return PlannedWorker(cpus, int(gpus or 1))
+    if gpus is None or gpus == 1:
+        return PlannedWorker(cpus, 1)
     by_cores = max(1, machine.cpus // machine.gpus // cpus)
     return PlannedWorker(cpus, 1, min(int(1 / gpus + 1e-9), by_cores), gain or 1.0)

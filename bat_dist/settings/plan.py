@@ -24,6 +24,7 @@ from bat_dist.settings.fields import (
     BatchSize,
     DatasetName,
     Epochs,
+    GpusOfOne,
     SubsetRatio,
     TestShare,
     changed,
@@ -230,9 +231,7 @@ class PlanSettings:
         int | None, Ge(1), Help("at a time; default: as many as the machine that was measured holds"), WORKERS
     ] = None
     cpus_per_worker: Annotated[int, Ge(1), Help("CPU cores and threads of one"), WORKERS] = 1
-    gpus_per_worker: Annotated[
-        float | None, Ge(0), Help("GPUs of one, 0.25 shares one; default: 1 where one was measured"), WORKERS
-    ] = None
+    gpus_per_worker: Annotated[GpusOfOne, Help("0.25 shares a GPU; default: 1 where one was measured"), WORKERS] = None
     sharing_gain: Gain = None
     price: Price = None
     currency: Currency = "USD"
@@ -250,8 +249,6 @@ class PlanSettings:
         if self.num_val is not None and self.num_train is not None and self.num_val >= self.num_train:
             raise ValueError(f"num_val must be less than num_train, got {self.num_val} of {self.num_train}")
         gpus = self.gpus_per_worker
-        if gpus and gpus > 1 and gpus % 1:
-            raise ValueError(f"gpus_per_worker must be a fraction up to 1 or a whole number, got {gpus}")
         if self.sharing_gain is not None and not (gpus and gpus < 1):
             raise ValueError("sharing_gain is of workers that share a GPU: give gpus_per_worker, such as 0.25, too")
         if self.speed and self.save_speed:
