@@ -23,6 +23,7 @@ from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.provenance import cpu_name
+from bat_dist.study import main as study
 from bat_dist.train import main as train
 from bat_dist.training import precision
 from bat_dist.training.precision import Hardware, this_hardware
@@ -178,6 +179,14 @@ def test_trials_in_tf32_are_refused_where_a_worker_has_none(tmp_path: Path, caps
     assert memorize([*DATA, *QUICK, "--num_trials", "2", "--precision", "tf32", "--out", str(tmp_path)]) == 2
     assert "precision tf32: this CPU has no TF32" in capsys.readouterr().err
     assert not {"trials", "config.yaml"} & {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_study_in_tf32_is_refused_before_its_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["typical", "--scale", "small", "--num_train", "100", "--num_test", "40", "--train", "precision=tf32"]
+    assert study([*words, "--out", str(tmp_path)]) == 2
+    assert "precision tf32: this CPU has no TF32" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("trials"))
 
 
 def test_a_worker_that_joins_late_looks_for_tf32_itself() -> None:

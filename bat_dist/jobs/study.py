@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections import deque
 from contextlib import closing
+from functools import partial
 
 import numpy as np
 import ray
@@ -51,7 +52,7 @@ from bat_dist.training.seeding import seed_of
 from bat_dist.workers.gpu_share import part_of_gpu
 from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
-from bat_dist.workers.nodes import ClusterTerms, job_session
+from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import Failed, Row, Work, run_units
 from bat_dist.workers.resources import Resources, worker_resources
@@ -72,10 +73,14 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
         _checked_sets(dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:
         settings = begin_studies(folder, settings)
+        resources = worker_resources(
+            settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
+        )
+        settings = _with_precision(folder, settings, resources)
         _make_scores(dataset, settings)
         if settings.needs_sets:
             _write_subsets(folder, dataset, settings, _checked_sets(dataset, settings))
-        return _train(folder, dataset, settings, terms)
+        return _train(folder, dataset, settings, resources, terms.source)
 
 
 def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
@@ -121,16 +126,15 @@ def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, se
             write_indices(folder, f"{SUBSETS}/{name}_seed{seed}.npz", made[name], dataset.fingerprint)
 
 
-def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: ClusterTerms) -> dict[str, str]:
+def _train(
+    folder: Folder, dataset: Dataset, settings: StudySettings, resources: Resources, source: str | None
+) -> dict[str, str]:
     """The trainings that are not finished; returns what failed, by run.
 
+    resources: of each worker. source: the `source_hash` that workers must have, or None.
     Raises UserError if one that is there was made with other settings.
     """
     runs = settings.runs()
-    resources = worker_resources(
-        settings.cpus_per_worker, settings.gpus_per_worker, of="worker", wait_minutes=terms.wait_minutes
-    )
-    settings = _with_precision(folder, settings, resources)
     for run in runs:  # whatever can be known to fail fails before the first epoch
         check_identity(make_plan(dataset, settings.training(run)).record)
     left = [run for run in runs if not (finished(folder / run.place) and (folder / run.place).exists(OUTPUTS))]
@@ -148,7 +152,7 @@ def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: Clu
             what="runs",
             num_workers=settings.num_workers,
             give_up_on=(UserError, RunError, ValueError),
-            expected_source=terms.source,
+            expected_source=source,
             watch=pace.watch,
         )
         with progress(pace), closing(units) as outcomes:
@@ -165,14 +169,20 @@ def _train(folder: Folder, dataset: Dataset, settings: StudySettings, terms: Clu
 
 
 def _with_precision(folder: Folder, settings: StudySettings, resources: Resources) -> StudySettings:
-    """The settings with one precision for all trainings: as one of them was begun, else as all workers have it."""
+    """The settings with one precision for all trainings: as one of them was begun, else as all workers have it.
+
+    Raises UserError for TF32 that a worker has not.
+    """
     runs = settings.runs()
-    begun = [identity for run in runs if (identity := begun_identity(folder / run.place))]
-    if not runs or settings.training(runs[0]).precision != AUTO:
+    if not runs:
         return settings
-    precision, chosen = begun[0]["precision"] if begun else None, {}
-    if precision is None:
-        precision, chosen = decide_precision(AUTO, lambda: hardware_of_workers(resources))
+    asked = settings.training(runs[0])
+    begun = [identity["precision"] for run in runs if (identity := begun_identity(folder / run.place))]
+    if begun and asked.precision in (AUTO, begun[0]):
+        precision, chosen = begun[0], {}
+    else:
+        workers = partial(hardware_of_workers, resources)
+        precision, chosen = decide_precision(asked.precision, workers, of_attack=asked.attack_precision)
     say(chosen)
     return dataclasses.replace(settings, train={**settings.train, "precision": precision})
 
