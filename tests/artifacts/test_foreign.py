@@ -213,7 +213,7 @@ def test_what_cannot_be_read_is_one_message(file: Path, tmp_path: Path) -> None:
         pickle.dump({"a": 1}, plain)
     for model, checkpoint, message in (
         (f"{file}", None, "must be FILE.py:NAME"),
-        (f"{tmp_path}/nowhere.py:Net", None, "nowhere.py does not exist"),
+        (f"{tmp_path}/nowhere.py:Net", None, "there is no file .*nowhere.py to import the model from"),
         (f"{file}:Ney", None, "did you mean Net"),
         (f"{file}:broken", None, "raised ZeroDivisionError: no weights here"),
         (f"{file}:not_a_network", None, "must give a torch.nn.Module, got dict"),
