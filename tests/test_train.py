@@ -260,5 +260,6 @@ def test_a_killed_worker_costs_the_epoch_it_was_in(tmp_path: Path, ray_cluster: 
     os.kill(workers[1], signal.SIGKILL)
     _, errors = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, errors.decode()[-3000:]
+    assert "workers failed (rank " in errors.decode()
     files = [(tmp_path / name / "last.safetensors").read_bytes() for name in ("undisturbed", "killed")]
     assert files[0] == files[1]

@@ -28,6 +28,7 @@ from bat_dist.training.world import World
 from bat_dist.workers.gpu_share import gpu_full, part_of_gpu
 from bat_dist.workers.metrics import CountedLoader, EpochTracker, keep_telling, tell_gpu_memory
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.restarts import RestartNotes, Restarts
 from bat_dist.workers.session import ray_storage
 from bat_dist.workers.share import HERE, EpochShares, ToldLoader, forget, told_share
 
@@ -56,7 +57,9 @@ def train_on_ray(
                 num_workers=plan.asked.num_workers, use_gpu=bool(each.gpus), resources_per_worker=each.bundle
             ),
             run_config=ray.train.RunConfig(
-                **storage._asdict(), failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures)
+                **storage._asdict(),
+                failure_config=ray.train.FailureConfig(max_failures=plan.asked.max_failures),
+                callbacks=[RestartNotes(asked.out)],
             ),
         )
         try:
@@ -114,12 +117,14 @@ def _followed(plan: TrainingPlan, epochs: EpochsAtWork) -> Iterator[None]:
     """Log and tell the epochs that appear in the folder's history while the block runs."""
     folder = plan.record.folder
     done, stop = len(files.read_history(folder)), threading.Event()
+    restarts = Restarts(folder.absolute_location, plan.asked.max_failures)
 
     def follow() -> None:
         seen = done
         ending = False
         while not ending:
             ending = stop.wait(FOLLOW_SECONDS)  # and one last look
+            restarts.tell()
             try:
                 rows = files.read_history(folder)
             except Exception as error:  # of any file system; the training has its own word on it
@@ -139,3 +144,4 @@ def _followed(plan: TrainingPlan, epochs: EpochsAtWork) -> Iterator[None]:
         stop.set()
         thread.join()
         forget(folder.absolute_location)
+        restarts.forget()

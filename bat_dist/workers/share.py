@@ -6,7 +6,6 @@ there is something to tell. The store holds it under the job's name, and the dri
 for either thread, and no run ends because of them. Imports ray only where there is a session.
 """
 
-import json
 import logging
 import threading
 import time
@@ -22,7 +21,6 @@ log = logging.getLogger(__name__)
 
 INTERVAL = 1.0  # seconds between two writes of a worker, and at least between two looks of the driver
 LARGEST_COST = 0.02  # share of its time that the driver spends on looking
-NAMESPACE = "bat_dist_share"
 
 
 class UnitShare:
@@ -44,15 +42,15 @@ class UnitShare:
         """Write it for the driver from now on, as that of the worker of this name, until the process ends."""
         if self._stop is None:
             self._stop = threading.Event()
-            threading.Thread(target=self._repeat, args=(_key(name), self._stop), name="share", daemon=True).start()
+            threading.Thread(target=self._repeat, args=(name, self._stop), name="share", daemon=True).start()
 
-    def _repeat(self, key: str, stop: threading.Event) -> None:
+    def _repeat(self, name: str, stop: threading.Event) -> None:
         told = ("", 0.0)
         try:
             while not stop.wait(INTERVAL):
                 now = self.unit, round(self.value, 4)
                 if now != told and now[1]:
-                    _store()._internal_kv_put(key, json.dumps(now), namespace=NAMESPACE)
+                    _store().put(name, now)
                     told = now
         except Exception as error:
             log.debug("no more shares of this process: %s: %s", type(error).__name__, error)
@@ -158,23 +156,17 @@ def told_share(name: str, unit: Any) -> float:
 def forget(name: str) -> None:
     """Remove what the worker of this name has written."""
     try:
-        _store()._internal_kv_del(_key(name), namespace=NAMESPACE)
+        _store().remove(name)
     except Exception as error:  # the session is over, or the head is gone
         log.debug("the share of %s is left in Ray's store: %s: %s", name, type(error).__name__, error)
 
 
 def _read(name: str) -> tuple[str, float] | None:
-    found = _store()._internal_kv_get(_key(name), namespace=NAMESPACE)
-    return tuple(json.loads(found)) if found else None
-
-
-def _key(name: str) -> str:
-    import ray
-
-    return f"{ray.get_runtime_context().get_job_id()}/{name}"
+    found = _store().get(name)
+    return tuple(found) if found else None
 
 
 def _store() -> Any:
-    from ray.experimental import internal_kv
+    from bat_dist.workers import key_value  # imports ray
 
-    return internal_kv
+    return key_value

@@ -59,6 +59,7 @@ def test_own_parts_run_through_all_programs_and_tables_are_printed_on_the_head_a
     attacks = ("--attacks", "clean", "pgd2", "--check_images", "0")
     job = lab.submit("train", *own, *how, "--out", place["training"])
     assert job.wait() == 0, job.output
+    assert "workers failed" not in job.output
     job = lab.submit("evaluate", "--checkpoint", place["training"], *attacks, "--out", place["evaluation"])
     assert job.wait() == 0, job.output
     out = lab.hosts.shared / "report"

@@ -19,34 +19,33 @@ from tests.helpers.waiting import until
 
 
 class Store:
-    """Ray's key-value store, as far as it is used; `calls` counts, and `is_broken` makes each raise."""
+    """`key_value`; `calls` counts, and `is_broken` makes each raise."""
 
     def __init__(self) -> None:
-        self.values, self.calls, self.is_broken = dict[str, str](), 0, False
+        self.values, self.calls, self.is_broken = dict[str, Any](), 0, False
 
     def _called(self) -> None:
         self.calls += 1
         if self.is_broken:
             raise RuntimeError("the head is gone")
 
-    def _internal_kv_put(self, key: str, value: str, *, namespace: str) -> None:
+    def put(self, name: str, value: Any) -> None:
         self._called()
-        self.values[key] = value
+        self.values[name] = json.loads(json.dumps(value))
 
-    def _internal_kv_get(self, key: str, *, namespace: str) -> str | None:
+    def get(self, name: str) -> Any:
         self._called()
-        return self.values.get(key)
+        return self.values.get(name)
 
-    def _internal_kv_del(self, key: str, *, namespace: str) -> None:
+    def remove(self, name: str) -> None:
         self._called()
-        self.values.pop(key, None)
+        self.values.pop(name, None)
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     made = Store()
     monkeypatch.setattr(share, "_store", lambda: made)
-    monkeypatch.setattr(share, "_key", lambda name: f"job/{name}")
     monkeypatch.setattr(share, "INTERVAL", 0.02)
     return made
 
@@ -119,7 +118,7 @@ def test_nothing_is_written_where_nothing_is_new(store: Store) -> None:
     until(lambda: store.values)
     time.sleep(0.2)
     assert store.calls == 1
-    assert json.loads(store.values["job/a"]) == ["1", 0.5]
+    assert store.values["a"] == ["1", 0.5]
 
 
 def test_a_store_that_does_not_answer_ends_nothing(store: Store) -> None:
