@@ -2,7 +2,7 @@
 
 glibc's malloc takes each large block from the system (from 32 MiB always, below by what was freed before), and gives it
 back when it is freed.  The next pass through a network asks for the same blocks again, and the kernel fills them with
-zeros page by page: a quarter to half of a pass of a small network over 128 images.  Imports no torch.
+zeros page by page: up to half of a pass of a small network over 128 images.  Imports no torch.
 """
 
 import ctypes
