@@ -9,6 +9,7 @@ import ray.train
 
 from bat_dist.errors import describe_error
 from bat_dist.workers import key_value
+from bat_dist.workers.share import forget
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,7 @@ class Restarts:
 
     def forget(self) -> None:
         """Remove what was noted."""
-        try:
-            key_value.remove(self._name)
-        except Exception as error:
-            log.debug("failures of workers are left in Ray's store: %s: %s", type(error).__name__, error)
+        forget(self._name)
 
 
 def _key(name: str) -> str:

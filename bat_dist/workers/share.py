@@ -154,11 +154,11 @@ def told_share(name: str, unit: Any) -> float:
 
 
 def forget(name: str) -> None:
-    """Remove what the worker of this name has written."""
+    """Remove what was written under this name, if Ray's store can be reached."""
     try:
         _store().remove(name)
     except Exception as error:  # the session is over, or the head is gone
-        log.debug("the share of %s is left in Ray's store: %s: %s", name, type(error).__name__, error)
+        log.debug("%s is left in Ray's store: %s: %s", name, type(error).__name__, error)
 
 
 def _read(name: str) -> tuple[str, float] | None:
