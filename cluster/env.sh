@@ -13,6 +13,11 @@ export RAY_health_check_failure_threshold=5
 export RAY_grpc_client_keepalive_time_ms=10000
 export RAY_grpc_client_keepalive_timeout_ms=10000
 
+# A node may take minutes to start: its disk may be cold.  With Ray's defaults of 30 and 60 s it would not start at all.
+export RAY_gcs_server_port_wait_time_s=300
+export RAY_agent_register_timeout_ms=300000
+export RAY_DASHBOARD_STARTUP_TIMEOUT_S=300
+
 # A task that runs out of memory is given up after a few tries, not tried for ever.
 export RAY_task_oom_retries=3
 

@@ -84,7 +84,7 @@ run() {
 
 # NVIDIA's MPS for workers that share a GPU; of this job alone, since it ends with the job.
 [ "${BAT_DIST_MPS:-1}" = 0 ] || export BAT_DIST_MPS=$tmp/mps
-mps=(python -m bat_dist.workers.mps)
+ray_start=(python -m bat_dist.workers.mps python -m bat_dist.workers.start_again ray start)
 
 # A step of the job that goes on in the background, and a file for what it says.  A lost node must not end the others.
 step() {
@@ -98,7 +98,7 @@ ray_options=(--block --temp-dir="$tmp" --num-cpus="${SLURM_CPUS_PER_TASK:-${SLUR
   --object-store-memory=2000000000 --dashboard-agent-listen-port=$((port + 3)) --metrics-export-port=$((port + 4)))
 
 say "job $SLURM_JOB_ID: ${#nodes[@]} node(s), the head is $head; Ray's logs are in $tmp there"
-step head --nodes=1 --ntasks=1 --nodelist="$head" "${mps[@]}" ray start --head --node-ip-address="$ip" --port="$port" \
+step head --nodes=1 --ntasks=1 --nodelist="$head" "${ray_start[@]}" --head --node-ip-address="$ip" --port="$port" \
   --ray-client-server-port=$((port + 1)) --dashboard-host=127.0.0.1 --dashboard-port=$((port + 2)) "${ray_options[@]}"
 for _ in $(seq 60); do
   kill -0 "${steps[0]}" 2>/dev/null || { tail -n 5 "$tmp/head.log" >&2; fail "the head did not start"; }
@@ -108,7 +108,7 @@ for _ in $(seq 60); do
 done
 if [ ${#nodes[@]} -gt 1 ] && [ -z "$stopping" ]; then
   others=$((${#nodes[@]} - 1))
-  step workers --nodes="$others" --ntasks="$others" --exclude="$head" "${mps[@]}" ray start --address="$address" "${ray_options[@]}"
+  step workers --nodes="$others" --ntasks="$others" --exclude="$head" "${ray_start[@]}" --address="$address" "${ray_options[@]}"
 fi
 export RAY_ADDRESS=$address
 

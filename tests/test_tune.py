@@ -358,7 +358,7 @@ states = [outcome.state for outcome in carry_out_sweep(sweep)[1]]
 from ray.util import placement_group_table
 groups = [group["state"] for group in placement_group_table().values()]
 import time
-end = time.time() + 20
+end = time.time() + 600
 while ray.available_resources().get("CPU", 0) < 2 and time.time() < end:
     time.sleep(0.5)
 print("FOUND", states, set(groups), ray.available_resources().get("CPU"))

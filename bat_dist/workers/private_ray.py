@@ -5,6 +5,14 @@ import secrets
 import sys
 from pathlib import Path
 
+# What processes of Ray may take to start.  With Ray's defaults of 30 and 60 s it does not start on a busy machine.  For
+# the nodes of a cluster the same stands in cluster/env.sh.
+START_SECONDS = {
+    "RAY_gcs_server_port_wait_time_s": "300",
+    "RAY_agent_register_timeout_ms": "300000",
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
+}
+
 
 def ray_folder() -> Path:
     """Where Ray keeps its sessions, by its own rule (`ray._common.utils.get_default_ray_temp_dir`)."""
@@ -53,5 +61,7 @@ def prepare_environment(address: str | None) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ["RAY_SCHEDULER_EVENTS"] = "0"
+    for name, seconds in START_SECONDS.items():
+        os.environ.setdefault(name, seconds)
     os.environ.setdefault("RAY_worker_niceness", "0")  # added to the driver's own
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process that watches for cloud machines' end

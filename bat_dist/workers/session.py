@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import joblib
+import psutil
 import ray
 
 import bat_dist
@@ -30,6 +31,7 @@ from bat_dist.workers.private_ray import (
     ray_folder,
     wants_private,
 )
+from bat_dist.workers.start_again import START_ATTEMPTS, TOO_LATE, too_late
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -49,7 +51,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
     takes the cluster that this machine is part of (or `RAY_ADDRESS` names), and a private Ray if there is none.
     A private Ray has `num_cpus` logical CPUs (None: those that this process may use), and
     `private_ray.prepare_environment` keeps others out of it.  A session that is open already is used and left open.
-    Raises UserError if the cluster does not answer.
+    Raises UserError if the cluster does not answer, or if a private Ray does not come up.
     """
     for module in travelling():
         ray.cloudpickle.register_pickle_by_value(module)  # pyright: ignore[reportAttributeAccessIssue]
@@ -63,14 +65,7 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
         else:
             # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            ray.init(
-                address="local",
-                num_cpus=num_cpus or joblib.cpu_count(),  # which heeds affinity and quotas; Ray counts the machine's
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **place,
-            )
+            _start_private(num_cpus or joblib.cpu_count(), place)  # which heeds affinity and quotas; Ray does not
             log.info("started a private Ray on this machine: %s", describe_resources())
         end_on_signals()  # Ray has put its own handler in the place of ours
         try:
@@ -78,6 +73,29 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
         finally:
             ray.shutdown()
             mps.stop()  # where a private Ray's workers needed it
+
+
+def _start_private(num_cpus: int, place: dict[str, Any]) -> None:
+    """Start a private Ray, again if its processes do not come up in time.  Raises UserError if they never do."""
+    this = psutil.Process()
+    before = this.children()
+    how: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
+            ray.init(address="local", num_cpus=num_cpus, **how, **place)
+            return
+        except Exception as error:  # Ray has no class of its own for it
+            for process in this.children():  # which Ray leaves behind, and which would slow down the next start
+                if process not in before:
+                    process.kill()
+            if TOO_LATE not in str(error):
+                raise
+            log.warning(too_late(attempt))
+    raise UserError(
+        f"Ray did not start on this machine, {START_ATTEMPTS} times: its processes must be up within 30 s, and other "
+        f"programs use the CPU cores (load {os.getloadavg()[0]:.0f} on {counted(joblib.cpu_count(), 'core')}); "
+        "try again when they have finished"
+    )
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class Hosts:
         """Pull the plug: every process of the host is gone at once, nothing is closed or said goodbye."""
         outer = self._outer.pop(name)
         os.kill(self._first_process(outer.pid), signal.SIGKILL)
-        outer.wait(timeout=20)
+        outer.wait(timeout=PATIENCE)
         subprocess.run(["ip", "netns", "del", self._netns(name)], capture_output=True)
 
     def cut(self, name: str) -> None:
@@ -184,7 +184,7 @@ class Hosts:
         words: Sequence[str | Path],
         *,
         environment: Mapping[str, str] | None = None,
-        timeout: float = 120,
+        timeout: float = PATIENCE,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command on a host to its end; stdout and stderr come together.  Raises AssertionError if it fails."""
@@ -201,7 +201,7 @@ class Hosts:
         )
         return done
 
-    def shell(self, name: str, line: str, *, timeout: float = 120, check: bool = True) -> str:
+    def shell(self, name: str, line: str, *, timeout: float = PATIENCE, check: bool = True) -> str:
         """What a line prints in a login shell of a host."""
         return self.run(name, ["bash", "--login", "-c", line], timeout=timeout, check=check).stdout
 

@@ -33,7 +33,7 @@ class Lab:
         """`ray up` from the laptop."""
         return self.on_laptop(["ray", "up", "-y", *options, YAML], timeout=PATIENCE)
 
-    def on_laptop(self, words: Sequence[str], *, timeout: float = 120, check: bool = True) -> str:
+    def on_laptop(self, words: Sequence[str], *, timeout: float = PATIENCE, check: bool = True) -> str:
         """What a command prints in the laptop's clone."""
         return self.hosts.run("laptop", _in_clone(words), timeout=timeout, check=check).stdout
 
@@ -48,9 +48,9 @@ class Lab:
         """Lose the connections that are still open."""
         for job in self._submitted:
             job.process.kill()
-            job.process.wait(timeout=20)
+            job.process.wait(timeout=PATIENCE)
 
-    def on_head(self, line: str, *, timeout: float = 120, check: bool = True) -> str:
+    def on_head(self, line: str, *, timeout: float = PATIENCE, check: bool = True) -> str:
         """What a line prints in a login shell of the head."""
         return self.hosts.shell("head", line, timeout=timeout, check=check)
 
@@ -111,7 +111,7 @@ def object_store(lab: Lab, bucket: str):
     finally:
         for number in lab.hosts.processes("store", "moto.server"):
             os.kill(number, signal.SIGKILL)
-        server.wait(timeout=20)
+        server.wait(timeout=PATIENCE)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from bat_dist.workers.private_ray import START_SECONDS
 from tests.cluster.cluster_files import (
     CLOUDS,
     CLUSTER,
@@ -74,6 +75,10 @@ def test_a_silent_node_is_given_up_soon() -> None:
     assert exported()["RAY_AUTH_MODE"] == "token"
 
 
+def test_a_node_may_take_minutes_to_start_as_a_private_ray_may() -> None:
+    assert START_SECONDS.items() <= exported().items()
+
+
 # --- files for `ray up`
 
 
@@ -125,6 +130,7 @@ def test_ray_is_started_as_it_should(name: str) -> None:
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
     assert "ray start --address=$RAY_HEAD_IP:6379" in worker
     for line in (head, worker):
+        assert "python -m bat_dist.workers.start_again ray start --" in line
         assert re.search(r"--object-store-memory=\d{10}\b", line)
         assert "--metrics-export-port=8080" in line  # cluster/prometheus.yml
         assert "0.0.0.0" not in line

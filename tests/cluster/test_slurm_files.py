@@ -168,7 +168,8 @@ def test_the_first_node_is_the_head_and_the_others_join_it(job: Job) -> None:
 def test_every_node_has_an_mps_of_this_job_unless_it_is_not_wanted(job: Job) -> None:
     for wanted, given in (("", f"{job.logs}/mps"), ("0", "0")):
         assert job.run("work", nodes="n1 n2", BAT_DIST_MPS=wanted)[0] == 0
-        assert job.calls("python bat_dist") == 2 * [f"python bat_dist.workers.mps {given}"]
+        assert job.calls("python bat_dist.workers.mps") == 2 * [f"python bat_dist.workers.mps {given}"]
+        assert len(job.calls("python bat_dist.workers.start_again")) == 2
         assert job.calls("ray start")  # which it becomes
         (job.folder / "calls").unlink()
 

@@ -20,6 +20,7 @@ import ray
 from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from tests.helpers.gpu_errors import BROKEN, FULL
+from tests.helpers.waiting import PATIENCE
 
 TOTAL = 80 * 2**30  # bytes of each GPU
 WORKERS, UNITS = 8, 24
@@ -59,7 +60,7 @@ def full_at_first(folder: str) -> Callable[[int], dict[str, Any]]:
     def work(unit: int) -> dict[str, Any]:
         assert (place / "guarded" / str(os.getpid())).exists()  # before anything could be allocated
         (place / "at_work" / str(os.getpid())).touch()
-        end = time.time() + 60
+        end = time.time() + PATIENCE
         while len([*(place / "at_work").iterdir()]) < WORKERS and time.time() < end:  # until all have begun
             time.sleep(0.05)
         marker = place / f"full-{unit}"
@@ -79,7 +80,7 @@ def first_gpu_is_broken(folder: str) -> Callable[[int], dict[str, Any]]:
         if os.environ["CUDA_VISIBLE_DEVICES"] == "0":
             (place / str(os.getpid())).touch()
             raise raised(*BROKEN[unit % 2])
-        end = time.time() + 60
+        end = time.time() + PATIENCE
         while len([*place.iterdir()]) < 6 and time.time() < end:
             time.sleep(0.05)
         return {}

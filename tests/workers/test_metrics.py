@@ -106,12 +106,12 @@ def build(out, port):
         if unit == 1:
             raise ValueError("bad luck")
         if unit == 2 and first:
-            end, me = time.time() + 60, ray.get_runtime_context().get_worker_id()
+            end, me = time.time() + 600, ray.get_runtime_context().get_worker_id()
             while told_by(me, port) < 32 * len(units) and time.time() < end:  # until Ray has reported what it told
                 time.sleep(0.1)
             os._exit(1)
         if unit == 3:  # look from here how many are busy
-            end = time.time() + 30
+            end = time.time() + 600
             while not (busy := scrape(port)[0].get("ray_bat_dist_workers_busy trials")) and time.time() < end:
                 time.sleep(0.2)
             return {"value": np.float64(busy or 0)}
@@ -128,7 +128,7 @@ store = RowStore.open(folder / "trials", fields={"value": Field("float64", ())},
 with Heartbeat(folder, "trials", total=6) as heart:
     how = {"what": "trials", "resources": Resources(), "num_workers": 2, "give_up_on": ()}
     fill_rows(store, folder, 6, build, [str(out), port], **how, heart=heart)
-end, found = time.time() + 30, {}
+end, found = time.time() + 600, {}
 last = {"ray_bat_dist_units_done_total trials": 5, "ray_bat_dist_workers_busy trials": 0}
 last["ray_bat_dist_images_total trials"] = 32 * 9
 while not last.items() <= found.items() and time.time() < end:  # several reports may lie between the two

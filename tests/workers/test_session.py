@@ -50,6 +50,68 @@ def test_a_private_ray_listens_on_loopback_alone_and_leaves_nothing(tmp_path: Pa
     assert not list(tmp_path.rglob("*token*"))
 
 
+SLOW = """
+import logging, psutil
+from bat_dist.workers.private_ray import prepare_environment
+
+prepare_environment("local")
+import ray
+from ray._private import services
+from bat_dist.workers.session import ray_session
+
+logging.basicConfig(level="WARNING", format="%(message)s")
+real = services.get_node
+
+def late(*where):
+    services.get_node = real
+    raise Exception("The current node timed out during startup.")
+
+services.get_node = late
+with ray_session("local", num_cpus=1):
+    print(ray.get(ray.remote(lambda: 1).remote()))
+    print(sum(p.name() == "gcs_server" and p.status() != "zombie" for p in psutil.Process().children()))
+print([p.name() for p in psutil.Process().children() if "ray" in p.name() or "gcs" in p.name()])
+"""
+
+
+def test_a_private_ray_that_did_not_come_up_in_time_is_started_again() -> None:
+    done = subprocess.run([sys.executable, "-c", SLOW], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1", "1", "[]"]
+    assert done.stderr.splitlines()[-1] == "Ray's processes did not start in time (start 1 of 5)"
+
+
+@pytest.mark.usefixtures("ray_cluster")  # so that ray has been imported, once
+def test_a_private_ray_that_never_comes_up_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def late(**how: object) -> None:
+        starts.append(how)
+        raise Exception("The current node timed out during startup. This could happen because ...")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", late)
+    words = r"^Ray did not start on this machine, 5 times: .* on \d+ cores?\)"
+    with pytest.raises(UserError, match=words), ray_session("local"):
+        pass
+    assert len(starts) == 5
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_keeps_a_private_ray_from_starting_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = []
+
+    def broken(**how: object) -> None:
+        starts.append(how)
+        raise PermissionError("/tmp/ray")
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", broken)
+    with pytest.raises(PermissionError), ray_session("local"):
+        pass
+    assert len(starts) == 1
+
+
 def test_a_cluster_that_is_asked_for_and_not_there_is_bad_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: None
 ) -> None:
