@@ -39,8 +39,8 @@ demo: setup
 	$(BIN)/bat-dist reproduce --table 1 --scale small --attacks clean fgsm pgd20 cw20 --out demo
 	@echo; echo "open demo/report/report.html; demo/scores/index.html has all figures of the trials"
 
-# Three processes on two cores: one of them waits most of the time, for hosts that are being hurt.
-TEST_PROCESSES ?= 3
+# One process more than cores that may be used: one of them waits most of the time, for hosts that are being hurt.
+TEST_PROCESSES ?= $$($(BIN)/python -c "import joblib; print(joblib.cpu_count() + 1)")
 PYTEST := $(BIN)/python -m pytest -n $(TEST_PROCESSES)
 test: setup
 	$(PYTEST) -m "not slow and not cluster"
@@ -52,7 +52,7 @@ test-all: setup
 test-stress: setup
 	for loop in 1 2; do timeout 7200 sh -c 'while :; do :; done' & done; \
 	  $(PYTEST) -p randomly; code=$$?; kill $$(jobs -p); exit $$code
-	taskset -c 0 $(PYTEST) -p randomly
+	taskset -c 0 sh -c '$(PYTEST) -p randomly'
 
 # Checks and measures one CUDA device, in some minutes; writes docs/results/gpu.md.  Needs torch and neither Ray nor FFCV:
 # make gpu PYTHON=python3 works without make setup.  GPU_IMAGES: see benchmarks/gpu.py --help.

@@ -496,7 +496,6 @@ NAP = "0.04"  # seconds before each pass through the network: one for a unit of 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_killed_worker_and_a_killed_driver_change_nothing(
     network: Path, own: Path, tmp_path: Path, ray_cluster: None
 ) -> None:

@@ -514,7 +514,6 @@ def test_no_cluster_to_be_found_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_at_three_moments_nothing_is_lost_or_counted_twice(tmp_path: Path, ray_cluster: None) -> None:
     """Once while it starts, and twice between trials; the store then holds what an undisturbed run's holds."""
     options, two = ["--num_trials", "60", "--epochs", "1"], ["--ray_address", "local", "--num_workers", "2"]

@@ -350,9 +350,11 @@ from bat_dist.jobs.tune import carry_out_sweep
 from bat_dist.jobs.tune_plan import plan_sweep
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
+from bat_dist.workers.session import start_in_time
 
 settings, _ = parse(TuneSettings, sys.argv[1:], prog="tune")
-ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+how = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+start_in_time(lambda: ray.init(address="local", num_cpus=2, **how))
 sweep = plan_sweep(Folder(settings.out), load_dataset("digits", **settings.example.data), settings)
 states = [outcome.state for outcome in carry_out_sweep(sweep)[1]]
 from ray.util import placement_group_table

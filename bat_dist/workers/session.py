@@ -8,10 +8,10 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import joblib
 import psutil
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 log = logging.getLogger(__name__)
+
+Started = TypeVar("Started")
 
 LONGEST_SOCKET_PATH = 103 if sys.platform == "darwin" else 107  # in bytes, of the operating system
 LONGEST_SOCKET_NAME = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")  # in Ray's folder
@@ -76,14 +78,17 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
 
 
 def _start_private(num_cpus: int, place: dict[str, Any]) -> None:
-    """Start a private Ray, again if its processes do not come up in time.  Raises UserError if they never do."""
+    how: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    start_in_time(lambda: ray.init(address="local", num_cpus=num_cpus, **how, **place))
+
+
+def start_in_time(start: Callable[[], Started]) -> Started:
+    """Start processes of Ray, again if they do not come up in time.  Raises UserError if they never do."""
     this = psutil.Process()
     before = this.children()
-    how: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(address="local", num_cpus=num_cpus, **how, **place)
-            return
+            return start()
         except Exception as error:  # Ray has no class of its own for it
             for process in this.children():  # which Ray leaves behind, and which would slow down the next start
                 if process not in before:

@@ -30,7 +30,7 @@ from tests.cluster.image import SECRET
 from tests.cluster.lab import NODES, Lab, Submitted, object_store
 from tests.helpers.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 SILENCE = 12.0  # seconds; the programs speak of an outage after a few
 CUT = 40.0
 

@@ -22,7 +22,7 @@ from tests.cluster.drills import DATA, Result, host_at_work, records
 from tests.cluster.lab import Lab
 from tests.helpers.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cluster
 
 # With two CPUs a worker, each is on a host of its own.
 RUN = ("--num_train", "400", "--num_val", "40", "--num_steps", "3", "--epochs", "6")

@@ -12,7 +12,7 @@ from tests.cluster.lab import ADDRESSES, NODES, Lab
 from tests.helpers.own_parts import write_parts
 from tests.helpers.waiting import until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cluster
 
 OWN_DATA = ("--dataset", "/root/mine.py:patterns")
 SMALL = (*DATA, "--epochs", "2", "--num_trials", "6", "--num_workers", "2")

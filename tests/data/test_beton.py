@@ -247,7 +247,7 @@ PROCESS = textwrap.dedent(
 )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_processes_write_once_and_ffcv_comes_late_and_in_silence(tmp_path, caplog):
     # The standard library's distutils, which FFCV imports, warns; setuptools' does not.
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}

@@ -15,10 +15,13 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # workers have a hook of their own, which those have not
+
 import ray
 
 from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.session import start_in_time
 from tests.helpers.gpu_errors import BROKEN, FULL
 from tests.helpers.waiting import PATIENCE
 
@@ -112,7 +115,8 @@ def node(num_gpus: int, folder: Path) -> Iterator[None]:
     """A private Ray with that many GPUs in name."""
     hook = {"worker_process_setup_hook": pretend_torch, "env_vars": {"SEEN": str(folder)}}
     what: dict[str, Any] = {"num_cpus": WORKERS, "num_gpus": num_gpus, "runtime_env": hook}
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **what)
+    what |= {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+    start_in_time(lambda: ray.init(address="local", **what))
     try:
         yield
     finally:

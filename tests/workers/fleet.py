@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
+os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # nodes die before these are of use
 
 import psutil
 import ray
@@ -24,6 +25,7 @@ from ray.cluster_utils import Cluster
 
 from bat_dist.workers.pool import Done, run_units
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.session import start_in_time
 
 WORKERS_PER_NODE = 2
 NODE: dict[str, Any] = {
@@ -88,8 +90,9 @@ def main(
 
     Without the trial a slow machine would lose all nodes before they have done anything.
     """
-    cluster = Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    nodes = [cluster.add_node(**NODE) for _ in range(num_nodes)]
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = start_in_time(lambda: Cluster(initialize_head=True, connect=True, head_node_args=head))
+    nodes = [start_in_time(lambda: cluster.add_node(**NODE)) for _ in range(num_nodes)]
     draw, driver, load = random.Random(seed), Driver(), [os.getloadavg()]
     start, done_then = time.time(), 0
     with ThreadPoolExecutor(1) as thread:  # a node is replaced while the driver works, as by a provider
@@ -100,7 +103,7 @@ def main(
             node = nodes.pop(draw.randrange(len(nodes)))
             driver.deaths.append(time.time())
             cluster.remove_node(node, allow_graceful=False)
-            nodes.append(cluster.add_node(wait=False, **NODE))
+            nodes.append(start_in_time(lambda: cluster.add_node(wait=False, **NODE)))
             done_then = driver.outcomes.total()
     load.append(os.getloadavg())
     ray.shutdown()

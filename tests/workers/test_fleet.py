@@ -15,7 +15,6 @@ FLEET = Path(__file__).with_name("fleet.py")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(560)
 def test_many_trials_on_a_fleet_that_loses_a_node_every_few_seconds() -> None:
     """docs/reliability.md has the numbers of a thousand trials, by the same program."""
     words = [sys.executable, FLEET, "120", "4", "5", "--least_deaths", "3"]

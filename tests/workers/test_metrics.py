@@ -76,6 +76,7 @@ from bat_dist.workers.resources import Resources
 from bat_dist.jobs.fill_rows import fill_rows
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
+from bat_dist.workers.session import start_in_time
 
 out, port = Path(sys.argv[1]), int(sys.argv[2])
 
@@ -120,8 +121,8 @@ def build(out, port):
     return work
 
 
-ray.init(address="local", num_cpus=2, include_dashboard=False, _metrics_export_port=port, log_to_driver=False,
-         logging_level="ERROR")
+how = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
+start_in_time(lambda: ray.init(address="local", num_cpus=2, _metrics_export_port=port, **how))
 session = Path(ray._private.worker._global_node.get_session_dir_path())
 folder = Folder(out / "results")
 store = RowStore.open(folder / "trials", fields={"value": Field("float64", ())}, identity={}, num_rows=6)
