@@ -45,7 +45,7 @@ def describe_error(error: BaseException) -> str:
 
 
 EXTRAS = {
-    **dict.fromkeys(("ray", "zarr", "numcodecs"), "ray"),
+    **dict.fromkeys(("ray", "psutil", "zarr", "numcodecs"), "ray"),
     "optuna": "tune",
     **dict.fromkeys(("matplotlib", "plotly", "pandas"), "report"),
     "trak": "attribution",

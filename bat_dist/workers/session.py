@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -92,7 +92,8 @@ def start_in_time(start: Callable[[], Started]) -> Started:
         except Exception as error:  # Ray has no class of its own for it
             for process in this.children():  # which Ray leaves behind, and which would slow down the next start
                 if process not in before:
-                    process.kill()
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
             if TOO_LATE not in str(error):
                 raise
             log.warning(too_late(attempt))
