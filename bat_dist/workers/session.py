@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import joblib
-import psutil
 import ray
 
 import bat_dist
@@ -84,6 +83,8 @@ def _start_private(num_cpus: int, place: dict[str, Any]) -> None:
 
 def start_in_time(start: Callable[[], Started]) -> Started:
     """Start processes of Ray, again if they do not come up in time.  Raises UserError if they never do."""
+    import psutil
+
     this = psutil.Process()
     before = this.children()
     for attempt in range(1, START_ATTEMPTS + 1):

@@ -209,7 +209,7 @@ def test_handlers_of_signals_stay_the_callers(images: tuple[Tensor, Tensor], mon
 
 
 def test_a_call_that_needs_ray_says_which_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [module for module in sys.modules if module.partition(".")[0] == "ray"]:
+    for name in ["ray", *(module for module in sys.modules if module.partition(".")[0] == "ray")]:
         monkeypatch.setitem(sys.modules, name, None)
     for name in [module for module in sys.modules if module.startswith(("bat_dist.jobs.", "bat_dist.workers."))]:
         monkeypatch.delitem(sys.modules, name)
