@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 import zarr
 
 from bat_dist.config import parse
@@ -30,6 +31,9 @@ from bat_dist.training.precision import Hardware, this_hardware
 from bat_dist.training.recipe import RECIPES
 from bat_dist.training.trial import TrialSettings, run_trial
 from bat_dist.tune import main as tune
+from bat_dist.workers import hardware
+from bat_dist.workers.hardware import hardware_of_workers
+from bat_dist.workers.resources import Resources
 from tests.helpers.options import last_ones
 
 DATA = ["--dataset", "digits", "--num_train", "60", "--num_test", "20"]
@@ -50,8 +54,28 @@ def chosen(truth: Hardware) -> str:
 
 @pytest.fixture
 def other_driver(monkeypatch: pytest.MonkeyPatch, truth: Hardware) -> None:
-    """A driver whose hardware is not that of the workers."""
+    """A driver on another machine than the workers', whose hardware is not theirs."""
     monkeypatch.setattr(precision, "_cpu_has_bf16", lambda: not truth.has_bf16)
+    monkeypatch.setattr(hardware, "driver_node", lambda: "another")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("on_own_node", [True, False])
+def test_the_driver_answers_for_its_own_node(
+    on_own_node: bool, monkeypatch: pytest.MonkeyPatch, truth: Hardware
+) -> None:
+    """Only where the workers are on another node is one of them asked."""
+    asked_here = []
+
+    def asked(device: torch.device | None = None) -> Hardware:
+        asked_here.append(device)
+        return truth
+
+    monkeypatch.setattr(hardware, "this_hardware", asked)
+    if not on_own_node:
+        monkeypatch.setattr(hardware, "driver_node", lambda: "another")
+    assert hardware_of_workers(Resources()) == [truth]
+    assert asked_here == [torch.device("cpu")] * on_own_node
 
 
 @pytest.mark.parametrize(("side", "arch"), [(8, "tinynet"), (16, "tinynet"), (17, "usual"), (32, "usual")])

@@ -23,6 +23,7 @@ from safetensors.numpy import load_file
 from bat_dist.data.datasets import load_dataset
 from bat_dist.reporting.sweep import PAGE
 from bat_dist.tune import main
+from bat_dist.workers.private_ray import START_SECONDS
 from tests.helpers.options import last_ones
 from tests.helpers.waiting import PATIENCE, until
 
@@ -373,7 +374,7 @@ def test_data_parallel_runs_share_the_room_and_leave_nothing(tmp_path: Path, sco
     script.write_text(DDP)
     space, base = {"alpha": [2], "beta": [0.2]}, {"num_workers": 2, "epochs": 2}
     words = command(out, scores, "--seeds", "0", space=space, base=base)[2:]
-    env = {**os.environ, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **START_SECONDS, "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, script, *words], capture_output=True, text=True, timeout=PATIENCE, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("FOUND")]

@@ -45,12 +45,12 @@ class Hardware(NamedTuple):
         return f"the {self.device} of {self.host}"
 
 
-def this_hardware() -> Hardware:
-    """What this process computes on: the GPU that it sees, or the CPU."""
-    is_gpu = default_device().type == "cuda"
-    device = torch.cuda.get_device_name() if is_gpu else "CPU"
+def this_hardware(device: torch.device | None = None) -> Hardware:
+    """What this process computes on: the device, or by default the GPU that it sees, or the CPU."""
+    is_gpu = (device or default_device()).type == "cuda"
+    name = torch.cuda.get_device_name() if is_gpu else "CPU"
     has_bf16 = _gpu_has_bf16() if is_gpu else _cpu_has_bf16()
-    return Hardware(socket.gethostname(), device, has_bf16, has_tf32=is_gpu and _gpu_is_ampere_or_later())
+    return Hardware(socket.gethostname(), name, has_bf16, has_tf32=is_gpu and _gpu_is_ampere_or_later())
 
 
 def computed_on() -> ComputedOn:

@@ -15,6 +15,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from bat_dist.workers.private_ray import START_SECONDS
+
+os.environ |= START_SECONDS
 os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # workers have a hook of their own, which those have not
 
 import ray

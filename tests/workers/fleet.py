@@ -16,6 +16,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import datetime
 from typing import Any
 
+from bat_dist.workers.private_ray import START_SECONDS
+
+os.environ |= START_SECONDS
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
 os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # nodes die before these are of use
 
