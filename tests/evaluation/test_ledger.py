@@ -63,7 +63,8 @@ def test_the_chain_is_autoattack(in_order, digits, trained):
     for name, robust in zip(found.stages[1:], found.robust[1:], strict=True):
         np.testing.assert_array_equal(rows[f"autoattack:{name}"], robust.numpy())
     np.testing.assert_array_equal(rows["clean"], found.robust[0].numpy())
-    assert 0 < rows["autoattack"].sum() < rows["autoattack:apgd-ce"].sum() < rows["clean"].sum()
+    # Whether the later attacks break one of these few images depends on the last bits of the trained network.
+    assert 0 < rows["autoattack"].sum() <= rows["autoattack:apgd-ce"].sum() < rows["clean"].sum()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
