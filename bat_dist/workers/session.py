@@ -66,7 +66,9 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
         else:
             # Always explicit: without a mode Ray would leave a token behind and demand it of the next `ray start`.
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-            _start_private(num_cpus or joblib.cpu_count(), place)  # which heeds affinity and quotas; Ray does not
+            how: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
+            cpus = num_cpus or joblib.cpu_count()  # which heeds affinity and quotas; Ray counts the machine's
+            start_in_time(lambda: ray.init(address="local", num_cpus=cpus, **how, **place))
             log.info("started a private Ray on this machine: %s", describe_resources())
         end_on_signals()  # Ray has put its own handler in the place of ours
         try:
@@ -74,11 +76,6 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
         finally:
             ray.shutdown()
             mps.stop()  # where a private Ray's workers needed it
-
-
-def _start_private(num_cpus: int, place: dict[str, Any]) -> None:
-    how: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.ERROR}
-    start_in_time(lambda: ray.init(address="local", num_cpus=num_cpus, **how, **place))
 
 
 def start_in_time(start: Callable[[], Started]) -> Started:

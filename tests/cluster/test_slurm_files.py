@@ -170,7 +170,7 @@ def test_every_node_has_an_mps_of_this_job_unless_it_is_not_wanted(job: Job) -> 
         assert job.run("work", nodes="n1 n2", BAT_DIST_MPS=wanted)[0] == 0
         assert job.calls("python bat_dist.workers.mps") == 2 * [f"python bat_dist.workers.mps {given}"]
         assert len(job.calls("python bat_dist.workers.start_again")) == 2
-        assert job.calls("ray start")  # which it becomes
+        assert job.calls("ray start")  # which they run
         (job.folder / "calls").unlink()
 
 

@@ -81,16 +81,23 @@ def test_a_private_ray_that_did_not_come_up_in_time_is_started_again() -> None:
     assert done.stderr.splitlines()[-1] == "Ray's processes did not start in time (start 1 of 5)"
 
 
-@pytest.mark.usefixtures("ray_cluster")  # so that ray has been imported, once
-def test_a_private_ray_that_never_comes_up_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = []
+def failing_starts(monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[object]:
+    """The starts of a private Ray, each of which will end in this error."""
+    starts: list[object] = []
 
-    def late(**how: object) -> None:
+    def init(**how: object) -> None:
         starts.append(how)
-        raise Exception("The current node timed out during startup. This could happen because ...")
+        raise error
 
     monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("ray.init", late)
+    monkeypatch.setattr("ray.init", init)
+    return starts
+
+
+@pytest.mark.usefixtures("ray_cluster")  # so that ray has been imported, once
+def test_a_private_ray_that_never_comes_up_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    late = Exception("The current node timed out during startup. This could happen because ...")
+    starts = failing_starts(monkeypatch, late)
     words = r"^Ray did not start on this machine, 5 times: .* on \d+ cores?\)"
     with pytest.raises(UserError, match=words), ray_session("local"):
         pass
@@ -99,14 +106,7 @@ def test_a_private_ray_that_never_comes_up_is_said_in_words(monkeypatch: pytest.
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_what_keeps_a_private_ray_from_starting_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts = []
-
-    def broken(**how: object) -> None:
-        starts.append(how)
-        raise PermissionError("/tmp/ray")
-
-    monkeypatch.setattr("ray.is_initialized", lambda: False)
-    monkeypatch.setattr("ray.init", broken)
+    starts = failing_starts(monkeypatch, PermissionError("/tmp/ray"))
     with pytest.raises(PermissionError), ray_session("local"):
         pass
     assert len(starts) == 1

@@ -24,7 +24,7 @@ esac
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Of a `ray` that is late as often as LATE says, and leaves a process behind that keeps what it has inherited."""
+    """The folder of a `ray` that is late as often as LATE says, and leaves a process that keeps what it inherited."""
     (tmp_path / "ray").write_text(RAY)
     (tmp_path / "ray").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
