@@ -1,13 +1,16 @@
 """A Ray session: the cluster at hand, or a private Ray on this machine."""
 
+import gc
 import logging
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -80,26 +83,32 @@ def ray_session(address: str | None = None, *, num_cpus: int | None = None) -> I
 
 def start_in_time(start: Callable[[], Started]) -> Started:
     """Start processes of Ray, again if they do not come up in time.  Raises UserError if they never do."""
-    import psutil
-
-    this = psutil.Process()
-    before = this.children()
+    before = _children()
     for attempt in range(1, START_ATTEMPTS + 1):
-        try:
-            return start()
-        except Exception as error:  # Ray has no class of its own for it
-            for process in this.children():  # which Ray leaves behind, and which would slow down the next start
-                if process not in before:
-                    with suppress(psutil.NoSuchProcess):
-                        process.kill()
-            if TOO_LATE not in str(error):
-                raise
-            log.warning(too_late(attempt))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # of Ray's Popen objects, which nobody waits for
+            try:
+                return start()
+            except Exception as error:  # Ray has no class of its own for it
+                for process in _children() - before:  # Ray leaves them, and they would slow down the next start
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGKILL)
+                if TOO_LATE not in str(error):
+                    raise
+            gc.collect()
+        log.warning(too_late(attempt))
     raise UserError(
         f"Ray did not start on this machine, {START_ATTEMPTS} times: its processes must be up within 30 s, and other "
         f"programs use the CPU cores (load {os.getloadavg()[0]:.0f} on {counted(joblib.cpu_count(), 'core')}); "
         "try again when they have finished"
     )
+
+
+def _children() -> set[int]:
+    """The numbers of the processes that this one has started."""
+    import psutil
+
+    return {process.pid for process in psutil.Process().children()}
 
 
 @contextmanager
