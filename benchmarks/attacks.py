@@ -13,7 +13,9 @@ from bat_dist.api.train import carry_out
 from bat_dist.artifacts.checkpoints import load_model
 from bat_dist.attacks.batches import ON_CPU
 from bat_dist.data.datasets import Dataset
-from bat_dist.evaluation.attack import Settings, attack_images, prepare
+from bat_dist.evaluation.attack import Settings
+from bat_dist.evaluation.plan import Stage, Unit
+from bat_dist.evaluation.work import build_work
 from bat_dist.settings.train import TrainSettings
 from benchmarks import rivals
 from benchmarks.adversarial import EPSILON, STEP_SIZE
@@ -77,15 +79,13 @@ def pgd20(context: Context) -> Iterator[Sides]:
 def our_pgd20(run: str, data: Dataset, cores: int) -> Sides:
     """As a worker does a unit."""
     torch.set_num_threads(cores)
-    of_ours = prepare(load_model(run), data.test.images[:4], torch.device("cpu"))
-    y, ids = torch.from_numpy(data.test.labels), torch.arange(len(data.test))
     settings = Settings(EPSILON, STEP_SIZE, restarts=1)
+    work = build_work(data, load_model(run), settings, keep_adversarial=False, device=torch.device("cpu"))
+    images = tuple(range(len(data.test)))
 
     def ours(number: int) -> Quantities:
-        tensor = of_ours.tensor(data.test.images)
-        how = {"attack": "pgd20", "seed": number, "settings": settings, "batch_size": ON_CPU}
-        found = attack_images(of_ours, tensor, y, ids, **how)
-        return {"accuracy": 100 * float(found.robust.float().mean())}
+        row = work(Unit(Stage(("pgd20",), number), 0, images, ON_CPU))
+        return {"accuracy": 100 * float(np.mean(row["robust"]))}
 
     return {"ours": ours}
 

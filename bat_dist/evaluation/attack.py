@@ -1,7 +1,7 @@
 """Attack some images with one of the evaluation's attacks: what a worker does."""
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -68,24 +68,15 @@ class Settings:
 
 
 def attack_images(
-    networks: Networks,
-    x: Images,
-    y: Labels,
-    ids: Ids,
-    *,
-    attack: str,
-    seed: int,
-    settings: Settings,
-    batch_size: int,
+    networks: Networks, x: Images, y: Labels, ids: Ids, *, attack: str, seed: int, settings: Settings
 ) -> AttackOutcome:
     """Is each image still classified right after the attack, and if not, what fools the network?
 
-    An image's random numbers depend on (seed, attack, restart, its id) alone, so batches may be cut in any way. fp32,
-    eval mode. Out of memory: a batch is halved. Raises ValueError for images or labels that cannot be attacked.
+    All at once, or in halves where memory is short: an image's random numbers depend on (seed, attack, restart, its id)
+    alone, so batches may be cut in any way. fp32, eval mode. Raises ValueError for images or labels that cannot be
+    attacked.
     """
-    run = partial(attack_batch, networks, attack=attack, seed=seed, settings=settings)
-    batches = zip(*(part.split(batch_size) for part in (x, y, ids)), strict=True)
-    return _joined(_halving(run, batch) for batch in batches)
+    return _halving(partial(attack_batch, networks, attack=attack, seed=seed, settings=settings), (x, y, ids))
 
 
 def largest_move(x: Images, outcome: AttackOutcome) -> float:
@@ -182,8 +173,5 @@ def _halving(run: Callable[..., AttackOutcome], batch: Batch) -> AttackOutcome:
         log.warning("out of memory with %d images: halving", size)
     torch.cuda.empty_cache()  # what the whole batch had is free for cuDNN too, which does not ask torch for memory
     halves = zip(*(tensor.split((size + 1) // 2) for tensor in batch), strict=True)
-    return _joined(_halving(run, half) for half in halves)
-
-
-def _joined(outcomes: Iterable[AttackOutcome]) -> AttackOutcome:
+    outcomes = [_halving(run, half) for half in halves]
     return AttackOutcome(*map(torch.cat, zip(*outcomes, strict=True)))

@@ -7,10 +7,14 @@ from hashlib import sha256
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from numpy.typing import ArrayLike
 from torch import nn
 
+from bat_dist.attacks.linf import Images
+from bat_dist.attacks.losses import Labels
 from bat_dist.attacks.numerics import numerics
+from bat_dist.attacks.standing import Ids
 from bat_dist.data.datasets import Dataset
 from bat_dist.evaluation.attack import Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.hygiene import FOUND
@@ -38,28 +42,31 @@ def build_work(
     test, spec = dataset.test, dataset.spec
     networks = prepare(network, test.images[:4], device)
 
+    def on_device(at: Int64[np.ndarray, " batch"]) -> tuple[Images, Labels, Ids]:
+        """The images of these numbers, their labels and the numbers."""
+        y = torch.from_numpy(test.labels[at]).to(device)
+        return networks.tensor(test.images[at]), y, torch.from_numpy(at).to(device)
+
     @numerics("fp32")
     def work(unit: Unit) -> dict[str, ArrayLike]:
-        start, at = time.perf_counter(), np.array(unit.images)
-        x, y = networks.tensor(test.images[at]), torch.from_numpy(test.labels[at]).to(device)
+        start, images = time.perf_counter(), np.array(unit.images)
         if unit.stage.attack == PROBE:
+            x, y, _ = on_device(images)
             found = probe(networks.model, x, y, mean=spec.mean, std=spec.std)
             return {"found": [found[name] for name in FOUND], "spent": [time.perf_counter() - start, 0.0]}
+        robust, adversarial, move = [], [], 0.0
         with network_draws(unit, device):
-            outcome = attack_images(
-                networks,
-                x,
-                y,
-                torch.from_numpy(at).to(device),
-                attack=unit.stage.attack,
-                seed=unit.stage.seed or 0,
-                settings=settings,
-                batch_size=unit.batch_size,
-            )
-        row: dict[str, ArrayLike] = {"images": at, "robust": outcome.robust.cpu().numpy()}
+            for first in range(0, len(images), unit.batch_size):  # a device need not have room for a whole unit
+                x, y, ids = on_device(images[first : first + unit.batch_size])
+                how = {"attack": unit.stage.attack, "seed": unit.stage.seed or 0, "settings": settings}
+                outcome = attack_images(networks, x, y, ids, **how)
+                robust.append(outcome.robust.cpu().numpy())
+                move = max(move, largest_move(x, outcome))
+                if keep_adversarial:
+                    adversarial.append(outcome.x_adv.permute(0, 2, 3, 1).cpu().numpy())
+        row: dict[str, ArrayLike] = {"images": images, "robust": np.concatenate(robust)}
         if keep_adversarial:
-            row["adversarial"] = outcome.x_adv.permute(0, 2, 3, 1).cpu().numpy()
-        move = largest_move(x, outcome)
+            row["adversarial"] = np.concatenate(adversarial)
         return row | {"spent": [time.perf_counter() - start, move]}
 
     return work

@@ -10,6 +10,7 @@ from torch import nn
 from bat_dist.attacks.losses import margin
 from bat_dist.attacks.noise import image_keys, uniform
 from bat_dist.attacks.pgd import fgsm, pgd
+from bat_dist.attacks.standing import AttackOutcome
 from bat_dist.evaluation import attack as module
 from bat_dist.evaluation.attack import LARGE_EPSILON, Networks, Settings, attack_images, largest_move, prepare
 from bat_dist.evaluation.names import PROBE
@@ -30,10 +31,12 @@ def networks(trained, images) -> Networks:
     return prepare(trained, images[0][:4], torch.device("cpu"))
 
 
-def run(networks, images, attack, **changes):
+def run(networks, images, attack, batch_size=64, **changes):
     _, x, y = images
-    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 64} | changes
-    return attack_images(networks, x, y, torch.arange(len(x)), **settings)
+    settings = {"attack": attack, "seed": 0, "settings": SETTINGS} | changes
+    batches = zip(*(part.split(batch_size) for part in (x, y, torch.arange(len(x)))), strict=True)
+    outcomes = [attack_images(networks, *batch, **settings) for batch in batches]
+    return AttackOutcome(*map(torch.cat, zip(*outcomes, strict=True)))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -58,8 +61,7 @@ def test_batches_and_order_change_nothing(attack, networks, images):
     assert 0 < whole.robust.sum() < 30
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0))
     _, x, y = images
-    settings = {"attack": attack, "seed": 0, "settings": SETTINGS, "batch_size": 16}
-    shuffled = attack_images(networks, x[order], y[order], order, **settings)
+    shuffled = attack_images(networks, x[order], y[order], order, attack=attack, seed=0, settings=SETTINGS)
     assert torch.equal(shuffled.robust, whole.robust[order])
 
 
@@ -177,8 +179,7 @@ def test_a_network_that_wants_plain_memory_gets_it(images):
     assert nets.fast is nets.model
     x = nets.tensor(pixels)
     y = nets.model(x).argmax(1)
-    settings = {"seed": 0, "settings": SETTINGS, "batch_size": 64}
-    outcome = attack_images(nets, x, y, torch.arange(96), attack="pgd5", **settings)
+    outcome = attack_images(nets, x, y, torch.arange(96), attack="pgd5", seed=0, settings=SETTINGS)
     assert outcome.robust.sum() < 96
 
 
@@ -206,6 +207,23 @@ def test_a_unit_of_a_randomized_network_is_the_same_whenever_it_is_run(digits, t
         np.testing.assert_array_equal(one, other)
         assert 0 < one.sum() < 40
     assert not np.array_equal(work(first._replace(stage=Stage(("apgd-ce-eot2",), seed=1)))["robust"], flags[0])
+
+
+@pytest.mark.parametrize(("attack", "move"), [("clean", 0), ("pgd5", 0.12)])
+def test_a_device_need_not_have_room_for_a_whole_unit(attack, move, digits, trained, monkeypatch):
+    """A unit of ImageNet's clean images has all 50,000."""
+    work = build_work(digits, trained, SETTINGS, keep_adversarial=True, device=torch.device("cpu"))
+    unit = Unit(Stage((attack,), seed=0), 0, tuple(range(3, 80, 2)), batch_size=16)
+    real, sizes = Networks.tensor, []
+    monkeypatch.setattr(Networks, "tensor", lambda self, images: sizes.append(len(images)) or real(self, images))
+    row = {name: np.asarray(value) for name, value in work(unit).items()}
+    whole = work(unit.at_once(64))
+    assert sizes == [16, 16, 7, 39]
+    np.testing.assert_array_equal(row["images"], np.arange(3, 80, 2))
+    np.testing.assert_array_equal(row["robust"], whole["robust"])
+    moves = np.abs(row["adversarial"] - digits.test.images[3:80:2] / np.float32(255)).max(axis=(1, 2, 3))
+    assert (moves[row["robust"]] == 0).all()
+    assert moves.max() == pytest.approx(move, rel=1e-5) == row["spent"][1]
 
 
 @pytest.mark.parametrize("attack", ["clean", "pgd2", "apgd-ce", "square1000", PROBE])

@@ -22,7 +22,7 @@ def failed(model, images, digits, epsilon=EPSILON) -> dict[str, str]:
     found = probe(nets.model, x, y, mean=digits.spec.mean, std=digits.spec.std)
     assert set(found) == set(FOUND)
     right = nets.model(x).argmax(1) == y
-    settings = {"seed": 0, "settings": Settings(epsilon, epsilon / 4, 1), "batch_size": 96}
+    settings = {"seed": 0, "settings": Settings(epsilon, epsilon / 4, 1)}
     robust = {
         name: attack_images(nets, x[right], y[right], torch.arange(int(right.sum())), attack=name, **settings)
         for name in CHECKS
