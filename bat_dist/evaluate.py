@@ -36,12 +36,14 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.attacked_network import load_subject
     from bat_dist.jobs.evaluate_here import with_earlier
+    from bat_dist.jobs.own_parts import import_parts
     from bat_dist.reporting.evaluation import in_words
     from bat_dist.results.evaluation_file import FLAGS
     from bat_dist.storage.files import Folder
 
     folder = Folder(settings.out)
     settings = with_earlier(folder, settings)
+    import_parts(settings)
     dataset = load_dataset(settings.dataset, **settings.data)
     _, document = carry_out(settings, dataset, load_subject(dataset, settings))
     print("\n".join([*in_words(document), f"by image: {folder}/{FLAGS}"]))

@@ -37,7 +37,9 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.api.memorize import carry_out
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.fill_rows import conclude
+    from bat_dist.jobs.own_parts import import_parts
 
+    import_parts(settings)
     made = carry_out(settings, load_dataset(settings.dataset, **settings.data))
     print(made.text)
     return conclude(made.filled, made.what) if made.filled else 0

@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.data.datasets import load_dataset
     from bat_dist.jobs.all_studies import Studies
     from bat_dist.jobs.experiment_tasks import Reports
+    from bat_dist.jobs.own_parts import import_parts
     from bat_dist.jobs.reproduce import carry_out_experiment
     from bat_dist.reporting.memorization import report_leave_out
     from bat_dist.reporting.report import write_report
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from bat_dist.storage.files import Folder
     from bat_dist.storage.lease import only_driver
 
+    import_parts(settings)
     dataset = load_dataset(settings.data_name, **settings.data)
     folder = Folder(settings.out)
     with only_driver(folder):

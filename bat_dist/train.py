@@ -38,7 +38,9 @@ def main(argv: Sequence[str]) -> int:
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.api.train import carry_out
     from bat_dist.data.datasets import load_dataset
+    from bat_dist.jobs.own_parts import import_parts
 
+    import_parts(settings)
     dataset = load_dataset(settings.dataset, **settings.data)
     print(carry_out(settings, dataset).text)
     return 0

@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
     prepare_environment(settings.ray_address)
     # Everything that loads torch or ray comes after --help and the settings' own checks.
     from bat_dist.data.datasets import load_dataset
+    from bat_dist.jobs.own_parts import import_parts
     from bat_dist.jobs.tune import carry_out_sweep
     from bat_dist.jobs.tune_plan import plan_sweep
     from bat_dist.jobs.tune_test import judge_chosen
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
     folder = Folder(settings.out)
     choice = {"metric": settings.metric, "which": settings.which}
+    import_parts(settings.example)
     dataset = load_dataset(settings.example.dataset, **settings.example.data)
     with only_driver(folder):
         sweep, outcomes = carry_out_sweep(plan_sweep(folder, dataset, settings))

@@ -42,8 +42,8 @@ class Studies:
         from bat_dist.studies.inputs import StudyInputs, read_sets
         from bat_dist.studies.people import read_human_labels
 
-        dataset = load_dataset(settings.data_name, **settings.data)
         settings = dataclasses.replace(settings, arch=network_of(settings.arch))
+        dataset = load_dataset(settings.data_name, **settings.data)
         if settings.labels:  # what people said is read before hours of training, and again after them
             read_human_labels(settings.labels, dataset)
         read_answers(settings.answers, dataset.fingerprint)

@@ -1,8 +1,10 @@
 """A network and a method of the user's own through the jobs: trained, resumed, evaluated, swept and told apart."""
 
 import dataclasses
+import importlib
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,31 @@ def test_a_sweep_of_both(dataset: Dataset, file: Path, tmp_path: Path) -> None:
 def test_a_plan_measures_it(file: Path) -> None:
     settings = PlanSettings(dataset="digits", arch=f"{file}:Net", num_trials=2, num_seeds=0, seconds=0.1)
     assert plan_cost(settings).arch == str(network_of(f"{file}:Net"))
+
+
+CALLS = {
+    "train": ["--method", "erm", "--arch", "{file}:Nett"],
+    "memorize": ["--arch", "{file}:Nett"],
+    "reproduce": ["--table", "2", "--arch", "{file}:Nett"],
+    "study": ["typical", "--arch", "{file}:Nett"],
+    "tune": ["--base", "dataset=digits", "method={file}:Pairin", "--space", "alpha=[1.0]"],
+    "evaluate": ["--model", "{file}:Nett", "--checkpoint", "{file}"],
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_a_misspelt_name_is_said_before_the_data_is_read(
+    verb: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slow(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("the data is read")
+
+    monkeypatch.setattr("bat_dist.data.datasets.load_dataset", slow)
+    words = [*CALLS[verb], *([] if verb == "tune" else ["--dataset", "digits"]), "--out", str(tmp_path / "out")]
+    program = importlib.import_module(f"bat_dist.{verb}")
+    assert program.main([word.replace("{file}", str(file)) for word in words]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"has no '(Nett|Pairin)'; did you mean '?(Net|Pairing)\b", said), said
 
 
 BAD = {
