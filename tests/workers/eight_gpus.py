@@ -18,6 +18,7 @@ from typing import Any
 from bat_dist.workers.private_ray import START_SECONDS
 
 os.environ |= START_SECONDS
+os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # of the tests on one core, for nodes of two CPUs
 os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # workers have a hook of their own, which those have not
 
 import ray
@@ -38,7 +39,8 @@ def pretend_torch() -> None:
 
     def limit(part: float, device: int) -> None:
         seen = {"part": part, "device": device, "gpu": os.environ["CUDA_VISIBLE_DEVICES"], "pid": os.getpid()}
-        (Path(folder) / "guarded" / str(os.getpid())).write_text(json.dumps(seen))
+        (Path(folder) / str(os.getpid())).write_text(json.dumps(seen))
+        (Path(folder) / str(os.getpid())).rename(Path(folder) / "guarded" / str(os.getpid()))  # whole, or not there
 
     torch = ModuleType("torch")
     torch.cuda = SimpleNamespace(  # pyright: ignore[reportAttributeAccessIssue]

@@ -20,6 +20,7 @@ from bat_dist.workers.private_ray import START_SECONDS
 
 os.environ |= START_SECONDS
 os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_SCHEDULER_EVENTS": "0"}
+os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # of the tests on one core: this head has no CPU
 os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # nodes die before these are of use
 
 import psutil
