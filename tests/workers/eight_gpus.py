@@ -17,9 +17,10 @@ from typing import Any
 
 from bat_dist.workers.private_ray import START_SECONDS
 
-os.environ |= START_SECONDS
-os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # of the tests on one core, for nodes of two CPUs
-os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # workers have a hook of their own, which those have not
+if __name__ == "__main__":  # and not in the test, which imports the names of this module
+    os.environ |= START_SECONDS
+    os.environ |= {"RAY_prestart_worker_first_driver": "0"}  # workers have a hook of their own, which those have not
+    os.environ.pop("RAY_OVERRIDE_RESOURCES", None)  # of the tests on one core, for nodes of two CPUs
 
 import ray
 
