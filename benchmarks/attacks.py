@@ -85,7 +85,7 @@ def our_pgd20(run: str, data: Dataset, cores: int) -> Sides:
 
     def ours(number: int) -> Quantities:
         row = work(Unit(Stage(("pgd20",), number), 0, images, ON_CPU))
-        return {"accuracy": 100 * float(np.mean(row["robust"]))}
+        return {"accuracy": 100 * float(np.asarray(row["robust"]).mean())}
 
     return {"ours": ours}
 
