@@ -43,7 +43,7 @@ def build_work(
     networks = prepare(network, test.images[:4], device)
 
     def on_device(at: Int64[np.ndarray, " batch"]) -> tuple[Images, Labels, Ids]:
-        """The images of these numbers, their labels and the numbers."""
+        """The images with these indices, their labels, and the indices."""
         y = torch.from_numpy(test.labels[at]).to(device)
         return networks.tensor(test.images[at]), y, torch.from_numpy(at).to(device)
 

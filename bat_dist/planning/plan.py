@@ -16,7 +16,7 @@ from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data
 from bat_dist.evaluation.plan import images_at_once
 from bat_dist.models.names import AUTO, check_fits, suited_arch
-from bat_dist.models.own import check_takes, named_network
+from bat_dist.models.own import OwnNetwork, check_takes, named_network
 from bat_dist.parts import is_reference
 from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
 from bat_dist.planning.speed import Workload, measure, network_bytes
@@ -66,15 +66,15 @@ def plan(settings: PlanSettings) -> CostPlan:
 
     Raises UserError for settings that do not fit the data, or the machine, or what was measured.
     """
+    named = named_network(settings.arch) if is_reference(settings.arch) else settings.arch
     data = look_at(settings)
     size, num_classes = data.spec.image_size, data.spec.num_classes
     assert size and num_classes  # noqa: PT018  # `look_at` sees to that
     crops = {"crop_scale": settings.crop_scale, "crop_size": settings.crop_size}
     check_augmentation(crop_padding=None, **crops, image_size=size)
     suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
-    arch = suited if settings.arch == AUTO else settings.arch
-    if is_reference(arch):
-        arch = named_network(arch)
+    arch = suited if named == AUTO else named
+    if isinstance(arch, OwnNetwork):
         check_takes(arch, num_classes, size)
     check_fits(arch, settings.crop_size or size)
     given = read_speed(settings.speed) if settings.speed else None

@@ -1,6 +1,5 @@
 """A Ray session: the cluster at hand, or a private Ray on this machine."""
 
-import gc
 import logging
 import os
 import secrets
@@ -95,7 +94,6 @@ def start_in_time(start: Callable[[], Started]) -> Started:
                         os.kill(process, signal.SIGKILL)
                 if TOO_LATE not in str(error):
                     raise
-            gc.collect()
         log.warning(too_late(attempt))
     raise UserError(
         f"Ray did not start on this machine, {START_ATTEMPTS} times: its processes must be up within 30 s, and other "

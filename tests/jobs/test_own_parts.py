@@ -232,6 +232,12 @@ def test_a_misspelt_name_is_said_before_the_data_is_read(
     assert re.search(r"has no '(Nett|Pairin)'; did you mean '?(Net|Pairing)\b", said), said
 
 
+def test_a_plan_names_it_before_it_looks_at_the_data(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bat_dist.planning.plan.look_at", lambda settings: pytest.fail("the data is read"))
+    with pytest.raises(UserError, match=r"has no 'Nett'; did you mean Net\?"):
+        plan_cost(PlanSettings(dataset="digits", arch=f"{file}:Nett", num_trials=2, num_seeds=0, seconds=0.1))
+
+
 BAD = {
     "NotFrozen": ("@dataclass\nclass NotFrozen:\n    def loss(self, batch): ...", "must be frozen"),
     "Plain": ("class Plain:\n    def loss(self, batch): ...", "must be a dataclass of its hyper-parameters"),
