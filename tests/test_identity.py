@@ -73,6 +73,7 @@ _ENSEMBLE = [*FIRST["memorize"], "--score", "disagreement", "--num_members", "2"
 _OWN = [*DATA, *ATTACKS, "--model", "{model}", "--checkpoint", "{weights}"]
 OTHER_FIRST = {
     **{("train", name): _PLAIN for name in DATA_CHANGED},
+    ("train", "fold_batch_norm"): [*FIRST["train"], "--no_fold_batch_norm"],
     **{("memorize", name): _ENSEMBLE for name in ("num_members", "ensemble_archs")},
     **{("evaluate", name): _OWN for name in ("model", "mean", "std", "weights_key")},
 }
@@ -143,6 +144,7 @@ CHANGED = {
         "num_steps": "--num_steps 2",
         "random_start": "--no_random_start",
         "attack_mode": "--attack_mode keep",
+        "fold_batch_norm": "--fold_batch_norm",
         "attack_precision": "--attack_precision bf16",
         "weight_decay": "--weight_decay 0.1",
         "ema": "--ema 0.9",

@@ -1,9 +1,11 @@
-"""The same network in a faster form, for where frozen weights are asked many thousand times, as in AutoAttack.
+"""The same network in a faster form: in eval mode BatchNorm is a scale and a shift, which a convolution can take over.
 
-In eval mode BatchNorm is a scale and a shift, which a convolution before it can take over.
+`faster` makes a copy for where frozen weights are asked many thousand times, as in AutoAttack.  `pairs_of` says which
+layers of a network in training may be folded for an attack (`prepared_weights`).
 """
 
 from copy import deepcopy
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,13 @@ from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.numerics import numerics
+from bat_dist.attacks.prepared_weights import Pairs, prepared
 
 TOLERANCE = 1e-5  # |a - b| <= TOLERANCE * (1 + |b|), of logits
+ROUNDING = 1e-3  # the same, of a network whose weights say nothing about those that it will have
+PROBES = 2  # images
+
+_PAIRS: "WeakKeyDictionary[nn.Module, Pairs]" = WeakKeyDictionary()
 
 
 @numerics("fp32")
@@ -38,6 +45,66 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
         _try(copy, plain, x, {conv: fuse_conv_bn_eval(conv, norm), norm: nn.Identity()})
     _try(copy, plain, x, {module: nn.ReLU(inplace=True) for module in copy.modules() if type(module) is nn.ReLU})
     return record_calls_of(copy)
+
+
+def pairs_of(model: nn.Module, x: Images) -> Pairs:
+    """The model's convolutions that can take over the BatchNorm behind them, whatever its weights will be.
+
+    x: images of the kind that it takes; their pixels are not looked at. Found once for a model, with a copy in which
+    all scales and shifts are drawn, so that no 0 hides who else reads a convolution, and proven on it: folded, it says
+    what it says itself. Draws from no global generator, and calls no layer in train mode, in which layers may talk to
+    other processes. Costs about five passes of a few images. There are none in a model that cannot be copied, and none
+    on a GPU, where recorded passes (`graphs`) read weights where they have always been.
+    """
+    if x.device.type != "cpu":
+        return ()
+    found = _PAIRS.get(model)
+    modules = set(model.modules())
+    if found is None or not modules.issuperset(layer for pair in found for layer in pair):
+        probes = torch.rand(PROBES, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x.device)
+        found = _PAIRS[model] = _found_pairs(model, probes)
+    return found
+
+
+def _found_pairs(model: nn.Module, x: Images) -> Pairs:
+    no_autocast, own_numbers = torch.autocast(x.device.type, enabled=False), torch.random.fork_rng(devices=[])
+    with numerics("fp32"), own_numbers, torch.inference_mode(False), torch.no_grad(), no_autocast:
+        try:
+            copy = _drawn(deepcopy(model), x)
+            pairs, expected = _pairs(copy, x), copy(x)
+            if not _says(expected, copy, pairs, x):
+                pairs = [pair for pair in pairs if _says(expected, copy, [pair], x)]
+        except Exception:  # whatever others' modules hold that cannot be copied
+            return ()
+    name_of = {layer: name for name, layer in copy.named_modules()}
+    own = dict(model.named_modules())
+    return [(own[name_of[conv]], own[name_of[norm]]) for conv, norm in pairs]  # pyright: ignore[reportReturnType]
+
+
+def _says(expected: Tensor, model: nn.Module, pairs: Pairs, x: Images) -> bool:
+    """Whether the model has the expected logits when these layers are folded."""
+    with prepared(model, in_bf16=False, pairs=pairs):
+        return bool(((model(x) - expected).abs() <= ROUNDING * (1 + expected.abs())).all())
+
+
+def _drawn(model: nn.Module, x: Images) -> nn.Module:
+    """The model with other scales and shifts; each BatchNorm has the statistics of its input."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.eval().requires_grad_(False).parameters():
+        if parameter.ndim == 1 or not parameter.any():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(_take_statistics) for norm in norms]
+    model(x)
+    for hook in hooks:
+        hook.remove()
+    return model.eval()
+
+
+def _take_statistics(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    if isinstance(norm.running_mean, Tensor) and isinstance(norm.running_var, Tensor):
+        norm.running_mean.copy_(inputs[0].mean(dim=(0, 2, 3)))
+        norm.running_var.copy_(inputs[0].var(dim=(0, 2, 3)))
 
 
 def _try(copy: nn.Module, plain: nn.Module, x: Images, changes: dict[nn.Module, nn.Module]) -> None:

@@ -10,7 +10,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bat_dist.attacks.cast_weights import cast_once
 from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
 from bat_dist.attacks.graphs import (
     Recordings,
@@ -24,6 +23,7 @@ from bat_dist.attacks.graphs import (
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
 from bat_dist.attacks.numerics import Precision, numerics
+from bat_dist.attacks.prepared_weights import Pairs, prepared
 from bat_dist.attacks.standing import Flags, Ids
 
 Mode = Literal["eval", "keep"]
@@ -151,6 +151,7 @@ def attacked(
     mode: Mode = "eval",
     precision: Precision = "fp32",
     checked: bool = False,
+    pairs: Pairs = (),
 ) -> Iterator[tuple[FrozenModel, Images, Labels]]:
     """The frozen model, and the batch as copies that are free of any graph.
 
@@ -159,6 +160,7 @@ def attacked(
     backward pass), TF32 as it may be allowed (see `numerics`). Raises ValueError for a batch, labels or ids that cannot
     be attacked.
     checked: the caller has images in [0, 1] and labels from 0 on; on a GPU, looking at them again is a wait.
+    pairs: of the model (`folding.pairs_of`); inside, these convolutions take over their BatchNorms. CPUs only.
     """
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
@@ -172,7 +174,7 @@ def attacked(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
         )
         on_cpu = x.device.type == "cpu"  # a GPU's recordings hold the casts, and know weights by their addresses
-        with cast_once(model) if precision == "bf16" and on_cpu else nullcontext():
+        with prepared(model, in_bf16=precision == "bf16", pairs=pairs) if on_cpu else nullcontext():
             yield victim, x.detach().clone(), y.clone()
 
 

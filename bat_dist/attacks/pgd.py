@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_choice, check_settings
+from bat_dist.attacks.folding import pairs_of
 from bat_dist.attacks.frozen import FrozenModel, Mode, attacked, wrong
 from bat_dist.attacks.linf import Images, Randomness, Start, bounds, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
@@ -56,6 +57,7 @@ def pgd(
     precision: Precision = "fp32",
     mode: Mode = "eval",
     checked: bool = False,
+    fold_batch_norm: bool = False,
 ) -> Images:
     """Adversarial images: |x_adv - x| <= epsilon, in [0, 1], detached, with x's dtype, device and memory format.
 
@@ -69,11 +71,14 @@ def pgd(
     precision: of the network alone; images, loss and all between are in x's dtype.
     mode: "keep" attacks the model in the mode it is in; see `frozen`.
     checked: x and y come from a loader, which gives nothing that would be refused; spares a wait for the GPU.
+    fold_batch_norm: on CPUs, convolutions take over the BatchNorms behind them during the attack, which is faster and
+    the same but for rounding; for a model that is attacked many times (`folding.pairs_of`).
     Raises ValueError as `checks` says.
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps, restarts=restarts)
     check_choice("against", against, Against)
-    with attacked(model, x, y, mode=mode, precision=precision, checked=checked) as (victim, x, y):
+    pairs = pairs_of(model, x) if fold_batch_norm else ()
+    with attacked(model, x, y, mode=mode, precision=precision, checked=checked, pairs=pairs) as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
 
@@ -102,6 +107,7 @@ def pgd_path(
     precision: Precision = "fp32",
     mode: Mode = "eval",
     checked: bool = False,
+    fold_batch_norm: bool = False,
     look_at_last: bool = True,
 ) -> PgdPath:
     """The images of `pgd` with the same settings, and which iterates the model classifies right.
@@ -110,7 +116,8 @@ def pgd_path(
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps)
     check_choice("against", against, Against)
-    with attacked(model, x, y, mode=mode, precision=precision, checked=checked) as (victim, x, y):
+    pairs = pairs_of(model, x) if fold_batch_norm else ()
+    with attacked(model, x, y, mode=mode, precision=precision, checked=checked, pairs=pairs) as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
         rows, x_adv = [], x

@@ -17,6 +17,7 @@ from bat_dist.storage.rows import RowStore
 from bat_dist.training.precision import Hardware, check_tf32, choose_precision
 from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
+LEFT_TO_US = ("arch", "precision", "fold_batch_norm")  # settings that `without_auto` settles
 S = TypeVar("S", MemorizeSettings, TrainSettings)
 Chosen = dict[str, str]  # by setting what was chosen and why: `tinynet (for 8x8 images)`
 
@@ -28,14 +29,17 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
 
     A network of the user's own is imported.
 
-    What the folder's results were begun with goes on, on whatever machine; else the network suits the images' size.
+    What the folder's results were begun with goes on, on whatever machine; else the network suits the images' size, and
+    attacks in training fold BatchNorm.
     begun: reads the identity of these results, empty if there are none. usual: the network for all but small images.
     Raises UserError for a network that the images do not fit.
     """
-    wanted = [name for name in ("arch", "precision") if getattr(settings, name) == AUTO]
-    before = begun() if wanted and not settings.fresh else {}
+    wanted = left_to_us(settings)
+    before = as_begun(begun()) if wanted and not settings.fresh else {}
     found = {name: before[name] for name in wanted if name in before}
     chosen = {name: f"{value} (as {without_passwords(settings.out)} has it)" for name, value in found.items()}
+    if "fold_batch_norm" in wanted:
+        found.setdefault("fold_batch_norm", True)
     size = dataset.train.images.shape[1]
     arch = found.get("arch", settings.arch)
     if arch == AUTO:
@@ -46,6 +50,16 @@ def without_auto(settings: S, begun: Callable[[], Mapping[str, Any]], dataset: D
     arch = network_of(arch)
     check_network(arch, dataset)
     return dataclasses.replace(settings, **{**found, "arch": arch}), chosen
+
+
+def left_to_us(settings: MemorizeSettings | TrainSettings) -> list[str]:
+    """The settings that `without_auto` is to settle."""
+    return [name for name in LEFT_TO_US if getattr(settings, name, "") in (AUTO, None)]
+
+
+def as_begun(identity: Mapping[str, Any], part: str = "") -> Mapping[str, Any]:
+    """The identity with what earlier versions did not say; part: what stands before the names of a training's."""
+    return {f"{part}fold_batch_norm": False, **identity} if identity else {}
 
 
 def check_network(arch: str | OwnNetwork, dataset: Dataset, *, features: bool = False) -> None:

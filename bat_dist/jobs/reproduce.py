@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.table import augmentation_of
-from bat_dist.jobs.auto import Chosen, S, decide_precision, say, without_auto
+from bat_dist.jobs.auto import LEFT_TO_US, Chosen, S, as_begun, decide_precision, say, without_auto
 from bat_dist.jobs.experiment_record import begun_identity, note_plan
 from bat_dist.jobs.experiment_tasks import Experiment, Reports, train_and_evaluate
 from bat_dist.jobs.fill_rows import Filled
@@ -69,7 +69,7 @@ def _without_auto(
     if settings.fresh:
         remove_experiment(folder)
         settings = dataclasses.replace(settings, fresh=False)
-    begun = begun_identity(folder)
+    begun = as_begun(begun_identity(folder), "train.")
     chosen: Chosen = {}
 
     @functools.cache
@@ -77,24 +77,25 @@ def _without_auto(
         asked = settings.cpus_per_worker, settings.gpus_per_worker
         return hardware_of_workers(worker_resources(*asked, of="worker", wait_minutes=terms.wait_minutes))
 
-    def settle(part: str, asked: S, usual: str) -> Mapping[str, str]:
+    def settle(part: str, asked: S, usual: str) -> S:
         nonlocal chosen
-        known = {name: begun[key] for name in ("arch", "precision") if (key := f"{part}.{name}") in begun}
+        known = {name: begun[key] for name in LEFT_TO_US if (key := f"{part}.{name}") in begun}
         asked, settled = without_auto(asked, lambda: known, dataset, usual)
         precision, why = asked.precision, {}
         if precision != known.get("precision"):  # of what was begun each part asks by itself, if it has work left
             of_attack = asked.attack_precision if isinstance(asked, TrainSettings) else None
             precision, why = decide_precision(precision, workers, of_attack=of_attack)
         chosen |= {f"{part}'s {name}": words for name, words in (settled | why).items()}
-        return {"arch": asked.arch, "precision": precision}
+        return dataclasses.replace(asked, precision=precision)
 
     train = settle("train", settings.training(TableRun("pgd_at", 0)), ARCH_OF_TRAINING)
     memorize = settings.memorize
     if settings.needs_scores and not settings.scores:
-        memorize = {**memorize, **settle("memorize", settings.memorize_settings, ARCH_OF_TRIALS)}
+        trials = settle("memorize", settings.memorize_settings, ARCH_OF_TRIALS)
+        memorize = {**memorize, "arch": trials.arch, "precision": trials.precision}
     say(chosen)
-    of_runs = {**settings.train, "precision": train["precision"]}
-    return dataclasses.replace(settings, arch=train["arch"], train=of_runs, memorize=memorize), chosen
+    of_runs = {**settings.train, "precision": train.precision, "fold_batch_norm": train.fold_batch_norm}
+    return dataclasses.replace(settings, arch=train.arch, train=of_runs, memorize=memorize), chosen
 
 
 def _memorize(folder: Folder, dataset: Dataset, settings: ReproduceSettings, reports: Reports) -> Filled | None:

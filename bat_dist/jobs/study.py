@@ -16,7 +16,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.data.table import augmentation_of
 from bat_dist.errors import RunError, UserError
-from bat_dist.jobs.auto import check_network, decide_precision, say
+from bat_dist.jobs.auto import as_begun, check_network, decide_precision, say
 from bat_dist.jobs.scores import ensemble_scores, leave_out_scores
 from bat_dist.jobs.study_folder import begin_studies
 from bat_dist.jobs.train import carry_out
@@ -171,20 +171,22 @@ def _train(
 def _with_precision(folder: Folder, settings: StudySettings, resources: Resources) -> StudySettings:
     """The settings with one precision for all trainings: as one of them was begun, else as all workers have it.
 
+    Whether attacks fold BatchNorm is the same for all too.
     Raises UserError for TF32 that a worker has not.
     """
     runs = settings.runs()
     if not runs:
         return settings
     asked = settings.training(runs[0])
-    begun = [identity["precision"] for run in runs if (identity := begun_identity(folder / run.place))]
-    if begun and asked.precision in (AUTO, begun[0]):
-        precision, chosen = begun[0], {}
+    begun = [as_begun(identity) for run in runs if (identity := begun_identity(folder / run.place))]
+    if begun and asked.precision in (AUTO, begun[0]["precision"]):
+        precision, chosen = begun[0]["precision"], {}
     else:
         workers = partial(hardware_of_workers, resources)
         precision, chosen = decide_precision(asked.precision, workers, of_attack=asked.attack_precision)
     say(chosen)
-    return dataclasses.replace(settings, train={**settings.train, "precision": precision})
+    folds = {"fold_batch_norm": begun[0]["fold_batch_norm"]} if begun and asked.fold_batch_norm is None else {}
+    return dataclasses.replace(settings, train={**settings.train, **folds, "precision": precision})
 
 
 def build(dataset: Dataset, settings: StudySettings) -> Work:

@@ -7,12 +7,11 @@ from typing import Any
 
 from bat_dist.config import plain, to_dict
 from bat_dist.data.datasets import Dataset
-from bat_dist.jobs.auto import Chosen, without_auto
+from bat_dist.jobs.auto import Chosen, as_begun, left_to_us, without_auto
 from bat_dist.jobs.fresh import check_alone
 from bat_dist.jobs.own_parts import method_of, network_of
 from bat_dist.jobs.training_plan import make_plan, scores_of
 from bat_dist.jobs.tune_run import run_settings, score_key
-from bat_dist.models.names import AUTO
 from bat_dist.parts import is_reference
 from bat_dist.settings.decides import identity_values
 from bat_dist.settings.fields import ARCH_OF_TRAINING
@@ -92,11 +91,11 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
     Raises UserError for a point that cannot be trained on these data, or a folder that holds another sweep.
     """
     example = settings.example
-    left_to_us = [n for n in ("arch", "precision") if n not in settings.space and getattr(example, n) == AUTO]
-    begun = begun_identity(folder) if left_to_us and not settings.fresh else {}
-    begun = {name: begun[name] for name in left_to_us if name in begun}
+    ours = [name for name in left_to_us(example) if name not in settings.space]
+    begun = as_begun(begun_identity(folder)) if ours and not settings.fresh else {}
+    begun = {name: begun[name] for name in ours if name in begun}
     example, chosen = without_auto(example, lambda: begun, dataset, ARCH_OF_TRAINING)
-    settings = with_base(settings, **{name: getattr(example, name) for name in left_to_us}, **_own(settings))
+    settings = with_base(settings, **{name: getattr(example, name) for name in ours}, **_own(settings))
     scores: dict[Any, TrainingScores | None] = {}
 
     def find(dataset: Dataset, asked: TrainSettings) -> TrainingScores | None:

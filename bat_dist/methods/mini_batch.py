@@ -24,13 +24,15 @@ class PgdSettings(TypedDict):
     num_steps: int
     precision: Precision
     mode: Mode
+    fold_batch_norm: bool
 
 
 @dataclass(frozen=True)
 class TrainingAttack:
     """PGD in the l_inf ball, as adversarial training uses it; epsilon and step_size in [0, 1] pixels.
 
-    random_start: False begins at the image where the method would begin uniformly in the ball.
+    random_start: False begins at the image where the method would begin uniformly in the ball. fold_batch_norm: on
+    CPUs, convolutions take over the BatchNorms behind them while the network is attacked.
     """
 
     epsilon: float
@@ -39,6 +41,7 @@ class TrainingAttack:
     precision: Precision = "fp32"
     mode: Mode = "eval"
     random_start: bool = True
+    fold_batch_norm: bool = True
 
     def settings(self) -> PgdSettings:
         """The keyword arguments of `pgd`, but for the start."""
@@ -48,6 +51,7 @@ class TrainingAttack:
             "num_steps": self.num_steps,
             "precision": self.precision,
             "mode": self.mode,
+            "fold_batch_norm": self.fold_batch_norm,
         }
 
 

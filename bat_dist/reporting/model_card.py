@@ -21,6 +21,7 @@ FURTHER = (
         "crop_scale",
         "crop_size",
         "attack_mode",
+        "fold_batch_norm",
         "random_start",
         "ema",
         "awp",

@@ -39,7 +39,9 @@ class SameInSweep:
 
 @dataclass(frozen=True)
 class Later:
-    """Folders of earlier versions do not know the setting, and its default says what was so then."""
+    """Folders of earlier versions do not know the setting; `was`, or else its default, says what was so then."""
+
+    was: Any = None
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,12 @@ def deciding(settings_class: Any, *kinds: Decides) -> tuple[str, ...]:
 def identity_values(settings: Any) -> Mapping[str, Any]:
     """What an identity holds of settings; a later one only where it is not as it always was."""
     held = deciding(type(settings), Decides.RESULT, Decides.DATA)
-    always = {name: settings.__dataclass_fields__[name].default for name in marks(type(settings), Later)}
+    later = marks(type(settings), Later)
+    always = {name: (settings.__dataclass_fields__[name].default, mark.was) for name, mark in later.items()}
     values = {name: value for name, value in to_dict(settings).items() if name in held}
     if own := own_name(str(values.get("dataset"))):  # data of one's own are told apart by their pixels, not by a path
         values["dataset"] = own
-    return {name: value for name, value in values.items() if name not in always or value != always[name]}
+    return {name: value for name, value in values.items() if name not in always or value not in always[name]}
 
 
 def facts_of(settings_class: Any) -> Mapping[str, str]:

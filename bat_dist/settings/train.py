@@ -106,6 +106,12 @@ class TrainSettings(RaySettings, DataSettings):
     attack_mode: Annotated[
         Literal["eval", "keep"], Help("the network's mode while it is attacked; keep: train"), ATTACK
     ] = "eval"
+    fold_batch_norm: Annotated[
+        bool | None,
+        Help("on CPUs, fold BatchNorm into convolutions during attacks; default: true, or as the folder has it"),
+        ATTACK,
+        Later(was=False),
+    ] = None
     attack_precision: Annotated[Precision | None, Help("default: as precision"), ATTACK] = None
 
     arch: Annotated[

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from bat_dist.attacks.folding import faster
+from bat_dist.attacks.folding import faster, pairs_of
 from bat_dist.attacks.numerics import numerics
 from bat_dist.models.build import build
 from tests.attacks.attack_nets import state
@@ -147,3 +147,69 @@ def test_what_cannot_be_changed_is_a_plain_copy(kind):
     copy, expected = faster(model, images(4)), model.eval()(images())
     assert torch.allclose(copy(images()), expected, atol=1e-6)
     assert copy(images().requires_grad_()).sum().backward() is None
+
+
+# --- which layers of a network in training may be folded
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("resnet9-w4", 8), ("resnet20", 19), ("tinynet", 3), ("preactresnet18", 8), ("wrn16-1", 6)]
+)
+def test_pairs_of_our_networks(name, number):
+    """All of the others'; of those with pre-activation, the first convolution of each block and the norm behind it."""
+    model = build(name, 10, mean=(0.5,) * 3, std=(0.25,) * 3).train()
+    before = state(model)
+    assert len(pairs_of(model, images(1))) == number
+    assert state(model) == before
+    assert pairs_of(model, images(1)) is pairs_of(model, images(1))
+
+
+class Hidden(TwoReaders):
+    """The other reader of the convolution is hidden as long as a scale is 0, as in the last BatchNorm of a block."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        made = self.conv(x)
+        return (self.scale * made + self.norm(made)).amax((2, 3))
+
+
+class Drawing(nn.Module):
+    """It says something else each time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 10, 3), nn.BatchNorm2d(10)
+
+    def forward(self, x):
+        return self.norm(self.conv(x)).amax((2, 3)) + torch.rand(())
+
+
+class Uncopied(Drawing):
+    def __deepcopy__(self, memo):
+        raise TypeError("it holds a lock")
+
+
+@pytest.mark.parametrize("kind", [TwoReaders, Shared, Hidden, TrainsItself, Drawing, Uncopied])
+def test_pairs_that_would_change_the_network_are_none(kind):
+    torch.manual_seed(0)
+    assert list(pairs_of(kind(), images(2))) == []
+
+
+def test_pairs_are_found_anew_when_layers_are_replaced():
+    model = build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+    conv, norm = pairs_of(model, images(1))[0]
+    parent, name = next((p, n) for p in model.modules() for n, child in p.named_children() if child is norm)
+    setattr(parent, name, nn.Identity())
+    assert len(pairs_of(model, images(1))) == 2
+    assert conv not in dict(pairs_of(model, images(1)))
+
+
+def test_pairs_are_the_same_inside_autocast_and_inference_mode():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert len(pairs_of(build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3), images(1))) == 3
+    model = build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3)
+    with torch.inference_mode():
+        assert len(pairs_of(model, images(1))) == 3

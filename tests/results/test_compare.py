@@ -134,6 +134,7 @@ def test_rows_are_told_apart_by_all_that_decides_a_training() -> None:
     "name",
     [
         *("num_steps", "random_start", "attack_mode", "attack_precision", "best_by", "scores"),
+        "fold_batch_norm",
         *("precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers"),
     ],
 )

@@ -97,7 +97,7 @@ def test_what_the_identity_of_an_experiment_leaves_out(dataset: Dataset) -> None
         | {"out", "status", "data_dir", "download", "image_storage", "loader", "keep", "merge", "first_trial"}
         | {"test_share", "crop_padding", "flip"}
     )
-    always |= {"influence_top", "scores_memory"} | LATER_RECIPE
+    always |= {"influence_top", "scores_memory", "fold_batch_norm"} | LATER_RECIPE
     rows = {"method", "alpha", "beta", "seed", "scores"}
     place = {"cpus_per_worker", "gpus_per_worker", "num_workers"}
     assert {name for name in identity if name.startswith("memorize.")} == {
@@ -175,7 +175,7 @@ def test_what_tells_rows_of_a_table_apart() -> None:
         *("method", "method_settings", "scores", "num_train", "num_val", "recipe", "epochs", "epsilon", "step_size"),
         *("num_steps", "random_start", "attack_mode", "attack_precision", "val_steps", "best_by", "precision", "ema"),
         *("ema_warm_up", "awp", "awp_from", "clip_norm", "sync_bn", "num_workers", "crop_padding", "flip", "model"),
-        *("weights", "train_subset", "crop_scale", "crop_size"),
+        *("weights", "train_subset", "crop_scale", "crop_size", "fold_batch_norm"),
     }
 
 
@@ -184,6 +184,7 @@ def test_what_a_checkpoint_says_of_its_making(dataset: Dataset) -> None:
         *("method", "method_settings", "dataset", "fingerprint", "num_train", "num_val", "val_seed", "scores", "arch"),
         *("recipe", "epochs", "epsilon", "step_size", "num_steps", "random_start", "attack_mode", "attack_precision"),
         *("val_steps", "best_by", "precision", "ema", "awp", "awp_from", "clip_norm", "sync_bn", "seed"),
+        "fold_batch_norm",
     ]
     assert list(make_plan(dataset, TrainSettings(**ASKED, out="x")).facts) == of_all
     asked = TrainSettings(**ASKED, out="x", crop_padding=2, ema=0.9, num_workers=2)
@@ -205,6 +206,7 @@ class Planted(TrainSettings):
     threat: Annotated[int, SameInSweep("threat")] = 1
     told: Annotated[int, SaidIn("recipe")] = 1
     later: Annotated[int, Later()] = 1
+    once_off: Annotated[int | None, Later(was=0)] = None
     file: Annotated[str, Decides.CONTENT] = "f"
     way: Annotated[int, Decides.WORKING] = 1
     call: Annotated[int, Decides.CALL] = 1
@@ -218,10 +220,12 @@ def test_a_planted_setting_is_in_the_identity_and_the_facts_of_a_training(datase
     assert {name: plan.identity[name] for name in NEW & plan.identity.keys()} == {"plain": 3, "threat": 1}
     assert {name: plan.facts[name] for name in NEW & plan.facts.keys()} == {"plain": 3, "threat": 1}
     assert make_plan(dataset, Planted(**ASKED, out="x", later=2)).facts["later"] == 2
+    assert make_plan(dataset, Planted(**ASKED, out="x", once_off=1)).facts["once_off"] == 1
+    assert "once_off" not in make_plan(dataset, Planted(**ASKED, out="x", once_off=0)).identity
 
 
 def test_a_planted_setting_tells_rows_apart() -> None:
-    assert telling_apart(Planted) - TRAINED_BY == {"plain", "threat", "later"}
+    assert telling_apart(Planted) - TRAINED_BY == {"plain", "threat", "later", "once_off"}
 
 
 def test_a_planted_setting_is_in_the_lists_of_a_sweep(
