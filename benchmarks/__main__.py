@@ -17,11 +17,12 @@ import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 from bat_dist.errors import UserError
 from benchmarks.catalogue import MEASUREMENTS
 from benchmarks.machine import Machine, num_cores, this_machine
-from benchmarks.measurement import Context, Measured, Measurement, measure
+from benchmarks.measurement import Context, MachineClass, Measured, Measurement, measure
 from benchmarks.record import Entry, Fall, Results, entry_of, falls, read, write
 from benchmarks.table import table
 
@@ -61,7 +62,7 @@ def listing(measurements: Sequence[Measurement]) -> str:
     for one in measurements:
         lines.append(f"{one.name}: {one.what} (about {one.minutes:g} min{'' if one.by_default else ', if asked for'})")
         for figure in one.figures:
-            goals = {goal for kind in ("avx512", "avx2") if (goal := figure.goal(kind))}
+            goals = {goal for kind in get_args(MachineClass) if (goal := figure.goal(kind))}
             wanted = " or ".join(f"{sign} {goal:g}" for sign, goal in sorted(goals, key=str))
             lines.append(f"    {figure.text}, {figure.unit}{f': {wanted}' if wanted else ''}")
     return "\n".join(lines)

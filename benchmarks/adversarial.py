@@ -1,7 +1,7 @@
 """A step of adversarial training: ours, the textbook's, and the network's own passes, which are the limit."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bat_dist.attacks.folding import pairs_of
 from bat_dist.attacks.noise import image_keys
 from bat_dist.attacks.pgd import pgd
+from bat_dist.attacks.prepared_weights import prepared
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import Loader, dataset_loader
 from bat_dist.methods.bat import Bat
@@ -72,11 +74,11 @@ def textbook(arch: str, seed: int) -> tuple[nn.Module, Step]:
     return model, step
 
 
-def ours(arch: str, seed: int, method: Method) -> tuple[nn.Module, Step]:
+def ours(arch: str, seed: int, method: Method, *, fold_batch_norm: bool = True) -> tuple[nn.Module, Step]:
     """As `train_epoch` does it."""
     model, precision = in_channels_last(network(arch, seed)), best_precision()
     progress = Progress(model, RECIPE)
-    attack = TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision)
+    attack = TrainingAttack(EPSILON, STEP_SIZE, NUM_STEPS, precision=precision, fold_batch_norm=fold_batch_norm)
 
     def step(images: Tensor, labels: Tensor, lr: float) -> None:
         model.train()
@@ -89,11 +91,11 @@ def ours(arch: str, seed: int, method: Method) -> tuple[nn.Module, Step]:
     return model, step
 
 
-def own_passes(arch: str, *, weights_in_bf16: bool) -> Step:
+def own_passes(arch: str, *, weights_in_bf16: bool = False, folded: bool = False) -> Step:
     """The limit: ten passes forward and back to the images with frozen weights, and one that trains; nothing between.
 
     In channels_last and the best precision.  weights_in_bf16: weights and images are bf16, and nothing is cast; else as
-    autocast has it.
+    autocast has it. folded: in the ten passes convolutions have taken over the BatchNorms, and weights are rounded once.
     """
     model, precision = in_channels_last(network(arch, 0)), best_precision()
     if weights_in_bf16:
@@ -102,11 +104,13 @@ def own_passes(arch: str, *, weights_in_bf16: bool) -> Step:
     def step(images: Tensor, labels: Tensor, lr: float) -> None:
         x = images.to(torch.bfloat16) if weights_in_bf16 else images
         model.eval().requires_grad_(False)
-        for _ in range(NUM_STEPS):
-            leaf = x.detach().requires_grad_()
-            with autocast(x.device, precision):
-                loss = functional.cross_entropy(model(leaf), labels, reduction="sum")
-            torch.autograd.grad(loss, leaf)
+        pairs = pairs_of(model, x) if folded else ()
+        with prepared(model, in_bf16=precision == "bf16", pairs=pairs) if folded else nullcontext():
+            for _ in range(NUM_STEPS):
+                leaf = x.detach().requires_grad_()
+                with autocast(x.device, precision):
+                    loss = functional.cross_entropy(model(leaf), labels, reduction="sum")
+                torch.autograd.grad(loss, leaf)
         model.train().requires_grad_(True)
         with autocast(x.device, precision):
             loss = functional.cross_entropy(model(x), labels)
@@ -137,7 +141,9 @@ def our_sides(data: Dataset, arch: str, batch: int, cores: int) -> Sides:
     return {
         "PGD-AT": side(ours(arch, 0, PgdAt())[1]),
         "BAT": side(ours(arch, 0, Bat())[1]),
-        "passes": side(own_passes(arch, weights_in_bf16=False)),
+        "PGD-AT, BatchNorm not folded": side(ours(arch, 0, PgdAt(), fold_batch_norm=False)[1]),
+        "passes": side(own_passes(arch)),
+        "passes, BatchNorm folded": side(own_passes(arch, folded=True)),
         "passes, weights in bf16": side(own_passes(arch, weights_in_bf16=True)) if has_bf16 else no_bf16,
     }
 

@@ -16,9 +16,9 @@ THREADS = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "ONEDNN_MAX_
 class Machine:
     """Where measurements were made.
 
-    machine_class: "avx512" has bf16 instructions that torch uses (AVX-512 BF16 or AMX), "avx2" has none; results are
-    compared within a class and a number of cores. load: processes that wanted a core, averaged over the last minute
-    before the start. environment: variables that decide how many threads there are and how they wait.
+    machine_class: what torch computes bf16 with: "amx" (tiles), "avx512" (AVX-512 BF16 or the like), or "avx2" without
+    any; results are compared within a class and a number of cores. load: processes that wanted a core, averaged over
+    the last minute before the start. environment: variables that decide how many threads there are and how they wait.
     """
 
     machine_class: MachineClass
@@ -55,7 +55,7 @@ def this_machine() -> Machine:
     has_bf16 = this_hardware().has_bf16
     capability = torch.backends.cpu.get_cpu_capability()
     return Machine(
-        machine_class="avx512" if has_bf16 else "avx2",
+        machine_class="avx2" if not has_bf16 else "amx" if _has_tiles() else "avx512",
         cpu=cpu_name(),
         cores=num_cores(),
         instructions=f"{capability} {'with' if has_bf16 else 'without'} bf16",
@@ -63,6 +63,16 @@ def this_machine() -> Machine:
         versions={"Python": platform.python_version()} | _versions((*PACKAGES, *RIVALS)),
         environment={name: os.environ[name] for name in THREADS if name in os.environ},
     )
+
+
+def _has_tiles() -> bool:
+    """Whether the CPU has AMX, and oneDNN was not told to do without."""
+    import torch
+
+    from bat_dist.training.precision import ISA_LIMITS
+
+    limit = next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), "ALL")
+    return bool(torch.cpu.get_capabilities().get("amx_bf16")) and (limit in ("ALL", "DEFAULT") or "AMX" in limit)
 
 
 def num_cores() -> int:

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple, TypeVar
 SECONDS = "seconds"
 
 Size = Literal["full", "quick", "tiny"]
-MachineClass = Literal["avx512", "avx2"]
+MachineClass = Literal["amx", "avx512", "avx2"]
 Goal = float | Mapping[MachineClass, float]
 Quantities = Mapping[str, float]
 """What one round of one side gave, by name.  `seconds` is the clock's, unless the side gives its own."""

@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from bat_dist.errors import UserError
+from bat_dist.training.precision import ISA_LIMITS
 from bat_dist.training.threads import torch_threads
 from benchmarks import __main__ as program
 from benchmarks.catalogue import MEASUREMENTS
-from benchmarks.machine import Machine
+from benchmarks.machine import Machine, this_machine
 from benchmarks.measurement import (
     Context,
     Measured,
@@ -102,6 +103,28 @@ def test_goals_are_those_of_the_class_of_machine() -> None:
     assert FAST.goal("avx2") == (">=", 1.5)
     assert SHARE.goal("avx2") == ("<=", 60.0)
     assert dataclasses.replace(FAST, at_least=None).goal("avx2") is None
+
+
+@pytest.mark.parametrize(
+    ("has", "limit", "kind"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": True}, None, "amx"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512_CORE_AMX", "amx"),
+        ({"avx512_bf16": True, "amx_bf16": True}, "AVX512_CORE_BF16", "avx512"),
+        ({"avx512_bf16": True}, None, "avx512"),
+        ({}, None, "avx2"),
+    ],
+)
+def test_machines_are_told_apart_by_what_computes_bf16(
+    has: dict[str, bool], limit: str | None, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **has})
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    for name in ISA_LIMITS:
+        monkeypatch.delenv(name, raising=False)
+    if limit:
+        monkeypatch.setenv(ISA_LIMITS[0], limit)
+    assert this_machine().machine_class == kind
 
 
 def test_sides_are_done_in_turn_after_a_round_that_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def pairs_of(model: nn.Module, x: Images) -> Pairs:
     found = _PAIRS.get(model)
     modules = set(model.modules())
     if found is None or not modules.issuperset(layer for pair in found for layer in pair):
-        probes = torch.rand(PROBES, *x.shape[1:], generator=torch.Generator().manual_seed(0)).to(x.device)
+        probes = torch.rand(PROBES, *x.shape[1:], generator=torch.Generator().manual_seed(0))
         found = _PAIRS[model] = _found_pairs(model, probes)
     return found
 

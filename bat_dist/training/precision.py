@@ -15,7 +15,7 @@ from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 log = logging.getLogger(__name__)
 
-_ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the user's limit on what oneDNN may use
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # the user's limit on what oneDNN may use
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
@@ -106,12 +106,12 @@ def _gpu_is_ampere_or_later() -> bool:
 
 
 def _cpu_has_bf16() -> bool:
-    """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (see `_ISA`)."""
+    """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (`ISA_LIMITS`)."""
     known = hasattr(torch.cpu, "get_capabilities")  # not in older versions of PyTorch
     found = torch.cpu.get_capabilities() if known else {}
     if found.get("architecture") in ("aarch64", "arm64"):
         return bool(found.get("bf16"))
     limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    isa = next((os.environ[name].upper() for name in _ISA if os.environ.get(name)), "ALL")
+    isa = next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), "ALL")
     allowed = any(word in isa for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
     return allowed and not limited and any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))
