@@ -95,7 +95,7 @@ def own_passes(arch: str, *, weights_in_bf16: bool = False, folded: bool = False
     """The limit: ten passes forward and back to the images with frozen weights, and one that trains; nothing between.
 
     In channels_last and the best precision.  weights_in_bf16: weights and images are bf16, and nothing is cast; else as
-    autocast has it. folded: in the ten passes convolutions have taken over the BatchNorms, and weights are rounded once.
+    autocast has it. folded: in the ten passes convolutions have taken over the BatchNorms; weights are rounded once.
     """
     model, precision = in_channels_last(network(arch, 0)), best_precision()
     if weights_in_bf16:
