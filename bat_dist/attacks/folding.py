@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bat_dist.attacks.frozen import frozen
 from bat_dist.attacks.graphs import record_calls_of
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.numerics import numerics
@@ -50,11 +49,12 @@ def faster(model: nn.Module, x: Images) -> nn.Module:
 def pairs_of(model: nn.Module, x: Images) -> Pairs:
     """The model's convolutions that can take over the BatchNorm behind them, whatever its weights will be.
 
-    x: images of the kind that it takes; their pixels are not looked at. Found once for a model, with a copy in which
-    all scales and shifts are drawn, so that no 0 hides who else reads a convolution, and proven on it: folded, it says
-    what it says itself. Draws from no global generator, and calls no layer in train mode, in which layers may talk to
-    other processes. Costs about five passes of a few images. There are none in a model that cannot be copied, and none
-    on a GPU, where recorded passes (`graphs`) read weights where they have always been.
+    x: images of the kind that it takes; their pixels are not looked at. For use inside `frozen.attacked`.
+    Found once for a model, with a copy in which all scales and shifts are drawn, so that no 0 hides who else reads a
+    convolution, and proven on it: folded, it says what it says itself. Draws from no global generator, and calls no
+    layer in train mode, in which layers may talk to other processes. Costs about five passes of a few images. There are
+    none in a model that cannot be copied, and none on a GPU, where recorded passes (`graphs`) read weights where they
+    have always been.
     """
     if x.device.type != "cpu":
         return ()
@@ -67,8 +67,7 @@ def pairs_of(model: nn.Module, x: Images) -> Pairs:
 
 
 def _found_pairs(model: nn.Module, x: Images) -> Pairs:
-    no_autocast, own_numbers = torch.autocast(x.device.type, enabled=False), torch.random.fork_rng(devices=[])
-    with numerics("fp32"), own_numbers, torch.inference_mode(False), torch.no_grad(), no_autocast:
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         try:
             copy = _drawn(deepcopy(model), x)
             pairs, expected = _pairs(copy, x), copy(x)
@@ -152,7 +151,7 @@ def _pairs(model: nn.Module, x: Images) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]
     hooks = [layer.register_forward_hook(made) for layer in layers]
     hooks += [layer.register_forward_pre_hook(given) for layer in layers]
     try:
-        with frozen(model):
+        with torch.no_grad():
             model(x)
     finally:
         for hook in hooks:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_batch, check_choice, check_ids, check_logits
+from bat_dist.attacks.folding import pairs_of
 from bat_dist.attacks.graphs import (
     Recordings,
     Tensors,
@@ -23,7 +24,7 @@ from bat_dist.attacks.graphs import (
 from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample
 from bat_dist.attacks.numerics import Precision, numerics
-from bat_dist.attacks.prepared_weights import Pairs, prepared
+from bat_dist.attacks.prepared_weights import prepared
 from bat_dist.attacks.standing import Flags, Ids
 
 Mode = Literal["eval", "keep"]
@@ -151,7 +152,7 @@ def attacked(
     mode: Mode = "eval",
     precision: Precision = "fp32",
     checked: bool = False,
-    pairs: Pairs = (),
+    fold_batch_norm: bool = False,
 ) -> Iterator[tuple[FrozenModel, Images, Labels]]:
     """The frozen model, and the batch as copies that are free of any graph.
 
@@ -160,7 +161,7 @@ def attacked(
     backward pass), TF32 as it may be allowed (see `numerics`). Raises ValueError for a batch, labels or ids that cannot
     be attacked.
     checked: the caller has images in [0, 1] and labels from 0 on; on a GPU, looking at them again is a wait.
-    pairs: of the model (`folding.pairs_of`); inside, these convolutions take over their BatchNorms. CPUs only.
+    fold_batch_norm: convolutions take over the BatchNorms behind them for the time (`folding.pairs_of`).
     """
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
@@ -174,6 +175,7 @@ def attacked(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
         )
         on_cpu = x.device.type == "cpu"  # a GPU's recordings hold the casts, and know weights by their addresses
+        pairs = pairs_of(model, x) if fold_batch_norm else ()
         with prepared(model, in_bf16=precision == "bf16", pairs=pairs) if on_cpu else nullcontext():
             yield victim, x.detach().clone(), y.clone()
 

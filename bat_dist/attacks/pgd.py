@@ -17,7 +17,6 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from bat_dist.attacks.checks import check_choice, check_settings
-from bat_dist.attacks.folding import pairs_of
 from bat_dist.attacks.frozen import FrozenModel, Mode, attacked, wrong
 from bat_dist.attacks.linf import Images, Randomness, Start, bounds, choose, no_start, project, step, uniform_start
 from bat_dist.attacks.losses import Labels, Logits, Loss, PerExample, cross_entropy
@@ -77,8 +76,8 @@ def pgd(
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps, restarts=restarts)
     check_choice("against", against, Against)
-    pairs = pairs_of(model, x) if fold_batch_norm else ()
-    with attacked(model, x, y, mode=mode, precision=precision, checked=checked, pairs=pairs) as (victim, x, y):
+    seen = attacked(model, x, y, mode=mode, precision=precision, checked=checked, fold_batch_norm=fold_batch_norm)
+    with seen as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
 
@@ -116,8 +115,8 @@ def pgd_path(
     """
     check_settings(epsilon=epsilon, step_size=step_size, num_steps=num_steps)
     check_choice("against", against, Against)
-    pairs = pairs_of(model, x) if fold_batch_norm else ()
-    with attacked(model, x, y, mode=mode, precision=precision, checked=checked, pairs=pairs) as (victim, x, y):
+    seen = attacked(model, x, y, mode=mode, precision=precision, checked=checked, fold_batch_norm=fold_batch_norm)
+    with seen as (victim, x, y):
         target = y if against == "labels" else victim.logits(x)
         ascend = partial(_ascend, victim, x, loss, target, epsilon=epsilon, step_size=step_size, num_steps=num_steps)
         rows, x_adv = [], x

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bat_dist.attacks.folding import faster, pairs_of
+from bat_dist.attacks.frozen import attacked
 from bat_dist.attacks.numerics import numerics
 from bat_dist.models.build import build
 from tests.attacks.attack_nets import state
@@ -207,9 +208,9 @@ def test_pairs_are_found_anew_when_layers_are_replaced():
     assert conv not in dict(pairs_of(model, images(1)))
 
 
-def test_pairs_are_the_same_inside_autocast_and_inference_mode():
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert len(pairs_of(build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3), images(1))) == 3
+@pytest.mark.parametrize("context", [torch.inference_mode, lambda: torch.autocast("cpu", dtype=torch.bfloat16)])
+def test_pairs_are_the_same_in_whatever_context_the_caller_is(context):
     model = build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3)
-    with torch.inference_mode():
-        assert len(pairs_of(model, images(1))) == 3
+    with context(), attacked(model, images(1), torch.zeros(1, dtype=torch.int64), fold_batch_norm=True):
+        pass
+    assert len(pairs_of(model, images(1))) == 3

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from bat_dist.attacks.folding import pairs_of
 from bat_dist.attacks.noise import image_keys
 from bat_dist.methods.mini_batch import MiniBatch, TrainingAttack
 from bat_dist.methods.table import METHODS, build_method
@@ -71,10 +72,11 @@ def test_work_that_is_timed_whole_needs_no_plain_step() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_makes_as_many_forward_passes_as_it_is_charged_for(method: str) -> None:
-    network, calls = build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3), []
+    network, calls, images = build("tinynet", 10, mean=(0.5,) * 3, std=(0.25,) * 3), [], torch.rand(8, 3, 8, 8)
+    pairs_of(network, images)  # which is done once for a network, not in each batch
     network.register_forward_hook(lambda *_: calls.append(1))
     batch = MiniBatch(
-        torch.rand(8, 3, 8, 8),
+        images,
         torch.arange(8),
         network=network,
         forward=network,
