@@ -69,10 +69,10 @@ def _has_tiles() -> bool:
     """Whether the CPU has AMX, and oneDNN was not told to do without."""
     import torch
 
-    from bat_dist.training.precision import ISA_LIMITS
+    from bat_dist.training.precision import isa_limit
 
-    limit = next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), "ALL")
-    return bool(torch.cpu.get_capabilities().get("amx_bf16")) and (limit in ("ALL", "DEFAULT") or "AMX" in limit)
+    allowed = any(word in isa_limit() for word in ("ALL", "DEFAULT", "AMX"))
+    return allowed and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def num_cores() -> int:

@@ -161,7 +161,7 @@ def attacked(
     backward pass), TF32 as it may be allowed (see `numerics`). Raises ValueError for a batch, labels or ids that cannot
     be attacked.
     checked: the caller has images in [0, 1] and labels from 0 on; on a GPU, looking at them again is a wait.
-    fold_batch_norm: convolutions take over the BatchNorms behind them for the time (`folding.pairs_of`).
+    fold_batch_norm: in eval mode, convolutions take over the BatchNorms behind them for the time (`folding.pairs_of`).
     """
     check_choice("precision", precision, Precision)
     check_choice("mode", mode, Mode)
@@ -175,7 +175,7 @@ def attacked(
             model, precision, largest_label=largest_label, recordings=recordings, padded=ids is not None
         )
         on_cpu = x.device.type == "cpu"  # a GPU's recordings hold the casts, and know weights by their addresses
-        pairs = pairs_of(model, x) if fold_batch_norm else ()
+        pairs = pairs_of(model, x) if fold_batch_norm and mode == "eval" else ()
         with prepared(model, in_bf16=precision == "bf16", pairs=pairs) if on_cpu else nullcontext():
             yield victim, x.detach().clone(), y.clone()
 

@@ -77,8 +77,9 @@ def deciding(settings_class: Any, *kinds: Decides) -> tuple[str, ...]:
 def identity_values(settings: Any) -> Mapping[str, Any]:
     """What an identity holds of settings; a later one only where it is not as it always was."""
     held = deciding(type(settings), Decides.RESULT, Decides.DATA)
-    later = marks(type(settings), Later)
-    always = {name: (settings.__dataclass_fields__[name].default, mark.was) for name, mark in later.items()}
+    default = {name: field.default for name, field in settings.__dataclass_fields__.items()}
+    later = marks(type(settings), Later).items()
+    always = {name: [default[name], *([] if mark.was is None else [mark.was])] for name, mark in later}
     values = {name: value for name, value in to_dict(settings).items() if name in held}
     if own := own_name(str(values.get("dataset"))):  # data of one's own are told apart by their pixels, not by a path
         values["dataset"] = own

@@ -105,6 +105,11 @@ def _gpu_is_ampere_or_later() -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
 
 
+def isa_limit() -> str:
+    """What oneDNN may use at most, in its own words and upper case: ALL, unless the user has set a limit."""
+    return next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), "ALL")
+
+
 def _cpu_has_bf16() -> bool:
     """Whether the CPU has instructions for it, and neither PyTorch nor oneDNN was told to do without (`ISA_LIMITS`)."""
     known = hasattr(torch.cpu, "get_capabilities")  # not in older versions of PyTorch
@@ -112,6 +117,5 @@ def _cpu_has_bf16() -> bool:
     if found.get("architecture") in ("aarch64", "arm64"):
         return bool(found.get("bf16"))
     limited = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
-    isa = next((os.environ[name].upper() for name in ISA_LIMITS if os.environ.get(name)), "ALL")
-    allowed = any(word in isa for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
+    allowed = any(word in isa_limit() for word in ("ALL", "DEFAULT", "BF16", "FP16", "AMX", "AVX10"))
     return allowed and not limited and any(found.get(name) for name in ("avx512_bf16", "amx_bf16"))

@@ -205,7 +205,7 @@ class Planted(TrainSettings):
     plain: int = 1
     threat: Annotated[int, SameInSweep("threat")] = 1
     told: Annotated[int, SaidIn("recipe")] = 1
-    later: Annotated[int, Later()] = 1
+    later: Annotated[int | None, Later()] = 1
     once_off: Annotated[int | None, Later(was=0)] = None
     file: Annotated[str, Decides.CONTENT] = "f"
     way: Annotated[int, Decides.WORKING] = 1
@@ -220,6 +220,7 @@ def test_a_planted_setting_is_in_the_identity_and_the_facts_of_a_training(datase
     assert {name: plan.identity[name] for name in NEW & plan.identity.keys()} == {"plain": 3, "threat": 1}
     assert {name: plan.facts[name] for name in NEW & plan.facts.keys()} == {"plain": 3, "threat": 1}
     assert make_plan(dataset, Planted(**ASKED, out="x", later=2)).facts["later"] == 2
+    assert make_plan(dataset, Planted(**ASKED, out="x", later=None)).facts["later"] is None
     assert make_plan(dataset, Planted(**ASKED, out="x", once_off=1)).facts["once_off"] == 1
     assert "once_off" not in make_plan(dataset, Planted(**ASKED, out="x", once_off=0)).identity
 
