@@ -14,8 +14,10 @@ import ray
 
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
-from bat_dist.workers.pool import Done, Resources, run_units
+from bat_dist.workers.pool import run_units
+from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import ray_session
+from bat_dist.workers.units import Done
 from benchmarks.measurement import Context, Quantities, Sides, Unavailable
 
 SAMPLES = 5000

@@ -29,8 +29,9 @@ from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
 from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pace import progress
-from bat_dist.workers.pool import Failed, Row, Work, run_units
+from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources, worker_resources
+from bat_dist.workers.units import Failed, Row, Work
 
 _THOUSAND = 1000
 PASSES = "thousand passes"  # of an image through the network, which is what the attacks cost

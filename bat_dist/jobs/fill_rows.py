@@ -17,8 +17,9 @@ from bat_dist.storage.unit_log import append_log, log_name
 from bat_dist.wording import counted, one_of
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import progress
-from bat_dist.workers.pool import Done, Failed, Work, run_units
+from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.units import Done, Failed, Work
 
 log = logging.getLogger(__name__)
 

@@ -39,8 +39,8 @@ from bat_dist.storage.rows import DIGEST, RowStatus, RowStore
 from bat_dist.wording import bytes_of, counted
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.nodes import job_session
-from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.units import Row, Work
 
 log = logging.getLogger(__name__)
 

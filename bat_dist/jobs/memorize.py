@@ -36,10 +36,10 @@ from bat_dist.workers.hardware import hardware_of_workers
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import CountedLoader
 from bat_dist.workers.nodes import job_session
-from bat_dist.workers.pool import Row, Work
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.resources import worker_resources
 from bat_dist.workers.share import HERE, ToldLoader
+from bat_dist.workers.units import Row, Work
 
 VERB = "memorize"
 KEPT = ("train_probability", "test_probability")  # fields of --keep probability

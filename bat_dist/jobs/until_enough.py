@@ -9,7 +9,7 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.storage.status import SEQUENTIAL
 from bat_dist.wording import counted
-from bat_dist.workers.pool import Done, Failed
+from bat_dist.workers.units import Done, Failed
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -16,7 +15,7 @@ import ray.exceptions as rx
 
 from bat_dist.errors import RunError, UserError, is_gpu_full
 from bat_dist.storage.provenance import command
-from bat_dist.storage.unit_log import Record, record
+from bat_dist.storage.unit_log import record
 from bat_dist.workers import metrics
 from bat_dist.workers.gpu_share import gpu_full
 from bat_dist.workers.nodes import alive_nodes, is_node_lost
@@ -26,10 +25,12 @@ from bat_dist.workers.retry import MAX_ATTEMPTS, RetryPolicy, UnitHistory
 from bat_dist.workers.running import UNKNOWN_PLACE, Assignment, Running, WorkerPlace, WorkerSlot, seconds_since
 from bat_dist.workers.session import describe_resources
 from bat_dist.workers.share import ShareReader
-from bat_dist.workers.worker import Row, Work, Worker
+from bat_dist.workers.units import Done, Failed, Work
+from bat_dist.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
+MOST_AT_ONCE = 64  # rows in the driver's memory
 CAPACITY_INTERVAL = 10.0  # seconds between looks at what the cluster has
 WAITING_INTERVAL = 30.0  # seconds without a worker before saying so
 
@@ -40,25 +41,6 @@ class WorkersCannotStart(RunError):
 
 class UnitsFailAlike(RunError):
     """The first units failed on every machine, all for one kind of reason."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """A finished unit and its row.  records: its log (see `unit_log`), over all attempts."""
-
-    unit: Any
-    row: Row
-    records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
-
-
-@dataclass(frozen=True)
-class Failed:
-    """A unit that was given up, and why.  records: as in `Done`."""
-
-    unit: Any
-    reason: str
-    attempts: int
-    records: tuple[Record, ...] = field(default=(), repr=False, compare=False)
 
 
 def run_units(
@@ -79,7 +61,8 @@ def run_units(
 
     `build` runs once in each worker; large `args` are best given as object references, which Ray copies once per node.
     As many workers run as the cluster holds, also when it grows, and as many are asked for as its autoscaler may bring;
-    `num_workers` asks for that many (an autoscaler sees the wish).  One unit per worker is in flight.
+    `num_workers` asks for that many (an autoscaler sees the wish).  One unit per worker is in flight, and every worker
+    that is ready has its next one before an outcome is yielded: none waits for what the caller does with a row.
     A unit whose worker process died or that raised is tried MAX_ATTEMPTS times; one that raised an exception of
     `give_up_on` is not tried again; the loss of a machine does not count.  A process that lost its GPU is replaced, and
     so is one whose unit did not fit into it, which frees its memory.
@@ -136,22 +119,19 @@ class _Pool:
                 self._next_unit(self.idle.pop())
             self._start_workers()
             metrics.WORKERS_BUSY.tell(self._num_busy(), what=self.what)
-            ready, _ = ray.wait(list(self.slots), num_returns=1, timeout=1.0)
-            if not ready:
+            if not ray.wait(list(self.slots), num_returns=1, timeout=1.0)[0]:
                 self._say_if_waiting()
-            for ref in ready:
-                if outcome := self._settle(ref, self.slots.pop(ref)):
-                    yield outcome
-                at_work = {slot.place.host for slot in self.slots.values() if slot.assignment}
-                if self.retries.all_fail_alike(at_work, self.queue):
-                    for unit, history in list(self.retries.histories.items()):
-                        if history.attempts:
-                            yield Failed(unit, history.reason, history.attempts, tuple(history.records))
-                    raise UnitsFailAlike(
-                        f"nothing but failures of one kind ({self.retries.last_reason}): stopped after "
-                        f"{self.retries.num_failures}, since the other {self.what} would fail too; once this is "
-                        "mended, the same command goes on"
-                    )
+            yield from self._settle_all()
+            at_work = {slot.place.host for slot in self.slots.values() if slot.assignment}
+            if self.retries.all_fail_alike(at_work, self.queue):
+                for unit, history in list(self.retries.histories.items()):
+                    if history.attempts:
+                        yield Failed(unit, history.reason, history.attempts, tuple(history.records))
+                raise UnitsFailAlike(
+                    f"nothing but failures of one kind ({self.retries.last_reason}): stopped after "
+                    f"{self.retries.num_failures}, since the other {self.what} would fail too; once this is "
+                    "mended, the same command goes on"
+                )
 
     def close(self) -> None:
         if self.shares:
@@ -179,6 +159,17 @@ class _Pool:
         while len(self.slots) < min(max(self.wanted, 1), len(self.queue) + self._num_busy()):
             actor = Worker.options(num_cpus=self.resources.cpus, num_gpus=self.resources.gpus).remote()
             self.slots[actor.setup.remote(*self.setup)] = WorkerSlot(actor)
+
+    def _settle_all(self) -> Generator[Done | Failed, None, None]:
+        """Take what has come from any worker; all have their next unit before the caller does anything with a row."""
+        ready, _ = ray.wait(list(self.slots), num_returns=len(self.slots), timeout=0)
+        settled = list[Done | Failed]()
+        try:
+            for ref in ready[:MOST_AT_ONCE]:
+                if outcome := self._settle(ref, self.slots.pop(ref)):
+                    settled.append(outcome)
+        finally:  # what is finished is kept, whatever another worker has met
+            yield from settled
 
     def _settle(self, ref: Any, slot: WorkerSlot) -> Done | Failed | None:
         """Take what a worker answered, and give it the next unit."""

@@ -21,9 +21,7 @@ from bat_dist.workers import metrics, share  # Ray copies this module's own name
 from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.running import WorkerPlace, seconds_since
-
-Row = dict[str, Any]
-Work = Callable[[Any], Row]
+from bat_dist.workers.units import Row, Work
 
 
 class AttemptResult(NamedTuple):

@@ -19,8 +19,8 @@ from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
 from bat_dist.storage.status import describe
 from bat_dist.workers.heartbeat import Heartbeat
-from bat_dist.workers.pool import Done, Failed
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.units import Done, Failed
 
 NUM_SAMPLES, NUM_TRIALS = 60, 120
 RULE = StoppingRule("width", 0.45, max_trials=NUM_TRIALS)

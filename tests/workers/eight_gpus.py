@@ -24,9 +24,10 @@ if __name__ == "__main__":  # and not in the test, which imports the names of th
 
 import ray
 
-from bat_dist.workers.pool import Done, WorkersCannotStart, run_units
+from bat_dist.workers.pool import WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import start_in_time
+from bat_dist.workers.units import Done
 from tests.helpers.gpu_errors import BROKEN, FULL
 from tests.helpers.waiting import PATIENCE
 

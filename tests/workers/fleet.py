@@ -27,9 +27,10 @@ import psutil
 import ray
 from ray.cluster_utils import Cluster
 
-from bat_dist.workers.pool import Done, run_units
+from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.session import start_in_time
+from bat_dist.workers.units import Done
 
 WORKERS_PER_NODE = 2
 NODE: dict[str, Any] = {

@@ -25,10 +25,11 @@ from bat_dist.storage.provenance import source_hash
 from bat_dist.workers import pool, share
 from bat_dist.workers.nodes import LiveNode
 from bat_dist.workers.pace import Pace
-from bat_dist.workers.pool import Done, Failed, UnitsFailAlike, WorkersCannotStart, run_units
+from bat_dist.workers.pool import UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
+from bat_dist.workers.units import Done, Failed
 from bat_dist.workers.worker import AttemptResult, check_source
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
@@ -52,6 +53,40 @@ def test_every_unit_comes_once_from_long_lived_workers() -> None:
     assert len(done) == 20
     assert all(o.row["value"] == o.unit**2 + 100 for o in done)
     assert len({o.row["process"] for o in done}) <= 2  # as many as there are CPUs, not one per unit
+
+
+@pytest.fixture
+def two_are_ready(monkeypatch: pytest.MonkeyPatch) -> tuple[pool._Pool, list[str]]:
+    """A pool with two answers, the second of which says that its worker has other code; and those it has taken."""
+    running, taken = pool_of(), list[str]()
+    running.slots = {ray.put(name): WorkerSlot(None) for name in ("a row", "other code")}
+    ray.wait(list(running.slots), num_returns=2)
+
+    def settle(ref, _):
+        taken.append(ray.get(ref))
+        if taken[-1] == "other code":
+            raise UserError(taken[-1])
+        return Done(0, {})
+
+    monkeypatch.setattr(running, "_settle", settle)
+    return running, taken
+
+
+def test_all_that_are_ready_have_their_next_unit_before_the_caller_has_a_row(
+    two_are_ready: tuple[pool._Pool, list[str]],
+) -> None:
+    """A caller may take long over a row, as with a store that is far away: other workers do not wait."""
+    running, taken = two_are_ready
+    next(running._settle_all())
+    assert taken == ["a row", "other code"]
+
+
+def test_a_row_is_kept_though_another_worker_ends_the_job(two_are_ready: tuple[pool._Pool, list[str]]) -> None:
+    running, _ = two_are_ready
+    settled = running._settle_all()
+    assert next(settled) == Done(0, {})
+    with pytest.raises(UserError, match="other code"):
+        next(settled)
 
 
 def dies_once(marker):
