@@ -28,5 +28,5 @@ export RAY_prestart_worker_first_driver=0
 # export BAT_DIST_MPS=0
 
 # Threads of torch that have nothing to do sleep.  By default they spin, which on cores that are shared with others made a
-# training of small images 50 times as slow.
+# training of small images 15 times as slow.
 export OMP_WAIT_POLICY=passive

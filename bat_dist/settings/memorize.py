@@ -97,7 +97,12 @@ class MemorizeSettings(RaySettings, DataSettings):
     ] = "uniform"
     num_members: Annotated[int, Ge(2), Help("networks in the ensemble (cheaper scores)"), ESTIMATED] = 10
     ensemble_archs: Annotated[
-        tuple[Arch, ...] | None, Help("their architectures, in turn; default: arch at three sizes", "NAME"), ESTIMATED
+        tuple[Arch, ...] | None,
+        Help(
+            "their architectures, in turn; default: arch, and resnet9-w16 and resnet20 (with tinynet: resnet9-w8 and resnet9-w4)",
+            "NAME",
+        ),
+        ESTIMATED,
     ] = None
     keep: Annotated[
         Literal["probability"] | None,

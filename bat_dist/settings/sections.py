@@ -31,7 +31,9 @@ from bat_dist.storage.places import Place
 class DataSettings:
     """Which data, and where the results go: the same for every program."""
 
-    dataset: Annotated[DatasetName, Help(DATASET_NAMES, "NAME"), DATA]
+    dataset: Annotated[
+        DatasetName, Help(f"{DATASET_NAMES}; not needed where a folder that is given tells it", "NAME"), DATA
+    ]
     out: Annotated[
         Place, Help("result folder, or a URI such as s3://bucket/run; what it holds is resumed", "DIR"), Decides.CALL
     ]
