@@ -99,7 +99,8 @@ class MemorizeSettings(RaySettings, DataSettings):
     ensemble_archs: Annotated[
         tuple[Arch, ...] | None,
         Help(
-            "their architectures, in turn; default: arch, and resnet9-w16 and resnet20 (with tinynet: resnet9-w8 and resnet9-w4)",
+            "their architectures, in turn; default: arch, resnet9-w16 and resnet20, or with tinynet resnet9-w8 "
+            "and resnet9-w4",
             "NAME",
         ),
         ESTIMATED,

@@ -118,7 +118,8 @@ def train(
             start = time.perf_counter()
             loss = _train_epoch(progress, forward, settings, material, record, mem, world)
             trained = time.perf_counter()
-            world.average_buffers(network)
+            for one in dict.fromkeys((network, progress.judged)):  # averaged weights have statistics of their own
+                world.average_buffers(one)
             row: EpochRow = {
                 "epoch": progress.epoch + 1,
                 "lr": progress.optimizer.lr,

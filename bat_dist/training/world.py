@@ -65,10 +65,20 @@ class World:
         Buffers are left alone during an epoch: broadcasting them would write into a graph whose loss takes two forward
         passes. `average_buffers` brings them together. Not `static_graph`: it changes no bit (tried with two ranks of
         gloo), and saves nothing where each pass uses all parameters.
+
+        DDP puts the gradients into other buckets after its first backward pass. A sum over three ranks or more depends,
+        in its last bits, on the place of a gradient in its bucket; so a first pass is made here, with gradients of 0,
+        that a run which was resumed takes its steps with the buckets of one that was not.
         """
         if self.size == 1:
             return network
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        parallel = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        parallel.reducer.prepare_for_backward([])
+        (
+            0.0 * torch.stack([weights.sum() for weights in network.parameters() if weights.requires_grad]).sum()
+        ).backward()
+        network.zero_grad()
+        return parallel
 
     @torch.no_grad()
     def average_buffers(self, network: nn.Module) -> None:

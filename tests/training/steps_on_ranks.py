@@ -1,5 +1,6 @@
-"""Three optimizer steps of every method on this rank of a gloo world: a program that test_world.py starts twice."""
+"""Three optimizer steps of every method, and a resumed run, on this rank of a gloo world: test_world.py starts it."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,20 @@ import torch.distributed as dist
 from torch import nn
 from torch.multiprocessing.spawn import start_processes
 
+from bat_dist.artifacts.checkpoints import load_tensors
 from bat_dist.data.datasets import load_dataset
 from bat_dist.data.loaders import Batch, Indices, dataset_loader
 from bat_dist.methods.mini_batch import TrainingAttack
 from bat_dist.methods.parallel import Ranks
 from bat_dist.methods.table import build_method
 from bat_dist.models.build import build
+from bat_dist.storage.files import Folder
+from bat_dist.training import files
 from bat_dist.training.epoch import StepSettings, train_epoch
 from bat_dist.training.progress import Progress
 from bat_dist.training.recipe import Recipe
+from bat_dist.training.run import Record, TrainingData, TrainingSettings, train
+from bat_dist.training.splits import hold_out
 from bat_dist.training.sync_batch_norm import synchronize_batch_norm
 from bat_dist.training.world import World
 from tests.training.cuda_batch_norm import taken_for_gpus
@@ -135,6 +141,40 @@ def by_torchs_own_batch_norm(world: World) -> Iterator[tuple[str, np.ndarray]]:
             yield f"sync_on_gpus-{method}", weights_after((method, "sync", "three", {}), world)
 
 
+def resumed(out: Path, world: World) -> Iterator[tuple[str, np.ndarray]]:
+    """How far the state of a run that was resumed after its first epoch is from that of one that was not.
+
+    And how far the averaged network's running statistics are from the mean of the ranks', which the network has.
+    """
+    dataset = load_dataset("digits", num_train=200, num_test=10)
+    material = TrainingData(
+        dataset, dataset_loader("memory", dataset, "train"), hold_out(dataset.train.labels, 40, seed=0)
+    )
+    attack = TrainingAttack(epsilon=16 / 255, step_size=4 / 255, num_steps=1)
+    recipe = Recipe(epochs=2, batch_size=32, lr=0.05, schedule="multistep", milestones=(0.5,))
+    step = StepSettings(build_method("pgd_at", {}), attack, "fp32")
+    settings = TrainingSettings("tinynet", recipe, step, attack, "val_pgd", seed=1, ema=0.9)
+    whole, parted = (Record(Folder(out / name), {}, {"method": "pgd_at"}) for name in ("whole", "parted"))
+
+    def copy_the_first(row: Any) -> None:
+        if row["epoch"] == 1:
+            shutil.copytree(out / "whole", out / "parted")
+
+    cpu = torch.device("cpu")
+    train(settings, material, whole, device=cpu, world=world, on_epoch=copy_the_first)
+    train(settings, material, parted, device=cpu, world=world)
+    dist.barrier()
+    (state, _), (other, _) = (load_tensors(record.folder, files.STATE) for record in (whole, parted))
+    yield "resumed", np.array([(state[name] - other[name]).abs().max() for name in state])
+    means = [name for name in state if name.startswith("network.") and "running_" in name]
+    averages = ["average.module." + name.removeprefix("network.") for name in means]
+    assert means
+    yield (
+        "averaged_statistics",
+        np.array([(state[a] - state[b]).abs().max() for a, b in zip(means, averages, strict=True)]),
+    )
+
+
 def main(out: Path, rank: int, size: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{out}/rendezvous", rank=rank, world_size=size)
@@ -143,7 +183,7 @@ def main(out: Path, rank: int, size: int) -> None:
     with without_reduction(world):
         for method in ("gairat", "bat"):
             found[f"careless-{method}"] = weights_after((method, "none", "three", {}), world)
-    found |= dict(reduce_scattered(world)) | dict(by_torchs_own_batch_norm(world))
+    found |= dict(reduce_scattered(world)) | dict(by_torchs_own_batch_norm(world)) | dict(resumed(out, world))
     gathered = world.concatenate({name: row.sum() for name, row in found.items()})
     assert gathered[0] == gathered[-1], "the ranks' weights differ"
     if rank == 0:

@@ -69,3 +69,18 @@ def test_torchs_own_batch_norm_over_ranks_trains_as_one_process(
     """It is what GPUs get; its kernels are written out for the CPU here. The last batch has parts of unequal sizes."""
     found = on_ranks(size)[f"sync_on_gpus-{method}"]
     np.testing.assert_allclose(found, alone[f"{method}-sync-three"], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_resumed_run_ends_as_an_undisturbed_one_to_the_last_bit(
+    size: int, on_ranks: Callable[[int], dict[str, np.ndarray]]
+) -> None:
+    """From three ranks on, a sum over them depends on the place of a gradient in its bucket."""
+    assert not on_ranks(size)["resumed"].any()
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_averaged_weights_have_the_statistics_of_all_ranks(
+    size: int, on_ranks: Callable[[int], dict[str, np.ndarray]]
+) -> None:
+    assert not on_ranks(size)["averaged_statistics"].any()
