@@ -188,7 +188,7 @@ class RowStore:
         array, rows = self.arrays[name], np.asarray(rows)
         step = self._rows_at_a_time(array)
         blocks = [rows[start : start + step] for start in range(0, len(rows), step)]
-        found = [self._patiently(array.oindex.__getitem__, block) for block in blocks]
+        found = [self._values(name, block) for block in blocks]
         return np.concatenate([np.empty((0, *array.shape[1:]), array.dtype), *found])
 
     def status(self) -> RowStatus:
@@ -220,11 +220,22 @@ class RowStore:
             rows = range(start, min(start + step, self.num_rows))
             block = slice(rows.start, rows.stop)
             try:
-                columns = {name: self._patiently(array.__getitem__, block) for name, array in self.arrays.items()}
+                columns = {name: self._values(name, block) for name in self.arrays}
             except Exception:  # a chunk is damaged: find out which; or the storage is away, which the first row says
                 yield from map(self._row_or_none, rows)
             else:
                 yield from ({name: column[place] for name, column in columns.items()} for place in range(len(rows)))
+
+    def _values(self, name: str, rows: int | slice | np.ndarray) -> np.ndarray:
+        """Rows of one array; read again if another process has put them into shards: their own files may be gone."""
+        array = self.arrays[name]
+        values = self._patiently(array.oindex.__getitem__, rows)
+        if array.shards is None:
+            grid = self.folder.read_json(f"{name}/zarr.json")["chunk_grid"]
+            if tuple(grid["configuration"]["chunk_shape"]) != array.chunks:
+                self.reopen(name)
+                values = self._patiently(self.arrays[name].oindex.__getitem__, rows)
+        return values
 
     def _rows_at_a_time(self, *arrays: Any) -> int:
         row = sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
@@ -232,7 +243,7 @@ class RowStore:
 
     def _row_or_none(self, row: int) -> dict[str, np.ndarray] | None:
         try:
-            return {name: self._patiently(array.__getitem__, row) for name, array in self.arrays.items()}
+            return {name: self._values(name, row) for name in self.arrays}
         except OF_STORAGE:
             raise
         except Exception:

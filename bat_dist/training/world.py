@@ -74,9 +74,8 @@ class World:
             return network
         parallel = DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
         parallel.reducer.prepare_for_backward([])
-        (
-            0.0 * torch.stack([weights.sum() for weights in network.parameters() if weights.requires_grad]).sum()
-        ).backward()
+        sums = [weights.sum() for weights in network.parameters() if weights.requires_grad]
+        (0.0 * torch.stack(sums).sum()).backward()
         network.zero_grad()
         return parallel
 

@@ -71,6 +71,19 @@ def test_a_compact_store_has_the_same_rows_in_few_files(tmp_path: Path, kind: st
     assert_holds(folder, range(NUM_ROWS))
 
 
+@pytest.mark.parametrize("kind", ["local", "memory"])
+def test_who_has_opened_it_before_reads_the_same_rows(tmp_path: Path, kind: str) -> None:
+    """Another program, which would take rows whose files are gone for rows of zeros."""
+    folder = Folder(tmp_path if kind == "local" else f"memory://{uuid.uuid4()}")
+    writer, reader, other = filled(folder), opened(folder), opened(folder)
+    compact_if_complete(writer)
+    np.testing.assert_array_equal(
+        reader.read("small", np.arange(NUM_ROWS)), np.stack([row(k)["small"] for k in range(NUM_ROWS)])
+    )
+    assert other.status().complete.all()
+    assert not other.status().damaged
+
+
 def test_any_zarr_reader_opens_it(tmp_path: Path) -> None:
     compact_if_complete(filled(Folder(tmp_path)))
     array = zarr.open_group(str(tmp_path), mode="r")["small"]
