@@ -67,7 +67,12 @@ class Checkpoint(NamedTuple):
 
 def save_tensors(folder: Folder, name: str, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and `about`, plain values, as one safetensors file; it appears whole or not at all."""
-    dense = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    dense, written = dict[str, Tensor](), set[int]()
+    for key, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        storage = own.untyped_storage().data_ptr()
+        dense[key] = own.clone() if storage in written else own  # tied weights: safetensors takes no memory twice
+        written.add(storage)
     # The digest, for safetensors has no checksum. Under one key: of several, safetensors changes the order.
     header = json.dumps({"about": about, "sha256": _digest(dense, about)})
     folder.write(name, safetensors.torch.save(dense, {_HEADER: header}))

@@ -20,6 +20,8 @@ from bat_dist.storage.provenance import without_passwords
 
 T = TypeVar("T")
 
+_PUTS_WHOLE = OBJECT_STORES | {"memory"}
+
 # numpy reads the header of an array with the module ast, which in CPython 3.11 fails at times where threads use it at
 # once (python/cpython#106905): a good file would count as damaged.
 _ONE_HEADER_AT_A_TIME = threading.Lock()
@@ -102,7 +104,12 @@ class Folder:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a whole file: beside its place first, then renamed (object stores put whole objects anyway)."""
-        self._patiently(self.fs.pipe_file if self.local_path is None else _write_local, name, data)
+        if self.local_path is not None:
+            self._patiently(_write_local, name, data)
+        elif _PUTS_WHOLE.intersection(self._protocols):
+            self._patiently(self.fs.pipe_file, name, data)
+        else:
+            self._patiently(self._write_and_rename, name, data)
 
     def write_new(self, name: str, data: bytes) -> bool:
         """Write a file unless there is one; False, and nothing has happened, if there is.
@@ -124,6 +131,17 @@ class Folder:
                 raise
             self.write(name, data)
         return True
+
+    def _write_and_rename(self, path: str, data: bytes) -> None:
+        """As sftp, smb and hdfs want it."""
+        folder, _, name = path.rpartition("/")
+        partial = f"{folder}/.{name}.partial"
+        self.fs.pipe_file(partial, data)
+        try:
+            self.fs.mv(partial, path)
+        except FileExistsError:  # smb renames nothing over a file
+            self.fs.rm_file(path)
+            self.fs.mv(partial, path)
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens if it is not there."""

@@ -73,6 +73,8 @@ def patiently(place: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwarg
             result = call(*args, **kwargs)
         except Exception as error:
             if not is_transient(error):
+                if isinstance(error, FileNotFoundError) or answer_of(error).status:
+                    _lost = False  # a "no" is an answer
                 raise _named(error, place)  # noqa: B904  (it has its cause, or is the error itself)
             now = _clock()
             if began is None:

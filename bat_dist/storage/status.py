@@ -3,6 +3,7 @@
 `describe` tells of a folder of `memorize`; `training.status` and `results.status` tell of others.
 """
 
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -159,7 +160,8 @@ def _last_word(progress: Mapping[str, Any], when: str, *, complete: bool) -> str
             return f"{driver} gave its last sign of life {when}, and {everything} are done"
         case "running":
             since = f"no sign of life from {driver} since {progress['written']} ({when})"
-            return f"{since}: it was killed or its machine was lost; {GO_ON}"
+            clocks = "" if progress["host"] == socket.gethostname() else ", or the two machines' clocks differ"
+            return f"{since}: it was killed or its machine was lost{clocks}; {GO_ON}"
     raise ValueError(f"state {progress['state']!r}")
 
 

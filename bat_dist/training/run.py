@@ -207,6 +207,8 @@ def _restore(progress: Progress, record: Record) -> None:
     if not record.folder.exists(files.STATE):
         return
     tensors, about = load_tensors(record.folder, files.STATE)
+    if differs := differences(about.get("identity", record.identity), record.identity):  # of earlier versions: unknown
+        raise UserError(f"{record.folder}/{files.STATE} is of another run; {WAY_OUT}\n" + "\n".join(differs))
     try:
         progress.restore(tensors, about["history"])
     except (RuntimeError, KeyError) as error:
@@ -287,7 +289,7 @@ def _save(progress: Progress, settings: TrainingSettings, material: TrainingData
     if files.best_epoch(history, settings.best_by) == progress.epoch:
         save_model(record.folder, "best", weights, spec, facts)
     save_model(record.folder, "last", weights, spec, facts)
-    save_tensors(record.folder, files.STATE, progress.tensors(), {"history": history})
+    save_tensors(record.folder, files.STATE, progress.tensors(), {"history": history, "identity": record.identity})
     files.write_history(record.folder, history)
 
 

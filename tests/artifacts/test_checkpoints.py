@@ -102,6 +102,16 @@ def test_tensors_of_all_kinds_come_back(tmp_path: Path) -> None:
         assert torch.equal(tensors[name], tensor)
 
 
+def test_tensors_that_share_their_memory_come_back(tmp_path: Path) -> None:
+    """As tied weights, or a layer that is registered under two names, do."""
+    weights = torch.rand(3, 4)
+    save_tensors(Folder(tmp_path), "x.safetensors", {"embedding": weights, "head": weights, "part": weights[1:]}, {})
+    found, _ = load_tensors(Folder(tmp_path), "x.safetensors")
+    assert torch.equal(found["embedding"], weights)
+    assert torch.equal(found["head"], weights)
+    assert torch.equal(found["part"], weights[1:])
+
+
 def test_an_exported_folder_holds_one_network_and_a_run_two(tmp_path: Path) -> None:
     folder, spec = Folder(tmp_path), spec_of("tinynet")
     save_model(folder, "model", spec.build().state_dict(), spec, {"epoch": 1})

@@ -9,9 +9,12 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder, aside
@@ -69,6 +72,39 @@ def test_a_folder_keeps_the_old_file_on_a_full_disk(tmp_path: Path, monkeypatch:
     with pytest.raises(OSError, match="full"):
         Folder(tmp_path).write("scores.npz", b"new")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("scores.npz", b"old")]
+
+
+class KilledWhileItWrites(MemoryFileSystem):
+    """Storage that, like sftp, is written to piece by piece."""
+
+    protocol = "piecewise"
+    is_killed = False
+    renames_over = True
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        super().pipe_file(path, value[: len(value) // 2] if self.is_killed else value)
+        if self.is_killed:
+            raise KeyboardInterrupt
+
+    def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
+        if not self.renames_over and self.exists(path2):
+            raise FileExistsError(path2)
+        super().mv(path1, path2, **kwargs)
+
+
+@pytest.mark.parametrize("renames_over", [True, False])
+def test_the_old_file_stays_when_writing_is_cut_off_elsewhere(
+    renames_over: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsspec.register_implementation("piecewise", KilledWhileItWrites, clobber=True)
+    monkeypatch.setattr(KilledWhileItWrites, "renames_over", renames_over)
+    folder = Folder(f"piecewise://{uuid.uuid4().hex}")
+    folder.write("state", b"first")
+    folder.write("state", b"second")
+    monkeypatch.setattr(KilledWhileItWrites, "is_killed", True)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write("state", b"third")
+    assert folder.read("state") == b"second"
 
 
 @pytest.mark.parametrize("kind", ["local", "memory"])

@@ -107,6 +107,14 @@ def test_patience_once_lost_comes_back_with_an_answer(clock: Clock) -> None:
     assert patiently("x", failing(STALE)) == "answer"
 
 
+def test_not_there_is_an_answer_too(clock: Clock) -> None:
+    with pytest.raises(RunError):
+        patiently("x", always(STALE))
+    with pytest.raises(FileNotFoundError):
+        patiently("x", always(FileNotFoundError("x")))
+    assert patiently("x", failing(STALE)) == "answer"
+
+
 def test_a_sign_of_life_is_not_waited_for(clock: Clock) -> None:
     with tried_once(), pytest.raises(RunError, match="Stale file handle"):
         patiently("x", failing(STALE))

@@ -479,6 +479,19 @@ def test_the_state_of_another_network_is_refused(tmp_path: Path, material: Train
         run.train(other, material, record(tmp_path), device=CPU)
 
 
+def test_a_state_without_the_file_that_tells_whose_it_is_is_refused_by_another_run(
+    tmp_path: Path, material: TrainingData
+) -> None:
+    """As after `run.json` was damaged and removed."""
+    run.begin(record(tmp_path))
+    with pytest.raises(Killed):
+        run.train(settings(), material, record(tmp_path), device=CPU, open_trackers=lambda first: [KillAfter(2)])
+    (tmp_path / files.RUN).unlink()
+    with pytest.raises(UserError, match=r"(?s)another run.*lr: absent in the store, 0\.2 now"):
+        run.train(settings(), material, record(tmp_path, lr=0.2), device=CPU)
+    assert len(run.train(settings(), material, record(tmp_path), device=CPU)) == RECIPE.epochs
+
+
 def test_no_pickle_is_written(tmp_path: Path, material: TrainingData) -> None:
     with pytest.raises(Killed):
         run.train(settings(ema=0.5), material, record(tmp_path), device=CPU, open_trackers=lambda _: [KillAfter(2)])
