@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from bat_dist.errors import UserError
+from bat_dist.storage.files import Folder
+from bat_dist.storage.rows import Field, RowStore
 from bat_dist.training.precision import ISA_LIMITS
 from bat_dist.training.threads import torch_threads
 from benchmarks import __main__ as program
+from benchmarks import trial_precision
 from benchmarks.catalogue import MEASUREMENTS
 from benchmarks.machine import Machine, this_machine
 from benchmarks.measurement import (
@@ -33,7 +37,7 @@ from benchmarks.measurement import (
 from benchmarks.record import Entry, Results, entry_of, falls, read, summary, write
 from benchmarks.table import table
 
-PROGRAMS = ("gpu", "start_time", "autoattack_agreement")
+PROGRAMS = ("gpu", "start_time", "autoattack_agreement", "trial_precision")
 MACHINE = Machine("avx512", "a processor", 2, "AVX512 with bf16", 0.25, {"torch": "2"}, {})
 FAST = Speed(text="fast over slow", side="fast", over=("slow", "slower"), at_least={"avx512": 2.0, "avx2": 1.5})
 SHARE = Share(text="fast, of slow", side="fast", of="slow", at_most=60.0)
@@ -46,6 +50,28 @@ TOY = Measurement(name="toy", what="a toy", setup="toy:toy", figures=(FAST, SHAR
 def test_a_program_can_be_loaded(name: str) -> None:
     path = Path(program.ROOT, "benchmarks", f"{name}.py")
     assert "main" in runpy.run_path(str(path), run_name="loaded")
+
+
+@pytest.mark.parametrize(("share_right", "is_chance"), [(0.6, True), (0.7, False)])
+def test_trials_in_two_precisions_are_told_apart_if_they_differ(
+    share_right: float,
+    is_chance: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A is right on 60% of the test images in each of 20 trials."""
+    fields = {name: Field("bool", (50,)) for name in trial_precision.FIELDS}
+    for place, share in (("a", 0.6), ("b", share_right)):
+        store = RowStore.open(Folder(tmp_path / place / "trials"), fields=fields, identity={}, num_rows=20)
+        for number in range(20):
+            of_both, own = np.random.default_rng(number), np.random.default_rng([number, ord(place)])
+            right = own.random(50) < share
+            store.write(number, {"mask": of_both.random(50) < 0.7, "train_correct": right, "test_correct": right})
+    monkeypatch.setattr("sys.argv", ["trial_precision", str(tmp_path / "a"), str(tmp_path / "b")])
+    trial_precision.main()
+    p = float(capsys.readouterr().out.split("difference of test accuracy")[1].split("p = ")[1].split()[0])
+    assert (p > 0.05) == is_chance
 
 
 @pytest.mark.parametrize("measurement", MEASUREMENTS, ids=lambda one: one.name)
