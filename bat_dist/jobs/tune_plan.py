@@ -7,10 +7,11 @@ from typing import Any
 
 from bat_dist.config import plain, to_dict
 from bat_dist.data.datasets import Dataset
+from bat_dist.errors import UserError
 from bat_dist.jobs.auto import Chosen, as_begun, left_to_us, without_auto
 from bat_dist.jobs.fresh import check_alone
 from bat_dist.jobs.own_parts import method_of, network_of
-from bat_dist.jobs.training_plan import make_plan, scores_of
+from bat_dist.jobs.training_plan import TrainingPlan, make_plan, scores_of
 from bat_dist.jobs.tune_run import run_settings, score_key
 from bat_dist.parts import is_reference
 from bat_dist.settings.decides import identity_values
@@ -19,8 +20,9 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcome
-from bat_dist.sweep.space import Point, without_repetition
+from bat_dist.sweep.space import Point, point_name, without_repetition
 from bat_dist.training.score_file import TrainingScores
+from bat_dist.wording import counted
 
 VERB = "tune"
 
@@ -106,7 +108,9 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
 
     num_val = len(make_plan(dataset, settings.example, find_scores=find).held.validation)
     for point in settings.known_points:
-        make_plan(dataset, run_settings(settings, str(folder), SweepRun(point, settings.seeds[0])), find_scores=find)
+        run = SweepRun(point, settings.seeds[0])
+        plan = make_plan(dataset, run_settings(settings, str(folder), run), find_scores=find)
+        _check_metric(settings, plan, point)
     # Runs that together take all scores that any run can take; TPE's points are not known yet.
     first = {d.name: d.examples[0] for d in settings.dimensions}
     for point in [first, *({**first, d.name: value} for d in settings.dimensions for value in d.values)]:
@@ -115,6 +119,18 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
         check_alone(folder, VERB)
     record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)
     return Sweep(settings, dataset, record, scores, num_val, chosen)
+
+
+def _check_metric(settings: TuneSettings, plan: TrainingPlan, point: Point) -> None:
+    """Raise UserError if a metric is of typical or atypical samples, and the validation split has none of them."""
+    for metric in settings.metric:
+        kind = metric.rpartition("_")[2]
+        members = plan.scores.subsets.get(kind) if plan.scores else None
+        if members is not None and not members[plan.held.validation].any():
+            raise UserError(
+                f"metric {metric}: none of the {counted(len(plan.held.validation), 'validation sample')} is {kind} "
+                f"for {point_name(point)}; use another metric, raise num_val, or change sigma or atypical_share"
+            )
 
 
 def _own(settings: TuneSettings) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypedDict
@@ -202,12 +202,22 @@ class Asha(ASHAScheduler):
         if (since := result.get("epoch", 0) - self._drop) > 0:
             super().on_trial_complete(tune_controller, trial, {**result, "epochs_after_drop": since})
 
+    @property
+    def metric(self) -> None:
+        """None: Tune ends all runs at a result without a scheduler's metric, and an undefined accuracy is in none."""
+        return
+
     def replay(self, name: str, history: Iterable[EpochRow]) -> None:
         """What a run of an earlier session had reached."""
         trial: Any = SimpleNamespace(trial_id=name)  # as much of a Tune trial as ASHA looks at
         super().on_trial_add(None, trial)  # pyright: ignore[reportArgumentType]
         for row in history:
-            self.on_trial_result(None, trial, row)
+            self.on_trial_result(None, trial, defined(row))
+
+
+def defined(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's row as Tune is told it: without accuracies on no sample, which are None and cannot be compared."""
+    return {name: value for name, value in row.items() if value is not None}
 
 
 def first_drop(recipe: Recipe) -> int:

@@ -12,7 +12,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, describe_error, is_gpu_full
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
-from bat_dist.jobs.tune_queue import RunRequest
+from bat_dist.jobs.tune_queue import RunRequest, defined
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
@@ -82,4 +82,4 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
 
 
 def _tell_tune(row: Mapping[str, Any]) -> None:
-    tune.report({name: value for name, value in row.items() if value is not None})
+    tune.report(defined(row))

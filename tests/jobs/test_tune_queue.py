@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import ray.exceptions as rx
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.search import Searcher
 
 from bat_dist.errors import RunError
-from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, first_drop
+from bat_dist.jobs.tune_queue import Asha, RunCallbacks, RunQueue, defined, first_drop
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure, read_outcome
 from bat_dist.training.recipe import RECIPES, Recipe, learning_rate
@@ -180,3 +181,16 @@ def test_a_new_scheduler_that_is_told_the_past_decides_as_the_old_one() -> None:
     untold = Asha(PAPER, metric="val_pgd", factor=3, first=5)
     untold.on_trial_add(None, trial("x"))  # pyright: ignore[reportArgumentType]
     assert untold.on_trial_result(None, trial("x"), {"epoch": 85, "val_pgd": 0.2}) == "CONTINUE"
+
+
+def test_a_run_whose_metric_is_undefined_is_neither_stopped_nor_an_error() -> None:
+    """A validation split without an atypical sample: the accuracy on them is None in every row."""
+    asha = Asha(PAPER, metric="val_pgd_atypical", factor=3, first=5)
+    history = [{"epoch": epoch, "val_pgd": 0.3, "val_pgd_atypical": None} for epoch in range(1, 161)]
+    asha.replay("p0", history)
+    asha.on_trial_add(None, trial("x"))  # pyright: ignore[reportArgumentType]
+    told = defined(history[84])
+    assert told == {"epoch": 85, "val_pgd": 0.3}
+    assert asha.on_trial_result(None, trial("x"), told) == "CONTINUE"
+    controller: Any = SimpleNamespace(_metric=None, _scheduler_alg=asha, _search_alg=RunQueue([]))
+    TuneController._validate_result_metrics(controller, told)  # raises what would end the whole sweep
