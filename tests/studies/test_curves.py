@@ -100,6 +100,16 @@ def test_what_section_3_2_says_of_made_flags() -> None:
     assert found["not_any_group"].estimate == pytest.approx(means[0] - made["pgd_at", "typical_removed", "pgd"].mean())
 
 
+@pytest.mark.parametrize("shares", [[0, 20, 50, 100], [0, 25, 50, 75, 100], [0, 10, 20, 40, 80, 100]])
+def test_networks_that_are_all_right_say_nothing_of_the_share(shares: list[float]) -> None:
+    """The weights of the slope sum to zero but for rounding, whose sign was taken for a verdict."""
+    names = [("pgd_at", f"atypical{share:g}", kind) for share in shares for kind in ("clean", "pgd")]
+    names += [("erm", name, "clean") for name in ("atypical0", "atypical100")]
+    found = {one.claim: one for one in typical_findings(dict.fromkeys(names, np.ones((3, 40), bool)), shares)}
+    assert found["more_is_worse"][1:4] == (0, 0, 0)
+    assert found["more_is_worse"].verdict == "not visible at this scale"
+
+
 def test_without_controls_they_are_not_judged_and_one_seed_gives_no_interval() -> None:
     names = [("pgd_at", f"atypical{share}", kind) for share in (0, 100) for kind in ("clean", "pgd")]
     made = {key: flags(0.5)[:1] for key in [*names, ("erm", "atypical0", "clean"), ("erm", "atypical100", "clean")]}
