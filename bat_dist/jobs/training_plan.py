@@ -201,10 +201,7 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
     """Raise ValueError if a batch can never hold what the method needs; warn if it will seldom."""
     size, workers = asked.training.batch_size, max(1, asked.num_workers)
     if not batch_sizes(len(held.train), size, workers, smallest=_smallest_batch(asked)):
-        raise ValueError(
-            f"{counted(len(held.train), 'training sample')} are too few for {counted(workers, 'worker')}: "
-            "each needs two at least; lower num_workers"
-        )
+        raise ValueError(_too_few(asked, len(held.train), workers))
     if asked.method != "bat" or scores is None or asked.beta == 0:
         return
     if size < 3:
@@ -220,6 +217,21 @@ def _check_batches(asked: TrainSettings, dataset: Dataset, held: Held, scores: T
             size,
             100 * paired,
         )
+
+
+def _too_few(asked: TrainSettings, num_train: int, workers: int) -> str:
+    """Why so many training samples make no batch, and the way out."""
+    samples = f"{counted(num_train, 'training sample')} {'is' if num_train == 1 else 'are'} too few"
+    if num_train >= 2 * workers:  # a short last batch is left out, and here it would be the only one
+        size = asked.training.batch_size
+        return (
+            f"{samples} for batch_size {size}: of train_subset, without the validation split, at least half a batch "
+            f"is needed; lower batch_size to {2 * num_train} or less, or take a larger train_subset"
+        )
+    if num_train >= 2:
+        return f"{samples} for {counted(workers, 'worker')}: each needs two at least; lower num_workers"
+    more = "take a larger train_subset" if asked.train_subset else "raise num_train"
+    return f"{samples}: a batch needs two at least; {more}, or lower num_val"
 
 
 def _facts(

@@ -165,5 +165,15 @@ def test_files_of_other_data_are_refused(dataset: Dataset, tmp_path: Path) -> No
 def test_too_few_samples_to_train_on(dataset: Dataset, tmp_path: Path) -> None:
     held = make_plan(dataset, TrainSettings(**ASKED, out="x")).held
     write_indices(Folder(str(tmp_path)), "subset.npz", held.validation, dataset.fingerprint)
-    with pytest.raises(UserError, match="0 training samples are too few"):
+    with pytest.raises(UserError, match=r"0 training samples are too few: .* take a larger train_subset"):
         make_plan(dataset, TrainSettings(**ASKED, out="x", train_subset=str(tmp_path / "subset.npz")))
+
+
+def test_less_than_half_a_batch_asks_for_smaller_batches(dataset: Dataset, tmp_path: Path) -> None:
+    """It was called too few for one worker, which nobody can lower."""
+    held = make_plan(dataset, TrainSettings(**ASKED, out="x")).held
+    write_indices(Folder(str(tmp_path)), "subset.npz", held.train[:19], dataset.fingerprint)
+    asked = {**ASKED, "train_subset": str(tmp_path / "subset.npz"), "out": "x"}
+    with pytest.raises(UserError, match=r"^19 training samples are too few for batch_size 40: .* to 38 or less"):
+        make_plan(dataset, TrainSettings(**asked))
+    assert len(make_plan(dataset, TrainSettings(**{**asked, "batch_size": 38})).held.train) == 19
