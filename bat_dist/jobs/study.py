@@ -100,13 +100,16 @@ def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
 
 
 def _checked_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
-    """The sets of the samples.  Raises UserError if they are of other data, or if one that is needed is empty."""
+    """The sets of the samples.
+
+    Raises UserError if they are of other data, or if one that is needed has no sample beside those that are held out.
+    """
     sets = read_sets(dataset, settings)
     try:
         if {run.subset for run in settings.runs()} - {WHOLE}:
-            check_sets(sets.members, ["train_typical", "train_atypical", "test_typical"])
+            check_sets(sets.watched, ["train_typical", "train_atypical", "test_typical"])
         if "atypical" in settings.study:
-            check_sets(sets.members, ["train_atypical", "test_atypical"])
+            check_sets(sets.watched, ["train_atypical", "test_atypical"])
     except ValueError as error:
         raise UserError(str(error)) from None
     return sets

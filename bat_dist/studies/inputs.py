@@ -1,9 +1,10 @@
 """What the runs of a study have left in its folder: histories, and what the last networks say of samples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Int64
 
 from bat_dist.artifacts.scores import TRIALS, Trials, read_memorization, read_subsets
 from bat_dist.data.datasets import Dataset
@@ -12,6 +13,7 @@ from bat_dist.settings.study import OUTPUTS, WHOLE, StudyRun, StudySettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.training.files import EpochRow, read_history
+from bat_dist.training.splits import default_num_val, hold_out
 from bat_dist.wording import counted
 
 TYPICALITY = "typicality.npz"
@@ -19,19 +21,33 @@ TYPICALITY = "typicality.npz"
 
 @dataclass(frozen=True)
 class SampleSets:
-    """Memorization of the training samples, and the four sets by name (`train_atypical`, ...), bool by sample."""
+    """Memorization of the training samples, and the four sets by name (`train_atypical`, ...), bool by sample.
+
+    validation: positions in the training split that all trainings hold out.
+    """
 
     mem: np.ndarray
     members: Mapping[str, np.ndarray]
+    validation: Int64[np.ndarray, " held"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def __getitem__(self, name: str) -> np.ndarray:
         return self.members[name]
 
+    @property
+    def watched(self) -> Mapping[str, np.ndarray]:
+        """The sets as trainings know them: of the training split only what is not held out."""
+        found = {name: one.copy() for name, one in self.members.items()}
+        for name, one in found.items():
+            if name.startswith("train"):
+                one[self.validation] = False
+        return found
+
 
 def read_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
-    """The scores and sets that the studies stand on.  Raises UserError if they are missing or of other data.
+    """The scores and sets that the studies stand on.
 
     Without sets if no study needs them: imported scores have none.
+    Raises UserError if they are missing or of other data, or if num_val leaves nothing to train on.
     """
     place = Folder(settings.score_place)
     location = (place / TYPICALITY).location
@@ -40,7 +56,17 @@ def read_sets(dataset: Dataset, settings: StudySettings) -> SampleSets:
         for split in (("train", "test") if settings.needs_sets else ())
         for kind, one in read_subsets(location, dataset.fingerprint, split).items()
     }
-    return SampleSets(read_memorization(place, dataset.fingerprint)["mem"], members)
+    mem = read_memorization(place, dataset.fingerprint)["mem"]
+    return SampleSets(mem, members, _validation(dataset, settings)) if members else SampleSets(mem, members)
+
+
+def _validation(dataset: Dataset, settings: StudySettings) -> Int64[np.ndarray, " held"]:
+    """What the trainings hold out, which is the same in all."""
+    asked, labels = settings.training(settings.runs()[0]), dataset.train.labels
+    try:
+        return hold_out(labels, asked.num_val or default_num_val(len(labels)), seed=asked.val_seed).validation
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 @dataclass(frozen=True)

@@ -41,5 +41,5 @@ def check_sets(sets: Mapping[str, Members], names: Iterable[str]) -> None:
     for name in names:
         if not sets[name].any():
             split, kind = name.split("_")
-            whole = "training set" if split == "train" else "test set"
+            whole = "training set (without the validation split)" if split == "train" else "test set"
             raise ValueError(f"there is no {kind} sample in the {whole}: run more leave-out trials, or take more data")

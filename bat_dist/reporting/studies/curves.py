@@ -30,7 +30,8 @@ def analyse_atypical(inputs: StudyInputs, folder: Folder) -> list[Finding]:
     _write(
         folder, inputs, (({"method": method, "column": column}, curve) for (method, column), curve in curves.items())
     )
-    sizes = {f"num_{split}": int(inputs.sets[f"{split}_atypical"].sum()) for split in ("train", "test")}
+    watched = inputs.sets.watched
+    sizes = {f"num_{split}": int(watched[f"{split}_atypical"].sum()) for split in ("train", "test")}
     return list(atypical_findings(curves, **sizes))
 
 

@@ -68,7 +68,7 @@ def report_study(name: str, inputs: StudyInputs) -> Iterator[str]:
     """Write a study's data, findings and figures; yields the lines to print."""
     report, folder = REPORTS[name], inputs.folder / RESULTS / name
     folder.create()
-    sizes = {name: int(members.sum()) for name, members in inputs.sets.members.items()}
+    sizes = {name: int(members.sum()) for name, members in inputs.sets.watched.items()}
     about = {"note": report.note(inputs), "sizes": sizes}
     yield from _report(name, folder, report.analyse(inputs, folder), about)
 
