@@ -11,6 +11,7 @@ import bat_dist
 from bat_dist.artifacts.export import CARD, LIBRARY
 from bat_dist.artifacts.scores import (
     ENSEMBLE_SCORES,
+    FELDMAN_ZHANG,
     INFLUENCE,
     INFLUENCE_TOP,
     MEMORIZATION,
@@ -21,7 +22,7 @@ from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
 
 PROVENANCE, INFLUENCE_TABLE = "provenance.json", "influence.parquet"
-_COPIED = (SCORES_TABLE, INFLUENCE, INFLUENCE_TOP, "typicality.npz", ENSEMBLE_SCORES, "feldman_zhang.npz")
+_COPIED = (SCORES_TABLE, INFLUENCE, INFLUENCE_TOP, "typicality.npz", ENSEMBLE_SCORES, FELDMAN_ZHANG)
 SCORE_FILES = (CARD, PROVENANCE, INFLUENCE_TABLE, *_COPIED, MEMORIZATION)
 """All files that an export of scores may have."""
 _SUMMARY = "summary.json"

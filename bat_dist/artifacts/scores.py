@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TRIALS, ENSEMBLE = "trials", "ensemble"  # folders of the stores
 MEMORIZATION, INFLUENCE, ENSEMBLE_SCORES = "memorization.npz", "influence.npz", "ensemble_scores.npz"
-INFLUENCE_TOP = "influence_top.npz"
+INFLUENCE_TOP, FELDMAN_ZHANG = "influence_top.npz", "feldman_zhang.npz"
 MEMORIZATION_TABLE, SCORES_TABLE = "memorization.csv", "scores.parquet"
 
 

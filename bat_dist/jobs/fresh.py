@@ -5,7 +5,7 @@ Whoever calls this holds the folder (`storage.lease.only_driver`).
 
 from collections.abc import Iterable
 
-from bat_dist.artifacts.scores import INFLUENCE_TOP, MEMORIZATION_TABLE, SCORES_TABLE
+from bat_dist.artifacts.scores import FELDMAN_ZHANG, INFLUENCE_TOP, MEMORIZATION_TABLE, SCORES_TABLE
 from bat_dist.errors import UserError
 from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS
 from bat_dist.results.experiment_file import EXPERIMENT, read_experiment
@@ -38,7 +38,7 @@ OF_STOPPING = (SEQUENTIAL, *(f"figures/undecided_by_trials{end}" for end in _DRA
 """What only a run with `--num_trials auto` leaves."""
 _PAGE = ("summary.json", "index.html")
 _OF_MEMORIZATION = (
-    *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", "feldman_zhang.npz"),
+    *(MEMORIZATION, MEMORIZATION_TABLE, SCORES_TABLE, "influence.npz", "typicality.npz", FELDMAN_ZHANG),
     *(INFLUENCE_TOP, "influence/part-*.npz", "influence/all.npz", "influence/parts.json"),
     *("ensemble_scores.npz", "explorer.html", *_PAGE, *(f"ensemble_{name}" for name in _PAGE), PROGRESS),
     *(f"figures/{kind}*{end}" for kind in ("memorization_", "extremes_", "influence_", "accuracy_") for end in _DRAWN),

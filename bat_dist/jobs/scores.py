@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from bat_dist.artifacts.scores import (
+    FELDMAN_ZHANG,
     INFLUENCE_TOP,
     MEMORIZATION,
     EnsembleScores,
@@ -82,7 +83,9 @@ def leave_out_scores(folder: Folder, dataset: Dataset, settings: MemorizeSetting
     if size <= min(MAX_BYTES, memory // 3):  # it is there three times before it is written
         buffer = BytesIO()
         save_feldman_zhang(buffer, feldman_zhang(memorization.mem, trials.mask, trials.test_correct, *labels))
-        folder.write("feldman_zhang.npz", buffer.getvalue())
+        folder.write(FELDMAN_ZHANG, buffer.getvalue())
+    else:
+        folder.remove(FELDMAN_ZHANG)  # of an earlier call, which had fewer trials and more memory
     if not filled.failed:
         compact_if_complete(store)
     return scores, filled
