@@ -17,7 +17,7 @@ from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
 from bat_dist.storage.recorded import settings_of
 from bat_dist.storage.rows import RowStore
-from bat_dist.storage.status import GO_ON, UNITS, describe_driver
+from bat_dist.storage.status import GO_ON, UNITS, describe_driver, failures
 from bat_dist.storage.status import describe as describe_memorization
 from bat_dist.sweep.record import FAILURE
 from bat_dist.training.files import RUN, finished, read_history
@@ -29,9 +29,9 @@ def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.tim
     """Some lines on the driver, and one on each attack.  Raises UserError if the folder holds no evaluation."""
     units = folder / UNITS
     stores = {name: store for name in units.entries()[0] if (store := RowStore.existing(units / name))}
-    stages = {name: (int(store.status().complete.sum()), store.num_rows) for name, store in stores.items()}
+    there = {name: store.status().complete for name, store in stores.items()}
     known = read_rows(folder)
-    if not stages and known is None:
+    if not stores and known is None:
         raise UserError(f"{folder} holds no evaluation: run bat-dist evaluate --out {folder} first")
     rows = {row.attack: row.overall for row in known or ()}
     asked = _asked(folder) or list(rows)
@@ -44,11 +44,11 @@ def describe_evaluation(folder: Folder, *, clock: Callable[[], float] = time.tim
     )
     lines += [f"  {name}: {row}" for name, row in rows.items()]
     if not is_complete:
-        lines += [f"  {stage}: {done} of {total} units" for stage, (done, total) in stages.items()]
-    failed = [
-        (name.removesuffix(".json"), folder.read_json(f"failed/{name}")) for name in folder.names("failed/*.json")
-    ]
-    return "\n".join([*lines, *(f"  failed: {name}: {note.get('reason')}" for name, note in failed)])
+        lines += [f"  {stage}: {complete.sum()} of {len(complete)} units" for stage, complete in there.items()]
+    for stage, complete in there.items():
+        notes = failures(folder, stage, complete).items()
+        lines += [f"  failed: {stage}-{number}: {reason}" for number, reason in notes]
+    return "\n".join(lines)
 
 
 def _asked(folder: Folder) -> list[str]:

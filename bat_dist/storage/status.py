@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from bat_dist.errors import UserError
 from bat_dist.memorization.reliability import reliability_in_words, split_half_reliability
@@ -34,10 +34,15 @@ def failure_name(what: str, row: int) -> str:
     return f"failed/{what}-{row}.json"
 
 
-def failures(folder: Folder, what: str) -> dict[int, str]:
-    """Rows that were given up, with their reasons."""
+def failures(folder: Folder, what: str, complete: Bool[np.ndarray, " rows"]) -> dict[int, str]:
+    """Rows that were given up, with their reasons; not those that are complete.
+
+    A row that was tried again is written first, and its note removed then: a driver that is killed in between leaves
+    the note of a row that is there.
+    """
     notes = [folder.read_json(f"failed/{name}") for name in folder.names(f"failed/{what}-*.json")]
-    return {note["row"]: note["reason"] for note in sorted(notes, key=lambda note: note["row"])}
+    reasons = {note["row"]: note["reason"] for note in sorted(notes, key=lambda note: note["row"])}
+    return {row: reason for row, reason in reasons.items() if row >= len(complete) or not complete[row]}
 
 
 def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
@@ -62,7 +67,7 @@ def describe(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:
             lines.append(f"  num_trials auto: {rule_in_words(folder.read_json(SEQUENTIAL), len(rows))}")
         if damaged := status[what].damaged:
             lines.append(f"  damaged, to be run again: {', '.join(map(str, damaged))}")
-        for row, reason in failures(folder, what).items():
+        for row, reason in failures(folder, what, status[what].complete).items():
             known = f" (its log: {name})" if folder.exists(name := log_name(what, row)) else ""
             lines.append(f"  {one_of(what)} {row} failed: {reason}{known}")
         lines.append("  " + ", ".join(f"{key}={value}" for key, value in store.identity.items()))

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bat_dist.results.status import describe_evaluation
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import Field, RowStore
-from bat_dist.storage.status import PROGRESS, ago, describe, duration
+from bat_dist.storage.status import PROGRESS, ago, describe, duration, failure_name
 
 NOW = 1_800_000_000.0
 TRIAL = ("mask", "train_correct")
@@ -59,6 +60,25 @@ def test_a_store_that_is_too_large_to_be_read_says_where_its_reliability_is(monk
     assert "see summary.json" not in describe(folder)
     monkeypatch.setattr("bat_dist.storage.status.MOST_READ", 79)  # of 80 bytes
     assert "reliability of memorization: see summary.json" in describe(folder)
+
+
+def test_the_note_of_a_row_that_is_there_tells_of_no_failure() -> None:
+    """A driver that was killed between the row and the removal of its note left it for ever."""
+    folder, store = make(3, total=5)
+    for row in (1, 4):
+        folder.write_json(failure_name("trials", row), {"row": row, "reason": "it was bad", "attempts": 3})
+    assert [line for line in describe(folder).splitlines() if "failed" in line] == ["  trial 4 failed: it was bad"]
+    store.write(4, {"value": np.float64(4)})
+    assert "failed" not in describe(folder)
+
+
+def test_the_note_of_a_unit_that_is_there_tells_of_no_failure() -> None:
+    folder, store = make(3, total=5, name="units/pgd20@0")
+    RowStore.open(folder / "units/pgd20@1", fields=store.fields, identity={}, num_rows=5)
+    for stage, unit in (("pgd20@0", 1), ("pgd20@0", 4), ("pgd20@1", 1)):
+        folder.write_json(failure_name(stage, unit), {"row": unit, "reason": "it was bad", "attempts": 3})
+    said = [line for line in describe_evaluation(folder).splitlines() if "failed" in line]
+    assert said == ["  failed: pgd20@0-4: it was bad", "  failed: pgd20@1-1: it was bad"]
 
 
 def test_a_job_at_work() -> None:
