@@ -53,6 +53,7 @@ def carry_out(
         run.check_identity(plan.record)
         if done := files.finished(folder):
             log.info("%s holds this run, trained to its end", folder)
+            folder.remove(files.STATE)  # left by a process that was killed when `run.finish` had only this to do
             return done
         if folder.exists(files.STATE):
             load_tensors(folder, files.STATE)  # a damaged one is better found here than by each worker

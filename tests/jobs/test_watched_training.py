@@ -17,7 +17,7 @@ from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
-from bat_dist.training.files import read_history
+from bat_dist.training.files import STATE, finished, read_history
 from bat_dist.training.step import batch_sizes
 
 ASKED: dict[str, Any] = {
@@ -96,6 +96,28 @@ def test_a_run_that_is_resumed_has_the_history_of_one_that_was_not(dataset: Data
     assert [{k: v for k, v in row.items() if "seconds" not in k} for row in one] == [
         {k: v for k, v in row.items() if "seconds" not in k} for row in other
     ]
+
+
+def test_killed_before_the_state_of_a_finished_run_is_removed_another_call_removes_it(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException): ...
+
+    def dying(self: Folder, name: str) -> None:
+        if name == STATE:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "remove", dying)
+        with pytest.raises(Killed):
+            trained(dataset, tmp_path)
+    place = Folder(tmp_path)
+    before = finished(place)
+    assert before
+    assert place.exists(STATE)
+    trained(dataset, tmp_path)
+    assert not place.exists(STATE)
+    assert finished(place) == before
 
 
 def test_watching_clean_accuracy_alone(dataset: Dataset, sets: str, tmp_path: Path) -> None:
