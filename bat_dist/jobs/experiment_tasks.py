@@ -5,9 +5,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
 import ray
+from jaxtyping import Bool
 
 from bat_dist.artifacts.scores import read_subsets
 from bat_dist.config import to_dict
@@ -17,7 +20,7 @@ from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate_here import evaluate_here, with_earlier
 from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
-from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, write_evaluation
+from bat_dist.results.evaluation_file import ATTACKS, EVALUATION, FLAGS, write_evaluation
 from bat_dist.settings.reproduce import ReproduceSettings, TableRun
 from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder, split_location
@@ -82,14 +85,33 @@ class Experiment:
         return tasks
 
     def evaluations(self, run: TableRun) -> list[Task]:
-        """Evaluations of a trained run that are not there, or lack an attack."""
+        """Evaluations of a trained run that are not there, lack an attack, or have other subsets than are known now."""
         tasks = []
         for which in self.settings.which:
             place = self.folder / run.evaluation(which)
             rows = place.read_json(EVALUATION)["rows"] if place.exists(EVALUATION) else []
-            if not rows or not {row["attack"] for row in rows}.issuperset(self.settings.all_attacks):
+            attacks = {row["attack"] for row in rows}
+            if not rows or not attacks.issuperset(self.settings.all_attacks) or not self._has_subsets(place):
                 tasks.append(Task(run, which))
         return tasks
+
+    @cached_property
+    def subsets(self) -> Mapping[str, Bool[np.ndarray, " images"]]:
+        """Typical and atypical test images, where the scores tell."""
+        place, _ = split_location(self.settings.score_file)
+        if not self.settings.needs_scores or not place.exists(TYPICALITY):
+            return {}
+        return read_subsets((place / TYPICALITY).location, self.dataset.fingerprint, "test")
+
+    def _has_subsets(self, place: Folder) -> bool:
+        """Has an evaluation the present subsets?  After more trials they are others, and its attacks need no repeat."""
+        if not self.subsets:
+            return True
+        try:
+            there = place.read_npz(FLAGS)
+        except UserError:  # missing or damaged
+            return False
+        return all(np.array_equal(there.get(f"subset_{name}", ()), members) for name, members in self.subsets.items())
 
     def train(self, asked: TrainSettings) -> None:
         """Train one run, or go on with it, and report it."""
@@ -106,13 +128,8 @@ class Experiment:
         found = evaluate_here(
             folder, self.dataset, asked, subject, tell=lambda number: IMAGES.tell(number, what=ATTACKS)
         )
-        place, _ = split_location(self.settings.score_file)
-        subsets: Mapping[str, Any] = {}  # typical and atypical test images, where the scores tell
-        if self.settings.needs_scores and place.exists(TYPICALITY):
-            subsets = read_subsets((place / TYPICALITY).location, self.dataset.fingerprint, "test")
-        write_evaluation(
-            folder, self.dataset, to_dict(asked), found, subsets=subsets, facts=subject.facts, digest=subject.digest
-        )
+        how = {"subsets": self.subsets, "facts": subject.facts, "digest": subject.digest}
+        write_evaluation(folder, self.dataset, to_dict(asked), found, **how)
 
 
 def train_and_evaluate(experiment: Experiment, terms: ClusterTerms) -> dict[str, str]:

@@ -19,7 +19,7 @@ def records(comparison: ComparedResults) -> list[dict[str, str | float]]:
 def _record(table: Table, cell: TableCell) -> dict[str, str | float]:
     row, value, nan = cell.row, cell.value, math.nan
     found = cell.compared.found if cell.compared else None
-    known = row.networks_with(cell.attack)
+    known = row.networks_with(cell.attack, cell.subset)
     places = dict.fromkeys(network.source(cell.attack).place for network in known)
     return {
         "dataset": table.shared.dataset,

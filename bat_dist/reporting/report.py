@@ -131,7 +131,7 @@ def _cell(cell: TableCell, sources: Sources) -> Mapping[str, Any]:
         "mark": found,
         "better": found == BETTER,
         "hover": hover,
-        "source": sources.id_of(cell.row.networks_with(cell.attack)[0].source(cell.attack)),
+        "source": sources.id_of(cell.row.networks_with(cell.attack, cell.subset)[0].source(cell.attack)),
     }
 
 

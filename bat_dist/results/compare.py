@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from bat_dist.errors import UserError
 from bat_dist.methods.table import METHODS
+from bat_dist.results.equal_subsets import with_equal_subsets
 from bat_dist.results.find import Found, LeftOut, Training
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
@@ -117,6 +118,7 @@ def compare(found: Found, *, reference: str | None = None) -> ComparedResults:
 def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     # As in the paper's tables: baselines first, BAT last; the best checkpoint before the last.
     rows = sorted(rows, key=lambda row: (row.which, [*METHODS, row.method].index(row.method), row.label))
+    rows, about_subsets = with_equal_subsets(rows)
     shared = rows[0].shared
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
@@ -150,7 +152,7 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
         published=published,
         departures=tuple(dict.fromkeys(words for found in departs.values() for words in found)),
         missing=tuple(_holes(rows, attacks)),
-        notes=tuple(_notes(rows)),
+        notes=(*about_subsets, *_notes(rows)),
     )
 
 

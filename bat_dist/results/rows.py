@@ -146,9 +146,9 @@ class MethodRow:
         if not known:
             return None
         per_seed = tuple(float(np.mean(n.flags[attack][n.subsets[subset]])) for n in known if n.subsets[subset].any())
-        num_images = int(known[0].subsets[subset].sum())
         if not per_seed:
             return Value(math.nan, math.nan, (), 0, math.nan)
+        num_images = max(int(network.subsets[subset].sum()) for network in known)
         mean = float(np.mean(per_seed))
         deviation = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else math.nan
         return Value(mean, deviation, per_seed, num_images, math.sqrt(mean * (1 - mean) / num_images))
