@@ -215,7 +215,7 @@ class Asha(ASHAScheduler):
             self.on_trial_result(None, trial, defined(row))
 
 
-def defined(row: Mapping[str, Any]) -> dict[str, Any]:
+def defined(row: Mapping[str, int | float | None]) -> dict[str, int | float]:
     """An epoch's row as Tune is told it: without accuracies on no sample, which are None and cannot be compared."""
     return {name: value for name, value in row.items() if value is not None}
 
