@@ -128,8 +128,15 @@ class Experiment:
         found = evaluate_here(
             folder, self.dataset, asked, subject, tell=lambda number: IMAGES.tell(number, what=ATTACKS)
         )
-        how = {"subsets": self.subsets, "facts": subject.facts, "digest": subject.digest}
-        write_evaluation(folder, self.dataset, to_dict(asked), found, **how)
+        write_evaluation(
+            folder,
+            self.dataset,
+            to_dict(asked),
+            found,
+            subsets=self.subsets,
+            facts=subject.facts,
+            digest=subject.digest,
+        )
 
 
 def train_and_evaluate(experiment: Experiment, terms: ClusterTerms) -> dict[str, str]:

@@ -105,9 +105,7 @@ def typical_findings(flags: Mapping[tuple[str, str, str], Flags], shares: Sequen
     parts = [
         weight * flags["pgd_at", f"atypical{share:g}", "pgd"] for weight, share in zip(weights, shares, strict=True)
     ]
-    slope = np.sum(parts, axis=0).round(
-        12
-    )  # images that are right with every share have exactly 0, not rounding errors
+    slope = np.sum(parts, axis=0).round(12)  # 0 for images that are right with every share, without rounding errors
     yield _two_way("more_is_worse", slope)
     for claim, control in (("not_the_number", "random_removed"), ("not_any_group", "typical_removed")):
         if ("pgd_at", control, "pgd") in flags:
