@@ -9,7 +9,7 @@ pairs after which A and B differ as much as they do.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,7 +20,7 @@ FIELDS = ("mask", "train_correct", "test_correct")
 Rows = Mapping[str, np.ndarray]
 
 
-def rows_of(folders: list[str]) -> list[Rows]:
+def rows_of(folders: Sequence[str]) -> Sequence[Rows]:
     """The finished trials that both folders have, as arrays [trials, samples]."""
     stores = [RowStore.existing(Folder(folder) / "trials") for folder in folders]
     assert all(stores), "each folder must be one of bat-dist memorize"
