@@ -134,14 +134,14 @@ class _Pool:
                 )
 
     def close(self) -> None:
-        if self.shares:
-            self.shares.close()
-        metrics.WORKERS_BUSY.tell(0, what=self.what)
-        for slot in (*self.slots.values(), *self.idle, *self.quarantine.held):
+        for slot in (*self.slots.values(), *self.idle, *self.quarantine.held):  # first: the rest is for display
             ray.kill(slot.actor)
         self.slots.clear()
         self.idle.clear()
         self.quarantine.held.clear()
+        metrics.WORKERS_BUSY.tell(0, what=self.what)
+        if self.shares:
+            self.shares.close()
 
     def _num_busy(self) -> int:
         return sum(slot.assignment is not None for slot in self.slots.values())

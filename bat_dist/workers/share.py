@@ -89,7 +89,7 @@ class ShareReader:
         """Look no more, and remove what has been read from Ray's store."""
         self._stop.set()
         self._thread.join(timeout=INTERVAL)
-        for name in self._known:
+        for name in list(self._known):  # the thread may still be at its last look, where Ray's store answers slowly
             forget(name)
 
     def _repeat(self) -> None:

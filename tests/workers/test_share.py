@@ -133,6 +133,19 @@ def test_a_store_that_does_not_answer_ends_nothing(store: Store) -> None:
     reader.close()
 
 
+def test_a_look_that_ends_late_does_not_disturb_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, forgotten = ShareReader(list), list[str]()
+    reader._known["a"] = ("3", 0.5)
+
+    def forget(name: str) -> None:
+        forgotten.append(name)
+        reader._known["b"] = ("4", 0.5)  # by the reader's thread, which has waited for the store's answer
+
+    monkeypatch.setattr(share, "forget", forget)
+    reader.close()
+    assert forgotten == ["a"]
+
+
 def test_the_driver_looks_less_often_where_a_look_takes_long(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
 
