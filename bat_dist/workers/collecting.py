@@ -1,12 +1,14 @@
 """Result folders from a cluster to this machine: Ray's own rsync for the head's disk, fsspec for URIs."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from bat_dist.settings.collect import CollectSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import without_passwords
 from bat_dist.wording import counted
+
+log = logging.getLogger(__name__)
 
 LAUNCHER_CONFIG = "~/ray_bootstrap_config.yaml"  # where `ray up` puts the cluster's file on the head
 RUNS = ".bat-dist/runs.jsonl"  # in the home of the head's user
@@ -42,21 +46,40 @@ class Fetched:
 
 
 def remember_run(folder: Folder) -> None:
-    """Note on this machine, the head, where a program writes its results, for `collect` to find."""
-    notes = Path.home() / RUNS
+    """Note on this machine, the head, where a program writes its results, for `collect` to find.
+
+    A note that cannot be made is only warned about: the program's own work does not need it.
+    """
     place = folder.absolute_location
-    known = [json.loads(line)["out"] for line in notes.read_text().splitlines()] if notes.exists() else []
-    if place in known or without_passwords(place) != place:
+    if without_passwords(place) != place:
         return
-    notes.parent.mkdir(parents=True, exist_ok=True)
-    with notes.open("a") as file:
-        file.write(json.dumps({"out": place, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n")
+    try:
+        notes = Path.home() / RUNS
+        text = notes.read_text(errors="replace") if notes.exists() else ""
+        if place in _places(text):
+            return
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"out": place, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}) + "\n"
+        with notes.open("a") as file:
+            file.write(line if not text or text.endswith("\n") else f"\n{line}")  # after a line that was cut
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        log.warning("%s is not noted in ~/%s (%s): `bat-dist collect` finds it by --runs only", place, RUNS, error)
+
+
+def _places(notes: str) -> list[str]:
+    """The result folders that were noted.  Lines that are none, as one that a full disk has cut, are left out."""
+    places = []
+    for line in notes.splitlines():
+        with suppress(ValueError, TypeError, KeyError):
+            places.append(json.loads(line)["out"])
+    return [place for place in places if isinstance(place, str)]
 
 
 def remember_on_head(folder: Folder) -> None:
     """As `remember_run`, for programs without Ray; nothing happens on a machine that is no cluster's head."""
-    if Path(LAUNCHER_CONFIG).expanduser().exists():
-        remember_run(folder)
+    with suppress(OSError, RuntimeError):  # a home that cannot be read, or none: that is no head's
+        if Path(LAUNCHER_CONFIG).expanduser().exists():
+            remember_run(folder)
 
 
 def collect(settings: CollectSettings) -> Iterator[Fetched]:
@@ -129,13 +152,12 @@ def _remembered(cluster: dict[str, Any], scratch: Path) -> list[str]:
     target = scratch / "runs.jsonl"
     try:
         _rsync(_with_excludes(cluster, (), scratch), f"~/{RUNS}", str(target))
-        lines = target.read_text().splitlines()
+        return _places(target.read_text(errors="replace"))
     except (RunError, OSError) as error:
         raise RunError(
             f"the head does not say which programs ran on it ({error}): is it up? If it is a new machine, name the "
             "result folders with --runs"
         ) from None
-    return [json.loads(line)["out"] for line in lines]
 
 
 def _with_excludes(cluster: dict[str, Any], patterns: Sequence[str], scratch: Path) -> Path:

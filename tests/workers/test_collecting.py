@@ -1,6 +1,7 @@
 """What can be said of `collect` without a cluster; with one: tests/cluster."""
 
 import json
+import logging
 from pathlib import Path
 
 import fsspec
@@ -9,7 +10,8 @@ import pytest
 from bat_dist.collect import main
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
-from bat_dist.workers.collecting import RUNS, local_names, remember_run
+from bat_dist.workers import collecting
+from bat_dist.workers.collecting import RUNS, local_names, remember_on_head, remember_run
 
 CLUSTER = Path(__file__).parents[2] / "cluster/local.yaml"
 
@@ -96,3 +98,35 @@ def test_a_head_remembers_where_programs_wrote(tmp_path: Path, monkeypatch: pyte
         remember_run(Folder("memory://user:hunter5@host/c"))
     notes = [json.loads(line)["out"] for line in (tmp_path / RUNS).read_text().splitlines()]
     assert notes == [str(tmp_path / "runs/a"), "memory://b/c"]
+
+
+DAMAGED = '{"out": "/shared/a"}\n7\n["out"]\n{"place": "/x"}\n{"out": 5}\n{"out": "/sha'
+
+
+def test_notes_with_damaged_lines_are_read_and_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that was full cuts the last line."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    notes = tmp_path / RUNS
+    notes.parent.mkdir()
+    notes.write_bytes(b"\xff\n" + DAMAGED.encode())
+    remember_run(Folder("/shared/b"))
+    remember_run(Folder("/shared/a"))
+    monkeypatch.setattr(collecting, "_rsync", lambda cluster, source, target: Path(target).write_bytes(fetched))
+    fetched = notes.read_bytes()
+    assert collecting._remembered({}, tmp_path) == ["/shared/a", "/shared/b"]
+
+
+def test_a_note_that_cannot_be_made_is_warned_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "file"))  # below which nobody can write, not even root
+    with caplog.at_level(logging.WARNING, "bat_dist"):
+        remember_run(Folder("/shared/b"))
+    assert "/shared/b is not noted in ~/.bat-dist/runs.jsonl" in caplog.text
+
+    def no_home(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    remember_on_head(Folder("/shared/b"))
