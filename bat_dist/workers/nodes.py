@@ -136,7 +136,7 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
     try:
         for node in alive_nodes():
             there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-            report = _report.options(scheduling_strategy=there).remote(folder.location, name, content)
+            report = _report.options(scheduling_strategy=there).remote(folder.absolute_location, name, content)
             asked.append((node, report))
         reports = [report for node, ref in asked if (report := _answer(node, ref))]
     finally:

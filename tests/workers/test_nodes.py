@@ -18,6 +18,13 @@ def test_a_sound_node_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list((tmp_path / "new").iterdir()) == []
 
 
+def test_a_relative_folder_is_the_drivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's processes are in a folder of their own."""
+    check_nodes(Folder(tmp_path), all_write=True)  # from here on the worker is there, and in another folder
+    monkeypatch.chdir(tmp_path)
+    check_nodes(Folder("new"), all_write=True)
+
+
 def test_other_code_on_a_node_is_refused_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check_nodes(Folder(tmp_path), all_write=False)  # from here on the worker has what asks for its own hash
     monkeypatch.setattr(nodes, "source_hash", lambda: "0123456789ab")  # the driver's
