@@ -28,10 +28,10 @@ from bat_dist.sweep.record import FAILURE, note_failure
 from bat_dist.training.files import finished, read_history
 from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.metrics import IMAGES
-from bat_dist.workers.nodes import ClusterTerms
 from bat_dist.workers.pace import Pace, progress
 from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.terms import ClusterTerms
 from bat_dist.workers.units import Failed, Row, Work
 
 log = logging.getLogger(__name__)

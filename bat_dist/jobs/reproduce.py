@@ -26,8 +26,9 @@ from bat_dist.settings.train import TrainSettings
 from bat_dist.storage.files import Folder
 from bat_dist.training.precision import Hardware
 from bat_dist.workers.hardware import hardware_of_workers
-from bat_dist.workers.nodes import ClusterTerms, job_session
+from bat_dist.workers.nodes import job_session
 from bat_dist.workers.resources import worker_resources
+from bat_dist.workers.terms import ClusterTerms
 
 log = logging.getLogger(__name__)
 

@@ -66,7 +66,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
         sweep.record.add(settings.known_points, to_dict(settings), chosen=sweep.chosen)
         note_settings(folder, VERB, settings)
         out, data = folder.absolute_location, ray.put(sweep.dataset)
-        shared = SharedByRuns(settings, out, data, sweep.scores, terms.source, command(), resources.gpus)
+        shared = SharedByRuns(settings, out, data, sweep.scores, terms, command(), resources.gpus)
         proposer = PointProposer(sweep, known) if settings.search == "tpe" else None
         queue = RunQueue(missing, proposer.more if proposer else list)
         asha = _asha(sweep, known)

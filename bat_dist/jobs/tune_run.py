@@ -20,7 +20,7 @@ from bat_dist.storage.provenance import work_for
 from bat_dist.sweep.record import FAILURE, STOPPED, SweepRun, note_failure
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.workers.gpu_share import gpu_full, keep_to_part
-from bat_dist.workers.worker import check_source
+from bat_dist.workers.terms import ClusterTerms, check_source, kept_terms
 
 ScoreKey = tuple[Any, ...]
 
@@ -30,14 +30,14 @@ class SharedByRuns:
     """What all runs share, shipped once to each node.
 
     dataset: Ray's reference. scores: as read by the driver, whose files other machines may not have.
-    source: the `source_hash` that a worker must have, or None. command: the driver's. gpus: of one worker.
+    terms: of the driver's session. command: the driver's. gpus: of one worker.
     """
 
     settings: TuneSettings
     out: str
     dataset: Any
     scores: Mapping[ScoreKey, TrainingScores | None]
-    source: str | None
+    terms: ClusterTerms
     command: str
     gpus: float
 
@@ -62,7 +62,7 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     A run that raises leaves the reason in its folder; one whose process dies, or whose GPU was full, leaves none and
     may be tried again.
     """
-    check_source(shared.source)
+    check_source(shared.terms.source)
     work_for(shared.command)
     run = SweepRun(config["point"], config["seed"])
     asked = run_settings(shared.settings, shared.out, run)
@@ -72,7 +72,8 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     keep_to_part(shared.gpus)
     try:
         plan = make_plan(ray.get(shared.dataset), asked, find_scores=shared.find_scores)
-        summary = carry_out(plan, on_epoch=_tell_tune, dataset_ref=shared.dataset)
+        with kept_terms(shared.terms):  # for data-parallel workers, which this process starts
+            summary = carry_out(plan, on_epoch=_tell_tune, dataset_ref=shared.dataset)
     except Exception as error:
         if is_gpu_full(error) and not asked.num_workers:  # those have been tried again by themselves
             raise RunError(gpu_full(error, shared.gpus)) from error

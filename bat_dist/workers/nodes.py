@@ -22,6 +22,7 @@ from bat_dist.storage.provenance import source_hash
 from bat_dist.wording import counted
 from bat_dist.workers.collecting import remember_run
 from bat_dist.workers.session import describe_resources, ray_session
+from bat_dist.workers.terms import ClusterTerms, kept_terms, present_terms
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +31,24 @@ SAY_INTERVAL = 15.0  # seconds between words about it
 CHECK_SECONDS = 120.0  # for a node to answer: the first task on it unpacks the package
 
 
-class ClusterTerms(NamedTuple):
-    """What holds for a job's workers on a cluster: how long to wait for room, and which `source_hash` they must have.
-
-    None on a private Ray: nothing comes that is waited for, and all code is the driver's.
-    """
-
-    wait_minutes: float | None = None
-    source: str | None = None
-
-
 @contextmanager
 def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> Iterator[ClusterTerms]:
     """A Ray session whose nodes are fit for a job that writes to `folder`.
 
-    all_write: the workers write there too, not only the driver.
+    all_write: the workers write there too, not only the driver.  Within another session its terms hold on, and the
+    nodes are not asked again.
     Raises UserError for a cluster that does not answer, or a node with other code or without the folder; RunError if
     `min_nodes` nodes do not come in time.
     """
     with ray_session(settings.ray_address) as is_cluster:
         if not is_cluster:
-            yield ClusterTerms()
+            yield present_terms()
             return
         wait_for_nodes(settings.min_nodes, settings.wait_minutes)
         check_nodes(folder, all_write=all_write)
         remember_run(folder)
-        yield ClusterTerms(settings.wait_minutes, source_hash())
+        with kept_terms(ClusterTerms(settings.wait_minutes, source_hash())) as terms:
+            yield terms
 
 
 def wait_for_nodes(number: int, minutes: float) -> None:

@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import ray
 
-from bat_dist.errors import UserError, is_gpu_broken, is_gpu_full
+from bat_dist.errors import is_gpu_broken, is_gpu_full
 from bat_dist.storage.computed_on import TOLD
-from bat_dist.storage.provenance import ComputedOn, source_hash, work_for
+from bat_dist.storage.provenance import ComputedOn, work_for
 from bat_dist.storage.unit_log import LOGGER, AttemptLog, Record
 from bat_dist.training.freed_memory import keep_freed_memory
 from bat_dist.workers import metrics, share  # Ray copies this module's own names into the actor, and no module
 from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.running import WorkerPlace, seconds_since
+from bat_dist.workers.terms import check_source
 from bat_dist.workers.units import Row, Work
 
 
@@ -98,12 +99,3 @@ def _computed_on() -> ComputedOn | None:
     """What this process computes on; None for work that has imported nothing that computes."""
     precision = sys.modules.get("bat_dist.training.precision")
     return precision.computed_on() if precision else None
-
-
-def check_source(expected: str | None) -> None:
-    """Raise UserError, naming this host, if it runs another bat_dist than the one with this `source_hash`."""
-    if expected is not None and source_hash() != expected:
-        raise UserError(
-            f"{socket.gethostname()} runs another bat_dist ({source_hash()}) than the driver ({expected}): bring the "
-            "driver's there (`ray up --no-restart` does)"
-        )

@@ -17,8 +17,8 @@ from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.train import main as train
 from bat_dist.training import run
-from bat_dist.workers.nodes import ClusterTerms
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.terms import ClusterTerms
 
 SIZES: dict[str, Any] = {"dataset": "digits", "num_train": 60, "num_test": 20, "num_val": 10}
 HOW: dict[str, Any] = {"recipe": "fast", "precision": "bf16", "num_steps": 2, "batch_size": 16, "epochs": 2}

@@ -24,8 +24,8 @@ from bat_dist.settings.memorize import MemorizeSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.rows import RowStore
 from bat_dist.wording import bytes_of
-from bat_dist.workers.nodes import ClusterTerms
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.terms import ClusterTerms
 from bat_dist.workers.units import Done, Failed
 from tests.jobs.test_kept_probabilities import ASKED, filled
 

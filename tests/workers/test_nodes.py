@@ -1,16 +1,50 @@
 """Nodes are looked at before work starts.  Here on one node; tests/cluster has several."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from bat_dist.errors import RunError, UserError
+from bat_dist.settings.sections import RaySettings
 from bat_dist.storage.files import Folder
+from bat_dist.storage.provenance import source_hash
 from bat_dist.workers import nodes
-from bat_dist.workers.nodes import NodeReport, check_nodes, wait_for_nodes, wait_for_room
+from bat_dist.workers.nodes import NodeReport, check_nodes, job_session, wait_for_nodes, wait_for_room
+from bat_dist.workers.session import ray_session
+from bat_dist.workers.terms import ClusterTerms
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture
+def joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first session has joined a cluster: it is the private Ray of the tests."""
+    sessions = iter([True])
+
+    @contextmanager
+    def session(address: str | None) -> Iterator[bool]:
+        with ray_session(address) as is_cluster:
+            yield next(sessions, is_cluster)
+
+    monkeypatch.setattr(nodes, "ray_session", session)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # where the head notes its results
+
+
+@pytest.mark.usefixtures("joined")
+def test_the_terms_of_a_clusters_session_hold_in_those_within_it(tmp_path: Path) -> None:
+    """Which would take the cluster for a private Ray: it is there when they begin."""
+    asked, other = RaySettings(wait_minutes=2.0), RaySettings(wait_minutes=7.0)
+    with pytest.raises(RunError), job_session(asked, Folder(tmp_path), all_write=False) as terms:  # noqa: PT012
+        assert terms == ClusterTerms(2.0, source_hash())
+        for _ in range(2):
+            with job_session(other, Folder(tmp_path / "within"), all_write=False) as within:
+                assert within == terms
+        raise RunError("the job has failed")
+    with job_session(asked, Folder(tmp_path), all_write=False) as terms:  # the test's own, which is private
+        assert terms == ClusterTerms()
 
 
 def test_a_sound_node_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ from bat_dist.workers.pool import UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
+from bat_dist.workers.terms import check_source
 from bat_dist.workers.units import Done, Failed
-from bat_dist.workers.worker import AttemptResult, check_source
+from bat_dist.workers.worker import AttemptResult
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import test modules
 ONE_CPU = Resources(cpus=1)
