@@ -31,6 +31,7 @@ from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources, worker_resources
+from bat_dist.workers.terms import ClusterTerms
 from bat_dist.workers.units import Failed, Row, Work
 
 _THOUSAND = 1000
@@ -70,7 +71,7 @@ def evaluate(folder: Folder, dataset: Dataset, settings: EvaluateSettings, subje
             attack_settings(dataset, settings),
             settings.keep_adversarial,
         ]
-        _work_off(ledger, units, args, settings, terms.source, resources, at_once, heart)
+        _work_off(ledger, units, args, settings, terms, resources, at_once, heart)
     return ledger.evaluation()
 
 
@@ -79,7 +80,7 @@ def _work_off(
     units: list[Unit],
     args: Sequence[Any],
     settings: EvaluateSettings,
-    source: str | None,
+    terms: ClusterTerms,
     resources: Resources,
     at_once: int,
     heart: Heartbeat,
@@ -115,7 +116,7 @@ def _work_off(
             num_workers=settings.num_workers,
             give_up_on=(ValueError,),
             smaller=lambda unit: unit._replace(batch_size=max(1, unit.batch_size // 2)),
-            expected_source=source,
+            terms=terms,
             watch=pace.watch,
         )
         for outcome in outcomes:

@@ -171,7 +171,7 @@ def _work_off(experiment: Experiment, tasks: Sequence[Task], terms: ClusterTerms
         what=_WHAT,
         num_workers=settings.num_workers,
         give_up_on=(UserError, RunError, ValueError),
-        expected_source=terms.source,
+        terms=terms,
         watch=pace.watch,
     )
     with closing(units) as outcomes:

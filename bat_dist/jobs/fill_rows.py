@@ -19,6 +19,7 @@ from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources
+from bat_dist.workers.terms import PRIVATE_RAY, ClusterTerms
 from bat_dist.workers.units import Done, Failed, Work
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ def fill_rows(
     num_workers: int | None,
     give_up_on: tuple[type[Exception], ...],
     heart: Heartbeat,
-    expected_source: str | None = None,
+    terms: ClusterTerms = PRIVATE_RAY,
     first: int = 0,
     until: UntilEnough | None = None,
 ) -> Filled:
@@ -91,7 +92,7 @@ def fill_rows(
             what=what,
             num_workers=num_workers,
             give_up_on=give_up_on,
-            expected_source=expected_source,
+            terms=terms,
             watch=pace.watch,
             in_order=until is not None,
         )

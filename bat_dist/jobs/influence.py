@@ -216,7 +216,7 @@ def _fill(
             num_workers=settings.num_workers,
             give_up_on=(),
             heart=heart,
-            expected_source=terms.source,
+            terms=terms,
         )
     if filled.failed:
         number, reason = min(filled.failed.items())

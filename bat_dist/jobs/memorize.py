@@ -235,7 +235,7 @@ def _fill(
             num_workers=settings.num_workers,
             give_up_on=(NonFiniteLoss,),
             heart=heart,
-            expected_source=terms.source,
+            terms=terms,
             first=rows.start,
             until=until and until.begin(store),
         )

@@ -56,6 +56,7 @@ from bat_dist.workers.nodes import job_session
 from bat_dist.workers.pace import progress
 from bat_dist.workers.pool import run_units
 from bat_dist.workers.resources import Resources, worker_resources
+from bat_dist.workers.terms import ClusterTerms
 from bat_dist.workers.units import Failed, Row, Work
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
         _make_scores(dataset, settings)
         if settings.needs_sets:
             _write_subsets(folder, dataset, settings, _checked_sets(dataset, settings))
-        return _train(folder, dataset, settings, resources, terms.source)
+        return _train(folder, dataset, settings, resources, terms)
 
 
 def _make_scores(dataset: Dataset, settings: StudySettings) -> None:
@@ -131,11 +132,11 @@ def _write_subsets(folder: Folder, dataset: Dataset, settings: StudySettings, se
 
 
 def _train(
-    folder: Folder, dataset: Dataset, settings: StudySettings, resources: Resources, source: str | None
+    folder: Folder, dataset: Dataset, settings: StudySettings, resources: Resources, terms: ClusterTerms
 ) -> dict[str, str]:
     """The trainings that are not finished; returns what failed, by run.
 
-    resources: of each worker. source: the `source_hash` that workers must have, or None.
+    resources: of each worker. terms: what workers must meet.
     Raises UserError if one that is there was made with other settings.
     """
     runs = settings.runs()
@@ -156,7 +157,7 @@ def _train(
             what="runs",
             num_workers=settings.num_workers,
             give_up_on=(UserError, RunError, ValueError),
-            expected_source=source,
+            terms=terms,
             watch=pace.watch,
         )
         with progress(pace), closing(units) as outcomes:

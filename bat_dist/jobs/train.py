@@ -27,6 +27,7 @@ from bat_dist.workers.heartbeat import Heartbeat
 from bat_dist.workers.pace import progress
 from bat_dist.workers.private_ray import wants_private
 from bat_dist.workers.share import HERE, ToldLoader
+from bat_dist.workers.terms import PRIVATE_RAY, ClusterTerms
 
 if TYPE_CHECKING:
     from bat_dist.workers.resources import Resources  # imports ray, which one process can do without
@@ -61,7 +62,7 @@ def carry_out(
         on_gpu = default_device().type == "cuda" and not (plan.asked.num_workers and plan.asked.gpus_per_worker == 0)
         check_cache(plan.asked.loader, plan.dataset, ("train", "test") if plan.watched else ("train",), on_gpu=on_gpu)
     heart = Heartbeat(folder, "epochs", total=plan.settings.recipe.epochs)
-    with heart, _room(plan.asked, folder) as each:
+    with heart, _room(plan.asked, folder) as (each, terms):
         if plan.asked.fresh:
             remove_training(folder)
             plan = dataclasses.replace(plan, asked=dataclasses.replace(plan.asked, fresh=False))
@@ -79,7 +80,7 @@ def carry_out(
                 if each:
                     from bat_dist.jobs.train_on_ray import train_on_ray
 
-                    history = train_on_ray(plan, each, threads, epochs, dataset_ref)
+                    history = train_on_ray(plan, each, terms, threads, epochs, dataset_ref)
                 else:
                     history = _train_here(plan, threads, epochs)
         except NonFiniteBatch as error:
@@ -134,19 +135,20 @@ def _train_here(plan: TrainingPlan, threads: int, epochs: EpochsAtWork) -> list[
 
 
 @contextmanager
-def _room(asked: TrainSettings, folder: Folder) -> Iterator["Resources | None"]:
-    """A Ray session with room for all workers, and what each occupies; without workers there is neither."""
+def _room(asked: TrainSettings, folder: Folder) -> Iterator[tuple["Resources | None", ClusterTerms]]:
+    """A Ray session with room for all workers: what each occupies, and its terms; without workers there is none."""
     if not asked.num_workers:
-        yield None
+        yield None, PRIVATE_RAY
         return
     from bat_dist.workers.nodes import job_session
     from bat_dist.workers.resources import worker_resources
 
     with job_session(asked, folder, all_write=True) as terms:
-        yield worker_resources(
+        each = worker_resources(
             asked.cpus_per_worker,
             asked.gpus_per_worker,
             of="worker",
             number=asked.num_workers,
             wait_minutes=terms.wait_minutes,
         )
+        yield each, terms

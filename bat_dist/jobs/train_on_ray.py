@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer, get_device
 from bat_dist.data.datasets import Dataset
 from bat_dist.data.loaders import dataset_loader
 from bat_dist.data.table import augmentation_of
-from bat_dist.errors import RunError, is_gpu_full
+from bat_dist.errors import RunError, UserError, is_gpu_full
 from bat_dist.jobs.epochs_at_work import EpochsAtWork
 from bat_dist.jobs.training_plan import TrainingPlan
 from bat_dist.training import files, run
@@ -31,6 +31,7 @@ from bat_dist.workers.resources import Resources
 from bat_dist.workers.restarts import RestartNotes, Restarts
 from bat_dist.workers.session import ray_storage
 from bat_dist.workers.share import HERE, EpochShares, ToldLoader, forget, told_share
+from bat_dist.workers.terms import ClusterTerms
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,12 @@ FOLLOW_SECONDS = 1.0
 
 
 def train_on_ray(
-    plan: TrainingPlan, each: Resources, threads: int, epochs: EpochsAtWork, dataset_ref: Any
+    plan: TrainingPlan, each: Resources, terms: ClusterTerms, threads: int, epochs: EpochsAtWork, dataset_ref: Any
 ) -> list[EpochRow]:
-    """Data-parallel training; a lost worker or machine costs the epoch it was in.  each: what a worker occupies."""
+    """Data-parallel training; a lost worker or machine costs the epoch it was in.
+
+    each: what a worker occupies. terms: what it must meet; UserError, naming its host, is raised if one does not.
+    """
     # A worker is in a folder of Ray's, where a relative name would lead elsewhere.
     asked = dataclasses.replace(plan.asked, out=plan.record.folder.absolute_location)
     plan = dataclasses.replace(plan, asked=asked)
@@ -48,6 +52,7 @@ def train_on_ray(
         "dataset": dataset_ref or ray.put(plan.dataset),
         "plan": ray.put(dataclasses.replace(plan, dataset=None)),
         "threads": threads,
+        "terms": terms,
     }
     with ray_storage(plan.record.folder) as storage, _followed(plan, epochs):
         trainer = TorchTrainer(
@@ -66,6 +71,8 @@ def train_on_ray(
             outcome = trainer.fit().return_value or {}
         except ray.train.TrainingFailedError as error:
             raise RunError(f"{error}\nfinished epochs are kept; the same command goes on from there") from None
+    if "refused" in outcome:
+        raise UserError(outcome["refused"])
     if "non_finite" in outcome:
         raise NonFiniteBatch(outcome["non_finite"], [])
     return outcome["history"]
@@ -74,6 +81,10 @@ def train_on_ray(
 def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
     """What each rank does; rank 0's answer reaches the driver."""
     logging.getLogger("bat_dist").setLevel(logging.INFO)
+    world = World.current()
+    said = world.concatenate(_refused(config["terms"]))
+    if refused := "\n".join(dict.fromkeys(filter(None, said))):  # ranks of one machine say the same
+        return {"refused": refused}  # by all ranks, and not raised: Ray would start them again, on the same machines
     torch.set_num_threads(config["threads"])
     keep_freed_memory()
     bare: Any = ray.get(config["plan"])
@@ -96,7 +107,7 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
             plan.material(open_loader),
             plan.record,
             device=device,
-            world=World.current(),
+            world=world,
             open_trackers=lambda first: [
                 *plan.open_trackers(first),
                 EpochTracker(first),
@@ -110,6 +121,15 @@ def _train_rank(config: dict[str, Any]) -> dict[str, Any]:
             raise
         raise RunError(gpu_full(error, 1)) from error
     return {"history": history}
+
+
+def _refused(terms: ClusterTerms) -> str:
+    """Why this machine, which may have joined late, cannot train; empty if it can.  A rank reads and writes the run."""
+    try:
+        terms.check_here()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from bat_dist.storage.provenance import work_for
 from bat_dist.sweep.record import FAILURE, STOPPED, SweepRun, note_failure
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.workers.gpu_share import gpu_full, keep_to_part
-from bat_dist.workers.terms import ClusterTerms, check_source, kept_terms
+from bat_dist.workers.terms import ClusterTerms, kept_terms
 
 ScoreKey = tuple[Any, ...]
 
@@ -62,7 +62,7 @@ def train_run(config: RunRequest, *, shared: SharedByRuns) -> None:
     A run that raises leaves the reason in its folder; one whose process dies, or whose GPU was full, leaves none and
     may be tried again.
     """
-    check_source(shared.terms.source)
+    shared.terms.check_here()
     work_for(shared.command)
     run = SweepRun(config["point"], config["seed"])
     asked = run_settings(shared.settings, shared.out, run)

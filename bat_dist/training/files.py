@@ -21,9 +21,10 @@ from bat_dist.storage.status import PROGRESS, duration
 from bat_dist.training.mlflow_tracker import RECORD as MLFLOW_RECORD
 
 STATE, RUN, HISTORY, NON_FINITE = "state" + SUFFIX, "run.json", "history.csv", "non_finite.json"
+LAST = "last" + SUFFIX  # the network of the last epoch
 WANDB_RECORD = "wandb_run.json"
 _ALL = (  # the state first, without which nothing goes on
-    *(STATE, RUN, HISTORY, NON_FINITE, "best" + SUFFIX, "last" + SUFFIX, "curves.png", "curves.svg", PROGRESS),
+    *(STATE, RUN, HISTORY, NON_FINITE, "best" + SUFFIX, LAST, "curves.png", "curves.svg", PROGRESS),
     *(MLFLOW_RECORD, WANDB_RECORD, "tensorboard/events.out.tfevents.*"),
 )
 
@@ -102,6 +103,16 @@ def finished(folder: Folder) -> FinishedRun | None:
     """The folder's run, if it holds one that was trained to its end."""
     run = read_run(folder) if folder.exists(RUN) else None
     return run if isinstance(run, FinishedRun) else None
+
+
+def check_last(folder: Folder) -> None:
+    """Raise UserError if the folder of a run whose last epoch is done does not hold the network of that epoch."""
+    if not folder.exists(LAST):
+        raise UserError(
+            f"{folder}/{LAST} is not there, though the last epoch is done: the process that trained sees another "
+            "folder of that name, or the file was removed; train again, into a folder that all machines share or a "
+            "URI such as s3://bucket/run (--out), or with --fresh"
+        )
 
 
 def is_begun(folder: Folder) -> bool:

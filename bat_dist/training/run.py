@@ -188,7 +188,8 @@ def begin(record: Record, *, workers: int = 1, threads: int = 1, chosen: Mapping
 
 
 def finish(record: Record, settings: TrainingSettings, history: Sequence[EpochRow]) -> FinishedRun:
-    """Close a run: `run.json` says finished, and the state goes.  Returns what it holds then."""
+    """Close a run: `run.json` says finished, and the state goes.  Returns what it says; raises as `check_last`."""
+    files.check_last(record.folder)
     files.write_history(record.folder, history)
     run = FinishedRun(
         **vars(files.read_run(record.folder)),

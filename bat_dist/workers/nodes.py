@@ -1,11 +1,10 @@
 """The nodes of a cluster before work starts: are they there, do they run the driver's code, do they see the results?"""
 
 import logging
-import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,7 +21,14 @@ from bat_dist.storage.provenance import source_hash
 from bat_dist.wording import counted
 from bat_dist.workers.collecting import remember_run
 from bat_dist.workers.session import describe_resources, ray_session
-from bat_dist.workers.terms import ClusterTerms, kept_terms, present_terms
+from bat_dist.workers.terms import (
+    ClusterTerms,
+    FolderProbe,
+    folder_probe,
+    kept_terms,
+    not_the_same_folder,
+    present_terms,
+)
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +53,10 @@ def job_session(settings: RaySettings, folder: Folder, *, all_write: bool) -> It
         wait_for_nodes(settings.min_nodes, settings.wait_minutes)
         check_nodes(folder, all_write=all_write)
         remember_run(folder)
-        with kept_terms(ClusterTerms(settings.wait_minutes, source_hash())) as terms:
+        with (
+            folder_probe(folder) if all_write else nullcontext() as probe,  # for those who come later
+            kept_terms(ClusterTerms(settings.wait_minutes, source_hash(), probe)) as terms,
+        ):
             yield terms
 
 
@@ -123,19 +132,11 @@ def check_nodes(folder: Folder, *, all_write: bool) -> None:
     and `all_write`; otherwise a folder of the driver's machine alone is only warned about.
     """
     asked: list[tuple[LiveNode, Any]] = []
-    name, content = f".visible-{secrets.token_hex(8)}", secrets.token_bytes(16)
-    folder.create()
-    folder.write(name, content)
-    try:
+    with folder_probe(folder) as probe:
         for node in alive_nodes():
             there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
-            report = _report.options(scheduling_strategy=there).remote(folder.absolute_location, name, content)
-            asked.append((node, report))
+            asked.append((node, _report.options(scheduling_strategy=there).remote(probe)))
         reports = [report for node, ref in asked if (report := _answer(node, ref))]
-    finally:
-        folder.remove(name)
-        for left in folder.names(f"{name}-*"):
-            folder.remove(left)
     if strange := [report for report in reports if report.source != source_hash()]:
         theirs = ", ".join(f"{report.host} (bat_dist {report.version}, {report.source})" for report in strange)
         raise UserError(
@@ -158,27 +159,20 @@ def _answer(node: LiveNode, ref: Any) -> NodeReport | None:
 
 
 @ray.remote(num_cpus=0, max_retries=3)
-def _report(location: str, name: str, content: bytes) -> NodeReport:
-    host = socket.gethostname()
+def _report(probe: FolderProbe) -> NodeReport:
     problem = ""
     try:
         with tried_once():  # a node that cannot reach it is to be named, not waited for
-            folder = Folder(location)
-            sees = folder.exists(name) and folder.read(name) == content
-            if sees:  # and may it write?
-                folder.write(f"{name}-{host}-{secrets.token_hex(4)}", content)
+            sees = probe.is_seen()
     except Exception as error:  # of any file system
         sees, problem = False, f" ({type(error).__name__}: {error})"
-    return NodeReport(host, bat_dist.__version__, source_hash(), sees, problem)
+    return NodeReport(socket.gethostname(), bat_dist.__version__, source_hash(), sees, problem)
 
 
 def _check_folder(reports: list[NodeReport], folder: Folder, *, all_write: bool) -> None:
     blind = ", ".join(report.host + report.problem for report in reports if not report.sees)
     if blind and all_write:
-        raise UserError(
-            f"{folder} is not the same folder on all nodes: {blind} cannot write to what the driver made there; "
-            "name a folder that all machines share, or a URI such as s3://bucket/run"
-        )
+        raise UserError(not_the_same_folder(folder.location, blind))
     if blind:
         log.warning(
             "%s is on the driver's machine only (%s cannot see it): what is there is lost with that machine; "

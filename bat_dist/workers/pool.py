@@ -25,6 +25,7 @@ from bat_dist.workers.retry import MAX_ATTEMPTS, RetryPolicy, UnitHistory
 from bat_dist.workers.running import UNKNOWN_PLACE, Assignment, Running, WorkerPlace, WorkerSlot, seconds_since
 from bat_dist.workers.session import describe_resources
 from bat_dist.workers.share import ShareReader
+from bat_dist.workers.terms import PRIVATE_RAY, ClusterTerms
 from bat_dist.workers.units import Done, Failed, Work
 from bat_dist.workers.worker import Worker
 
@@ -53,7 +54,7 @@ def run_units(
     num_workers: int | None = None,
     give_up_on: tuple[type[Exception], ...] = (),
     smaller: Callable[[Any], Any] | None = None,
-    expected_source: str | None = None,
+    terms: ClusterTerms = PRIVATE_RAY,
     watch: Callable[[Callable[[], list[Running]]], None] | None = None,
     in_order: bool = False,
 ) -> Generator[Done | Failed, None, None]:
@@ -69,15 +70,15 @@ def run_units(
     units: a deque may be added to between two outcomes; workers then wait for that, instead of being let go one by one.
     what: the units are called, in metrics.
     smaller: what to try after a worker process died in a unit, which is mostly for want of memory.
-    expected_source: `source_hash` that every worker must have, also one that joins late.
+    terms: what every worker must meet, also one that joins late.
     watch: is given a function that tells, from any thread, what is running.
     in_order: a unit that is tried again comes soon, after as many others as there are workers, and not after all of
     them: for one who needs the first units first.
-    Raises UserError if no machine is large enough or one has another source, WorkersCannotStart if setting up fails
-    everywhere, UnitsFailAlike if nothing but failures of one kind came from every machine at work, FAIL_ALIKE at least,
-    and there are units that were not tried yet; those that were are yielded as failed before.
+    Raises UserError if no machine is large enough or one does not meet the terms, WorkersCannotStart if setting up
+    fails everywhere, UnitsFailAlike if nothing but failures of one kind came from every machine at work, FAIL_ALIKE at
+    least, and there are units that were not tried yet; those that were are yielded as failed before.
     """
-    setup = (resources, what, expected_source, command(), give_up_on, build, *args)
+    setup = (resources, what, terms, command(), give_up_on, build, *args)
     pool = _Pool(setup, resources, what, num_workers, RetryPolicy(smaller), in_order)
     if watch:
         pool.shares = ShareReader(lambda: list(pool.slots.values()))

@@ -21,7 +21,7 @@ from bat_dist.workers import metrics, share  # Ray copies this module's own name
 from bat_dist.workers.gpu_share import await_gpu, gpu_full, keep_to_part
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.running import WorkerPlace, seconds_since
-from bat_dist.workers.terms import check_source
+from bat_dist.workers.terms import ClusterTerms
 from bat_dist.workers.units import Row, Work
 
 
@@ -48,17 +48,17 @@ class Worker:
         self,
         each: Resources,
         what: str,
-        expected_source: str | None,
+        terms: ClusterTerms,
         command: str,
         give_up_on: tuple[type[Exception], ...],
         build: Callable[..., Work],
         *args: Any,
     ) -> WorkerPlace:
-        """Call `build(*args)` for the function of a unit.  Raises UserError if `expected_source` is not this host's.
+        """Call `build(*args)` for the function of a unit.  Raises UserError if this host does not meet the terms.
 
         each: what this worker occupies.  command: the driver's, for the results' provenance.
         """
-        check_source(expected_source)
+        terms.check_here()
         work_for(command)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")  # to Ray's file for this process
         logging.getLogger(LOGGER).setLevel(logging.INFO)  # what is chosen while the work is built, too

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from bat_dist.errors import UserError
 from bat_dist.jobs import tune_run
 from bat_dist.jobs.tune_queue import RunRequest
 from bat_dist.settings.tune import TuneSettings
-from bat_dist.workers.terms import ClusterTerms, present_terms
+from bat_dist.workers.terms import ClusterTerms, FolderProbe, present_terms
 
 
 def test_a_run_that_starts_workers_of_its_own_has_the_terms_of_the_sweep(
@@ -32,3 +33,12 @@ def test_a_run_that_starts_workers_of_its_own_has_the_terms_of_the_sweep(
     tune_run.train_run(RunRequest(point={"lr": 0.1}, seed=0), shared=shared)
     assert seen == [terms]
     assert present_terms() == ClusterTerms()  # the process may get another run
+
+
+def test_a_run_does_not_begin_on_a_machine_that_does_not_see_the_folder(tmp_path: Path) -> None:
+    sweep = TuneSettings(base={"method": "erm", "dataset": "digits"}, space={"lr": [0.1]}, out=str(tmp_path / "sweep"))
+    terms = ClusterTerms(probe=FolderProbe(sweep.out, ".visible-0", b"driver"))
+    shared = tune_run.SharedByRuns(sweep, sweep.out, None, {}, terms, "bat-dist tune", 0.0)
+    with pytest.raises(UserError, match="is not the same folder on all nodes"):
+        tune_run.train_run(RunRequest(point={"lr": 0.1}, seed=0), shared=shared)
+    assert not (tmp_path / "sweep").exists()

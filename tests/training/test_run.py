@@ -361,14 +361,26 @@ def test_a_folder_of_another_run_is_refused_by_name(tmp_path: Path) -> None:
         run.check_identity(record(tmp_path, alpha=2.0))
 
 
+ONE_EPOCH: list[Any] = [{"epoch": 1, "val_pgd": 0.5, "train_seconds": 1.0, "validation_seconds": 1.0}]
+
+
+def test_a_run_whose_network_is_not_there_is_not_finished(tmp_path: Path) -> None:
+    """Rank 0, on another machine, has written it to a disk of its own."""
+    run.begin(record(tmp_path))
+    with pytest.raises(UserError, match=r"last\.safetensors is not there, .* sees another folder of that name"):
+        run.finish(record(tmp_path), settings(), ONE_EPOCH)
+    assert files.finished(Folder(tmp_path)) is None
+    assert [path.name for path in tmp_path.iterdir()] == [files.RUN]
+
+
 def test_what_a_version_with_other_noise_has_finished_is_kept_and_what_it_has_begun_is_refused(tmp_path: Path) -> None:
     now = record(tmp_path, **run.NOISE)
     run.begin(record(tmp_path))
     (tmp_path / files.STATE).touch()
     with pytest.raises(UserError, match="holds a run that an earlier version began, whose attacks started elsewhere"):
         run.check_identity(now)
-    rows: list[Any] = [{"epoch": 1, "val_pgd": 0.5, "train_seconds": 1.0, "validation_seconds": 1.0}]
-    run.finish(record(tmp_path), settings(), rows)
+    (tmp_path / files.LAST).touch()
+    run.finish(record(tmp_path), settings(), ONE_EPOCH)
     run.check_identity(now)
     with pytest.raises(UserError, match=r"seed: 1 in the store, 2 now"):
         run.check_identity(record(tmp_path, **run.NOISE, seed=2))

@@ -47,6 +47,17 @@ def test_the_terms_of_a_clusters_session_hold_in_those_within_it(tmp_path: Path)
         assert terms == ClusterTerms()
 
 
+@pytest.mark.usefixtures("joined")
+def test_workers_that_join_late_are_told_what_they_must_see(tmp_path: Path) -> None:
+    with job_session(RaySettings(), Folder(tmp_path / "out"), all_write=True) as terms:
+        terms.check_here()
+        assert terms.probe is not None
+        assert terms.probe.is_seen()
+    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(UserError, match="is not the same folder on all nodes"):
+        terms.check_here()
+
+
 def test_a_sound_node_leaves_nothing_behind(tmp_path: Path) -> None:
     check_nodes(Folder(tmp_path / "new"), all_write=True)
     assert list((tmp_path / "new").iterdir()) == []

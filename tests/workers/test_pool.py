@@ -21,6 +21,7 @@ import torch
 from ray import cloudpickle
 
 from bat_dist.errors import UserError
+from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import source_hash
 from bat_dist.workers import pool, share
 from bat_dist.workers.nodes import LiveNode
@@ -29,7 +30,7 @@ from bat_dist.workers.pool import UnitsFailAlike, WorkersCannotStart, run_units
 from bat_dist.workers.resources import Resources
 from bat_dist.workers.retry import FAIL_ALIKE, MAX_ATTEMPTS, RetryPolicy
 from bat_dist.workers.running import UNKNOWN_PLACE, WorkerSlot
-from bat_dist.workers.terms import check_source
+from bat_dist.workers.terms import ClusterTerms, check_source, folder_probe
 from bat_dist.workers.units import Done, Failed
 from bat_dist.workers.worker import AttemptResult
 
@@ -261,7 +262,16 @@ def test_a_worker_with_other_code_than_the_driver_ends_the_run_by_name() -> None
     check_source(None)
     check_source(source_hash())
     with pytest.raises(UserError, match=f"{socket.gethostname()} runs another bat_dist"):
-        list(run_units(range(3), squares, [0], resources=ONE_CPU, expected_source="0" * 12))
+        list(run_units(range(3), squares, [0], resources=ONE_CPU, terms=ClusterTerms(source="0" * 12)))
+
+
+def test_a_worker_that_does_not_see_the_folder_ends_the_run_by_name(tmp_path: Path) -> None:
+    """Its results would be on a disk of its own."""
+    with folder_probe(Folder(tmp_path)) as probe:
+        terms = ClusterTerms(probe=probe)
+        assert {o.unit for o in run_units([1], squares, [0], resources=ONE_CPU, terms=terms)} == {1}
+    with pytest.raises(UserError, match=f"{socket.gethostname()} cannot write to what the driver made there"):
+        list(run_units(range(3), squares, [0], resources=ONE_CPU, terms=terms))
 
 
 # ------------------------------------------------------------------------------------------------------ records
