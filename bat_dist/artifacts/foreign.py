@@ -80,7 +80,7 @@ def load_foreign(
             foreign = foreign._replace(network=nn.Sequential(Normalize(mean, std), foreign.network))
         except ValueError as error:
             raise UserError(str(error)) from None
-    return foreign._replace(network=foreign.network.float().eval())
+    return foreign._replace(network=foreign.network.float().cpu().eval())  # some make themselves on a GPU
 
 
 def _built(reference: str, num_classes: int) -> Foreign:

@@ -1,6 +1,5 @@
 """The network that is evaluated: from ours or from elsewhere, checked against the data, ready to travel."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -23,7 +22,7 @@ from bat_dist.models.anatomy import anatomy
 from bat_dist.models.build import Classifier
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.normalization import Normalize
-from bat_dist.models.own import OwnClassifier, OwnNetwork
+from bat_dist.models.own import OwnClassifier, OwnNetwork, copy_of
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
 
@@ -61,12 +60,7 @@ def passed_subject(network: nn.Module, settings: EvaluateSettings) -> AttackedNe
 
     Raises UserError if it cannot be copied.
     """
-    try:
-        network = copy.deepcopy(network).float().eval()
-    except Exception as error:
-        raise UserError(
-            f"the network cannot be copied ({type(error).__name__}: {error}), and evaluating must not change it"
-        ) from error
+    network = copy_of(network).float().eval()
     if settings.mean is not None and settings.std is not None:
         network = nn.Sequential(Normalize(settings.mean, settings.std), network)
     facts = {"model": settings.model, "mean": settings.mean, "std": settings.std}

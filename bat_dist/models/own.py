@@ -60,7 +60,7 @@ class OwnClassifier(nn.Module):
         super().__init__()
         self.source = str(own)
         self.normalize = Normalize(mean, std)
-        self.network = network = own.make(num_classes).float()
+        self.network = network = own.make(num_classes).float().cpu()  # some make themselves on a GPU
         heads = [name for name, m in network.named_modules() if isinstance(m, nn.Linear)]
         self.head_name = next((n for n in reversed(heads) if _width(network, n) == num_classes), None)
 
@@ -103,12 +103,12 @@ def own_network(
 
     Copies of a module get new weights from their layers' `reset_parameters`, so that a seed decides them. name: default
     the class's or function's. modules: files of the user's beside the one that defines it and those that it imports.
-    Raises UserError for a module whose weights cannot be drawn anew.
+    Raises UserError for a module that cannot be copied, or whose weights cannot be drawn anew.
     """
     factory, shown = factory_or_module, factory_or_module
     if isinstance(factory_or_module, nn.Module):
         _check_can_be_drawn_anew(factory_or_module)
-        factory, shown = partial(_drawn_anew, factory_or_module), type(factory_or_module)
+        factory, shown = partial(_drawn_anew, copy_of(factory_or_module)), type(factory_or_module)
     if not callable(factory):
         raise UserError(f"a network must be a class, a function or a torch.nn.Module, got {type(factory).__name__}")
     digest = code_digest(factory_or_module, modules)
@@ -174,6 +174,20 @@ def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, featu
             raise UserError(f"arch {network.name} has no weights to train")
         if features:
             made(images, with_features=True)
+
+
+def copy_of(network: nn.Module) -> nn.Module:
+    """A copy on the CPU, where images are checked, and from where workers without a GPU can read it.
+
+    Raises UserError if it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(network).cpu()
+    except Exception as error:
+        raise UserError(
+            f"the network cannot be copied ({type(error).__name__}: {error}), and must not be changed itself: keep "
+            "tensors of a forward pass with gradients, locks and files out of its attributes"
+        ) from error
 
 
 def called(factory: Callable[..., Any], num_classes: int, *, name: str) -> nn.Module:

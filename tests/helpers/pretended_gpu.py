@@ -108,7 +108,7 @@ class PretendedGpu(TorchFunctionMode):
             raise DeviceMistake(f"numpy of a GPU's tensor, {place()}")
         if func == _SET_DATA:
             func(*args)
-            return put_on_gpu(args[0]) if isinstance(args[1], OnGpu) else None
+            return put_on_gpu(args[0]) if isinstance(args[1], OnGpu) else take_from_gpu(args[0])
         if func in (Tensor.copy_, *_INDEXING):
             return self._copy_or_index(func, *args, **kwargs)
         check_devices(func, found, kwargs.get("generator"))
@@ -214,6 +214,12 @@ def put_on_gpu(result: Any) -> Any:
             if is_parameter:
                 tensor._is_param = True  # pyright: ignore[reportAttributeAccessIssue]
     return result
+
+
+def take_from_gpu(tensor: Tensor) -> None:
+    """The tensor, such as a parameter that its module moves, no longer says that it is on the GPU."""
+    if isinstance(tensor, OnGpu):
+        tensor.__class__ = torch.nn.Parameter if getattr(tensor, "_is_param", False) else Tensor
 
 
 def place() -> str:
