@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from bat_dist.errors import UserError
 from bat_dist.models.anatomy import digest_of
@@ -258,10 +259,22 @@ def _check_can_be_drawn_anew(network: nn.Module) -> None:
 
 
 def _drawn_anew(network: nn.Module) -> nn.Module:
+    """A copy with new weights.  Raises UserError if a parameter would stay as it is."""
     made = copy.deepcopy(network)
+    parameters = {name: p for name, p in made.named_parameters() if p.is_floating_point() and not is_lazy(p)}
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.fill_(torch.nan)  # what is still there afterwards was not drawn
     for module in made.modules():
         if any(True for _ in module.parameters(recurse=False)):
             module.reset_parameters()  # pyright: ignore[reportCallIssue]
+    for name, parameter in parameters.items():
+        if parameter.isnan().any():
+            raise UserError(
+                f"{name} of the network cannot be drawn anew: reset_parameters leaves it as it is (spectral_norm and "
+                "weight_norm have that effect). Give the class or a function that makes the network, or FILE.py:NAME "
+                "of one, instead of a network"
+            )
     return made
 
 

@@ -105,3 +105,44 @@ def test_a_librarys_network_by_name() -> None:
         check_takes(found, 10, 4)
     with pytest.raises(UserError, match=r"torchvision has no network 'squeezenet1_2'; did you mean squeezenet1_1?"):
         named_network("torchvision:squeezenet1_2")
+
+
+def new_weights_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    return own_network(network).make(10).state_dict()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils")
+def test_weights_that_a_reset_does_not_reach_are_refused() -> None:
+    """After a pass without gradients the derived `weight` is a tensor of its own, as in a trained network."""
+    of_old, new = nn.utils, nn.utils.parametrizations
+    for normalized, stays in ((of_old.spectral_norm, "weight_orig"), (of_old.weight_norm, "weight_g")):
+        network = nn.Sequential(nn.Flatten(), normalized(nn.Linear(192, 10)))
+        with torch.no_grad():
+            network(torch.rand(2, 3, 8, 8))
+        with pytest.raises(UserError, match=rf"1\.{stays} of the network cannot be drawn anew.* FILE\.py:NAME"):
+            new_weights_of(network)
+    for normalized in (new.spectral_norm, new.weight_norm, new.orthogonal):
+        with pytest.raises(UserError, match="a ParametrizationList, cannot be drawn anew"):
+            new_weights_of(nn.Sequential(nn.Flatten(), normalized(nn.Linear(192, 10))))
+
+
+class Fixed(nn.Linear):
+    """Weights that are the same whenever they are set, which is no fault, and a bias without a reset."""
+
+    def __init__(self, *, keeps_bias: bool) -> None:
+        super().__init__(192, 10)
+        self.keeps_bias = keeps_bias
+
+    def reset_parameters(self) -> None:
+        nn.init.eye_(self.weight)
+        if not getattr(self, "keeps_bias", False):
+            nn.init.zeros_(self.bias)
+
+
+def test_constants_are_no_weights_that_a_reset_does_not_reach() -> None:
+    made = new_weights_of(nn.Sequential(nn.Flatten(), Fixed(keeps_bias=False)))
+    assert torch.equal(made["1.weight"], torch.eye(10, 192))
+    with pytest.raises(UserError, match=r"1\.bias of the network cannot be drawn anew"):
+        new_weights_of(nn.Sequential(nn.Flatten(), Fixed(keeps_bias=True)))
+    lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))  # which are drawn at the first pass
+    check_takes(own_network(lazy), 10, 8)
