@@ -259,7 +259,7 @@ def _check_can_be_drawn_anew(network: nn.Module) -> None:
 
 
 def _drawn_anew(network: nn.Module) -> nn.Module:
-    """A copy with new weights.  Raises UserError if a parameter would stay as it is."""
+    """A copy with new weights and running statistics.  Raises UserError if a parameter would stay as it is."""
     made = copy.deepcopy(network)
     parameters = {name: p for name, p in made.named_parameters() if p.is_floating_point() and not is_lazy(p)}
     with torch.no_grad():
@@ -268,6 +268,8 @@ def _drawn_anew(network: nn.Module) -> nn.Module:
     for module in made.modules():
         if any(True for _ in module.parameters(recurse=False)):
             module.reset_parameters()  # pyright: ignore[reportCallIssue]
+        elif callable(reset := getattr(module, "reset_running_stats", None)):  # BatchNorm(affine=False)
+            reset()
     for name, parameter in parameters.items():
         if parameter.isnan().any():
             raise UserError(

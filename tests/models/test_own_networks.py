@@ -146,3 +146,14 @@ def test_constants_are_no_weights_that_a_reset_does_not_reach() -> None:
         new_weights_of(nn.Sequential(nn.Flatten(), Fixed(keeps_bias=True)))
     lazy = nn.Sequential(nn.Flatten(), nn.LazyLinear(10))  # which are drawn at the first pass
     check_takes(own_network(lazy), 10, 8)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_running_statistics_begin_anew(affine: bool) -> None:
+    given = nn.Sequential(nn.BatchNorm2d(3, affine=affine), nn.Flatten(), nn.Linear(192, 10))
+    given(torch.rand(4, 3, 8, 8))
+    made = new_weights_of(given)
+    assert made["0.running_mean"].tolist() == [0, 0, 0]
+    assert made["0.running_var"].tolist() == [1, 1, 1]
+    assert made["0.num_batches_tracked"] == 0
+    assert given.state_dict()["0.num_batches_tracked"] == 1
