@@ -158,8 +158,7 @@ def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, featu
         images = torch.rand(2, 3, image_size, image_size)
         try:
             with torch.no_grad():
-                logits = made.train()(images)
-                logits = made.eval()(images)
+                answers = {"training": made.train()(images), "eval": made.eval()(images)}
         except Exception as error:
             side = f"{image_size}x{image_size}"
             raise UserError(
@@ -168,9 +167,13 @@ def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, featu
                 "images (resnet18, wrn28-10), larger images (image_size, of an image_folder), or a function of your "
                 "own that gives the network its options (arch FILE.py:NAME)"
             ) from error
-        if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
-            got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise UserError(f"arch {network.name} must give logits [batch, {num_classes}], got {got} for 2 images")
+        for mode, logits in answers.items():
+            if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
+                got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise UserError(
+                    f"arch {network.name} must give logits [batch, {num_classes}], got {got} for 2 images in {mode} "
+                    "mode: a function of your own (arch FILE.py:NAME) can make it without auxiliary heads"
+                )
         if not any(weight.requires_grad for weight in made.parameters()):
             raise UserError(f"arch {network.name} has no weights to train")
         if features:

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -157,3 +159,22 @@ def test_running_statistics_begin_anew(affine: bool) -> None:
     assert made["0.running_var"].tolist() == [1, 1, 1]
     assert made["0.num_batches_tracked"] == 0
     assert given.state_dict()["0.num_batches_tracked"] == 1
+
+
+class WithAuxiliaryHead(nn.Linear):
+    """A second output in training mode, as GoogLeNet has; or, where `in_eval`, in eval mode."""
+
+    def __init__(self, *, in_eval: bool = False) -> None:
+        super().__init__(192, 10)
+        self.in_eval = in_eval
+
+    def forward(self, input: torch.Tensor) -> Any:
+        logits = super().forward(input.flatten(1))
+        return logits if self.training == self.in_eval else (logits, logits)
+
+
+def test_the_outputs_of_both_modes_are_checked() -> None:
+    with pytest.raises(UserError, match=r"got tuple for 2 images in training mode: a function .* auxiliary heads"):
+        check_takes(own_network(WithAuxiliaryHead), 10, 8)
+    with pytest.raises(UserError, match="got tuple for 2 images in eval mode"):
+        check_takes(own_network(partial(WithAuxiliaryHead, in_eval=True)), 10, 8)
