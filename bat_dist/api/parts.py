@@ -29,6 +29,12 @@ def name_of(train: Any) -> str:
     return "arrays" if isinstance(train, tuple | list) else type(train).__name__
 
 
+def chosen_of(settings: DataSettings) -> dict[str, Any]:
+    """The settings that were given and decide which images, of which size, are read."""
+    given = {name: value for name, value in settings.data.items() if name != "image_storage"}
+    return {name: value for name, value in given.items() if value is not None and value is not False}
+
+
 def data_of(train: Any, test: Any, settings: DataSettings) -> "Dataset":
     """The dataset of a call, of which settings such as num_train choose the samples.
 

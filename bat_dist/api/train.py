@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bat_dist.api.calls import public, settings_of
-from bat_dist.api.parts import ANY_NAME, arch_of, data_of, name_of
+from bat_dist.api.parts import ANY_NAME, arch_of, chosen_of, data_of, name_of
 from bat_dist.methods.table import Method
 from bat_dist.settings.train import TrainSettings
 from bat_dist.workers.private_ray import prepare_environment
@@ -120,10 +120,11 @@ def _location(scores: "Scores | str | Path") -> str:
 def _data(train: Any, test: Any, asked: TrainSettings, scores: Any) -> "Dataset":
     """The data of the call; those of the scores, if no test set is given and these have the same training samples.
 
-    For a test set is part of what tells data from others, and a training does not look at it.
+    For a test set is part of what tells data from others, and a training does not look at it.  Settings that choose
+    among the samples ask for other data than those of the scores.
     """
     known: Dataset | None = getattr(scores, "data", None)
-    if known is not None and test is None and not isinstance(train, str | type(known)):
+    if known is not None and test is None and not chosen_of(asked) and not isinstance(train, str | type(known)):
         import numpy as np
 
         from bat_dist.data.own import split_of

@@ -13,7 +13,8 @@ import torch
 from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor, nn
 
-from bat_dist import autoattack, evaluate, load_model, memorize, pgd, study, train
+from bat_dist import Scores, autoattack, evaluate, load_model, memorize, pgd, study, train
+from bat_dist.artifacts import checkpoints
 from bat_dist.attacks.pgd import pgd as pgd_of_training
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.errors import ConfigError, UserError
@@ -102,6 +103,25 @@ def test_an_instance_gives_its_architecture_alone(tmp_path: Path, digits: Datase
     with pytest.raises(UserError, match="reset_parameters"):
         train(Fixed(), digits, method="erm", out=tmp_path / "b", **FAST)
     assert not (tmp_path / "b").exists()
+
+
+def test_settings_that_choose_samples_count_with_scores_of_the_same_training_set(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    taken: list[Dataset] = []
+    monkeypatch.setattr(sys.modules["bat_dist.api.train"], "carry_out", lambda settings, dataset: taken.append(dataset))
+    monkeypatch.setattr(checkpoints, "load_model", lambda *args, **kwargs: Net())
+    zeros = np.zeros(len(digits.train))
+    scores = Scores(
+        *(zeros,) * 6, labels=digits.train.labels, ids=digits.train.ids, location=str(tmp_path / "x.npz"), data=digits
+    )
+    pair = digits.train.images, digits.train.labels
+    for settings in ({}, {"image_storage": "memory"}, {"num_train": 20}, {"image_size": 16}, {"num_classes": 5}):
+        train(Net, pair, scores=scores, out=tmp_path / "x", **settings)
+    assert taken[0] is taken[1] is digits
+    assert [len(taken[2].train), taken[3].train.images.shape[1], len(taken[4].class_names)] == [20, 16, 5]
+    with pytest.raises(UserError, match="data_dir is for a dataset by name"):
+        train(Net, pair, scores=scores, out=tmp_path / "x", data_dir="y")
 
 
 # --- evaluate
