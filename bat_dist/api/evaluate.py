@@ -75,7 +75,7 @@ def evaluate(
             takes.  A network that wants normalized images is given with `mean` and `std`.  It is not changed.
         images: floats in [0, 1], [n, 3, height, width] or uint8 [n, height, width, 3], as tensor or array; or a
             map-style data set of (image, label).  Floats are rounded to steps of 1/255, as files have them.
-        labels: class numbers [n]; None if `images` is a data set.
+        labels: class numbers [n], as tensor, array or list; None if `images` is a data set.
         attacks: names, as `bat-dist evaluate --attacks` takes them: clean, fgsm, pgd20, cw, autoattack, ...
         epsilon: the radius of the ball, in [0, 1] pixels.
         step_size: of PGD and CW; None is epsilon / 4.
@@ -124,7 +124,7 @@ def _evaluated(
         subject, own_names = passed_subject(model, asked), None
     split = split_of(images if labels is None else (images, labels), what="the images")
     num_classes = next(answers(subject.network, split.images)).shape[1]
-    dataset = images_as_dataset(split, num_classes, class_names or own_names)
+    dataset = images_as_dataset(split, num_classes, own_names if class_names is None else class_names)
     if is_kept:
         asked = with_earlier(Folder(asked.out), asked)
     check_fits(subject.network, dataset, asked.attacks)

@@ -86,7 +86,7 @@ def images_as_dataset(split: "Split", num_classes: int, class_names: Sequence[st
             f"labels must be 0 to {num_classes - 1}, one of the network's {num_classes} classes, got {highest}: is the "
             "network for other data?"
         )
-    names = tuple(class_names) if class_names else tuple(map(str, range(num_classes)))
+    names = tuple(map(str, range(num_classes))) if class_names is None else tuple(class_names)
     if len(names) != num_classes:
         raise UserError(f"class_names must name the network's {num_classes} classes, got {len(names)}")
     spec = own_spec("images").of_size(num_classes, split.images.shape[1])

@@ -137,8 +137,10 @@ class _Pair:
 
 
 def is_pair_of_arrays(data: Any) -> bool:
-    """Is it (images, labels), both of all samples?"""
-    return isinstance(data, tuple | list) and len(data) == 2 and all(getattr(part, "ndim", 0) > 0 for part in data)
+    """Is it (images, labels), both of all samples?  Labels may be a list too."""
+    if not isinstance(data, tuple | list) or len(data) != 2 or getattr(data[0], "ndim", 0) == 0:
+        return False
+    return isinstance(data[1], tuple | list) or getattr(data[1], "ndim", 0) > 0
 
 
 def _map_style(data: Any, what: str) -> MapStyle:

@@ -153,6 +153,7 @@ def test_every_form_of_images_gives_the_same(network: Net, digits: Dataset, imag
     x, y = images
     bytes_of, labels = digits.test.images, digits.test.labels
     forms = [(x, y), (x.numpy(), y), (bytes_of, labels), ([(bytes_of[i], int(labels[i])) for i in range(len(y))], None)]
+    forms += [(x, y.tolist()), (bytes_of, tuple(labels))]
     flags = [evaluate(network, *form, attacks=("pgd3",), epsilon=EPSILON, check_images=0).flags for form in forms]
     assert all(np.array_equal(flags[0]["pgd3"], other["pgd3"]) for other in flags[1:])
 
@@ -189,6 +190,10 @@ def test_what_cannot_be_evaluated(network: Net, images: tuple[Tensor, Tensor], t
         evaluate(nn.Linear(3, 10), x, y)
     with pytest.raises(UserError, match="10 classes, got 2"):
         evaluate(network, x, y, class_names=("a", "b"))
+    with pytest.raises(UserError, match="10 classes, got 0"):
+        evaluate(network, x, y, class_names=())
+    with pytest.raises(UserError, match="as many labels as images, got 2 and 60"):
+        evaluate(network, x, [0, 1])
     with pytest.raises(UserError, match="does not exist"):
         evaluate(tmp_path / "nothing", x, y)
 
