@@ -44,6 +44,7 @@ class Scores:
         location: the file that holds the scores, for `train(scores=...)` and `bat-dist train --scores`.
         decided: of a run with `num_trials="auto"`: 1 where mem > 0.15 is decided, -1 where its contrary is, 0 where
             neither, each sample wrongly with probability 5% at most whenever the run ended; None for other runs.
+        num_test: of test samples, whose positions `influence` takes; None where it is not known.
         kind: "mem", or which cheaper score of an ensemble stands in mem's place (higher is more atypical).
 
     What is not known is NaN (standard errors and intervals), 0 (numbers of trials) or None (shrunk, decided).
@@ -64,6 +65,7 @@ class Scores:
     decided: Int[np.ndarray, " train"] | None = None
     shrunk: Values | None = None
     probability_atypical: Values | None = None
+    num_test: int | None = None
 
     def __len__(self) -> int:
         return len(self.mem)
@@ -103,11 +105,11 @@ class Scores:
             )
         if test is None and train is None:
             raise UserError("whose influence? Give test=POSITION, train=POSITION, or both")
-        if train is not None and not 0 <= train < len(self):
-            raise UserError(f"train must be a position from 0 to {len(self) - 1}, got {train}")
         kept = np.ones(len(self.pairs.influence), bool)
-        for asked, found in ((test, self.pairs.test_index), (train, self.pairs.train_index)):
-            kept &= True if asked is None else found == asked
+        for split, asked, number in (("train", train, len(self)), ("test", test, self.num_test)):
+            if asked is not None and number is not None and not 0 <= asked < number:
+                raise UserError(f"{split} must be a position from 0 to {number - 1}, got {asked}")
+            kept &= True if asked is None else getattr(self.pairs, f"{split}_index") == asked
         names = ("train_index", "test_index", "influence", "influence_se")
         columns = {name: getattr(self.pairs, name)[kept] for name in names}
         return replace(self.pairs, **columns, num_found=int(kept.sum()))
@@ -219,6 +221,7 @@ def load_scores(location: str | Path, data: Any = None, *, score: str | None = N
         decided=arrays.get("decided") if is_mem else None,
         shrunk=arrays.get("mem_shrunk") if is_mem else None,
         probability_atypical=arrays.get("probability_atypical") if is_mem else None,
+        num_test=len(arrays["test_labels"]) if "test_labels" in arrays else None,
     )
 
 
@@ -247,6 +250,7 @@ def _feldman_zhang(content: bytes, place: str, data: Any) -> Scores:
         location=place,
         data=dataset,
         pairs=found.pairs_above(-np.inf),
+        num_test=len(found.test_labels),
     )
 
 

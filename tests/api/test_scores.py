@@ -81,6 +81,9 @@ def test_influence(scores: Scores) -> None:
         scores.influence()
     with pytest.raises(UserError, match="train must be a position from 0 to 4, got 5"):
         scores.influence(train=5)
+    for position in (2, -1):
+        with pytest.raises(UserError, match=f"test must be a position from 0 to 1, got {position}"):
+            scores.influence(test=position)
 
 
 def test_as_a_table_and_in_words(scores: Scores) -> None:
@@ -115,6 +118,8 @@ def test_a_file_of_feldman_and_zhang(tmp_path: Path, data: Dataset) -> None:
     assert np.isnan(scores.low).all()
     assert scores.influence(test=0).train_index.tolist() == [2, 0, 4], "all pairs of the class, the largest first"
     assert scores.influence(test=1).influence.tolist() == [0]
+    with pytest.raises(UserError, match="test must be a position from 0 to 1, got 2"):
+        scores.influence(test=2)
     assert load_scores(tmp_path / "x.npz").ids.tolist() == ["0", "1", "2", "3", "4"]
     assert load_scores(tmp_path / "x.npz").plot.__doc__
     other = dataset_of((data.train.images, 1 - data.train.labels), (data.test.images, data.test.labels), name="other")
