@@ -97,7 +97,8 @@ def evaluate(
         >>> found = evaluate(network, images, labels, attacks=("clean", "pgd20"), epsilon=8 / 255)  # doctest: +SKIP
         >>> found.accuracy["pgd20"]  # doctest: +SKIP
     """
-    given = {**settings, "attacks": list(attacks), "epsilon": epsilon, "step_size": step_size or epsilon / 4}
+    step_size = epsilon / 4 if step_size is None else step_size
+    given = {**settings, "attacks": list(attacks), "epsilon": epsilon, "step_size": step_size}
     given |= {"num_workers": num_workers} if num_workers is not None else {}
     given |= {"out": out} if out is not None else {}
     stand_in = {"dataset": ANY_NAME, "model": _name(model), **({} if out is not None else {"out": "nowhere"})}

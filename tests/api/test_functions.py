@@ -213,6 +213,8 @@ def test_all_errors_at_once_with_the_nearest_names(images: tuple[Tensor, Tensor]
         train("tinynet", "digits", out=tmp_path / "x")
     with pytest.raises(ConfigError, match="did you mean epsilon"):
         evaluate(Net(), *images, epsilom=0.1)
+    with pytest.raises(ConfigError, match="step_size must be"):
+        evaluate(Net(), *images, step_size=0)
     with pytest.raises(ConfigError, match="split is no argument of evaluate"):
         evaluate(Net(), *images, split="train")
     with pytest.raises(ConfigError, match="study must be"):
