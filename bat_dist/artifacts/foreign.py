@@ -26,6 +26,7 @@ from bat_dist.storage.files import split_location
 _NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
 _NESTS += ("ema", "ema_state_dict", "state_dict_ema", "model_ema")
 _COUNTER = "num_batches_tracked"  # of BatchNorm; PyTorch before 0.4.1 saved none, and in eval mode nobody asks for it
+_EXTRA_STATE = "_extra_state"  # of modules that have more than tensors to save
 _BEGINNINGS = (b"PK\x03\x04", b"\x80")  # of a torch file: a zip, or a pickle
 _PREFIXES = ("module.", "model.", "net.", "_orig_mod.", "backbone.")  # DataParallel, Lightning, torch.compile, ...
 
@@ -132,13 +133,12 @@ def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -
     own = network.state_dict()
     counters = {key: value for key, value in own.items() if key.endswith(_COUNTER)}
     for name, nest in nests.items():
-        weights = {key: value for key, value in nest.items() if isinstance(value, Tensor)}
-        for candidate in _without_prefixes(weights):
+        for candidate in _without_prefixes(_weights_of(nest)):
             whole = {**counters, **candidate} if not any(key.endswith(_COUNTER) for key in candidate) else candidate
             if set(whole) == set(own):
                 try:
                     network.load_state_dict(whole)
-                except RuntimeError as error:
+                except Exception as error:  # a `set_extra_state` of the user's own may raise anything
                     raise UserError(f"{location} does not fit the network: {error}") from None
                 others = [other for other in nests if other not in ("", name)]
                 if name and (others or "ema" in name):
@@ -147,7 +147,7 @@ def _load_weights(network: nn.Module, found: Mapping[str, Any], location: str) -
                 return
     fullest = max(nests.values(), key=lambda nest: sum(isinstance(value, Tensor) for value in nest.values()))
     closest = max(
-        _without_prefixes({key: value for key, value in fullest.items() if isinstance(value, Tensor)}),
+        _without_prefixes(_weights_of(fullest)),
         key=lambda candidate: len(set(own) & set(candidate)),
     )
     missing, strange = sorted(set(own) - set(closest)), sorted(set(closest) - set(own))
@@ -165,7 +165,12 @@ def _contents(found: Mapping[str, Any]) -> str:
     return f"it holds {' and '.join(parts)}" if parts else "it is empty"
 
 
-def _without_prefixes(weights: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+def _weights_of(nest: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors, and what modules with a `get_extra_state` have saved, which may be anything."""
+    return {key: value for key, value in nest.items() if isinstance(value, Tensor) or key.endswith(_EXTRA_STATE)}
+
+
+def _without_prefixes(weights: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the weights as they are, then with the prefix that all share taken off, again and again."""
     candidate = dict(weights)
     yield candidate

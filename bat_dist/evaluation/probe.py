@@ -23,7 +23,7 @@ def probe(
 
     x: images in [0, 1]; mean and std: of the data set, per channel.
     """
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in _tensors(model)}
     with torch.no_grad(), frozen(model):
         with _optimizing() as counted:
             logits = model(x)
@@ -40,12 +40,17 @@ def probe(
         }
         for name, preprocessed in preprocessings(mean, std).items():
             found[f"right_{name}"] = float((~wrong(model(preprocessed(x)), y)).float().mean())
-    changed = any(not torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    changed = any(not torch.equal(tensor, before[name]) for name, tensor in _tensors(model))
     found |= {"state_changed": float(changed), **_gradients(model, x, y)}
     with torch.no_grad():  # a network that moved its own statistics is set back
-        for name, tensor in model.state_dict().items():
+        for name, tensor in _tensors(model):
             tensor.copy_(before[name])
     return found
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Of the network's state, without what else a module's `get_extra_state` may give."""
+    yield from ((name, part) for name, part in model.state_dict().items() if isinstance(part, Tensor))
 
 
 def preprocessings(mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Callable[[Images], Images]]:

@@ -18,7 +18,7 @@ from bat_dist.data.datasets import Dataset
 from bat_dist.data.memory_loader import shared_tensor
 from bat_dist.errors import UserError
 from bat_dist.evaluation.names import check_classes_of_data, has_gradient
-from bat_dist.models.anatomy import anatomy
+from bat_dist.models.anatomy import anatomy, digest_of
 from bat_dist.models.build import Classifier
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.normalization import Normalize
@@ -147,8 +147,11 @@ def _digest(network: nn.Module, code: str = "", *, made_of: bytes = b"") -> str:
     code: names it. made_of: the network's anatomy, where no checkpoint says that the code alone has made it.
     """
     digest = sha256(code.encode())
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode() + tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, part in sorted(network.state_dict().items()):
+        if isinstance(part, torch.Tensor):
+            digest.update(name.encode() + part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:  # what a module's `get_extra_state` gives
+            digest.update(name.encode() + digest_of(part))
     digest.update(made_of)
     return digest.hexdigest()[:16]
 

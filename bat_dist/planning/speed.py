@@ -113,7 +113,8 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
 def network_bytes(subject: Workload) -> tuple[int, int]:
     """Bytes of weights and buffers, as a checkpoint has them, and of the parameters alone, as the momentum has them."""
     network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
-    return _bytes(network.state_dict().values()), _bytes(network.parameters())
+    saved = (part for part in network.state_dict().values() if isinstance(part, torch.Tensor))
+    return _bytes(saved), _bytes(network.parameters())
 
 
 def _work(

@@ -158,6 +158,28 @@ def test_every_form_of_images_gives_the_same(network: Net, digits: Dataset, imag
     assert all(np.array_equal(flags[0]["pgd3"], other["pgd3"]) for other in flags[1:])
 
 
+class Told(Net):
+    """It has more to save than tensors: a number."""
+
+    scale = 1.0
+
+    def get_extra_state(self) -> dict[str, float]:
+        return {"scale": self.scale}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * super().forward(x)
+
+
+def test_a_state_that_is_no_tensor_is_part_of_the_network(images: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+    network, settings = Told(), {"attacks": ("clean",), "out": tmp_path / "kept"}
+    first = evaluate(network, *images, **settings)
+    again = evaluate(network, *images, **settings)
+    assert np.array_equal(first.flags["clean"], again.flags["clean"])
+    network.scale = -1.0
+    with pytest.raises(UserError, match="other settings or data"):
+        evaluate(network, *images, **settings)
+
+
 def test_normalization_is_put_before_the_network(network: Net, images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     found = evaluate(network, x, y, attacks=("clean",), check_images=0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))

@@ -35,6 +35,15 @@ SOURCE = """
             super().__init__()
             self.norm = torch.nn.BatchNorm2d(WIDTH)
 
+    class Told(Net):
+        scale = 1.0
+
+        def get_extra_state(self):
+            return {"scale": self.scale}
+
+        def set_extra_state(self, state):
+            self.scale = state["scale"]
+
     def five():
         return Net(5)
 
@@ -145,6 +154,22 @@ def test_weights_of_before_batch_norm_counted(file: Path, tmp_path: Path) -> Non
     torch.save({k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}, tmp_path / "old.pt")
     found = load(f"{file}:Normed", tmp_path / "old.pt").network.state_dict()
     assert all(torch.equal(found[k], weights[k]) for k in weights if not k.endswith("num_batches_tracked"))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_state_that_is_no_tensor(prefix: str, file: Path, tmp_path: Path) -> None:
+    made = load(f"{file}:Told").network
+    setattr(made, "scale", 3.0)  # noqa: B010
+    torch.save({prefix + key: value for key, value in made.state_dict().items()}, tmp_path / "weights.pt")
+    found = load(f"{file}:Told", tmp_path / "weights.pt").network
+    assert found.get_extra_state() == {"scale": 3.0}
+    assert all(map(torch.equal, found.parameters(), made.parameters()))
+    plain, wrong = load(f"{file}:Net").network.state_dict(), {"_extra_state": {"scales": 1}}
+    torch.save(plain, tmp_path / "plain.pt")
+    torch.save(plain | wrong, tmp_path / "wrong.pt")
+    for name, message in (("plain", "it lacks _extra_state"), ("wrong", "does not fit the network: 'scale'")):
+        with pytest.raises(UserError, match=message):
+            load(f"{file}:Told", tmp_path / f"{name}.pt")
 
 
 def test_safetensors(file: Path, tmp_path: Path) -> None:
