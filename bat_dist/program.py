@@ -8,16 +8,18 @@ import importlib
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from bat_dist.errors import RunError, UserError, not_installed
 
 _PLAIN = {"±": "+-", "×": "x", "–": "-", "…": "...", "α": "alpha", "β": "beta", "σ": "sigma", "≤": "<=", "≥": ">="}
+_CODE_OF_SIGPIPE = 128 + 13
 _STOPPED_BY: list[str] = []  # the signal that ended this process, if one did
 _EXIT_CODE: list[int] = []  # of this program, once it is known
 
@@ -47,6 +49,7 @@ def _stop(number: int, _frame: Any) -> NoReturn:
 def run_command(body: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Call `body(argv)` and return the exit code: its own (None is 0), 2 for UserError, 130 for Ctrl-C, 1 for a signal.
 
+    If whoever reads the output has left, as `head` does, it is 141, without a word: a shell's code for SIGPIPE.
     Other exceptions pass through: Python prints the traceback and exits with 1. A body that ends incomplete
     says how to go on and returns 1.
     """
@@ -104,7 +107,8 @@ def _skip_native_destructors() -> None:
     if _EXIT_CODE:
         for stream in (sys.stdout, sys.stderr):
             if stream:  # None where the shell closed it
-                stream.flush()
+                with suppress(OSError):  # of which `run_command` has told
+                    stream.flush()
         os._exit(_EXIT_CODE[0])
 
 
@@ -124,7 +128,10 @@ def _in_plain_characters(error: UnicodeError) -> tuple[str, int]:
 
 def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> int:
     try:
-        return body(argv) or 0
+        code = body(argv) or 0
+        if sys.stdout:
+            sys.stdout.flush()  # here, where it is told what fails
+        return code
     except UserError as error:
         message = str(getattr(error, "cause", None) or error)  # Ray raises a worker's error inside a subclass
         print("error: " + message.replace("\n", "\nerror: "), file=sys.stderr)
@@ -138,6 +145,8 @@ def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str])
         print(f"error: {lack}", file=sys.stderr)
         return 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and any(map(_has_lost_its_reader, (sys.stdout, sys.stderr))):
+            return _CODE_OF_SIGPIPE
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" ({error.filename})" if error.filename else ""
@@ -151,6 +160,18 @@ def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str])
         if stop.code:
             raise
         return 0  # --help
+
+
+def _has_lost_its_reader(stream: io.TextIOBase | None) -> bool:
+    """Is it a pipe that nobody reads any more?"""
+    if stream is None:
+        return False
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):  # a stream without a file, or a closed one
+        return False
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _log_to_stderr() -> None:

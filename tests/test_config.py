@@ -503,6 +503,27 @@ def test_a_run_that_cannot_go_on_is_1_and_one_message(capsys):
     assert capsys.readouterr().err == "error: 3 workers in a row could not be set up\n"
 
 
+@pytest.mark.parametrize("printed", [1, 100_000])  # which fails at the end, or at once
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
+def test_a_reader_that_leaves_ends_it_without_a_word(printed, stream, options):
+    body = f"lambda argv: print('x' * {printed}, file=sys.{stream})"
+    code = f"import sys; from bat_dist.program import exit_with, run_command; exit_with(run_command({body}, []))"
+    read, write = os.pipe()
+    os.close(read)
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
+    done = subprocess.run([sys.executable, *options, "-c", code], check=False, **streams)
+    os.close(write)
+    assert done.returncode == 141
+    assert not done.stdout
+    assert not done.stderr
+
+
+def test_another_pipe_that_breaks_passes():
+    with pytest.raises(BrokenPipeError):
+        run_command(raising(BrokenPipeError(errno.EPIPE, "a connection's")), [])
+
+
 def test_interruption_is_130_and_says_how_to_go_on(capsys):
     assert run_command(raising(KeyboardInterrupt()), []) == 130
     assert "the same command goes on" in capsys.readouterr().err
