@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,8 @@ class Networks(NamedTuple):
 
     def tensor(self, images: UInt8[np.ndarray, "batch height width 3"]) -> Images:
         """The images in [0, 1], float32, on the network's device, in the memory format that suits it."""
-        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        parts = chain(self.model.parameters(), self.model.buffers())  # weights may be buffers alone
+        device = next((part.device for part in parts), torch.device("cpu"))
         x = to_float(shared_tensor(images).to(device))
         return x.contiguous(memory_format=_memory_format(self.model))
 

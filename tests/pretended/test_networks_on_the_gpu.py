@@ -1,5 +1,7 @@
 """Networks that their users have moved to a GPU are taken as any others, and left where they are."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from bat_dist import evaluate
 from bat_dist.artifacts.foreign import load_foreign
+from bat_dist.evaluation.attack import prepare
 from bat_dist.models.own import OwnClassifier, check_takes, own_network
 from tests.helpers.pretended_gpu import CUDA
 
@@ -31,6 +34,27 @@ def test_it_is_evaluated() -> None:
     found = evaluate(given, images, np.arange(6), attacks=("clean",), mean=MEAN, std=STD, check_images=0)
     assert found.flags["clean"].shape == (6,)
     assert devices(given) == {"cuda"}
+
+
+class Means(nn.Module):
+    """Its weights are a buffer."""
+
+    classes: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("classes", torch.rand(10, 192))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -torch.cdist(x.flatten(1), self.classes)
+
+
+@pytest.mark.parametrize("made", [network, Means, nn.Flatten])
+def test_images_go_where_the_network_is(made: Callable[[], nn.Module]) -> None:
+    networks = prepare(made(), np.zeros((2, 8, 8, 3), np.uint8), CUDA)
+    x = networks.tensor(np.zeros((3, 8, 8, 3), np.uint8))
+    assert x.device.type == ("cpu" if made is nn.Flatten else "cuda")
+    assert len(networks.fast(x)) == 3
 
 
 @pytest.mark.parametrize("form", ["network", "function"])
