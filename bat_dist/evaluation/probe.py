@@ -1,5 +1,6 @@
 """Look at a network for what makes an evaluation misleading; `hygiene` judges what is found here."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from bat_dist.attacks.linf import Images
 from bat_dist.attacks.losses import Labels, Logits, cross_entropy
 from bat_dist.evaluation.hygiene import WANTED_IMAGES
 
+_ONE_AT_A_TIME = threading.Lock()  # else one probe would put back what another has put there
 ASKS = 5  # times, to see whether the answer changes (as AutoAttack's own check)
 
 
@@ -98,18 +100,22 @@ def _gradients(model: nn.Module, x: Images, y: Labels) -> dict[str, float]:
 
 @contextmanager
 def _optimizing() -> Iterator[Callable[[], int]]:
-    """Counts the gradients that are taken inside: by a network that optimizes something while it is asked."""
-    calls = 0
+    """Counts the gradients that are taken inside: by a network that optimizes something while it is asked.
+
+    Those of other threads, such as of an attack that runs beside it, are not the network's.
+    """
+    calls, own = 0, threading.get_ident()
 
     def counting(real: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             nonlocal calls
-            calls += 1
+            calls += threading.get_ident() == own
             return real(*args, **kwargs)
 
         return counted
 
     with (
+        _ONE_AT_A_TIME,
         patch.object(torch.autograd, "grad", counting(torch.autograd.grad)),
         patch.object(torch.autograd, "backward", counting(torch.autograd.backward)),
         patch.object(Tensor, "backward", counting(Tensor.backward)),

@@ -1,5 +1,7 @@
 """Networks that only look robust are caught, and one that is what it says passes every check."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,20 @@ class Adapting(Wrapped):
         return self.model(x)
 
 
+class BesideAnAttack(Wrapped):
+    """While it is asked, a thread beside it takes gradients."""
+
+    def forward(self, x):
+        def attack():
+            leaf = torch.ones(1, requires_grad=True)
+            leaf.sum().backward()
+
+        thread = threading.Thread(target=attack)
+        thread.start()
+        thread.join()
+        return self.model(x)
+
+
 class Infinite(Wrapped):
     def forward(self, x):
         logits = self.model(x)
@@ -178,6 +194,15 @@ def test_a_network_that_normalizes_twice_is_told_so(trained, images, digits):
             return self.model(self.model.normalize(x))
 
     assert "leave out --mean and --std" in failed(Twice(trained), images, digits)["normalization"]
+
+
+def test_gradients_of_other_threads_are_not_the_networks(trained, images, digits):
+    _, x, y = images
+    real = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
+    found = probe(BesideAnAttack(trained), x, y, mean=digits.spec.mean, std=digits.spec.std)
+    assert found["optimizes"] == 0
+    assert probe(Purifying(trained), x, y, mean=digits.spec.mean, std=digits.spec.std)["optimizes"] == 1
+    assert (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward) == real
 
 
 def test_the_probe_leaves_the_network_as_it_was(trained, images, digits):
