@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from bat_dist.errors import RunError, UserError, not_installed
 
@@ -162,7 +162,7 @@ def _exit_code(body: Callable[[Sequence[str]], int | None], argv: Sequence[str])
         return 0  # --help
 
 
-def _has_lost_its_reader(stream: io.TextIOBase | None) -> bool:
+def _has_lost_its_reader(stream: TextIO | None) -> bool:
     """Is it a pipe that nobody reads any more?"""
     if stream is None:
         return False

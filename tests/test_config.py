@@ -511,8 +511,12 @@ def test_a_reader_that_leaves_ends_it_without_a_word(printed, stream, options):
     code = f"import sys; from bat_dist.program import exit_with, run_command; exit_with(run_command({body}, []))"
     read, write = os.pipe()
     os.close(read)
-    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: write}
-    done = subprocess.run([sys.executable, *options, "-c", code], check=False, **streams)
+    done = subprocess.run(
+        [sys.executable, *options, "-c", code],
+        stdout=write if stream == "stdout" else subprocess.PIPE,
+        stderr=write if stream == "stderr" else subprocess.PIPE,
+        check=False,
+    )
     os.close(write)
     assert done.returncode == 141
     assert not done.stdout

@@ -29,10 +29,10 @@ def name_of(train: Any) -> str:
     return "arrays" if isinstance(train, tuple | list) else type(train).__name__
 
 
-def chosen_of(settings: DataSettings) -> dict[str, Any]:
-    """The settings that were given and decide which images, of which size, are read."""
-    given = {name: value for name, value in settings.data.items() if name != "image_storage"}
-    return {name: value for name, value in given.items() if value is not None and value is not False}
+def chooses_samples(settings: DataSettings) -> bool:
+    """Is a setting given that decides which images are read, of which size, or from where?"""
+    given = (value for name, value in settings.data.items() if name != "image_storage")
+    return any(value is not None and value is not False for value in given)
 
 
 def data_of(train: Any, test: Any, settings: DataSettings) -> "Dataset":

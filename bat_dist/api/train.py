@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bat_dist.api.calls import public, settings_of
-from bat_dist.api.parts import ANY_NAME, arch_of, chosen_of, data_of, name_of
+from bat_dist.api.parts import ANY_NAME, arch_of, chooses_samples, data_of, name_of
 from bat_dist.methods.table import Method
 from bat_dist.settings.train import TrainSettings
 from bat_dist.workers.private_ray import prepare_environment
@@ -124,12 +124,12 @@ def _data(train: Any, test: Any, asked: TrainSettings, scores: Any) -> "Dataset"
     among the samples ask for other data than those of the scores.
     """
     known: Dataset | None = getattr(scores, "data", None)
-    if known is not None and test is None and not chosen_of(asked) and not isinstance(train, str | type(known)):
-        import numpy as np
+    if known is None or test is not None or chooses_samples(asked) or isinstance(train, str | type(known)):
+        return data_of(train, test, asked)
+    import numpy as np
 
-        from bat_dist.data.own import split_of
+    from bat_dist.data.own import split_of
 
-        split = split_of(train, what="the training set")
-        if np.array_equal(split.images, known.train.images) and np.array_equal(split.labels, known.train.labels):
-            return known
-    return data_of(train, test, asked)
+    split = split_of(train, what="the training set")
+    is_same = np.array_equal(split.images, known.train.images) and np.array_equal(split.labels, known.train.labels)
+    return known if is_same else data_of(train, test, asked)

@@ -116,7 +116,9 @@ def test_settings_that_choose_samples_count_with_scores_of_the_same_training_set
         *(zeros,) * 6, labels=digits.train.labels, ids=digits.train.ids, location=str(tmp_path / "x.npz"), data=digits
     )
     pair = digits.train.images, digits.train.labels
-    for settings in ({}, {"image_storage": "memory"}, {"num_train": 20}, {"image_size": 16}, {"num_classes": 5}):
+    asked: list[dict[str, Any]] = [{}, {"image_storage": "memory"}]
+    asked += [{"num_train": 20}, {"image_size": 16}, {"num_classes": 5}]
+    for settings in asked:
         train(Net, pair, scores=scores, out=tmp_path / "x", **settings)
     assert taken[0] is taken[1] is digits
     assert [len(taken[2].train), taken[3].train.images.shape[1], len(taken[4].class_names)] == [20, 16, 5]

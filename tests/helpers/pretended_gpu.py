@@ -219,7 +219,8 @@ def put_on_gpu(result: Any) -> Any:
 def take_from_gpu(tensor: Tensor) -> None:
     """The tensor, such as a parameter that its module moves, no longer says that it is on the GPU."""
     if isinstance(tensor, OnGpu):
-        tensor.__class__ = torch.nn.Parameter if getattr(tensor, "_is_param", False) else Tensor
+        kind = torch.nn.Parameter if getattr(tensor, "_is_param", False) else Tensor
+        tensor.__class__ = kind  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def place() -> str:
