@@ -62,12 +62,15 @@ def as_begun(identity: Mapping[str, Any], part: str = "") -> Mapping[str, Any]:
     return {f"{part}fold_batch_norm": False, **identity} if identity else {}
 
 
-def check_network(arch: str | OwnNetwork, dataset: Dataset, *, features: bool = False) -> None:
-    """Raise UserError for a network that the images or the crops do not fit; features: or that has none."""
+def check_network(arch: str | OwnNetwork, dataset: Dataset, *, features: bool = False, is_saved: bool = False) -> None:
+    """Raise UserError for a network that the images or the crops do not fit.
+
+    features: or that has none. is_saved: or that no checkpoint can hold.
+    """
     size = dataset.train.images.shape[1]
     for side in sorted({size, dataset.spec.crop_size or size}):
         if isinstance(arch, OwnNetwork):
-            check_takes(arch, len(dataset.class_names), side, features=features)
+            check_takes(arch, len(dataset.class_names), side, features=features, is_saved=is_saved)
         else:
             check_fits(arch, side)
 

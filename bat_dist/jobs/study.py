@@ -70,7 +70,7 @@ def carry_out_studies(folder: Folder, dataset: Dataset, settings: StudySettings)
     Raises UserError for scores of other data or settings that do not fit, RunError if no trial is complete.
     """
     if settings.runs():  # their features are looked at
-        check_network(settings.network, dataset, features=True)
+        check_network(settings.network, dataset, features=True, is_saved=True)
     if settings.scores and settings.needs_sets:  # they are here already: what does not fit needs no cluster to be seen
         _checked_sets(dataset, settings)
     with job_session(settings, folder, all_write=True) as terms:

@@ -110,8 +110,7 @@ def make_plan(
     place, dataset = Folder(asked.out), dataset.augmented(**augmentation_of(asked))
     asked, chosen = without_auto(asked, lambda: files.begun_identity(place), dataset, ARCH_OF_TRAINING)
     asked = dataclasses.replace(asked, method=method_of(asked.method))
-    if asked.method == "bat":
-        check_network(asked.arch, dataset, features=True)
+    check_network(asked.arch, dataset, features=asked.method == "bat", is_saved=True)
     precision = "fp32" if asked.precision == AUTO else asked.precision
     scores = find_scores(dataset, asked)
     try:

@@ -151,8 +151,13 @@ def named_network(reference: str, *, what: str = "arch") -> OwnNetwork:
 
 
 @functools.lru_cache(maxsize=64)
-def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, features: bool = False) -> None:
-    """Raise UserError unless it gives logits of images of this side, and has weights; features: and gives those too."""
+def check_takes(
+    network: OwnNetwork, num_classes: int, image_size: int, *, features: bool = False, is_saved: bool = False
+) -> None:
+    """Raise UserError unless it gives logits of images of this side, and has weights.
+
+    features: and gives those too. is_saved: and has a state of tensors, which is all that a checkpoint holds.
+    """
     with torch.random.fork_rng(devices=[]):
         made = OwnClassifier(network, num_classes, mean=(0.5,) * 3, std=(0.25,) * 3)
         images = torch.rand(2, 3, image_size, image_size)
@@ -176,6 +181,12 @@ def check_takes(network: OwnNetwork, num_classes: int, image_size: int, *, featu
                 )
         if not any(weight.requires_grad for weight in made.parameters()):
             raise UserError(f"arch {network.name} has no weights to train")
+        others = [name for name, part in made.state_dict().items() if not isinstance(part, Tensor)]
+        if is_saved and others:
+            raise UserError(
+                f"arch {network.name} cannot be saved, since {others[0]} is no tensor: let get_extra_state give one, "
+                "or keep what is to be saved in buffers"
+            )
         if features:
             made(images, with_features=True)
 

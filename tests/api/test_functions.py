@@ -182,6 +182,12 @@ def test_a_state_that_is_no_tensor_is_part_of_the_network(images: tuple[Tensor, 
         evaluate(network, *images, **settings)
 
 
+def test_a_network_that_no_checkpoint_can_hold_is_not_trained(digits: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be saved, since network\._extra_state is no tensor: let get_extra_"):
+        train(Told, digits, method="erm", out=tmp_path / "run", **FAST)
+    assert not (tmp_path / "run").exists()
+
+
 def test_normalization_is_put_before_the_network(network: Net, images: tuple[Tensor, Tensor]) -> None:
     x, y = images
     found = evaluate(network, x, y, attacks=("clean",), check_images=0, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
