@@ -1,4 +1,4 @@
-"""What a sweep is refused for before anything is trained."""
+"""What a sweep is refused for before anything is trained, and which runs it is made of."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bat_dist.config import to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
-from bat_dist.jobs.tune_plan import plan_sweep
+from bat_dist.jobs.tune_plan import Sweep, plan_sweep
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
+from bat_dist.sweep.record import SweepRun, note_failure
+from bat_dist.sweep.results import Results, summarize
 from bat_dist.training.splits import hold_out
 
 SIZES: dict[str, Any] = {"dataset": "digits", "num_train": 60, "num_test": 20, "num_val": 10}
@@ -35,3 +38,44 @@ def test_a_metric_of_samples_that_the_validation_split_has_not(tmp_path: Path) -
         UserError, match=r"none of the 10 validation samples is atypical for sigma=0\.3; .* raise num_val"
     ):
         plan([0.15, 0.3], "val_pgd_atypical")
+
+
+def planned(out: Path, values: list[float], **asked: Any) -> Sweep:
+    """A sweep of PGD-AT's number of steps, whose points are on record."""
+    base = {"method": "pgd_at", **SIZES, "arch": "tinynet"}
+    settings = TuneSettings(out=str(out), base=base, space={"num_steps": values}, **asked)
+    sweep = plan_sweep(Folder(settings.out), load_dataset("digits", num_train=60, num_test=20), settings)
+    sweep.record.add(settings.known_points, to_dict(settings))
+    return sweep
+
+
+def results_of(sweep: Sweep) -> Results:
+    return summarize(sweep.outcomes(), metric=sweep.settings.metric, which=sweep.settings.which)
+
+
+def end(sweep: Sweep, steps: int, seed: int = 0) -> None:
+    """A run that failed has come to an end as one that is done has."""
+    note_failure(sweep.folder / SweepRun({"num_steps": steps}, seed).name, "the GPU was full")
+
+
+def test_a_sweep_that_was_narrowed_is_complete_without_the_points_left_out(tmp_path: Path) -> None:
+    planned(tmp_path, [1, 2, 3])  # and interrupted
+    narrow = planned(tmp_path, [1, 2])
+    end(narrow, 1)
+    assert not results_of(narrow).is_complete
+    end(narrow, 2)
+    assert results_of(narrow).is_complete
+
+
+def test_an_earlier_point_counts_where_it_has_ended_with_all_seeds(tmp_path: Path) -> None:
+    for steps in (1, 2, 3):
+        end(planned(tmp_path, [1, 2, 3]), steps)
+    assert {point.name for point in results_of(planned(tmp_path, [1, 2])).points} == {
+        f"num_steps={n}" for n in (1, 2, 3)
+    }
+    more = planned(tmp_path, [1, 2], seeds=(0, 1))
+    end(more, 1, seed=1)
+    assert not results_of(more).is_complete
+    end(more, 2, seed=1)
+    assert results_of(more).is_complete
+    assert {point.name for point in results_of(more).points} == {"num_steps=1", "num_steps=2"}
