@@ -42,12 +42,25 @@ def _place(sweep: Sweep, run: SweepRun) -> Folder:
 def _judged(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow] | None:
     """What is known already."""
     place, asked = _place(sweep, run), sweep.settings
-    rows = read_rows(place)
-    if rows is None:
+    if not place.exists(EVALUATION):
         return None
     settings = place.read_json(EVALUATION)["settings"]
     is_enough = settings["which"] == asked.which and set(asked.test_attacks or ()) <= set(settings["attacks"])
-    return rows if is_enough else None
+    return _rows_of(sweep, place) if is_enough else None
+
+
+def _rows_of(sweep: Sweep, place: Folder) -> list[AttackRow]:
+    """The rows of the attacks that are asked for, in their order: an evaluation may hold others, in another order."""
+    asked = list(sweep.settings.test_attacks or ())
+    if set(place.read_json(EVALUATION)["settings"]["attacks"]) == set(asked):
+        asked.append("worst_case")  # which is over all attacks of an evaluation
+    rows = read_rows(place) or ()
+    return [row for name in asked for row in rows if _attack_of(row) == name]
+
+
+def _attack_of(row: AttackRow) -> str:
+    """`autoattack` for its part `autoattack:apgd-ce`, `pgd20` for `pgd20@1`."""
+    return row.attack.partition("@")[0].partition(":")[0]
 
 
 def _judge(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow]:
@@ -70,4 +83,4 @@ def _judge(sweep: Sweep, run: SweepRun) -> Sequence[AttackRow]:
     write_evaluation(
         place, sweep.dataset, to_dict(settings), evaluation, subsets={}, facts=subject.facts, digest=subject.digest
     )
-    return read_rows(place) or ()
+    return _rows_of(sweep, place)

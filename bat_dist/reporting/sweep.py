@@ -173,16 +173,20 @@ def _on_test(results: Results, tested: Mapping[SweepRun, Sequence[AttackRow]]) -
 
 
 def _by_point(tested: Mapping[SweepRun, Sequence[AttackRow]]) -> dict[str, list[dict[str, Any]]]:
-    """A row per attack for each point, over its seeds.  image_se: standard error of one run over the images."""
+    """A row per attack for each point, over its seeds; attacks that a seed lacks have none.
+
+    image_se: standard error of one run over the images.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     names = dict.fromkeys(run.name.split("/")[1] for run in tested)
     for name in names:
-        of_seeds = [rows for run, rows in tested.items() if run.name.split("/")[1] == name]
-        for rows in zip(*of_seeds, strict=True):
+        of_seeds = [{row.attack: row for row in rows} for run, rows in tested.items() if run.name.split("/")[1] == name]
+        for attack in (one for one in of_seeds[0] if all(one in of_seed for of_seed in of_seeds)):
+            rows = [of_seed[attack] for of_seed in of_seeds]
             n, values = rows[0].overall.n, [row.overall.accuracy for row in rows]
             mean = sum(values) / len(values)
             about = {"image_se": math.sqrt(mean * (1 - mean) / n), "n": n, "seeds": len(values)}
-            row = {"point": name, "attack": rows[0].attack, "mean": mean, "values": values, **about}
+            row = {"point": name, "attack": attack, "mean": mean, "values": values, **about}
             found.setdefault(name, []).append(row)
     return found
 

@@ -10,11 +10,13 @@ from bat_dist.config import to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
 from bat_dist.jobs.tune_plan import Sweep, plan_sweep
+from bat_dist.jobs.tune_test import judge_chosen
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import SweepRun, note_failure
+from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure
 from bat_dist.sweep.results import Results, summarize
 from bat_dist.training.splits import hold_out
+from tests.helpers.made_results import write_evaluation
 
 SIZES: dict[str, Any] = {"dataset": "digits", "num_train": 60, "num_test": 20, "num_val": 10}
 
@@ -79,3 +81,17 @@ def test_an_earlier_point_counts_where_it_has_ended_with_all_seeds(tmp_path: Pat
     end(more, 2, seed=1)
     assert results_of(more).is_complete
     assert {point.name for point in results_of(more).points} == {"num_steps=1", "num_steps=2"}
+
+
+def test_judged_points_have_the_attacks_that_are_asked_for_in_their_order(tmp_path: Path) -> None:
+    """Two seeds, judged before by other calls: one by more attacks, one in another order."""
+    sweep = planned(tmp_path, [1], seeds=(0, 1), test_attacks=("clean", "pgd20"))
+    row = {"epoch": 1, "val_clean": 0.9, "val_pgd": 0.5}
+    outcomes = [RunOutcome(run, "done", epochs=1, best=row, last=row) for run in sweep.runs()]
+    right = np.ones(10, bool)
+    found = [("pgd20", "fgsm", "clean", "worst_case"), ("clean", "pgd20")]
+    for seed, attacks in enumerate(found):
+        asked = {"attacks": [name for name in attacks if name != "worst_case"]}
+        write_evaluation(tmp_path / f"test/num_steps=1/seed{seed}", dict.fromkeys(attacks, right), settings=asked)
+    judged = judge_chosen(sweep, summarize(outcomes, metric=("val_pgd",), which="best"))
+    assert [[row.attack for row in rows] for rows in judged.values()] == [["clean", "pgd20"]] * 2
