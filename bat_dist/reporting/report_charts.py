@@ -153,26 +153,32 @@ def histogram_chart(mem: Float[np.ndarray, " samples"], num_undefined: int) -> s
     known = mem[~np.isnan(mem)]
     if not len(known):
         return ""
-    edges = np.round(np.arange(-1, 1.0001, 0.05), 2)
-    counts, _ = np.histogram(np.clip(known, -1, 1), edges)
-    middle = (edges[:-1] + edges[1:]) / 2
-    kinds = np.where(middle > ATYPICAL_THRESHOLD, RED, np.where(middle < TYPICAL_THRESHOLD, BLUE, GREY))
-    first = int(np.flatnonzero(counts)[0])
-    fig = go.Figure(
-        go.Bar(
-            x=middle[first:],
-            y=counts[first:],
-            marker={"color": kinds[first:].tolist()},
-            width=0.045,
-            text=[f"{low:g} to {high:g}" for low, high in zip(edges[first:-1], edges[first + 1 :], strict=True)],
+    known = np.clip(known, -1, 1)
+    # Bins of 0.05 and, on the logarithmic axis where parts of a bar cannot be compared, one that ends with the typical.
+    edges = np.unique(np.append(np.round(np.arange(-1, 1.0001, 0.05), 2), TYPICAL_THRESHOLD))
+    words = np.array([f"{low:g} to {high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    typical, atypical = known < TYPICAL_THRESHOLD, known > ATYPICAL_THRESHOLD
+    fig = go.Figure()
+    for color, members in ((BLUE, typical), (GREY, ~typical & ~atypical), (RED, atypical)):
+        counts, _ = np.histogram(known[members], edges)
+        some = counts > 0
+        fig.add_bar(
+            x=((edges[:-1] + edges[1:]) / 2)[some],
+            y=counts[some],
+            marker={"color": color},
+            width=(np.diff(edges) - 0.005)[some],
+            text=words[some],
             textposition="none",
             hovertemplate="memorization %{text}: %{y} samples<extra></extra>",
         )
-    )
     fig.add_vline(x=ATYPICAL_THRESHOLD, line={"color": SOFT_INK, "dash": "dot"})
     note = f" ({num_undefined:,} undefined)" if num_undefined else ""
     fig.update_layout(
-        xaxis_title=f"memorization{note}", yaxis_title="training samples", yaxis_type="log", showlegend=False
+        xaxis_title=f"memorization{note}",
+        yaxis_title="training samples",
+        yaxis_type="log",
+        barmode="stack",
+        showlegend=False,
     )
     return as_html(fig, height=360)
 

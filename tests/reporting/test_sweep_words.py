@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from bat_dist.evaluation.statistics import Accuracy
 from bat_dist.reporting.sweep import in_words
 from bat_dist.results.evaluation_file import AttackRow
@@ -17,7 +15,7 @@ BAT: dict[str, Any] = {"alpha": 1.0, "beta": 0.2}
 def done(point: dict[str, Any], pgd: list[float]) -> list[RunOutcome]:
     """The runs of a point, one for each seed."""
     rows = [{"epoch": 1, "val_clean": 0.4 + value, "val_pgd": value} for value in pgd]
-    return [RunOutcome(SweepRun(point, seed), "done", 1, best=row, last=row) for seed, row in enumerate(rows)]
+    return [RunOutcome(SweepRun(point, seed), "done", epochs=1, best=row, last=row) for seed, row in enumerate(rows)]
 
 
 def results_of(*outcomes: RunOutcome) -> Results:
