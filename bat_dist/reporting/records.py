@@ -41,7 +41,7 @@ def _record(table: Table, cell: TableCell) -> dict[str, str | float]:
         "sd_over_seeds": value.deviation,
         "se_over_images": value.image_se,
         "per_seed": " ".join(map(repr, value.per_seed)),
-        "reference": (table.reference or "") if found else "",
+        "reference": table.references.get(row.which, "") if found else "",
         "difference": found.difference if found else nan,
         "difference_low": found.low if found else nan,
         "difference_high": found.high if found else nan,

@@ -104,6 +104,7 @@ def _table(table: Table, sources: Sources) -> Mapping[str, Any]:
         "title": table.title,
         "about": table.about + (f"; {whiches[0]} checkpoint" if len(whiches) == 1 else ""),
         "reference": table.reference,
+        "references": table.references,
         "missing": table.missing,
         "notes": table.notes,
         "choices": [

@@ -25,7 +25,7 @@ def _table_parts(table: Table) -> Iterator[str]:
     columns, numbers = list(map(heading, table.attacks)), range(len(table.rows))
     body = [[*_names(table, number), *map(_bold, table.cells_of(number))] for number in numbers]
     yield _grid(["Method", "Checkpoint", "Seeds", *columns], body)
-    others = [number for number in numbers if table.rows[number].label != table.reference]
+    others = [number for number in numbers if not table.is_reference(table.rows[number])]
     if table.reference and others:
         yield f"Difference to {_md(table.reference)}, in points, with 95% intervals; p-values hold for a column:"
         body = [[*_names(table, number)[:2], *map(difference, table.cells_of(number))] for number in others]
@@ -63,7 +63,7 @@ def _subset_parts(table: Table) -> Iterator[str]:
 
 def _names(table: Table, number: int) -> list[str]:
     row = table.rows[number]
-    note = " (reference)" if row.label == table.reference else ""
+    note = " (reference)" if table.is_reference(row) else ""
     return [_md(row.label) + note, row.which, str(len(row.networks))]
 
 

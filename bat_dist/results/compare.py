@@ -46,18 +46,33 @@ class TableCell:
 
 @dataclass(frozen=True)
 class Table:
-    """All rows that may be compared.  cells: by (row's number, attack, subset).  notes: for the reader."""
+    """All rows that may be compared.  cells: by (row's number, attack, subset).  notes: for the reader.
+
+    references: the label of the row that others are compared with, by checkpoint, in the order of the rows.
+    """
 
     shared: Comparability
     rows: tuple[MethodRow, ...]
     attacks: tuple[str, ...]
     subsets: tuple[str, ...]
-    reference: str | None
+    references: Mapping[str, str]
     cells: Mapping[tuple[int, str, str], TableCell]
     published: Mapping[int, Published]
     departures: tuple[str, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def reference(self) -> str | None:
+        """The references in words: `PGD-AT`, or each with its checkpoint if they differ; None if there is none."""
+        labels = list(dict.fromkeys(self.references.values()))
+        if len(labels) > 1:
+            return ", ".join(f"{label} ({which} checkpoint)" for which, label in self.references.items())
+        return labels[0] if labels else None
+
+    def is_reference(self, row: MethodRow) -> bool:
+        """Whether others of its checkpoint are compared with this row."""
+        return self.references.get(row.which) == row.label
 
     @property
     def title(self) -> str:
@@ -122,7 +137,7 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
     shared = rows[0].shared
     attacks = [name for name in in_order(name for row in rows for name in row.attacks_of_any) if is_column(name)]
     subsets = dict.fromkeys([ALL, *(name for row in rows for n in row.networks for name in n.subsets)])
-    references = {which: _reference(rows, which, reference) for which in {row.which for row in rows}}
+    references = {which: _reference(rows, which, reference) for which in dict.fromkeys(row.which for row in rows)}
     in_paper = [published_row(shared.dataset, shared.arch, row.method, row.method_settings) for row in rows]
     published = {number: found for number, found in enumerate(in_paper) if found}
     departs = {}
@@ -141,13 +156,12 @@ def _table(rows: Sequence[MethodRow], reference: str | None) -> Table:
                 same = paper is not None and not departs[number]
                 away = value.mean - paper if paper is not None and same else None
                 cells[number, attack, subset] = TableCell(row, attack, subset, value, compared.get(number), paper, away)
-    labels = [row.label for row in references.values() if row is not None]
     return Table(
         shared=shared,
         rows=tuple(rows),
         attacks=tuple(attacks),
         subsets=tuple(subsets),
-        reference=labels[0] if labels else None,
+        references={which: row.label for which, row in references.items() if row is not None},
         cells=cells,
         published=published,
         departures=tuple(dict.fromkeys(words for found in departs.values() for words in found)),

@@ -254,6 +254,20 @@ def test_bat_without_its_terms_is_pgd_at(tmp_path: Path) -> None:
     assert compared(tmp_path).tables[0].reference == "PGD-AT"
 
 
+def test_each_checkpoint_has_a_reference_of_its_own(tmp_path: Path) -> None:
+    """The last checkpoint of PGD-AT is not there, that of BAT with alpha = beta = 0 is."""
+    plain = {"method_settings": {"alpha": 0.0, "beta": 0.0, "sigma": 0.15}}
+    write_evaluation(tmp_path / "pgd_at", RIGHT)
+    for which in ("best", "last"):
+        for name, facts in (("plain", plain), ("bat", {})):
+            place = tmp_path / f"{name}-{which}"
+            write_evaluation(place, RIGHT, method="bat", facts=facts, settings={"which": which})
+    (table,) = compared(tmp_path).tables
+    assert list(table.references.items()) == [("best", "PGD-AT"), ("last", "BAT (α = 0, β = 0)")]
+    assert table.reference == "PGD-AT (best checkpoint), BAT (α = 0, β = 0) (last checkpoint)"
+    assert [row.which for row in table.rows if table.is_reference(row)] == ["best", "last"]
+
+
 def test_a_network_from_elsewhere_has_a_row(tmp_path: Path) -> None:
     facts = dict.fromkeys(facts_of()) | {"model": "mine.py:net", "fingerprint": "f" * 64}
     place = write_evaluation(tmp_path / "own", RIGHT)
