@@ -87,11 +87,11 @@ def of_report(found: Found, comparison: ComparedResults) -> Iterator[str]:
 
 
 def _on_table(table: Table) -> Iterator[str]:
-    """What is compared, and a sentence for each attack."""
-    columns: dict[str, list[TableCell]] = {}
+    """What is compared, and a sentence for each attack and checkpoint."""
+    columns: dict[tuple[str, str], list[TableCell]] = {}
     for (_, attack, subset), cell in table.cells.items():
         if subset == ALL and cell.compared:
-            columns.setdefault(attack, []).append(cell)
+            columns.setdefault((attack, cell.row.which), []).append(cell)
     size = f"{table.title}; {table.shared.num_test:,} test images"
     if not columns:
         yield f"{size}: {counted(len(table.rows), 'row')}, and nothing to compare."
@@ -99,8 +99,10 @@ def _on_table(table: Table) -> Iterator[str]:
     seeds = [cell.compared.found.num_seeds for cells in columns.values() for cell in cells if cell.compared]
     of_seeds = counted(min(seeds), "seed") if min(seeds) == max(seeds) else f"{min(seeds)} to {max(seeds)} seeds"
     yield f"{size}, {of_seeds}: against {table.reference}, in points of accuracy with 95% intervals:"
-    for attack, cells in columns.items():
-        yield f"{heading(attack)}: {_against(cells, str(table.reference))}."
+    several = len({which for _, which in columns}) > 1
+    for (attack, which), cells in columns.items():
+        checkpoint = f", {which} checkpoint" if several else ""
+        yield f"{heading(attack)}{checkpoint}: {_against(cells, table.references[which])}."
 
 
 def _against(cells: Sequence[TableCell], reference: str) -> str:

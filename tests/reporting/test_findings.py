@@ -1,5 +1,6 @@
 """The sentences at the top of the pages: what was found, of how many, and how sure it is."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bat_dist.reporting.findings import of_report, of_scores
 from bat_dist.reporting.summary import in_words, leave_out_summary
 from bat_dist.results.compare import compare
 from bat_dist.results.find import find_results
-from tests.helpers.made_results import study
+from tests.helpers.made_results import study, write_evaluation
 
 NO_PAIRS = InfluencePairs(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), 7)
 
@@ -67,6 +68,21 @@ def test_of_a_report(tmp_path: Path) -> None:
     assert ", +20.0 [" in pgd
     assert pgd.endswith("no significant difference for the other 1.")
     assert sentences[-1].startswith("digits: 2 of 10 training samples (20.0%) are atypical")
+
+
+def test_each_checkpoint_has_a_sentence_of_its_own(tmp_path: Path) -> None:
+    """The best checkpoint of BAT has 80 of 200 images more right than that of PGD-AT, the last one 60."""
+    right = np.arange(200) < 100
+    for seed, (which, more) in itertools.product(range(3), (("best", 80), ("last", 60))):
+        for method, flags in {"pgd_at": right, "bat": np.arange(200) < 100 + more + seed}.items():
+            place = tmp_path / f"{method}-{which}-{seed}"
+            write_evaluation(place, {"pgd20": flags}, method=method, seed=seed, settings={"which": which})
+    found = find_results([str(tmp_path)])
+    _, best, last = of_report(found, compare(found))
+    assert best.startswith("PGD-20, best checkpoint: better than PGD-AT: BAT")
+    assert best.count(", +40.5 [") == 1
+    assert last.startswith("PGD-20, last checkpoint: better than PGD-AT: BAT")
+    assert last.count(", +30.5 [") == 1
 
 
 def test_of_one_seed_and_of_nothing(tmp_path: Path) -> None:
