@@ -12,6 +12,7 @@ from bat_dist.reporting.cells import BETTER, ONE_SEED, WORSE, difference, headin
 from bat_dist.results.claims import CLAIMS
 from bat_dist.results.compare import ComparedResults, Table, TableCell
 from bat_dist.results.find import Found
+from bat_dist.results.findings_file import FoundStudy
 from bat_dist.results.rows import ALL
 from bat_dist.wording import counted
 
@@ -73,17 +74,33 @@ def of_report(found: Found, comparison: ComparedResults) -> Iterator[str]:
     """Sentences on all results: each table's columns, the paper's claims, the memorization runs."""
     for table in comparison.tables:
         yield from _on_table(table)
-    verdicts = {name: "not tested" for name in CLAIMS}
-    for study in found.studies:
-        verdicts |= {finding.claim: finding.verdict for finding in study.findings}
-    if found.studies:
-        counts = [f"{list(verdicts.values()).count(one)} {one}" for one in dict.fromkeys(verdicts.values())]
-        yield f"Of {len(CLAIMS)} claims of the paper and controls: {', '.join(counts)}."
+    yield from _on_claims(found.studies)
     for run in found.memorized:
         with suppress(KeyError, TypeError, ValueError):  # the section of the run says what is wrong with its file
             yield from (f"{run.summary.dataset}: {words}" for words in islice(of_scores(run.summary.numbers), 1))
     if not comparison.tables and not found.memorized and not found.studies:
         yield "Nothing is finished yet."
+
+
+def _on_claims(studies: Sequence[FoundStudy]) -> Iterator[str]:
+    """How many claims of the paper have which verdict, and how many controls of ours, as far as they were tested."""
+    verdicts: dict[str, set[str]] = {name: set() for name in CLAIMS}
+    for finding in (finding for study in studies for finding in study.findings):
+        if finding.verdict != "not tested":
+            verdicts[finding.claim].add(finding.verdict)
+
+    def counts(names: Sequence[str]) -> str:
+        said = [
+            "with different verdicts" if len(verdicts[n]) > 1 else min(verdicts[n], default="not tested") for n in names
+        ]
+        return ", ".join(f"{said.count(one)} {one}" for one in dict.fromkeys(said))
+
+    of_paper = [name for name, claim in CLAIMS.items() if claim.is_of_paper]
+    ours = [name for name, claim in CLAIMS.items() if not claim.is_of_paper and verdicts[name]]
+    if studies:
+        yield f"Of {len(of_paper)} claims of the paper: {counts(of_paper)}."
+    if ours:
+        yield f"Of {counted(len(ours), 'claim')} of ours: {counts(ours)}."
 
 
 def _on_table(table: Table) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The interactive charts of the report, with plotly: differences, AutoAttack's parts, training curves, memorization."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -156,7 +157,7 @@ def histogram_chart(mem: Float[np.ndarray, " samples"], num_undefined: int) -> s
     known = np.clip(known, -1, 1)
     # Bins of 0.05 and, on the logarithmic axis where parts of a bar cannot be compared, one that ends with the typical.
     edges = np.unique(np.append(np.round(np.arange(-1, 1.0001, 0.05), 2), TYPICAL_THRESHOLD))
-    words = np.array([f"{low:g} to {high:g}" for low, high in zip(edges[:-1], edges[1:], strict=True)])
+    words = np.array([f"{low:g} to {high:g}" for low, high in itertools.pairwise(edges)])
     typical, atypical = known < TYPICAL_THRESHOLD, known > ATYPICAL_THRESHOLD
     fig = go.Figure()
     for color, members in ((BLUE, typical), (GREY, ~typical & ~atypical), (RED, atypical)):

@@ -13,7 +13,7 @@ class Claim(NamedTuple):
     bound: NaN where the paper says nothing that can be tested.
     """
 
-    place: str  # section of the paper; "ours" for controls
+    place: str  # section of the paper; OURS or COST for the others
     statement: str
     study: str
     quantity: str  # what is estimated
@@ -21,7 +21,13 @@ class Claim(NamedTuple):
     bound: float = 0.0
     margin: float = 0.0
 
+    @property
+    def is_of_paper(self) -> bool:
+        """Whether the paper says so; the others are controls of ours, or about what scores cost."""
+        return self.place not in (OURS, COST)
 
+
+OURS = "ours"
 COST = "cost of scores"
 """The place of claims that are not the paper's, but about how few trainings give the same scores."""
 FROM_TRAINING = {

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from bat_dist.results.claim import COST_CLAIMS, FROM_TRAINING, POINTS, Claim, Verdict
+from bat_dist.results.claim import COST_CLAIMS, FROM_TRAINING, OURS, POINTS, Claim, Verdict
 
 
 class Finding(NamedTuple):
@@ -140,14 +140,14 @@ CLAIMS: dict[str, Claim] = {
         "below",
     ),
     "not_the_number": Claim(
-        "ours",
+        OURS,
         "It is the atypical samples, not the number of samples",
         "typical",
         "adversarial accuracy of PGD-AT without atypical samples minus that with as many left out at random",
         "above",
     ),
     "not_any_group": Claim(
-        "ours",
+        OURS,
         "Leaving the most typical samples out does not have the same effect",
         "typical",
         "adversarial accuracy of PGD-AT without atypical samples minus that without as many of the most typical",
@@ -204,7 +204,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     **{
         f"{score}_aligns": Claim(
-            "ours",
+            OURS,
             f"{words} finds the samples that are memorized",
             "attribution",
             "Spearman correlation with mem",
@@ -213,7 +213,7 @@ CLAIMS: dict[str, Claim] = {
         for score, words in FROM_TRAINING.items()
     },
     **{
-        f"lds_{name}": Claim("ours", statement, "attribution", "LDS: Spearman over trials, mean over samples", "above")
+        f"lds_{name}": Claim(OURS, statement, "attribution", "LDS: Spearman over trials, mean over samples", "above")
         for name, statement in {
             "trak": "TRAK predicts on which test samples networks trained on subsets are right",
             "influence": "The influence estimated from half of the trials predicts the other half",
@@ -237,7 +237,7 @@ CLAIMS: dict[str, Claim] = {
     ),
     **{
         f"bat_with_{score}": Claim(
-            "ours",
+            OURS,
             f"BAT with {score} in place of memorization is as robust",
             "alignment",
             f"adversarial accuracy on the test set: with {score} minus with mem",

@@ -12,8 +12,12 @@ from bat_dist.memorization.estimate import estimate_memorization
 from bat_dist.memorization.influence import InfluencePairs
 from bat_dist.reporting.findings import of_report, of_scores
 from bat_dist.reporting.summary import in_words, leave_out_summary
-from bat_dist.results.compare import compare
-from bat_dist.results.find import find_results
+from bat_dist.results.claim import COST
+from bat_dist.results.claims import CLAIMS, Finding
+from bat_dist.results.compare import ComparedResults, compare
+from bat_dist.results.find import Found, find_results
+from bat_dist.results.findings_file import FoundStudy
+from bat_dist.storage.files import Folder
 from tests.helpers.made_results import study, write_evaluation
 
 NO_PAIRS = InfluencePairs(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), 7)
@@ -92,3 +96,23 @@ def test_of_one_seed_and_of_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     found = find_results([str(tmp_path / "empty")])
     assert list(of_report(found, compare(found))) == ["Nothing is finished yet."]
+
+
+def test_claims_are_counted_once_whatever_the_order_of_the_studies(tmp_path: Path) -> None:
+    """Two studies contradict each other on a claim of the paper; one has a claim on the cost of scores."""
+
+    def found_in(name: str, *findings: Finding) -> FoundStudy:
+        return FoundStudy(Folder(tmp_path / name), "typical", {"note": ""}, findings)
+
+    first = found_in("a", Finding("at_clean_drops", 0.02, 0.01, 0.03, ""), Finding("stops_early", 0.3, 0.2, 0.35, ""))
+    second = found_in("b", Finding("at_clean_drops", -0.02, -0.03, -0.01, ""), Finding("at_fits_clean", 1, 0.99, 1, ""))
+    sentences = [
+        list(of_report(Found(studies=list(studies)), ComparedResults((), (), ())))
+        for studies in ((first, second), (second, first))
+    ]
+    of_paper = sum(claim.place not in ("ours", COST) for claim in CLAIMS.values())
+    assert sentences[0] == sentences[1]
+    assert sentences[0] == [
+        f"Of {of_paper} claims of the paper: {of_paper - 2} not tested, 1 reproduced, 1 with different verdicts.",
+        "Of 1 claim of ours: 1 reproduced.",
+    ]
