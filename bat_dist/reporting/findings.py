@@ -28,6 +28,8 @@ def of_scores(numbers: Mapping[str, Any]) -> Iterator[str]:
         if "sets" in numbers:
             share = f"{numbers['sets']['test_atypical']:,} of {counted(numbers['num_test'], 'test sample')}"
             depend = f"; {share} depend significantly on an atypical training sample"
+            if numbers.get("settings", {}).get("typicality") == "paper":
+                depend = f"; {share} depend on an atypical training sample by their estimates, which are not tested"
         above = f"An influence above {numbers['influence_threshold']:g}"
         yield f"{above} was found for {pairs} of a training and a test sample{depend}."
     for name, found in numbers.get("alignment", {}).items():

@@ -117,7 +117,7 @@ def _write(
     images = save_figures(folder / f"{prefix}figures", drawn)
     page = render_memorization_page(
         title=title,
-        findings=list(findings.of_scores(summary)),
+        findings=list(findings.of_scores({**summary, "settings": settings})),
         files=files or {"ensemble_scores.npz": "ensemble_scores.npz", "ensemble_summary.json": "ensemble_summary.json"},
         summary=words,
         figures=[explained(name, image) for name, image in images.items()],

@@ -116,3 +116,12 @@ def test_claims_are_counted_once_whatever_the_order_of_the_studies(tmp_path: Pat
         f"Of {of_paper} claims of the paper: {of_paper - 2} not tested, 1 reproduced, 1 with different verdicts.",
         "Of 1 claim of ours: 1 reproduced.",
     ]
+
+
+def test_only_the_rule_that_tests_says_significantly() -> None:
+    found = {"num_influential_pairs": 5, "influence_threshold": 0.15, "num_test": 100, "sets": {"test_atypical": 40}}
+    (tested,) = of_scores({**found, "settings": {"typicality": "significant"}})
+    assert tested.endswith("40 of 100 test samples depend significantly on an atypical training sample.")
+    (as_printed,) = of_scores({**found, "settings": {"typicality": "paper"}})
+    assert "significant" not in as_printed
+    assert as_printed.endswith("depend on an atypical training sample by their estimates, which are not tested.")
