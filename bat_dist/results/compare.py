@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from bat_dist.config import Group
 from bat_dist.errors import UserError
 from bat_dist.methods.table import METHODS
 from bat_dist.results.equal_subsets import with_equal_subsets
@@ -11,9 +12,12 @@ from bat_dist.results.find import Found, LeftOut, Training
 from bat_dist.results.published import Published, departures, published_row
 from bat_dist.results.rows import ALL, Comparability, MethodRow, Value, flat, in_order, is_column, rows_of
 from bat_dist.results.statistics import LEVEL, Difference, compare_methods, holm
+from bat_dist.settings.decides import marks
+from bat_dist.settings.train import ATTACK, TrainSettings
 from bat_dist.wording import nearest
 
 REFERENCE = "pgd_at"  # unless another is asked for
+ATTACK_SETTINGS = frozenset(name for name, group in marks(TrainSettings, Group).items() if group == ATTACK)
 
 
 class Compared(NamedTuple):
@@ -232,7 +236,7 @@ def _notes(rows: Sequence[MethodRow]) -> list[str]:
             continue
         values: dict[str, list[str]] = {}
         for row, settings in zip(known, all_settings, strict=True):
-            if row.method != "erm":  # which is not attacked in training
+            if row.method != "erm" or name not in ATTACK_SETTINGS:  # ERM is not attacked in training
                 values.setdefault(str(settings.get(name)), []).append(row.label)
         if len(values) > 1:
             words = "; ".join(f"{value}: {', '.join(dict.fromkeys(labels))}" for value, labels in values.items())

@@ -244,6 +244,15 @@ def test_another_reference_can_be_asked_for(tmp_path: Path) -> None:
         compared(tmp_path, reference="tradez")
 
 
+def test_erm_is_left_out_of_notes_on_attack_settings_alone(tmp_path: Path) -> None:
+    facts = {"epochs": 9, "num_train": 500, "num_steps": 1, "epsilon": 0.01}
+    write_evaluation(tmp_path / "pgd_at", RIGHT)
+    write_evaluation(tmp_path / "erm", RIGHT, method="erm", facts=facts)
+    (table,) = compared(tmp_path).tables
+    different = [note.removeprefix("trained with different ").split()[0] for note in table.notes]
+    assert different == ["num_train", "epochs"]
+
+
 def test_bat_without_its_terms_is_pgd_at(tmp_path: Path) -> None:
     """As in sweeps, whose reference is trained as BAT with alpha = beta = 0."""
     for name, alpha in (("plain", 0.0), ("bat", 1.0)):
