@@ -37,14 +37,15 @@ def compare_methods(
     Satterthwaite (1946); the same model as in studies of many readers and many cases (Dorfman, Berbaum & Metz 1992).
     The variance is not let below what seeds alone or images alone say: two or three seeds estimate theirs badly.
 
-    With one seed: McNemar's exact test of two networks. None if there is no image. Raises ValueError for other shapes.
+    With one seed: McNemar's exact test of two networks. None unless there are two images: one says nothing of others,
+    whatever the seeds. Raises ValueError for other shapes.
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"flags must be of the same seeds and images, got {first.shape} and {second.shape}")
     num_seeds, num_images = first.shape
-    if not num_seeds or not num_images:
+    if not num_seeds or num_images < 2:
         return None
-    if num_seeds == 1 or num_images == 1:
+    if num_seeds == 1:
         found = mcnemar(first.ravel(), second.ravel())
         reach = float(stats.norm.ppf((1 + LEVEL) / 2)) * found.standard_error
         mean = found.difference

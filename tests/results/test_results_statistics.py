@@ -57,6 +57,11 @@ def test_where_seeds_decide_it_is_the_paired_t_test_over_seeds() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(truth.confidence_interval()))
 
 
+def test_one_image_gives_no_verdict_however_many_seeds() -> None:
+    for seeds in (1, 8):
+        assert compare_methods(np.ones((seeds, 1), bool), np.zeros((seeds, 1), bool)) is None
+
+
 def test_one_seed_is_mcnemars_test() -> None:
     first, second = networks(np.random.default_rng(2), (1, 80), by_seed=0.5)
     table = [[np.sum(first & second), np.sum(first & ~second)], [np.sum(~first & second), np.sum(~first & ~second)]]
