@@ -144,8 +144,10 @@ def _verdict(results: Results) -> Iterator[str]:
         yield "PGD-AT itself is the best of these points"
         return
     known = {m: found for m in WORDS if (found := results.against.get(m, {}))}
-    if not known:
+    if not known and len(results[results.reference].outcomes) == 1:
         yield "whether it beats PGD-AT cannot be said from one seed a point: add seeds"
+    elif not known:
+        yield "whether it beats PGD-AT cannot be tested: the differences are the same at every seed; add seeds"
     for metric, comparisons in known.items():
         for name in results.chosen:
             if found := comparisons.get(name):

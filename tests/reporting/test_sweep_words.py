@@ -37,3 +37,13 @@ def test_test_accuracies_are_means_of_one_attack_over_all_seeds() -> None:
     assert "clean 91.0%" in last
     assert "pgd20 41.0%" in last
     assert "fgsm" not in last
+
+
+def test_why_nothing_is_said_of_pgd_at() -> None:
+    def last(pgd_at: list[float], bat: list[float]) -> str:
+        *_, verdict, _ = in_words(results_of(*done(PGD_AT, pgd_at), *done(BAT, bat)), {SweepRun(BAT, 0): []}, num_val=1)
+        return verdict
+
+    assert last([0.5], [0.53]) == "whether it beats PGD-AT cannot be said from one seed a point: add seeds"
+    assert "the differences are the same at every seed" in last([0.5, 0.52], [0.53, 0.55])
+    assert "alpha=1,beta=0.2 against PGD-AT" in last([0.5, 0.52], [0.53, 0.56])
