@@ -61,7 +61,12 @@ def difference(cell: TableCell | None) -> str:
         return ""
     found, p = cell.compared
     interval = f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-    return f"{100 * found.difference:+.1f} {interval}, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}{sign(cell)}"
+    return f"{100 * found.difference:+.1f} {interval}, {p_in_words(p)}{sign(cell)}"
+
+
+def p_in_words(p: float) -> str:
+    """`p = 0.12`; of one so small that its digits say nothing only a bound."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def beside_paper(table: Table) -> tuple[list[str], dict[int, list[str]]]:

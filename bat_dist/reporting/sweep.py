@@ -11,6 +11,7 @@ import yaml
 from bat_dist.evaluation.statistics import share_with_interval
 from bat_dist.figures.sweep_figures import clean_against_robust, surfaces
 from bat_dist.reporting import sweep_charts as charts
+from bat_dist.reporting.cells import p_in_words
 from bat_dist.reporting.page import page_template, save_figures
 from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
@@ -155,7 +156,7 @@ def _verdict(results: Results) -> Iterator[str]:
                 word = "more than seeds make" if found.low > 0 or found.high < 0 else "no more than seeds make"
                 many = len(comparisons)
                 test = f"Dunnett's test over all {many} points, seeds as blocks" if many > 1 else "paired t test"
-                said = f"{difference} points [{low}, {high}], p = {found.p_value:.2g}, {word} ({test})"
+                said = f"{difference} points [{low}, {high}], {p_in_words(found.p_value)}, {word} ({test})"
                 yield f"  {name} against PGD-AT, {WORDS[metric]}: {said}"
 
 

@@ -47,3 +47,11 @@ def test_why_nothing_is_said_of_pgd_at() -> None:
     assert last([0.5], [0.53]) == "whether it beats PGD-AT cannot be said from one seed a point: add seeds"
     assert "the differences are the same at every seed" in last([0.5, 0.52], [0.53, 0.55])
     assert "alpha=1,beta=0.2 against PGD-AT" in last([0.5, 0.52], [0.53, 0.56])
+
+
+def test_a_tiny_p_value_is_not_zero() -> None:
+    words = " ".join(
+        in_words(results_of(*done(PGD_AT, [0.1, 0.1001] * 3), *done(BAT, [0.6, 0.6002] * 3)), {}, num_val=1)
+    )
+    assert "p < 0.0001, more than seeds make" in words
+    assert "p = " not in words
