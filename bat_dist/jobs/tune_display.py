@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.sweep.record import RunOutcome, SweepRun
-from bat_dist.sweep.results import summarize
+from bat_dist.sweep.results import Results, summarize
 from bat_dist.sweep.space import point_name
 from bat_dist.workers.pace import Pace
 
@@ -33,6 +33,7 @@ class Display:
     def __init__(self, settings: TuneSettings, pace: Pace, known: Iterable[RunOutcome]) -> None:
         self._settings = settings
         self._outcomes = {outcome.run: outcome for outcome in known}
+        self._results = self._summary()
         self._at_work: dict[SweepRun, Mapping[str, Any]] = {}
         self._pace = pace
         self._console = Console(stderr=True)
@@ -58,6 +59,7 @@ class Display:
         """A run has come to an end, or was stopped on its way."""
         self._at_work.pop(outcome.run, None)
         self._outcomes[outcome.run] = outcome
+        self._results = self._summary()  # not at each redraw, of which there is one a second
         if self._live:
             return
         row = outcome.best or outcome.last or {}
@@ -68,20 +70,24 @@ class Display:
         )
         self._console.print(Text(line), soft_wrap=True)
 
+    def _summary(self) -> Results:
+        return summarize(list(self._outcomes.values()), metric=self._settings.metric, which=self._settings.which)
+
     def __rich__(self) -> Group:
         """The points at work and the best that have ended, drawn anew each second: time goes on while no run ends."""
         metric = self._settings.metric[0]
-        results = summarize(list(self._outcomes.values()), metric=self._settings.metric, which=self._settings.which)
+        results = self._results
         ranked = sorted(results.points, key=lambda p: -p.mean(metric) if p.values else 0.0)
         table = Table("point", "seeds", "validation clean", "PGD", "", box=None, header_style="bold", pad_edge=False)
         for run, row in list(self._at_work.items()):
             table.add_row(point_name(run.point), f"seed {run.seed}", *_cells(row), f"epoch {row['epoch']}")
-        for point in ranked[: max(0, MOST_ROWS - len(self._at_work))]:
+        shown = ranked[: max(0, MOST_ROWS - table.row_count)]
+        for point in shown:
             states = sorted({_STATES[outcome.state] for outcome in point.outcomes})
             means = {name: point.mean(name) for name in point.values}
             mark = " (chosen so far)" * (point.name in results.chosen)
             table.add_row(Text(point.name), str(len(point.outcomes)), *_cells(means), Text(", ".join(states) + mark))
-        hidden = len(ranked) - MOST_ROWS
+        hidden = len(ranked) - len(shown)
         more = [Text(f"... and {hidden} more")] if hidden > 0 else []
         head = Text(f"runs {self._pace.finished}/{self._pace.total}, {self._pace.describe()}")
         return Group(table, *more, head)

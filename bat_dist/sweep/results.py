@@ -1,7 +1,8 @@
 """What a sweep has found: each point's validation accuracies over its seeds, and which point is chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Results:
     """All points, and what can be said of them.  Choices are made on the validation split alone.
 
     chosen: by name; one, or the Pareto front where there are two metrics. spreads: of each accuracy over seeds.
-    against: for each accuracy the points against the reference. reference: the name of PGD-AT's point, if it is done.
+    reference: the name of PGD-AT's point, if it is done. groups: the values of each done point, by accuracy and point.
     """
 
     points: list[PointResult]
@@ -44,7 +45,14 @@ class Results:
     chosen: list[str]
     reference: str | None
     spreads: dict[str, Spread]
-    against: dict[str, dict[str, PointComparison]] = field(default_factory=dict)
+    groups: dict[str, dict[str, list[float]]]
+
+    @cached_property
+    def against(self) -> dict[str, dict[str, PointComparison]]:
+        """For each accuracy the points against the reference; of many points that takes seconds."""
+        if self.reference is None:
+            return {}
+        return {name: against_reference(group, self.reference) for name, group in self.groups.items()}
 
     @property
     def metrics(self) -> list[str]:
@@ -87,7 +95,7 @@ def summarize(outcomes: Sequence[RunOutcome], *, metric: tuple[str, ...], which:
         chosen=_choose(done, metric),
         reference=reference,
         spreads={name: pooled_spread(list(group.values())) for name, group in groups.items()},
-        against={name: against_reference(group, reference) for name, group in groups.items()} if reference else {},
+        groups=groups,
     )
 
 
