@@ -87,13 +87,15 @@ class Sweep:
 
     def num_points(self) -> int:
         """How many points there will be in the end."""
-        if self.settings.search != "tpe":
-            return len(self.points())
-        return len(self.settings.known_points) + (self.settings.num_points or 0)
+        return len(self.points()) + self.num_wanted()
 
     def num_wanted(self) -> int:
-        """How many points TPE has yet to propose."""
-        return self.num_points() - len(self.points())
+        """How many points TPE has yet to propose; those that another search took before are not its."""
+        if self.settings.search != "tpe":
+            return 0
+        known = {point_name(point) for point in self.settings.known_points}
+        proposed = [point for point in self.record.proposed if point_name(point) not in known]
+        return max(0, (self.settings.num_points or 0) - len(proposed))
 
 
 def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Sweep:

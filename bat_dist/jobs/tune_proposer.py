@@ -27,13 +27,13 @@ class PointProposer:
     def more(self) -> list[SweepRun]:
         """The runs of another point, as long as there are to be more."""
         settings, record = self._sweep.settings, self._sweep.record
-        if self._sweep.num_wanted() <= 0:
+        if not self._sweep.num_wanted():
             return []
         point = self._proposals.propose(record.points)
         if point is None:
             return []
         full = {**{n: settings.base_values[n] for n in ("alpha", "beta") if settings.is_bat}, **point}
-        record.add([full], to_dict(settings))
+        record.add([full], to_dict(settings), proposed=True)
         return [SweepRun(full, seed) for seed in settings.seeds]
 
     def ended(self, outcome: RunOutcome) -> None:

@@ -6,7 +6,7 @@ of one that the scheduler has stopped.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -74,15 +74,20 @@ class RecordedSettings:
     seeds: tuple[int, ...]
     metric: tuple[str, ...] = ("val_pgd",)
     which: str = "best"
+    search: str = "grid"
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What `sweep.json` says of a sweep.  identity: flat plain values that all its runs share."""
+    """What `sweep.json` says of a sweep.  identity: flat plain values that all its runs share.
+
+    proposed: the points that TPE proposed; None in files of earlier versions.
+    """
 
     points: list[Point]
     identity: Mapping[str, Any]
     asked: RecordedSettings
+    proposed: list[Point] | None = None
 
 
 class SweepRecord:
@@ -95,6 +100,7 @@ class SweepRecord:
         """Raises UserError, naming what differs, if the folder holds another sweep, of whose runs one has begun."""
         self.folder, self._identity = folder, _alike(identity)
         self.points: list[Point] = []
+        self.proposed: list[Point] = []
         self._is_replaced, self._chosen = False, {}
         if folder.exists(SWEEP) and not replaces:
             there = read_sweep(folder)
@@ -102,14 +108,23 @@ class SweepRecord:
             if differs and is_begun(folder):
                 raise UserError(f"{folder} holds another sweep; {WAY_OUT}\n" + "\n".join(differs))
             self._is_replaced = bool(differs)
-            self.points = [] if differs else there.points
+            if not differs:
+                self.points = there.points
+                earlier = there.points if there.asked.search == "tpe" else []
+                self.proposed = earlier if there.proposed is None else there.proposed
 
     def add(
-        self, points: Iterable[Point], about: Mapping[str, Any], *, chosen: Mapping[str, str] | None = None
+        self,
+        points: Sequence[Point],
+        about: Mapping[str, Any],
+        *,
+        chosen: Mapping[str, str] | None = None,
+        proposed: bool = False,
     ) -> None:
         """More points; those that are there stay.
 
         about: what the sweep was asked for, kept for readers. chosen: what `auto` stands for, and why.
+        proposed: whether TPE has proposed them.
         """
         if self._is_replaced:
             log.info("%s was made for another sweep, and not one epoch is finished: it is replaced", self.folder)
@@ -117,7 +132,9 @@ class SweepRecord:
             self._is_replaced = False
         self._chosen = dict(chosen or self._chosen)
         self.points = without_repetition([*self.points, *points])
-        document = {"points": self.points, "identity": self._identity, "asked": dict(about), "chosen": self._chosen}
+        self.proposed = without_repetition([*self.proposed, *points]) if proposed else self.proposed
+        document = {"points": self.points, "proposed": self.proposed, "identity": self._identity}
+        document |= {"asked": dict(about), "chosen": self._chosen}
         document |= provenance()
         self.folder.create()
         self.folder.write_json(SWEEP, document)

@@ -1,5 +1,6 @@
 """What a sweep is refused for before anything is trained, and which runs it is made of."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from bat_dist.config import to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
 from bat_dist.jobs.tune_plan import Sweep, plan_sweep
+from bat_dist.jobs.tune_proposer import PointProposer
 from bat_dist.jobs.tune_test import judge_chosen
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
@@ -95,3 +97,21 @@ def test_judged_points_have_the_attacks_that_are_asked_for_in_their_order(tmp_pa
         write_evaluation(tmp_path / f"test/num_steps=1/seed{seed}", dict.fromkeys(attacks, right), settings=asked)
     judged = judge_chosen(sweep, summarize(outcomes, metric=("val_pgd",), which="best"))
     assert [[row.attack for row in rows] for rows in judged.values()] == [["clean", "pgd20"]] * 2
+
+
+def test_points_of_an_earlier_search_are_not_counted_as_proposed(tmp_path: Path) -> None:
+    planned(tmp_path, [1, 2, 3])
+    sweep = planned(tmp_path, list(range(1, 9)), search="tpe", num_points=2)
+    assert (sweep.num_wanted(), sweep.num_points()) == (2, 5)
+    assert len(PointProposer(sweep, {}).more()) == 1
+    again = planned(tmp_path, list(range(1, 9)), search="tpe", num_points=2)
+    assert (again.num_wanted(), again.num_points()) == (1, 5)
+
+
+def test_a_sweep_of_an_earlier_version_goes_on_with_what_tpe_proposed(tmp_path: Path) -> None:
+    sweep = planned(tmp_path, [1, 2, 3], search="tpe", num_points=2)
+    sweep.record.add([{"num_steps": 3}], to_dict(sweep.settings), proposed=True)
+    document = json.loads((tmp_path / "sweep.json").read_text())
+    del document["proposed"]
+    (tmp_path / "sweep.json").write_text(json.dumps(document))
+    assert planned(tmp_path, [1, 2, 3], search="tpe", num_points=2).num_wanted() == 1
