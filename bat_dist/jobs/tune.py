@@ -44,6 +44,7 @@ def carry_out_sweep(sweep: Sweep) -> tuple[Sweep, list[RunOutcome]]:
     settings, folder = sweep.settings, sweep.folder
     known, missing = ({}, []) if settings.fresh else _left(sweep)
     if not (settings.fresh or missing or sweep.num_wanted() > 0):
+        sweep.record.add(settings.known_points, to_dict(settings), chosen=sweep.chosen)
         note_settings(folder, VERB, settings)
         log.info("%s holds this sweep, %s at the end", folder, counted(len(known), "run"))
         return sweep, sweep.outcomes()

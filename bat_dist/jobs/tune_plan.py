@@ -19,7 +19,7 @@ from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import ENDED, RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcome
+from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcomes
 from bat_dist.sweep.space import Point, point_name, without_repetition
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.wording import counted
@@ -72,18 +72,8 @@ class Sweep:
         return without_repetition([*known, *self.record.points]) if self.settings.search == "tpe" else known
 
     def outcomes(self) -> list[RunOutcome]:
-        """The outcome of every run that is asked for, and of earlier points that have ended with all seeds.
-
-        The other runs of points that are no longer asked for are not trained: a sweep that waits for them never ends.
-        """
-        asked = [read_outcome(self.folder, run) for run in self.runs()]
-        names = {point_name(point) for point in self.points()}
-        earlier = [
-            [read_outcome(self.folder, SweepRun(point, seed)) for seed in self.settings.seeds]
-            for point in self.record.points
-            if point_name(point) not in names
-        ]
-        return asked + [o for of_point in earlier if all(o.state in ENDED for o in of_point) for o in of_point]
+        """The outcome of every run that counts: see `read_outcomes`."""
+        return read_outcomes(self.folder, self.runs(), self.record.points, self.settings.seeds)
 
     def num_points(self) -> int:
         """How many points there will be in the end."""

@@ -17,7 +17,7 @@ from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
-from bat_dist.sweep.record import SweepRun, read_outcome, read_sweep
+from bat_dist.sweep.record import SweepRun, read_outcomes, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
 from bat_dist.sweep.statistics import LEVEL
 from bat_dist.wording import counted
@@ -99,7 +99,9 @@ def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which
     """What a sweep's folder holds; the arguments are as for `describe_sweep`.  Raises UserError if it holds none."""
     sweep = read_sweep(folder)
     asked = sweep.asked
-    outcomes = [read_outcome(folder, SweepRun(point, seed)) for point in sweep.points for seed in asked.seeds]
+    wanted = sweep.points if sweep.wanted is None else sweep.wanted
+    runs = [SweepRun(point, seed) for point in wanted for seed in asked.seeds]
+    outcomes = read_outcomes(folder, runs, sweep.points, asked.seeds)
     return summarize(outcomes, metric=metric or asked.metric, which=which or asked.which)
 
 

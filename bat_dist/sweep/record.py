@@ -6,7 +6,7 @@ of one that the scheduler has stopped.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -81,13 +81,15 @@ class RecordedSettings:
 class SweepFile:
     """What `sweep.json` says of a sweep.  identity: flat plain values that all its runs share.
 
-    proposed: the points that TPE proposed; None in files of earlier versions.
+    proposed: the points that TPE proposed. wanted: the points that the last call asked for; others are of earlier
+    calls. Both are None in files of earlier versions.
     """
 
     points: list[Point]
     identity: Mapping[str, Any]
     asked: RecordedSettings
     proposed: list[Point] | None = None
+    wanted: list[Point] | None = None
 
 
 class SweepRecord:
@@ -133,7 +135,8 @@ class SweepRecord:
         self._chosen = dict(chosen or self._chosen)
         self.points = without_repetition([*self.points, *points])
         self.proposed = without_repetition([*self.proposed, *points]) if proposed else self.proposed
-        document = {"points": self.points, "proposed": self.proposed, "identity": self._identity}
+        wanted = self.points if about["search"] == "tpe" else list(points)
+        document = {"points": self.points, "proposed": self.proposed, "wanted": wanted, "identity": self._identity}
         document |= {"asked": dict(about), "chosen": self._chosen}
         document |= provenance()
         self.folder.create()
@@ -207,6 +210,21 @@ def read_outcome(folder: Folder, run: SweepRun) -> RunOutcome:
         state, reason = "stopped", place.read_json(STOPPED)["reason"]
     last = history[-1] if history else None
     return RunOutcome(run, state, reason, len(history), last=last, seconds=training_run.training_seconds(history))
+
+
+def read_outcomes(
+    folder: Folder, wanted: Iterable[SweepRun], earlier: Iterable[Point], seeds: Sequence[int]
+) -> list[RunOutcome]:
+    """The outcome of every run that is wanted, and of earlier points that have ended with all seeds.
+
+    The other runs of points that are no longer asked for are not trained: a sweep that waits for them never ends.
+    """
+    outcomes = {run: read_outcome(folder, run) for run in wanted}
+    for point in earlier:
+        of_point = {run: read_outcome(folder, run) for run in (SweepRun(point, seed) for seed in seeds)}
+        if all(outcome.state in ENDED for outcome in of_point.values()):
+            outcomes |= of_point
+    return list(outcomes.values())
 
 
 def note_failure(place: Folder, reason: str, text: str = "") -> None:

@@ -10,15 +10,17 @@ import pytest
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import load_dataset
 from bat_dist.errors import UserError
+from bat_dist.jobs.tune import carry_out_sweep
 from bat_dist.jobs.tune_plan import Sweep, plan_sweep
 from bat_dist.jobs.tune_proposer import PointProposer
 from bat_dist.jobs.tune_test import judge_chosen
+from bat_dist.reporting.sweep import read_results
 from bat_dist.settings.tune import TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RunOutcome, SweepRun, note_failure
 from bat_dist.sweep.results import Results, summarize
 from bat_dist.training.splits import hold_out
-from tests.helpers.made_results import write_evaluation
+from tests.helpers.made_results import write_evaluation, write_training
 
 SIZES: dict[str, Any] = {"dataset": "digits", "num_train": 60, "num_test": 20, "num_val": 10}
 
@@ -44,12 +46,17 @@ def test_a_metric_of_samples_that_the_validation_split_has_not(tmp_path: Path) -
         plan([0.15, 0.3], "val_pgd_atypical")
 
 
-def planned(out: Path, values: list[float], **asked: Any) -> Sweep:
-    """A sweep of PGD-AT's number of steps, whose points are on record."""
+def asked_for(out: Path, values: list[float], **asked: Any) -> Sweep:
+    """A sweep over PGD-AT's number of steps."""
     base = {"method": "pgd_at", **SIZES, "arch": "tinynet"}
     settings = TuneSettings(out=str(out), base=base, space={"num_steps": values}, **asked)
-    sweep = plan_sweep(Folder(settings.out), load_dataset("digits", num_train=60, num_test=20), settings)
-    sweep.record.add(settings.known_points, to_dict(settings))
+    return plan_sweep(Folder(settings.out), load_dataset("digits", num_train=60, num_test=20), settings)
+
+
+def planned(out: Path, values: list[float], **asked: Any) -> Sweep:
+    """The same, and its points are on record."""
+    sweep = asked_for(out, values, **asked)
+    sweep.record.add(sweep.settings.known_points, to_dict(sweep.settings))
     return sweep
 
 
@@ -69,6 +76,15 @@ def test_a_sweep_that_was_narrowed_is_complete_without_the_points_left_out(tmp_p
     assert not results_of(narrow).is_complete
     end(narrow, 2)
     assert results_of(narrow).is_complete
+    assert read_results(narrow.folder).is_complete  # as --status and report say
+
+
+def test_a_call_that_has_nothing_to_train_says_which_points_it_is_about(tmp_path: Path) -> None:
+    planned(tmp_path, [1, 2])
+    write_training(tmp_path / "runs/num_steps=1/seed0")
+    assert not read_results(Folder(tmp_path)).is_complete
+    carry_out_sweep(asked_for(tmp_path, [1]))
+    assert read_results(Folder(tmp_path)).is_complete
 
 
 def test_an_earlier_point_counts_where_it_has_ended_with_all_seeds(tmp_path: Path) -> None:
@@ -82,6 +98,7 @@ def test_an_earlier_point_counts_where_it_has_ended_with_all_seeds(tmp_path: Pat
     assert not results_of(more).is_complete
     end(more, 2, seed=1)
     assert results_of(more).is_complete
+    assert read_results(more.folder).is_complete
     assert {point.name for point in results_of(more).points} == {"num_steps=1", "num_steps=2"}
 
 
