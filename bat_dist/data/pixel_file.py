@@ -29,6 +29,9 @@ from bat_dist.wording import of_bytes
 LAYOUT = 1  # raise it whenever the bytes written change, or how shards are cut
 SHARD_BYTES = 2**28
 CHUNK_BYTES = 2**22  # pixels that are in memory at a time
+# Of a file or folder that another process, or another machine, removes; the last as `mkdir` says it of a folder that is
+# removed while it looks whether it is one.
+_GONE = (errno.ENOENT, errno.ESTALE, errno.EEXIST)
 
 Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], UInt8[np.ndarray, "images height width 3"]]
@@ -50,9 +53,6 @@ def write_pixels(path: Path, shape: Shape, read: Read, *, anew: bool = False) ->
             with FileLock(f"{path}.writer.lock"):
                 return writing.anew()
         return writing.shared()
-    except DatasetError:
-        writing.remove()  # when the image is mended, the file will have another name
-        raise
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -130,24 +130,55 @@ class _Writing:
         """Write all shards, alone."""
         self.remove()
         with self._opened() as file:
-            for shard in range(self.num_shards):
-                self._write(shard, file)
+            try:
+                for shard in range(self.num_shards):
+                    self._write(shard, file)
+            except DatasetError:
+                self.remove()
+                raise
         return self._finished()
 
     def shared(self) -> str:
-        """Write the shards that nobody else is writing, wait for the others, and give the file its name."""
-        with FileLock(f"{self.path}.lock"):
-            if digest := digest_of(self.path):
-                return digest
-            opened = self._opened()
-        with opened as file:
-            for wait in (False, True):  # a shard that another process did not finish is written in the second round
-                for shard in range(self.num_shards):
-                    if not self.record(shard).exists() and not self._take(shard, file, wait=wait):
-                        shutil.rmtree(self.folder, ignore_errors=True)
-                        break
-        with FileLock(f"{self.path}.lock"):
-            return digest_of(self.path) or self._finished()
+        """Write the shards that nobody else is writing, wait for the others, and give the file its name.
+
+        Where another process could not read an image, and has removed what all of them had written, this one begins
+        again: its shards are in a file that has no name any more.
+        """
+        while True:
+            with self.lock:
+                if digest := digest_of(self.path):
+                    shutil.rmtree(self.folder, ignore_errors=True)  # a lock that was made while another one finished
+                    return digest
+                file = self._opened()
+            with file:
+                try:
+                    self._write_with_others(file)
+                    with self.lock:
+                        if self.is_partial(file):
+                            return self._finished()
+                except DatasetError:
+                    with self.lock:
+                        if self.is_partial(file):
+                            self.remove()  # when the image is mended, the file will have another name
+                    raise
+                except OSError as error:
+                    if error.errno not in _GONE or self.is_partial(file):
+                        raise
+
+    @property
+    def lock(self) -> FileLock:
+        """Held while `.partial` is made, removed or named, and while a record is written, by one process at a time."""
+        return FileLock(f"{self.path}.lock")
+
+    def is_partial(self, file: BinaryIO) -> bool:
+        """Whether the opened file is `.partial`, and not one that another process has removed or given its name."""
+        try:
+            with self.partial.open("rb") as found:  # a file system of several machines may answer `stat` from memory
+                return os.path.sameopenfile(found.fileno(), file.fileno())
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            return False
 
     def remove(self) -> None:
         """Remove what is not finished."""
@@ -170,25 +201,32 @@ class _Writing:
         file.truncate(size)
         return file
 
-    def _take(self, shard: int, file: BinaryIO, *, wait: bool) -> bool:
-        """Write the shard unless another process does; False if the file has been finished by others."""
-        try:
-            with FileLock(self.record(shard).with_suffix(".lock")).acquire(timeout=-1 if wait else 0):
+    def _write_with_others(self, file: BinaryIO) -> None:
+        """Write the shards that have no record yet and that no other process writes.
+
+        Raises FileNotFoundError if the file is removed or finished by others.
+        """
+        for wait in (False, True):  # a shard that another process did not finish is written in the second round
+            for shard in range(self.num_shards):
                 if self.record(shard).exists():
-                    return True
-                if digest_of(self.path):
-                    return False
-                self._write(shard, file)
-        except Timeout:
-            pass
-        except FileNotFoundError:  # of the lock: the folder of a finished file is removed
-            if not digest_of(self.path):
-                raise
-            return False
-        return True
+                    continue
+                with (
+                    suppress(Timeout),
+                    FileLock(self.record(shard).with_suffix(".lock")).acquire(timeout=-1 if wait else 0),
+                ):
+                    if not self.record(shard).exists():
+                        self._check_is_partial(file)
+                        self._write(shard, file)
+
+    def _check_is_partial(self, file: BinaryIO) -> None:
+        if not self.is_partial(file):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.partial))
 
     def _write(self, shard: int, file: BinaryIO) -> None:
-        """Put the shard's pixels into the file, to the disk, and then its record beside it."""
+        """Put the shard's pixels into the file, to the disk, and then its record beside it.
+
+        Raises FileNotFoundError if the file has been removed: a record would vouch for pixels of another file.
+        """
         part, image_bytes, digest, hashes = _shards(self.shape)[shard], math.prod(self.shape[1:]), hashlib.sha256(), []
         step = max(1, CHUNK_BYTES // image_bytes)
         file.seek(part.start * image_bytes)
@@ -203,8 +241,10 @@ class _Writing:
             append(start)
         file.flush()
         os.fsync(file.fileno())
-        np.save(self.record(shard).with_suffix(".npy"), np.concatenate(hashes))
-        write_text(self.record(shard), digest.hexdigest())
+        with self.lock:
+            self._check_is_partial(file)
+            np.save(self.record(shard).with_suffix(".npy"), np.concatenate(hashes))
+            write_text(self.record(shard), digest.hexdigest())
 
     def _finished(self) -> str:
         """Give the file its name, with its manifest beside it; the digest."""

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -216,6 +217,56 @@ def test_an_image_that_cannot_be_decoded_leaves_nothing_behind(folder: Path, cac
     with pytest.raises(DatasetError, match=r"train/cat/3.png in .* is not an image"):
         on_disk(folder)
     assert {file.suffix for file in cache.iterdir()} <= {".lock"}
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("is_begun_again", [False, True])
+def test_a_writer_goes_on_after_another_could_not_read(cache: Path, *, is_begun_again: bool) -> None:
+    """The other one removes what both wrote; it may be started again before this one has finished a shard."""
+    path, asked, has_failed = cache / "x.u8", list[int](), list[bool]()
+
+    def broken(_: int, __: int) -> np.ndarray:
+        raise DatasetError("train/ant/0.png cannot be read")
+
+    def killed(_: int, __: int) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    def others(start: int) -> None:
+        if start == 7 and not has_failed:  # in this writer's second shard
+            has_failed.append(True)
+            with pytest.raises(DatasetError):
+                write_pixels(path, SHAPE, broken)
+            assert not path.with_suffix(".partial").exists()
+            if is_begun_again:
+                with pytest.raises(KeyboardInterrupt):
+                    write_pixels(path, SHAPE, killed)
+
+    digest = write_pixels(path, SHAPE, reader(asked, others))
+    assert path.read_bytes() == PIXELS.tobytes()
+    assert asked == [*range(10), *range(23)]
+    assert digest == write_pixels(cache / "y.u8", SHAPE, reader([]))
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_a_writer_that_cannot_read_leaves_the_file_of_others(cache: Path) -> None:
+    """What this one wrote was removed, and another has begun anew since: that is not this one's to remove."""
+    path, asked = cache / "x.u8", list[int]()
+
+    def killed(start: int) -> None:
+        if start >= 5:
+            raise KeyboardInterrupt
+
+    def read(start: int, _: int) -> np.ndarray:
+        path.with_suffix(".partial").unlink()
+        shutil.rmtree(path.with_suffix(".shards"))
+        with pytest.raises(KeyboardInterrupt):
+            write_pixels(path, SHAPE, reader([], killed))
+        raise DatasetError(f"{start} cannot be read")
+
+    with pytest.raises(DatasetError, match="0 cannot be read"):
+        write_pixels(path, SHAPE, read)
+    write_pixels(path, SHAPE, reader(asked))
+    assert asked == [*range(5, 23)]
 
 
 @pytest.mark.usefixtures("small_shards")
