@@ -39,6 +39,11 @@ def told_if_not_writable(folder: Path, *, of: str, instead: str) -> Iterator[Non
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file at once: whoever reads it has the old text or the new one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a small file at once, as `write_text` does."""
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    aside.write_text(text)
+    aside.write_bytes(data)
     aside.replace(path)

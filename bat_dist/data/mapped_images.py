@@ -15,7 +15,8 @@ from filelock import FileLock
 from jaxtyping import UInt8
 
 from bat_dist.data.cache import default_cache_dir
-from bat_dist.data.pixel_file import CHUNK_BYTES, Shape, digest_of, hashes_of_file, image_hashes
+from bat_dist.data.image_hashes import hashes_of_file, image_hashes
+from bat_dist.data.pixel_file import CHUNK_BYTES, Shape, digest_of
 from bat_dist.errors import UserError
 
 
@@ -112,7 +113,7 @@ def file_of(images: np.ndarray) -> PixelFile | None:
 def hashes_of(images: UInt8[np.ndarray, "samples height width 3"]) -> np.ndarray:
     """`image_hashes`; of a file as they were kept when it was written."""
     file = file_of(images)
-    return hashes_of_file(file.path) if file else image_hashes(images)
+    return hashes_of_file(file.path, len(images), blocks(images)) if file else image_hashes(images)
 
 
 def blocks(images: UInt8[np.ndarray, "samples height width 3"]) -> Iterator[np.ndarray]:

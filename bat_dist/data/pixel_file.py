@@ -14,15 +14,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from jaxtyping import UInt8, UInt64
+from jaxtyping import UInt8
 
 from bat_dist.data.cache import NO_ROOM, write_text
+from bat_dist.data.image_hashes import image_hashes, keep_hashes
 from bat_dist.data.table import DatasetError
 from bat_dist.wording import of_bytes
 
@@ -85,17 +85,6 @@ def shape_of(path: Path) -> Shape | None:
     """The shape of the images in a file that was written; None if there is no manifest."""
     manifest = _read_manifest(path)
     return tuple(manifest["shape"]) if manifest else None
-
-
-def image_hashes(images: UInt8[np.ndarray, "images height width 3"]) -> UInt64[np.ndarray, " images"]:
-    """64 bits of each image's BLAKE2b, by which equal images are found."""
-    found = (blake2b(image.tobytes(), digest_size=8).digest() for image in images)
-    return np.frombuffer(b"".join(found), "<u8")
-
-
-def hashes_of_file(path: Path) -> UInt64[np.ndarray, " samples"]:
-    """`image_hashes` of all images in a file that is there whole."""
-    return np.load(path.with_suffix(".hashes.npy"))
 
 
 def _no_room(path: Path, num_bytes: int) -> DatasetError:
@@ -252,8 +241,7 @@ class _Writing:
         shards = [record.read_text() for record in records]
         manifest = {"layout": LAYOUT, "shape": list(self.shape), "shards": shards}
         if digest_of(self.path) != _digest(manifest):
-            hashes = np.concatenate([np.load(record.with_suffix(".npy")) for record in records])
-            np.save(self.path.with_suffix(".hashes.npy"), hashes)
+            keep_hashes(self.path, np.concatenate([np.load(record.with_suffix(".npy")) for record in records]))
             write_text(_manifest(self.path), json.dumps({**manifest, "mtime_ns": self.partial.stat().st_mtime_ns}))
             self.partial.replace(self.path)
         self.remove()

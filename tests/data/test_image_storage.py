@@ -19,9 +19,10 @@ from PIL import Image
 from bat_dist.data import image_storage, loaders, pixel_file
 from bat_dist.data.archive import FolderArchive
 from bat_dist.data.datasets import Dataset, fingerprint, load_dataset
+from bat_dist.data.image_hashes import image_hashes
 from bat_dist.data.image_storage import memory_here
 from bat_dist.data.loaders import check_cache, dataset_loader
-from bat_dist.data.mapped_images import MappedImages, file_of
+from bat_dist.data.mapped_images import MappedImages, file_of, hashes_of
 from bat_dist.data.mapped_loader import MappedLoader
 from bat_dist.data.memory_loader import MemoryLoader
 from bat_dist.data.own import dataset_of
@@ -134,6 +135,20 @@ def test_what_is_odd_is_said_again(folder: Path, caplog: pytest.LogCaptureFixtur
         on_disk(folder)
         assert "1 image is in the training set under several labels, such as ant/3.png and bee/0.png" in caplog.text
         assert "1 test image is a training image too, such as ant/1.png and ant/3.png" in caplog.text
+
+
+@pytest.mark.parametrize("left", [None, 0, 20, 151, -8])
+def test_hashes_that_are_lost_or_damaged_are_computed_again(folder: Path, left: int | None) -> None:
+    images = on_disk(folder).train.images
+    place = file_path(images).with_suffix(".hashes.npy")
+    whole, expected = place.read_bytes(), image_hashes(images)
+    place.unlink()
+    if left is not None:
+        place.write_bytes(whole[:left])
+    assert np.array_equal(hashes_of(on_disk(folder).train.images), expected)
+    assert place.read_bytes() == whole
+    np.save(place, np.load(place)[:-1])  # of another number of images
+    assert np.array_equal(hashes_of(images), expected)
 
 
 @pytest.mark.parametrize(("memory", "is_mapped"), [(4 * 864, False), (4 * 864 - 1, True)])
