@@ -21,7 +21,7 @@ from PIL import features
 from bat_dist.data.cache import told_if_not_writable
 from bat_dist.data.images import check_same_size
 from bat_dist.data.mapped_images import MappedImages, PixelFile, mapped, pixel_folder
-from bat_dist.data.pixel_file import LAYOUT, Shape, digest_of, shape_of, write_pixels
+from bat_dist.data.pixel_file import LAYOUT, Shape, digest_of, named_by, shape_of, write_pixels
 from bat_dist.data.source import Samples, Source
 from bat_dist.wording import of_bytes
 
@@ -119,7 +119,7 @@ class _SplitOnDisk:
         """Named by what the pixels follow from: the files, the size, the decoder's version."""
         decoder = [PIL.__version__, features.version("jpg"), features.version("webp")]
         digest = hashlib.sha256(json.dumps([LAYOUT, decoder, self.image_size, self.split]).encode())
-        # Where nothing but the pixels tells what they are, the name says only whose file it is.
+        # Where nothing but the pixels tells what they are, this is a name for the time until they are written.
         origin, chosen = self.samples.origin, self.positions
         for line in origin(chosen) if origin else (self.where, *self.samples.ids[chosen]):
             digest.update(f"{line}\n".encode())
@@ -151,8 +151,9 @@ class _SplitOnDisk:
             return images
 
         with told_if_not_writable(self.path.parent, of="decoded images", instead="--image_storage memory"):
-            digest = write_pixels(self.path, self.shape, read, anew=self.samples.origin is None)
-        return mapped(PixelFile(self.path, self.shape, digest, self.split, self.asked))
+            digest = write_pixels(self.path, self.shape, read, by_content=self.samples.origin is None)
+        path = self.path if self.samples.origin else named_by(self.path, digest)
+        return mapped(PixelFile(path, self.shape, digest, self.split, self.asked))
 
     def _pixels(self, start: int, stop: int) -> Pixels:
         return self.samples.pixels(self.positions[start:stop], self.image_size)

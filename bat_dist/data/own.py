@@ -62,7 +62,7 @@ def dataset_of(
     class_names: in the order of the labels; None takes the data's own (`classes`), or else the labels themselves.
     image_size: resize to that square (bilinear); None keeps the size, which must then be one for all.
     test_share: without `test`, the share of each class that is held out as the test split; None is a fifth.
-    num_train, num_test, num_classes, image_storage: as in `load_dataset`; a file is written anew each time.
+    num_train, num_test, num_classes, image_storage: as in `load_dataset`; all images are read each time.
 
     A sample's id is its file's name below the data's root, where the data tell it as ImageFolder does (`samples`), and
     else its position.  Raises DatasetError.

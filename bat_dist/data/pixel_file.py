@@ -37,22 +37,20 @@ Shape = tuple[int, int, int, int]
 Read = Callable[[int, int], UInt8[np.ndarray, "images height width 3"]]
 
 
-def write_pixels(path: Path, shape: Shape, read: Read, *, anew: bool = False) -> str:
+def write_pixels(path: Path, shape: Shape, read: Read, *, by_content: bool = False) -> str:
     """Write the file unless it is there whole; the digest of its shape and pixels.
 
-    shape: samples, height, width, 3. read: the images from a position to another. anew: the file's name does not say
-    what its pixels are, so that all are read again; a file with the same pixels is left as it is.
+    shape: samples, height, width, 3. read: the images from a position to another. by_content: this path does not say
+    what the pixels are, so that all are read, and the file is found at `named_by` then: other data of the same name
+    do not replace it.
     Raises DatasetError if the disk has no room, and whatever `read` raises, after which nothing is left behind.
     """
-    if not anew and (digest := digest_of(path)):
+    if not by_content and (digest := digest_of(path)):
         return digest
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = _Writing(path, shape, read)
     try:
-        if anew:
-            with FileLock(f"{path}.writer.lock"):
-                return writing.anew()
-        return writing.shared()
+        return writing.alone() if by_content else writing.shared()
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
@@ -79,6 +77,11 @@ def digest_of(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     return _digest(manifest)
+
+
+def named_by(path: Path, digest: str) -> Path:
+    """The file of these pixels beside this path, as `write_pixels` names it by its content."""
+    return path.with_stem(digest[:32])
 
 
 def shape_of(path: Path) -> Shape | None:
@@ -115,17 +118,20 @@ class _Writing:
     def record(self, shard: int) -> Path:
         return self.folder / f"{shard:05}.sha256"
 
-    def anew(self) -> str:
-        """Write all shards, alone."""
-        self.remove()
-        with self._opened() as file:
-            try:
-                for shard in range(self.num_shards):
-                    self._write(shard, file)
-            except DatasetError:
-                self.remove()
-                raise
-        return self._finished()
+    def alone(self) -> str:
+        """Write all shards, while no other process does, and name the file by its content."""
+        with FileLock(f"{self.path}.writer.lock"):
+            self.remove()
+            with self._opened() as file:
+                try:
+                    for shard in range(self.num_shards):
+                        self._write(shard, file)
+                except DatasetError:
+                    self.remove()
+                    raise
+            path = named_by(self.path, _digest(self._manifest_of_records))
+            with FileLock(f"{path}.lock"):
+                return self._finished(path)
 
     def shared(self) -> str:
         """Write the shards that nobody else is writing, wait for the others, and give the file its name.
@@ -144,7 +150,7 @@ class _Writing:
                     self._write_with_others(file)
                     with self.lock:
                         if self.is_partial(file):
-                            return self._finished()
+                            return self._finished(self.path)
                 except DatasetError:
                     with self.lock:
                         if self.is_partial(file):
@@ -235,15 +241,20 @@ class _Writing:
             np.save(self.record(shard).with_suffix(".npy"), np.concatenate(hashes))
             write_text(self.record(shard), digest.hexdigest())
 
-    def _finished(self) -> str:
-        """Give the file its name, with its manifest beside it; the digest."""
-        records = [self.record(shard) for shard in range(self.num_shards)]
-        shards = [record.read_text() for record in records]
-        manifest = {"layout": LAYOUT, "shape": list(self.shape), "shards": shards}
-        if digest_of(self.path) != _digest(manifest):
-            keep_hashes(self.path, np.concatenate([np.load(record.with_suffix(".npy")) for record in records]))
-            write_text(_manifest(self.path), json.dumps({**manifest, "mtime_ns": self.partial.stat().st_mtime_ns}))
-            self.partial.replace(self.path)
+    @property
+    def _manifest_of_records(self) -> dict[str, Any]:
+        """The file's manifest but for its time, when all shards have a record."""
+        shards = [self.record(shard).read_text() for shard in range(self.num_shards)]
+        return {"layout": LAYOUT, "shape": list(self.shape), "shards": shards}
+
+    def _finished(self, path: Path) -> str:
+        """Give the file this name, with its manifest beside it; the digest."""
+        manifest = self._manifest_of_records
+        if digest_of(path) != _digest(manifest):
+            hashes = [np.load(self.record(shard).with_suffix(".npy")) for shard in range(self.num_shards)]
+            keep_hashes(path, np.concatenate(hashes))
+            write_text(_manifest(path), json.dumps({**manifest, "mtime_ns": self.partial.stat().st_mtime_ns}))
+            self.partial.replace(path)
         self.remove()
         return _digest(manifest)
 

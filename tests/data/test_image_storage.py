@@ -118,13 +118,17 @@ def test_a_file_that_changes_is_decoded_again(folder: Path) -> None:
     assert np.array_equal(after.train.images[5], noise(99))
 
 
-def test_own_data_of_one_name_are_read_each_time(cache: Path) -> None:
+def test_own_data_of_one_name_are_read_each_time_and_do_not_replace_others(cache: Path) -> None:
     first = dataset_of((PIXELS, np.arange(23) % 2), name="own", image_storage="disk")
+    sent = pickle.dumps(first)
     same = dataset_of((PIXELS, np.arange(23) % 2), name="own", image_storage="disk")
     other = dataset_of((255 - PIXELS, np.arange(23) % 2), name="own", image_storage="disk")
     assert first.fingerprint == same.fingerprint != other.fingerprint
     assert np.array_equal(first.train.images, 255 - other.train.images)
-    assert len([*cache.glob("*.u8")]) == 2  # train and test
+    assert file_path(first.train.images) == file_path(same.train.images)
+    assert np.array_equal(pickle.loads(sent).train.images, first.train.images)  # a worker that starts later
+    assert len([*cache.glob("*.u8")]) == 4  # train and test
+    assert not [*cache.glob("*.partial"), *cache.glob("*.shards")]
 
 
 def test_what_is_odd_is_said_again(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
