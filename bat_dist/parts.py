@@ -90,6 +90,12 @@ def check_reference(reference: str, *, what: str) -> str:
     return reference
 
 
+def whole_reference(reference: str) -> str:
+    """The reference with its file, if it has one, by the whole path: another process may be in another folder."""
+    where, colon, name = reference.rpartition(":")
+    return f"{Path(where).resolve()}{colon}{name}" if where.endswith(".py") else reference
+
+
 def load_part(reference: str, *, what: str) -> Part:
     """Import what FILE.py:NAME or package.module:NAME names; `NAME` is not called.
 

@@ -11,15 +11,14 @@ from typing import Any
 
 from bat_dist.errors import UserError
 from bat_dist.models.own import OwnNetwork, named_network, own_network
-from bat_dist.parts import file_digest, is_file_of_user, library_of
+from bat_dist.parts import file_digest, is_file_of_user, library_of, whole_reference
 
 log = logging.getLogger(__name__)
 
 
 def as_found_later(network: OwnNetwork) -> str:
     """The reference as a checkpoint keeps it: a file by its whole path."""
-    where, colon, name = network.reference.rpartition(":")
-    return f"{Path(where).resolve()}{colon}{name}" if where.endswith(".py") else network.reference
+    return whole_reference(network.reference)
 
 
 def network_again(arch: str, reference: str, given: Any, place: str) -> OwnNetwork:

@@ -29,6 +29,7 @@ from bat_dist.data.selection import selected
 from bat_dist.data.source import Source
 from bat_dist.data.table import DATASETS, DatasetError, DatasetSpec, check_augmentation, check_dataset, own_name
 from bat_dist.data.tiny_imagenet import ClassOrder, open_tiny_imagenet
+from bat_dist.parts import whole_reference
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +140,10 @@ def load_dataset(
     """
     of_own = {"image_size": image_size, "num_classes": num_classes}
     chosen: dict[str, Any] = {"num_train": num_train, "num_test": num_test, **of_own}
-    place = data_dir and str(Path(data_dir).expanduser().absolute())
-    asked = {"name": name, "data_dir": place, "test_share": test_share, "class_order": class_order, **chosen}
     with _opened(name, data_dir, test_share, download, class_order, **of_own) as source:
+        place = data_dir and str(Path(data_dir).expanduser().absolute())
+        of_splits = {"data_dir": place, "test_share": test_share, "class_order": class_order, **chosen}
+        asked = {"name": whole_reference(name), **of_splits}
         return assembled(source, check_dataset(name), **chosen, image_storage=image_storage, asked=asked)
 
 

@@ -371,6 +371,27 @@ def test_another_machine_decodes_them_again(
     assert not reads
 
 
+def test_another_machine_reads_data_of_ones_own_from_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Although its processes are in another folder, which a relative name does not lead from."""
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/stripes.py").write_text(
+        "import numpy as np\nIMAGES = np.arange(24 * 48).reshape(24, 4, 4, 3).astype('u1')\n"
+        "data = [(IMAGES[part], np.arange(12) % 2) for part in (slice(0, 24, 2), slice(1, 24, 2))]\n"
+    )
+    monkeypatch.chdir(tmp_path / "work")
+    dataset = load_dataset("stripes.py:data", image_storage="disk")
+    expected = np.asarray(dataset.train.images).copy()
+    assert dataset.name == "data"
+    received = elsewhere(dataset, tmp_path, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    assert np.array_equal(received().train.images, expected)
+    caplog.set_level("INFO")
+    assert received().fingerprint == dataset.fingerprint
+    assert "decoded" not in caplog.text
+
+
 def test_one_process_of_a_machine_decodes_them(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: list[str]
 ) -> None:
