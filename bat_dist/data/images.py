@@ -111,7 +111,7 @@ def resize_all(
     images: UInt8[np.ndarray, "samples height width 3"], image_size: int | None
 ) -> UInt8[np.ndarray, "samples size size 3"]:
     """Resize decoded images to a square (bilinear); None leaves them as they are."""
-    if image_size in (None, images.shape[1]):
+    if image_size is None or images.shape[1:3] == (image_size, image_size):
         return images
     return np.stack([np.asarray(_resized(Image.fromarray(image), image_size)) for image in images])
 

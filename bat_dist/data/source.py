@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped, UInt8
 
 from bat_dist.data.archive import Archive
-from bat_dist.data.images import decode_all, resize_all
+from bat_dist.data.images import check_square, decode_all, resize_all
 from bat_dist.data.table import DatasetError
 from bat_dist.wording import counted
 
@@ -56,12 +56,16 @@ def array_samples(
     labels: Int64[np.ndarray, " samples"],
     ids: Shaped[np.ndarray, " samples"],
 ) -> Samples:
-    """Samples that are in memory already."""
-    return Samples(
-        np.asarray(labels, np.int64),
-        np.asarray(ids, np.str_),
-        lambda positions, image_size: resize_all(np.ascontiguousarray(images[positions]), image_size),
-    )
+    """Samples that are in memory already; a `DatasetError` where they are decoded as they are and are no squares."""
+
+    def pixels(
+        positions: Int64[np.ndarray, " chosen"], image_size: int | None
+    ) -> UInt8[np.ndarray, "chosen size size 3"]:
+        if image_size is None:
+            check_square(f"image {ids[positions[0]]}", images[positions[0]])
+        return resize_all(np.ascontiguousarray(images[positions]), image_size)
+
+    return Samples(np.asarray(labels, np.int64), np.asarray(ids, np.str_), pixels)
 
 
 def share_out(samples: Samples, share: float, class_names: Sequence[str], where: str) -> tuple[Samples, Samples]:

@@ -13,9 +13,9 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 from bat_dist.data import own
-from bat_dist.data.datasets import load_dataset
+from bat_dist.data.datasets import Dataset, Split, load_dataset
 from bat_dist.data.own import dataset_of
-from bat_dist.data.table import DatasetError
+from bat_dist.data.table import DatasetError, own_spec
 from tests.data.image_trees import CLASSES, image_tree, noise, write_folder
 
 LABELS = [0, 1, 2] * 6
@@ -169,6 +169,19 @@ def test_images_are_resized_where_that_is_asked_for() -> None:
     assert dataset.train.images.shape == (18, 5, 5, 3)
     expected = np.asarray(mixed[3][0].resize((5, 5), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(dataset.train.images[3], expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_images_of_a_dataset_become_squares(shape: tuple[int, int]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (8, *shape, 3), dtype=np.uint8)
+    split = Split(images, np.arange(8) % 2, np.arange(8).astype(np.str_))
+    wide = Dataset("wide", split, split, ("a", "b"), "", own_spec("wide"))
+    resized = dataset_of(wide, name="wide", image_size=6)
+    expected = dataset_of((images, split.labels), (images, split.labels), name="wide", image_size=6)
+    assert resized.train.images.shape == (8, 6, 6, 3)
+    assert np.array_equal(resized.train.images, expected.train.images)
+    with pytest.raises(DatasetError, match=f"image 0 is {shape[1]}x{shape[0]}, not square: give image_size"):
+        dataset_of(wide, name="wide")
 
 
 def test_class_names_are_those_given() -> None:
