@@ -192,7 +192,10 @@ def _names_imported_by(file: Path, package: str) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (package or not node.level):
             base = "." * node.level + (node.module or "")
-            base = importlib.util.resolve_name(base, package) if node.level else base
+            try:
+                base = importlib.util.resolve_name(base, package) if node.level else base
+            except ImportError:  # above the top: if it is ever run, Python says so
+                continue
             names = [f"{base}.{alias.name}" for alias in node.names]
         for name in names:
             parts = name.split(".")

@@ -72,10 +72,11 @@ def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path:
         "main": "from layers.blocks import Block\nimport torch, json",
         "layers/__init__": "",
         "layers/blocks": "from . import wide\nfrom .deep.end import x\nraise SystemExit",
-        "layers/wide": "import main",
+        "layers/wide": "import main, layers.deep.above",
         "layers/deep/__init__": "",
         "layers/deep/end": "from ..narrow import y",
         "layers/narrow": "not Python",
+        "layers/deep/above": "if False:\n    from ...layers import z",
         "layers/unused": "",
         "other": "",
     }.items():
@@ -83,8 +84,8 @@ def test_packages_and_relative_imports_are_followed_and_nothing_is_run(tmp_path:
         (tmp_path / f"{name}.py").write_text(text)
     found = [file.relative_to(tmp_path).with_suffix("").as_posix() for file in files_of(tmp_path / "main.py")]
     assert found == [
-        *("main", "layers/__init__", "layers/blocks", "layers/deep/__init__", "layers/deep/end", "layers/narrow"),
-        *("layers/wide", "main"),
+        *("main", "layers/__init__", "layers/blocks", "layers/deep/__init__", "layers/deep/above", "layers/deep/end"),
+        *("layers/narrow", "layers/wide", "main"),
     ]
 
 
