@@ -46,7 +46,7 @@ class Part(NamedTuple):
 
 
 _imported: dict[Path, Part] = {}  # by file; `made` is its module
-_travelling: dict[str, ModuleType] = {}
+_travelling: dict[ModuleType, None] = {}  # not by name: files of several folders may have one
 
 
 class Own:
@@ -120,12 +120,15 @@ def load_part(reference: str, *, what: str) -> Part:
 
 def travel(modules: Iterable[ModuleType]) -> None:
     """Have these modules sent to the workers of every job of this process: they have no such files."""
-    _travelling.update({module.__name__: module for module in modules})
+    _travelling.update(dict.fromkeys(modules))
 
 
 def travelling() -> list[ModuleType]:
-    """The modules that workers are to be sent."""
-    return [module for name, module in _travelling.items() if sys.modules.get(name) is module]
+    """The modules that workers are to be sent.
+
+    Those that others of their names have replaced are not among them: what they define is pickled by value anyway.
+    """
+    return [module for module in _travelling if sys.modules.get(module.__name__) is module]
 
 
 def modules_in(folder: Path) -> tuple[ModuleType, ...]:
@@ -206,14 +209,19 @@ def _import_file(path: Path) -> Part:
     """The module of the file.  One that is unchanged, as are those that it imports, is not run again."""
     path = path.resolve()
     files = files_of(path)
-    source = source_of(files)
+    source, folder = source_of(files), path.parent
     if known := _imported.get(path):
         if known.source == source:
+            _make_room_for_files_of(folder)  # those of another folder may have been imported since
+            for one in known.modules:
+                if Path(str(one.__file__)).resolve() in files:
+                    sys.modules.setdefault(one.__name__, one)
+            sys.modules[known.made.__name__] = known.made
             return known
         for one in known.modules:  # or the old text of a file that it imports would go by the new one's digest
-            if Path(str(one.__file__)).resolve() in files:
-                sys.modules.pop(one.__name__, None)
-    name, folder = _name_of(path), path.parent
+            if Path(str(one.__file__)).resolve() in files and sys.modules.get(one.__name__) is one:
+                del sys.modules[one.__name__]
+    name = _name_of(path)
     _make_room_for_files_of(folder)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -232,10 +240,13 @@ def _import_file(path: Path) -> Part:
 def _make_room_for_files_of(folder: Path) -> None:
     """Forget the user's modules of other folders that have the names of files in this one: its own are meant here."""
     for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        own = [folder / f"{name}.py", folder / name / "__init__.py"]
-        is_meant = not isinstance(file, str) or Path(file) in own or not any(map(Path.is_file, own))
-        if not is_meant and is_file_of_user(Path(str(file))):
+        file, top = getattr(module, "__file__", None), name.partition(".")[0]
+        if not isinstance(file, str) or top in ("bat_dist", "__main__"):
+            continue
+        place = folder.joinpath(*name.split("."))  # of a package's module too
+        is_meant = Path(file) in (place.with_name(f"{place.name}.py"), place / "__init__.py")
+        own = (folder / f"{top}.py", folder / top / "__init__.py")
+        if not is_meant and any(map(Path.is_file, own)) and is_file_of_user(Path(file)):
             del sys.modules[name]
 
 

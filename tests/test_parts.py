@@ -1,12 +1,15 @@
 """References to a user's own parts: which there are, what they import, and what their source is."""
 
+import pickle
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from ray.cloudpickle import cloudpickle
 
 from bat_dist.errors import UserError
-from bat_dist.parts import Own, check_reference, file_digest, files_of, is_reference, library_of, load_part
+from bat_dist.parts import Own, check_reference, file_digest, files_of, is_reference, library_of, load_part, travelling
 
 
 @pytest.mark.parametrize(
@@ -95,6 +98,56 @@ def test_an_unchanged_file_is_not_run_again(tmp_path: Path) -> None:
     assert load_part(f"{file}:Net", what="arch").made is load_part(f"{file}:Net", what="arch").made
     with pytest.raises(UserError, match=r"has no 'Nett'; did you mean Net?"):
         load_part(f"{file}:Nett", what="arch")
+
+
+@pytest.fixture
+def two_folders(tmp_path: Path) -> list[str]:
+    """References to two files of one name, each with a package of one name beside it."""
+    found = []
+    for folder in ("a", "b"):
+        (tmp_path / folder / "layers_of_parts").mkdir(parents=True)
+        (tmp_path / folder / "layers_of_parts/__init__.py").touch()
+        (tmp_path / folder / "layers_of_parts/deep.py").write_text(f"def place():\n    return '{folder}'\n")
+        file = tmp_path / folder / "twin_of_parts.py"
+        file.write_text("from layers_of_parts import deep\n\ndef place():\n    return deep.place()\n")
+        found.append(f"{file}:place")
+    return found
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(two_folders: list[str]) -> None:
+    first, second, again = (load_part(two_folders[number], what="arch").made for number in (0, 1, 0))
+    assert (first(), second(), again()) == ("a", "b", "a")
+    assert again is first
+    assert pickle.loads(pickle.dumps(first)) is first  # since its module is the one in sys.modules again
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0, 1, 0), (0, 1, 0, 1)])
+def test_files_of_one_name_in_two_folders_travel_both(
+    order: tuple[int, ...], two_folders: list[str], tmp_path: Path
+) -> None:
+    made = [load_part(two_folders[number], what="arch").made for number in order]
+    sent = travelling()
+    for module in sent:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        (tmp_path / "made.pkl").write_bytes(cloudpickle.dumps(made))
+    finally:
+        for module in sent:
+            cloudpickle.unregister_pickle_by_value(module)
+    program = "import pickle; print(*(one() for one in pickle.load(open('made.pkl', 'rb'))))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.split() == ["ab"[number] for number in order], done.stderr
+
+
+def test_a_changed_file_travels_after_another_of_its_folder_is_loaded_again(tmp_path: Path) -> None:
+    for name in ("changing", "staying"):
+        (tmp_path / f"{name}_of_parts.py").write_text("def made():\n    return 1\n")
+        load_part(f"{tmp_path}/{name}_of_parts.py:made", what="arch")
+    (tmp_path / "changing_of_parts.py").write_text("def made():\n    return 2\n")
+    changed = load_part(f"{tmp_path}/changing_of_parts.py:made", what="arch")
+    load_part(f"{tmp_path}/staying_of_parts.py:made", what="arch")
+    assert sys.modules[changed.made.__module__] in travelling()
+    assert sys.modules[changed.made.__module__].made is changed.made
 
 
 def test_what_identities_say_of_a_part() -> None:

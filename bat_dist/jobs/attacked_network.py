@@ -23,6 +23,7 @@ from bat_dist.models.build import Classifier
 from bat_dist.models.classifier import ImageClassifier
 from bat_dist.models.normalization import Normalize
 from bat_dist.models.own import OwnClassifier, OwnNetwork, copy_of
+from bat_dist.parts import travelling
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.wording import counted
 
@@ -130,7 +131,7 @@ def _foreign(dataset: Dataset, settings: EvaluateSettings) -> AttackedNetwork:
     if found.modules:  # other machines do not have the user's file
         from ray import cloudpickle
 
-        for module in found.modules:
+        for module in travelling():  # of found.modules, those that no module of the same name has replaced
             cloudpickle.register_pickle_by_value(module)
     facts = {"model": settings.model, "weights": settings.checkpoint, "mean": settings.mean, "std": settings.std}
     code = f"{settings.model}\n{found.source}"
