@@ -77,10 +77,15 @@ class Cost:
     scratch: int
 
 
-def trials(size: Size, *, count: int, epochs: int, subset_ratio: float = 0.7) -> PlannedJob:
-    """Leave-out trials and their scores.  Raises UserError for a ratio that leaves nobody in, or out."""
+def trials(
+    size: Size, *, count: int, epochs: int, subset_ratio: float = 0.7, forward: Piece = Piece.FORWARD
+) -> PlannedJob:
+    """Leave-out trials and their scores.  forward: Piece.TRIAL_FORWARD for a network that the trainings do not have.
+
+    Raises UserError for a ratio that leaves nobody in, or out.
+    """
     num_kept, num_judged = subset_size(size.num_train, subset_ratio), size.num_train + size.num_test
-    work = trial_work(num_kept=num_kept, num_judged=num_judged, epochs=epochs)
+    work = trial_work(num_kept=num_kept, num_judged=num_judged, epochs=epochs, forward=forward)
     return PlannedJob("trials", "trials", count, work, count * trial_bytes(size) + score_bytes(size, count))
 
 

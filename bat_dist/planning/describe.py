@@ -27,7 +27,7 @@ def describe(planned: "CostPlan", settings: PlanSettings) -> str:
     subject = f"{data.spec.name}: {data.num_train:,} training and {data.num_test:,} test images, {size}"
     return "\n".join(
         [
-            f"{subject}; {planned.arch}, {planned.precision}",
+            f"{subject}; {planned.arch}, {planned.precision}{f'; trials: {planned.trials}' * bool(planned.trials)}",
             "",
             *table(planned.costs, planned.total, settings),
             "",
@@ -122,10 +122,11 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
         found.append(_sharing(planned.worker, settings))
     if planned.small_batches:
         found.append("full batches would have taken too long: smaller ones are slower for an image; or give --seconds.")
-    if settings.arch == AUTO and settings.num_trials and planned.arch.startswith(ARCH_OF_TRAINING):
+    is_left_open = settings.arch == AUTO and settings.trial_arch is None
+    if is_left_open and settings.num_trials and planned.arch.startswith(ARCH_OF_TRAINING):
         found.append(
             f"{ARCH_OF_TRAINING} for trials too, though memorize takes {ARCH_OF_TRIALS} unless told otherwise, which "
-            "costs less: plan trials alone with --num_seeds 0."
+            "costs less: --trial_arch auto."
         )
     if settings.num_trials:
         recipe, kept = settings.trial_training, round(settings.subset_ratio * planned.data.num_train)

@@ -1,7 +1,7 @@
 """From settings to a plan: how large the data are, which jobs there are, how fast this machine is.  Never loads ray."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import joblib
@@ -26,7 +26,7 @@ from bat_dist.planning.workers import MeasuredMachine, PlannedWorker, planned_wo
 from bat_dist.settings.fields import ARCH_OF_TRAINING, ARCH_OF_TRIALS
 from bat_dist.settings.plan import PlanSettings
 from bat_dist.training.precision import choose_precision, default_device, this_hardware
-from bat_dist.training.recipe import Precision
+from bat_dist.training.recipe import Precision, PrecisionOrAuto
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,15 @@ class Data:
 class CostPlan:
     """What the jobs cost, and how that was found.
 
-    arch, precision: as asked for, or what auto stands for, and why. costs: one for each job. speed: of a worker that is
-    alone. workers: how many there are; worker: what one of them is.
+    arch, precision: as asked for, or what auto stands for, and why. trials: the trials' where they have others, or
+    nothing. costs: one for each job. speed: of a worker that is alone. workers: how many there are; worker: what one of
+    them is.
     """
 
     data: Data
     arch: str
     precision: str
+    trials: str
     costs: tuple[Cost, ...]
     total: Cost
     speed: Speed
@@ -66,22 +68,23 @@ def plan(settings: PlanSettings) -> CostPlan:
 
     Raises UserError for settings that do not fit the data, or the machine, or what was measured.
     """
-    named = named_network(settings.arch) if is_reference(settings.arch) else settings.arch
+    archs = settings.arch, settings.trial_arch
+    own = {arch: named_network(arch) for arch in archs if arch and is_reference(arch)}  # before the data: it is quick
     data = look_at(settings)
     size, num_classes = data.spec.image_size, data.spec.num_classes
     assert size and num_classes  # noqa: PT018  # `look_at` sees to that
     crops = {"crop_scale": settings.crop_scale, "crop_size": settings.crop_size}
     check_augmentation(crop_padding=None, **crops, image_size=size)
-    suited = suited_arch(size, ARCH_OF_TRAINING if settings.num_seeds else ARCH_OF_TRIALS)
-    arch = suited if named == AUTO else named
-    if isinstance(arch, OwnNetwork):
-        check_takes(arch, num_classes, size)
-    check_fits(arch, settings.crop_size or size)
+    arch, trial_arch = _archs(settings, size, own)
+    for each in filter(None, (arch, trial_arch)):
+        if isinstance(each, OwnNetwork):
+            check_takes(each, num_classes, size)
+        check_fits(each, settings.crop_size or size)
     given = read_speed(settings.speed) if settings.speed else None
     machine = given.machine if given else this_machine()
     cpus, gpus, gain = settings.cpus_per_worker, settings.gpus_per_worker, settings.sharing_gain
     worker = planned_worker(machine, cpus=cpus, gpus=gpus, gain=gain)
-    precision, why = _precision(settings, given)
+    (precision, why), trial_precision = _precisions(settings, given)
     batch_size = settings.attack_batch_size or usual_batch_size(on_gpu=machine.gpus > 0)
     subject = Workload(
         arch=arch,
@@ -91,14 +94,19 @@ def plan(settings: PlanSettings) -> CostPlan:
         num_steps=settings.num_steps,
         precision=precision,
         attacked_at_once=images_at_once(settings.attacks, batch_size),
+        trial_arch=trial_arch,
+        trial_precision=trial_precision,
     )
-    jobs = jobs_of(settings, Size(data.num_train, data.num_test, num_classes, *network_bytes(subject)), batch_size)
+    forward = Piece.TRIAL_FORWARD if subject.has_trials_apart else Piece.FORWARD
+    sizes = Size(data.num_train, data.num_test, num_classes, *network_bytes(subject))
+    jobs = jobs_of(settings, sizes, batch_size, forward)
     speed = _speed(settings, given, subject, to_measure(jobs), machine)
     workers, slowed = settings.workers or worker.fit_into(machine), speed.slower(worker.slowdown)
     return CostPlan(
         data=data,
         arch=f"{arch} (for {size}x{size} images)" if settings.arch == AUTO else str(arch),
-        precision=f"{precision} ({why})" if settings.precision == AUTO else precision,
+        precision=f"{precision} ({why})" if why else precision,
+        trials=", ".join(map(str, subject.of(Piece.TRIAL_STEP))) if subject.has_trials_apart else "",
         costs=tuple(cost(job, slowed, workers=workers) for job in jobs),
         total=total(jobs, slowed, workers=workers),
         speed=speed,
@@ -113,11 +121,42 @@ def this_machine() -> MeasuredMachine:
     return MeasuredMachine(gpus, joblib.cpu_count())
 
 
-def _precision(settings: PlanSettings, given: Measurement | None) -> tuple[Precision, str]:
-    """What is asked for, that of the measurement that is given, or what this machine is good at; and why."""
-    if given and settings.precision == AUTO:
+def _archs(
+    settings: PlanSettings, size: int, own: Mapping[str, OwnNetwork]
+) -> tuple[str | OwnNetwork, str | OwnNetwork | None]:
+    """The network of the trainings, and that of the trials if it is another one; that of the trials if they are all."""
+    of_trials = settings.arch if settings.trial_arch is None else settings.trial_arch
+    if not settings.num_seeds:
+        return _network_of(of_trials, size, ARCH_OF_TRIALS, own), None
+    arch = _network_of(settings.arch, size, ARCH_OF_TRAINING, own)
+    if not settings.num_trials or settings.trial_arch is None or of_trials == settings.arch != AUTO:
+        return arch, None
+    trial_arch = _network_of(of_trials, size, ARCH_OF_TRIALS, own)
+    return arch, None if trial_arch == arch else trial_arch
+
+
+def _network_of(asked: str, size: int, auto: str, own: Mapping[str, OwnNetwork]) -> str | OwnNetwork:
+    return suited_arch(size, auto) if asked == AUTO else own.get(asked, asked)
+
+
+def _precisions(settings: PlanSettings, given: Measurement | None) -> tuple[tuple[Precision, str], Precision | None]:
+    """The trainings' precision with the reason for it, and the trials' if it is another one; as `_archs`."""
+    of_trials = settings.trial_precision or settings.precision
+    if not settings.num_seeds:
+        return _precision(of_trials, settings, given), None
+    found = _precision(settings.precision, settings, given)
+    if not settings.num_trials or of_trials == settings.precision:
+        return found, None
+    trial_precision, _ = _precision(of_trials, settings, given)
+    return found, None if trial_precision == found[0] else trial_precision
+
+
+def _precision(asked: PrecisionOrAuto, settings: PlanSettings, given: Measurement | None) -> tuple[Precision, str]:
+    """What is asked for, or that of the measurement that is given, or what this machine is good at, and why."""
+    if given and asked == AUTO:
         return given.precision, f"as {settings.speed} has it"
-    return choose_precision(settings.precision, [] if given else [this_hardware()])
+    found, why = choose_precision(asked, [] if given else [this_hardware()])
+    return found, why if asked == AUTO else ""
 
 
 def _speed(
@@ -165,15 +204,15 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
     return len(choose(labels, spec.num_classes, asked, option))
 
 
-def jobs_of(settings: PlanSettings, size: Size, batch_size: int) -> list[PlannedJob]:
+def jobs_of(settings: PlanSettings, size: Size, batch_size: int, forward: Piece) -> list[PlannedJob]:
     """Trials, trainings by each method, evaluations of the trained, batch_size images at a time.
 
-    Raises UserError for what does not fit the data.
+    forward: how a trial looks at all samples, see `cost.trials`. Raises UserError for what does not fit the data.
     """
     jobs = []
     if settings.num_trials:
         epochs, ratio = settings.trial_training.epochs, settings.subset_ratio
-        jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio))
+        jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio, forward=forward))
     if settings.num_seeds:
         _check_trainings(settings, size)
         jobs += [

@@ -53,7 +53,8 @@ class Workload:
     """What is timed.
 
     spec: with the actual number of classes and image size. recipe, num_steps: how networks are trained, and in how many
-    steps PGD attacks them. attacked_at_once: images of a batch in an evaluation.
+    steps PGD attacks them. attacked_at_once: images of a batch in an evaluation. trial_arch, trial_precision: of the
+    trials; None: as of the trainings.
     """
 
     arch: str | OwnNetwork
@@ -63,10 +64,24 @@ class Workload:
     num_steps: int
     precision: Precision
     attacked_at_once: int
+    trial_arch: str | OwnNetwork | None = None
+    trial_precision: Precision | None = None
+
+    @property
+    def has_trials_apart(self) -> bool:
+        """Do trials have another network than the trainings, or another precision?"""
+        return self.trial_arch is not None or self.trial_precision is not None
+
+    def of(self, piece: Piece) -> tuple[str | OwnNetwork, Precision]:
+        """The network that does the piece's work, and its precision."""
+        if piece in (Piece.TRIAL_STEP, Piece.TRIAL_FORWARD):
+            return self.trial_arch or self.arch, self.trial_precision or self.precision
+        return self.arch, self.precision
 
     def batch_size(self, piece: Piece) -> int:
         """How many images a batch has in the work that the piece belongs to."""
-        sizes = {Piece.TRIAL_STEP: self.trial_recipe.batch_size, Piece.FORWARD: EVAL_BATCH_SIZE}
+        sizes = {Piece.TRIAL_STEP: self.trial_recipe.batch_size}
+        sizes |= dict.fromkeys((Piece.FORWARD, Piece.TRIAL_FORWARD), EVAL_BATCH_SIZE)
         sizes |= {Piece.PLAIN_STEP: self.recipe.batch_size, Piece.PGD_STEP: self.recipe.batch_size}
         return sizes.get(piece, self.attacked_at_once)
 
@@ -88,7 +103,7 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
     def folded() -> nn.Module:
         """The form that evaluations attack; made once, for it takes many passes."""
         images = torch.from_numpy(dataset.train.images[:2]).to(device).permute(0, 3, 1, 2).float().div_(255)
-        network = _network(subject, dataset, device).eval()
+        network = _network(subject.arch, dataset, device).eval()
         return faster(network, images.contiguous(memory_format=torch.channels_last))
 
     shares = {piece: SHARES.get(piece, 1) for piece in pieces}
@@ -98,7 +113,12 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
         for piece, share in shares.items():
             rate = partial(
                 rate_of,
-                partial(_work, piece, subject, folded() if piece in EXACT else _network(subject, dataset, device)),
+                partial(
+                    _work,
+                    piece,
+                    subject,
+                    folded() if piece in EXACT else _network(subject.of(piece)[0], dataset, device),
+                ),
                 loader,
                 num_images,
                 seconds=seconds * share / sum(shares.values()),
@@ -112,7 +132,7 @@ def measure(subject: Workload, pieces: Sequence[Piece], *, seconds: float, threa
 
 def network_bytes(subject: Workload) -> tuple[int, int]:
     """Bytes of weights and buffers, as a checkpoint has them, and of the parameters alone, as the momentum has them."""
-    network = _network(subject, _random_images(subject, 1), torch.device("cpu"))
+    network = _network(subject.arch, _random_images(subject, 1), torch.device("cpu"))
     saved = (part for part in network.state_dict().values() if isinstance(part, torch.Tensor))
     return _bytes(saved), _bytes(network.parameters())
 
@@ -121,7 +141,7 @@ def _work(
     piece: Piece, subject: Workload, network: nn.Module, loader: Loader, indices: np.ndarray, batch_size: int
 ) -> None:
     """Do the piece's work in the loop in which it is done in earnest; it goes on until the loader ends it."""
-    spec, precision = subject.spec, subject.precision
+    spec, (_, precision) = subject.spec, subject.of(piece)
     generator = torch.Generator().manual_seed(0)
     match piece:
         case Piece.TRIAL_STEP:  # as `run_trial` does it
@@ -136,7 +156,7 @@ def _work(
             train = partial(train_epoch, progress, network, loader, indices, recipe=recipe, settings=settings)
             while True:
                 train(mem=None, seed=0, world=THIS_PROCESS)
-        case Piece.FORWARD:  # as the end of a trial does it
+        case Piece.FORWARD | Piece.TRIAL_FORWARD:  # as the end of a trial does it
             while True:
                 predicted_probabilities(network, loader, batch_size=batch_size, precision=precision)
         case Piece.EXACT_FORWARD:  # as Square asks a network
@@ -175,8 +195,8 @@ def _fitting(rate: Callable[[int], Rate], batch_size: int, *, may_be_halved: boo
     return _fitting(rate, batch_size // 2, may_be_halved=True)
 
 
-def _network(subject: Workload, dataset: Dataset, device: torch.device) -> nn.Module:
-    return seeded_model(subject.arch, dataset, device, key=(0,))
+def _network(arch: str | OwnNetwork, dataset: Dataset, device: torch.device) -> nn.Module:
+    return seeded_model(arch, dataset, device, key=(0,))
 
 
 def _random_images(subject: Workload, number: int) -> Dataset:

@@ -17,7 +17,11 @@ FORMAT = "bat_dist speed 1"
 
 @dataclass(frozen=True)
 class Measurement:
-    """A speed, and what it holds for.  threads: of the worker that was measured, which count on a CPU."""
+    """A speed, and what it holds for.
+
+    threads: of the worker that was measured, which count on a CPU. trial_arch, trial_precision: of trials; None: the
+    same as of trainings.
+    """
 
     speed: Speed
     machine: MeasuredMachine
@@ -28,6 +32,8 @@ class Measurement:
     precision: Precision
     crop_scale: float | None = None  # of random-resized crops, which take longer than padded ones
     crop_size: int | None = None
+    trial_arch: str | None = None
+    trial_precision: Precision | None = None
 
     @classmethod
     def of(cls, speed: Speed, subject: Workload, machine: MeasuredMachine, threads: int) -> "Measurement":
@@ -35,13 +41,14 @@ class Measurement:
         assert subject.spec.image_size and subject.spec.num_classes  # noqa: PT018
         sizes = subject.spec.image_size, subject.spec.num_classes
         crops = subject.spec.crop_scale, subject.spec.crop_size
-        return cls(speed, machine, threads, str(subject.arch), *sizes, subject.precision, *crops)
+        trials = subject.trial_arch and str(subject.trial_arch), subject.trial_precision
+        return cls(speed, machine, threads, str(subject.arch), *sizes, subject.precision, *crops, *trials)
 
     def misfits(self, subject: Workload, pieces: Sequence[Piece], threads: int) -> list[str]:
         """What was measured otherwise than this workload wants it, in words; nothing if it holds for it."""
         wanted = Measurement.of(self.speed, subject, self.machine, threads)
         names = ["arch", "image_size", "num_classes", "precision", "crop_scale", "crop_size"]
-        names += ["threads"] * (not self.machine.gpus)
+        names += ["trial_arch", "trial_precision", *(["threads"] * (not self.machine.gpus))]
         pairs = [(name, getattr(self, name), getattr(wanted, name)) for name in names]
         found = [f"{name} {its}, and {asked} is planned" for name, its, asked in pairs if its != asked]
         for piece in pieces:
@@ -80,7 +87,8 @@ def read_speed(location: str) -> Measurement:
         if is_sound and all(rate.seconds > 0 and rate.standard_error >= 0 for rate in rates.values()):
             of = {name: found[name] for name in ("threads", "arch", "image_size", "num_classes", "precision")}
             speed = Speed(found["device"], rates, found["num_steps"])
-            of |= {name: found.get(name) for name in ("crop_scale", "crop_size")}  # of padded crops, and before: None
+            later = ("crop_scale", "crop_size", "trial_arch", "trial_precision")  # not in files of earlier versions
+            of |= {name: found.get(name) for name in later}
             return Measurement(speed, MeasuredMachine(found["gpus"], found["cpus"]), **of)
     except (KeyError, TypeError, AttributeError):
         pass

@@ -18,6 +18,7 @@ class Piece(StrEnum):
     PLAIN_STEP = "plain training step"
     PGD_STEP = "PGD training step"
     FORWARD = "forward pass"
+    TRIAL_FORWARD = "forward pass of trials"  # where their network is another one than that of the trainings
     CRAFT_STEP = "step of the attack in training"  # not timed: what a PGD step takes longer than a plain one
     EXACT_FORWARD = "forward pass of evaluation"  # fp32, small batches, folded weights
     EXACT_STEP = "attack step of evaluation"  # the same, forward and backward
@@ -118,9 +119,9 @@ def times(number: float, work: Work) -> dict[Piece, float]:
     return {piece: number * count for piece, count in work.items()}
 
 
-def trial_work(*, num_kept: int, num_judged: int, epochs: int) -> dict[Piece, float]:
+def trial_work(*, num_kept: int, num_judged: int, epochs: int, forward: Piece = Piece.FORWARD) -> dict[Piece, float]:
     """A leave-out trial: epochs over the samples that it keeps, then a look at all of both splits."""
-    return {Piece.TRIAL_STEP: epochs * num_kept, Piece.FORWARD: num_judged}
+    return {Piece.TRIAL_STEP: epochs * num_kept, forward: num_judged}
 
 
 def step_work(method: str, num_steps: int) -> dict[Piece, float]:

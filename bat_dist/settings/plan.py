@@ -81,10 +81,11 @@ class TablePlanSettings(PlanTerms, ReproduceSettings):
         run = TableRun(self.methods[0], 0)
         train, evaluate = self.training(run), self.evaluation(run, "best")
         memorize = self.memorize_settings if self.needs_scores and not self.scores else None
-        own = ("data_dir", "num_train", "num_test", "image_size", "test_share", "robust_share", *_PLACE)
+        own = ("data_dir", "num_test", "image_size", "test_share", "robust_share", *_PLACE)
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
+            num_train=self.data["num_train"],
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             **_crops(train, memorize),
@@ -113,6 +114,8 @@ def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
         "trial_recipe": memorize.recipe,
         "trial_epochs": memorize.epochs,
         "trial_batch_size": memorize.batch_size,
+        "trial_arch": memorize.arch,
+        "trial_precision": memorize.precision,
     }
 
 
@@ -138,7 +141,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
         if not runs and (not self.needs_scores or self.scores):
             raise ConfigError([f"{' and '.join(self.study)}: neither trials nor trainings, nothing to plan"])
         train = self.training(runs[0]) if runs else None
-        own = ("data_dir", "num_train", "num_test", "num_classes", "image_size", "test_share", *_PLACE)
+        own = ("data_dir", "num_test", "num_classes", "image_size", "test_share", *_PLACE)
         trainings: dict[str, Any] = {"num_seeds": 0}
         if train:
             trainings = {
@@ -158,6 +161,7 @@ class StudyPlanSettings(PlanTerms, StudySettings):
         return PlanSettings(
             dataset=self.data_name,
             arch=self.network,
+            num_train=self.data["num_train"],
             **{name: getattr(self, name) for name in (*own, *_TERMS)},
             **_trials(memorize),
             **trainings,
@@ -192,6 +196,14 @@ class PlanSettings:
     trial_recipe: Annotated[Literal["fast", "paper"], Help("recipe of memorize"), TRIALS] = "fast"
     trial_epochs: Annotated[Epochs, TRIALS] = None
     trial_batch_size: Annotated[BatchSize, TRIALS] = None
+    trial_arch: Annotated[
+        ArchOrAuto | None,
+        Help("their architecture, auto: as memorize has it; default: that of the trainings", "NAME"),
+        TRIALS,
+    ] = None
+    trial_precision: Annotated[
+        PrecisionOrAuto | None, Help("their precision; default: that of the trainings"), TRIALS
+    ] = None
 
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_method)], ...],
