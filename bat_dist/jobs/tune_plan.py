@@ -17,10 +17,10 @@ from bat_dist.parts import is_reference
 from bat_dist.settings.decides import identity_values
 from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
-from bat_dist.settings.tune import TuneSettings
+from bat_dist.settings.tune import OF_SCORES, TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcomes
-from bat_dist.sweep.space import Point, point_name, without_repetition
+from bat_dist.sweep.space import Point, grid, point_name, without_repetition
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.wording import counted
 
@@ -112,10 +112,10 @@ def plan_sweep(folder: Folder, dataset: Dataset, settings: TuneSettings) -> Swee
         run = SweepRun(point, settings.seeds[0])
         plan = make_plan(dataset, run_settings(settings, str(folder), run), find_scores=find)
         _check_metric(settings, plan, point)
-    # Runs that together take all scores that any run can take; TPE's points are not known yet.
+    # Runs that together take all scores that any run can take; TPE's points are not known yet, but their scores are.
     first = {d.name: d.examples[0] for d in settings.dimensions}
-    for point in [first, *({**first, d.name: value} for d in settings.dimensions for value in d.values)]:
-        find(dataset, settings.of_run(point, seed=0, out="x"))
+    for point in grid([d for d in settings.dimensions if d.name in OF_SCORES and d.values]):
+        find(dataset, settings.of_run({**first, **point}, seed=0, out="x"))
     if settings.fresh:
         check_alone(folder, VERB)
     record = SweepRecord(folder, _identity(settings, dataset, scores), replaces=settings.fresh)

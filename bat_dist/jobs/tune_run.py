@@ -14,7 +14,7 @@ from bat_dist.jobs.train import carry_out
 from bat_dist.jobs.training_plan import make_plan
 from bat_dist.jobs.tune_queue import RunRequest, defined
 from bat_dist.settings.train import TrainSettings
-from bat_dist.settings.tune import TuneSettings
+from bat_dist.settings.tune import OF_SCORES, TuneSettings
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import work_for
 from bat_dist.sweep.record import FAILURE, STOPPED, SweepRun, note_failure
@@ -48,7 +48,7 @@ class SharedByRuns:
 
 def score_key(asked: TrainSettings) -> ScoreKey:
     """What decides the scores of a run."""
-    return asked.scores, asked.score, asked.sigma, asked.atypical_share, asked.undefined
+    return tuple(getattr(asked, name) for name in OF_SCORES)
 
 
 def run_settings(settings: TuneSettings, out: str, run: SweepRun) -> TrainSettings:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator
 
 import bat_dist
 from bat_dist.config import Group, Help, from_dict
+from bat_dist.config.declared import declared
 from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import check_attacks
 from bat_dist.methods.defaults import ALPHA, BETA
@@ -25,6 +26,7 @@ from bat_dist.storage.places import Place
 from bat_dist.sweep.space import Dimension, Point, draws, grid, read_space, with_references, without_repetition
 
 CONFIGS = "tune_configs"
+OF_SCORES = ("scores", "score", "sigma", "atypical_share", "undefined")  # settings of `train` that decide its scores
 Metric = Literal[
     "val_clean", "val_pgd", "val_clean_typical", "val_clean_atypical", "val_pgd_typical", "val_pgd_atypical"
 ]
@@ -124,6 +126,12 @@ class TuneSettings(RaySettings):
             raise ValueError(f"num_points {rule}")
         if self.search == "grid":
             grid(self.dimensions)
+        endless = [d.name for d in self.dimensions if d.name in OF_SCORES and not d.values]
+        if self.search == "tpe" and endless:  # runs are sent the subsets, which are made before any point is proposed
+            raise ValueError(
+                f"search tpe needs a list of values for {' and '.join(endless)}, such as {endless[0]}: [0.1, 0.2], for "
+                "the scores of all runs are read before the first; or choose search random"
+            )
         self._check_metric()
         if self.scheduler == "asha" and len(self.metric) > 1:
             raise ValueError(f"scheduler asha stops by one metric, got {' '.join(self.metric)}")
@@ -137,6 +145,13 @@ class TuneSettings(RaySettings):
         except ValueError as error:
             yield from str(error).splitlines()
             return
+        settings = declared(TrainSettings)
+        for d in dimensions:
+            if not d.values and d.name in settings and "number" not in settings[d.name].kinds:
+                yield (
+                    f"{d.name} in space must be {settings[d.name].rule}, and uniform and loguniform draw numbers with "
+                    f"decimals: write a list of its values, {d.name}: [...] or {d.name}: {{choice: [...]}}"
+                )
         first = {d.name: d.examples[0] for d in dimensions}
         for point in [first, *({**first, d.name: value} for d in dimensions for value in d.examples[1:])]:
             try:

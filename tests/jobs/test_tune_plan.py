@@ -1,5 +1,6 @@
 """What a sweep is refused for before anything is trained, and which runs it is made of."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bat_dist.errors import UserError
 from bat_dist.jobs.tune import carry_out_sweep
 from bat_dist.jobs.tune_plan import Sweep, plan_sweep
 from bat_dist.jobs.tune_proposer import PointProposer
+from bat_dist.jobs.tune_run import score_key
 from bat_dist.jobs.tune_test import judge_chosen
 from bat_dist.reporting.sweep import read_results
 from bat_dist.settings.tune import TuneSettings
@@ -132,3 +134,17 @@ def test_a_sweep_of_an_earlier_version_goes_on_with_what_tpe_proposed(tmp_path: 
     del document["proposed"]
     (tmp_path / "sweep.json").write_text(json.dumps(document))
     assert planned(tmp_path, [1, 2, 3], search="tpe", num_points=2).num_wanted() == 1
+
+
+def test_the_scores_of_every_point_that_can_be_proposed_are_read(tmp_path: Path) -> None:
+    """Also of two settings that together decide them."""
+    digits = load_dataset("digits", num_train=60, num_test=20)
+    mem = np.linspace(0, 1, 60)
+    np.savez(tmp_path / "memorization.npz", mem=mem, fingerprint=np.array(digits.fingerprint))
+    base = {"method": "pgd_at", **SIZES, "arch": "tinynet", "scores": str(tmp_path / "memorization.npz")}
+    space = {"sigma": [0.15, 0.3], "undefined": ["neutral", "typical"], "lr": {"uniform": [0.01, 0.1]}}
+    asked = TuneSettings(out=str(tmp_path / "out"), base=base, space=space, search="tpe", num_points=3)
+    found = plan_sweep(Folder(asked.out), digits, asked).scores
+    for sigma, undefined in itertools.product(*list(space.values())[:2]):
+        point = {"sigma": sigma, "undefined": undefined, "lr": 0.05}
+        assert found.get(score_key(asked.of_run(point, seed=0, out="x"))) is not None

@@ -78,6 +78,12 @@ def test_the_papers_grid_is_that_of_figure_4_on_the_data_and_network_that_the_na
         (["--space", "bta=[0]"], "did you mean beta?"),
         (["--space", "beta=3"], "beta in space must be a list of values"),
         (["--space", "beta={uniform: [0, 1]}"], "search grid needs a list of values for beta"),
+        (["--space", "awp_from={uniform: [1, 4]}"], "awp_from in space must be a whole number >= 1, and uniform"),
+        (["--space", "flip={uniform: [0, 1]}"], "write a list of its values, flip: [...] or flip: {choice: [...]}"),
+        (
+            ["--search", "tpe", "--num_points", "3", "--space", "sigma={uniform: [0.1, 0.3]}"],
+            "needs a list of values for sigma, such as sigma: [0.1, 0.2]",
+        ),
         (["--space", "dataset=[digits]"], "all runs of a sweep share their data"),
         (["--space", "num_workers=[0, 2]"], "share their place on a machine"),
         (["--search", "tpe"], "num_points is needed"),
@@ -118,6 +124,11 @@ def test_a_random_search_has_pgd_at_beside_its_points(file: Path) -> None:
     settings = read(file, "--search", "random", "--num_points", "5", "--space", "beta={uniform: [0, 0.3]}")
     assert len(settings.known_points) == 6
     assert is_reference(settings.known_points[0])
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay", "awp", "clip_norm", "sigma", "atypical_share"])
+def test_settings_with_decimals_can_be_drawn(file: Path, name: str) -> None:
+    read(file, "--search", "random", "--num_points", "2", "--space", f"{name}={{uniform: [0.1, 0.2]}}")
 
 
 def test_another_method_has_no_reference_of_bat(tmp_path: Path) -> None:
