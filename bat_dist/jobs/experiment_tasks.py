@@ -16,6 +16,7 @@ from bat_dist.artifacts.scores import read_subsets
 from bat_dist.config import to_dict
 from bat_dist.data.datasets import Dataset
 from bat_dist.errors import RunError, UserError
+from bat_dist.evaluation.plan import make_plan as make_evaluation_plan
 from bat_dist.jobs.attacked_network import load_subject
 from bat_dist.jobs.evaluate_here import evaluate_here, with_earlier
 from bat_dist.jobs.train import carry_out
@@ -90,8 +91,8 @@ class Experiment:
         for which in self.settings.which:
             place = self.folder / run.evaluation(which)
             rows = place.read_json(EVALUATION)["rows"] if place.exists(EVALUATION) else []
-            attacks = {row["attack"] for row in rows}
-            if not rows or not attacks.issuperset(self.settings.all_attacks) or not self._has_subsets(place):
+            wanted = make_evaluation_plan(self.settings.all_attacks, self.settings.evaluation(run, which).seeds).rows
+            if not {row["attack"] for row in rows}.issuperset(wanted) or not self._has_subsets(place):
                 tasks.append(Task(run, which))
         return tasks
 

@@ -9,9 +9,11 @@ from typing import NamedTuple
 from bat_dist.errors import UserError
 from bat_dist.evaluation.plan import make_plan
 from bat_dist.results.evaluation_file import EVALUATION, read_object, read_rows
-from bat_dist.results.experiment_file import EXPERIMENT, PlannedRun, read_experiment
+from bat_dist.results.experiment_file import EXPERIMENT, ExperimentFile, PlannedRun, read_experiment
 from bat_dist.results.find import READERS
 from bat_dist.results.study_file import read_studies
+from bat_dist.settings.evaluate import EvaluateSettings
+from bat_dist.settings.reproduce import ATTACKS
 from bat_dist.settings.small import SCORES
 from bat_dist.settings.study import FINDINGS, RESULTS
 from bat_dist.storage.files import Folder
@@ -73,7 +75,7 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
         raise UserError(f"{folder} holds no experiment: run bat-dist reproduce --out {folder} first")
     experiment = read_experiment(folder)
     runs = experiment.runs
-    asked: set[str] = set(experiment.asked.get("attacks") or ())
+    asked = _asked_of_experiment(experiment)
     with ThreadPoolExecutor(READERS) as readers:
         trainings = list(
             readers.map(lambda run: _training(folder / run.training, f"{run.label} seed {run.seed} train"), runs)
@@ -93,6 +95,15 @@ def describe_experiment(folder: Folder, *, clock: Callable[[], float] = time.tim
     lines += [f"  failed: {part.name}: {part.reason}" for part in failed[:_MOST]]
     lines += [f"  ... and {len(failed) - _MOST} more failed"] * (len(failed) > _MOST)
     return "\n".join(lines)
+
+
+def _asked_of_experiment(experiment: ExperimentFile) -> set[str]:
+    """The rows of each evaluation; none if the file, of an early version, does not say what was asked."""
+    if not experiment.asked:
+        return set()
+    attacks = experiment.asked.get("attacks") or ATTACKS[experiment.scale or "full"]
+    seeds = (experiment.asked.get("evaluate") or {}).get("seeds", EvaluateSettings.seeds)
+    return {*make_plan(attacks, seeds, checks=()).rows}
 
 
 def describe_studies(folder: Folder, *, clock: Callable[[], float] = time.time) -> str:

@@ -59,8 +59,10 @@ _OF_THE_TEST_SET = ("checkpoint", "split", "first")  # settings of `evaluate` th
 # What the experiment has too, but a part may have for itself: other seeds, those of attacks, and other workers.
 _OF_PARTS = ("arch", "seeds", "cpus_per_worker", "gpus_per_worker", "num_workers")
 _SMALL = {"memorize": small.MEMORIZE, "train": small.TRAIN, "evaluate": small.EVALUATE}
-_SMALL_ATTACKS = ("clean", "fgsm", "pgd20", "cw20", "autoattack_fast")
-_ATTACKS = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+ATTACKS = {  # of a scale
+    "full": ("clean", "fgsm", "pgd100", "cw", "autoattack"),
+    "small": ("clean", "fgsm", "pgd20", "cw20", "autoattack_fast"),
+}
 
 
 def check_row(name: str) -> str:
@@ -168,7 +170,7 @@ class ReproduceSettings(RaySettings):
     @cached_property
     def all_attacks(self) -> tuple[str, ...]:
         """The attacks that were asked for, else those of the scale."""
-        return self.attacks or (_SMALL_ATTACKS if self.scale == "small" else _ATTACKS)
+        return self.attacks or ATTACKS[self.scale]
 
     @property
     def data_name(self) -> str:
