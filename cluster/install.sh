@@ -27,6 +27,7 @@ mkdir -p "$home"
 if [ ! -x "$venv/bin/python" ]; then
   python=$(command -v python3.11 || command -v python3.12 || command -v python3.13 || true)
   [ -n "$python" ] || fail "Python 3.11, 3.12 or 3.13 is needed"
+  rm -f "$home/installed"  # it told of an environment that is no more
   "$python" -m venv "$venv" || { rm -rf "$venv"; fail "$python -m venv does not work: install python3-venv and python3-dev"; }
 fi
 
@@ -50,4 +51,6 @@ grep -qxF "$line" "$HOME/.bashrc" || echo "$line" >> "$HOME/.bashrc"   # an empt
 mkdir -p "$HOME/.ray"
 chmod 700 "$HOME/.ray"
 [ ! -f "$HOME/.ray/auth_token" ] || chmod 600 "$HOME/.ray/auth_token"
-say "ready: $("$venv/bin/bat-dist" --version) on $(hostname)"
+# A line of its own, for a failure within the words of another command ends nothing.
+version=$("$venv/bin/bat-dist" --version) || { rm -f "$home/installed"; fail "$venv/bin/bat-dist does not run: run this again"; }
+say "ready: $version on $(hostname)"
