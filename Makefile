@@ -19,7 +19,7 @@ setup: $(STAMP)
 system-packages:
 	@dpkg -s $(SYSTEM_PACKAGES) >/dev/null 2>&1 || { \
 	  command -v apt-get >/dev/null || { echo "install by hand: $(SYSTEM_PACKAGES)" >&2; exit 1; }; \
-	  $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
+	  $(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES) >/dev/null; }
 
 # uv fetches all at once; where it cannot, as with an index that only pip's own configuration names, pip does it.
 # Compiled at the end, on all cores at once; what some packages bring along for other versions of Python does not compile.
@@ -79,12 +79,12 @@ audit: setup
 # Debian and Ubuntu, root.
 cluster-tools:
 	@dpkg -s $(CLUSTER_TOOLS) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(CLUSTER_TOOLS) >/dev/null; }
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(CLUSTER_TOOLS) >/dev/null; }
 
 # The same, for the tests of the report's page and of its LaTeX.
 page-tools:
 	@dpkg -s $(PAGE_TOOLS) >/dev/null 2>&1 || { $(SUDO) apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends $(PAGE_TOOLS) >/dev/null; }
+	  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(PAGE_TOOLS) >/dev/null; }
 
 # All that a cluster may do to a job, on several hosts of this machine, and the table in docs/reliability.md anew.
 drills: setup cluster-tools
