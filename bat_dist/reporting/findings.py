@@ -34,7 +34,7 @@ def of_scores(numbers: Mapping[str, Any]) -> Iterator[str]:
         yield f"{above} was found for {pairs} of a training and a test sample{depend}."
     for name, found in numbers.get("alignment", {}).items():
         low, high = found["spearman_interval"]
-        if None in (low, high, found["spearman"], found["auroc"]):  # NaN, as JSON has it
+        if any(value is None or math.isnan(value) for value in (low, high, found["spearman"], found["auroc"])):
             continue
         yield (
             f"{name.replace('_', ' ').capitalize()} and memorization: Spearman's correlation {found['spearman']:.2f} "

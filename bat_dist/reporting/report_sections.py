@@ -5,6 +5,7 @@ A new one is a function that fills it, an entry in `SECTIONS`, and `templates/se
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,32 @@ FILES = {"Sample explorer": "explorer.html", "CSV": "memorization.csv", "parquet
 WIDEST = 1500  # pixels of an embedded figure
 FIGURES = ("memorization_gallery", "extremes_gallery", "influence_pairs_gallery", "alignment_scatter")
 MAX_GROUPS = 24  # of training curves in one chart: more cannot be told apart
+
+
+class _Drawn(NamedTuple):
+    """Figures of the page, and which are left out: by title for want of room, by name those that cannot be read."""
+
+    figures: list[PageFigure]
+    dropped: list[str]
+    damaged: list[str]
+
+    def add(self, folder: Folder, name: str, room: int, as_figure: Callable[[EmbeddedImage], PageFigure]) -> int:
+        """The figure in the file, if it fits; returns the room that is left."""
+        try:
+            figure = as_figure(_small(folder.read(name)))
+        except (UserError, OSError, SyntaxError, ValueError):  # Pillow raises all but the first for half a file
+            self.damaged.append(f"{folder}/{name}")
+            return room
+        if len(figure.image.uri) > room:
+            self.dropped.append(figure.title)
+            return room
+        self.figures.append(figure)
+        return room - len(figure.image.uri)
+
+    @property
+    def entry(self) -> Mapping[str, Any]:
+        """What the template of a section shows."""
+        return {"figures": self.figures, "dropped": ", ".join(self.dropped), "damaged": ", ".join(self.damaged)}
 
 
 class PageSection(NamedTuple):
@@ -75,7 +102,7 @@ def sweeps(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
         try:
             results, words = read_results(swept.folder), describe_sweep(swept.folder)
             drawn = {"surfaces": sweep_charts.surface_charts(results), "pareto": sweep_charts.pareto_chart(results)}
-        except (UserError, KeyError, ValueError) as error:
+        except (UserError, KeyError, TypeError, ValueError) as error:
             words, drawn = f"cannot be read: {error}", {"surfaces": {}, "pareto": ""}
         yield {"title": f"Sweep {swept.folder}", "words": words, **drawn}
 
@@ -102,38 +129,28 @@ def claims(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
                     "based_on": f"{study.about['note']}; {finding.based_on}" if study and finding else "",
                 }
             )
-    figures, dropped = [], []
+    drawn = _Drawn([], [], [])
     for study in found.studies:
         for name in sorted(study.folder.names("*.png")):
-            figure = PageFigure(
-                title=f"{study.study}: {name.removesuffix('.png').replace('_', ' ')}",
-                caption=f"{STUDIES[study.study]}. {study.about['note']}. Data: {study.folder}.",
-                alt=f"Figure of the study {study.study}; its data are beside it as a table",
-                image=_small(study.folder.read(name)),
+            as_figure = partial(
+                PageFigure,
+                f"{study.study}: {name.removesuffix('.png').replace('_', ' ')}",
+                f"{STUDIES[study.study]}. {study.about['note']}. Data: {study.folder}.",
+                f"Figure of the study {study.study}; its data are beside it as a table",
             )
-            if len(figure.image.uri) > room:
-                dropped.append(figure.title)
-                continue
-            room -= len(figure.image.uri)
-            figures.append(figure)
-    yield {"rows": rows, "figures": figures, "dropped": ", ".join(dropped)}
+            room = drawn.add(study.folder, name, room, as_figure)
+    yield {"rows": rows, **drawn.entry}
 
 
 def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
     """Each memorization run in words, its histogram, and its figures as far as they fit into `room` bytes."""
     for run in found.memorized:
         summary, is_ensemble = run.summary, run.summary.is_of_ensemble
-        figures, dropped = [], []
+        drawn = _Drawn([], [], [])
         place = run.folder / ("ensemble_figures" if is_ensemble else "figures")
         for name in FIGURES:
-            if not place.exists(f"{name}.png"):
-                continue
-            figure = explained(name, _small(place.read(f"{name}.png")))
-            if len(figure.image.uri) > room:
-                dropped.append(figure.title)
-                continue
-            room -= len(figure.image.uri)
-            figures.append(figure)
+            if place.exists(f"{name}.png"):
+                room = drawn.add(place, f"{name}.png", room, partial(explained, name))
         try:
             words = in_words(summary.numbers)
         except (KeyError, TypeError, ValueError) as error:
@@ -144,8 +161,7 @@ def memorization(found: Found, room: int) -> Iterator[Mapping[str, Any]]:
             "summary": {**words, "folder": str(run.folder)},
             "warnings": summary.warnings,
             "histogram": "" if is_ensemble else _histogram(run.folder),
-            "figures": figures,
-            "dropped": ", ".join(dropped),
+            **drawn.entry,
             "place": str(place),
             "folder": run.folder,
             "files": {} if is_ensemble else {words: name for words, name in FILES.items() if run.folder.exists(name)},

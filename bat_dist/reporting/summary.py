@@ -108,11 +108,16 @@ def in_words(summary: Mapping[str, Any]) -> dict[str, str]:
     if "mean_score" in s:
         rows[f"mean {s['score']}"] = f"{s['mean_score']:.3f}"
     for name, found in s.get("alignment", {}).items():
-        low, high = found["spearman_interval"]
+        low, high = map(_number, found["spearman_interval"])
         rows[f"{name} and memorization"] = (
-            f"Spearman {found['spearman']:.3f} (95%: {low:.3f} to {high:.3f}), AUROC {found['auroc']:.3f}"
+            f"Spearman {_number(found['spearman'])} (95%: {low} to {high}), AUROC {_number(found['auroc'])}"
         )
     return rows
+
+
+def _number(value: float | None) -> str:
+    """In three decimals; what is not defined is NaN, and null in JSON."""
+    return "undefined" if value is None or np.isnan(value) else f"{value:.3f}"
 
 
 def _doubts(spec: DatasetSpec, about: Mapping[str, Any]) -> list[str]:

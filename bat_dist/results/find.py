@@ -23,7 +23,9 @@ from bat_dist.training import files as training_run
 log = logging.getLogger(__name__)
 
 MEMORIZATION = "memorization.npz"
-NOT_WALKED = {"trials", "units", "ensemble", "figures", "ensemble_figures", "logs", "failed"}  # inside of results
+# Folders inside of results, which are not walked; a folder that is no result may have others of these names.
+NOT_WALKED = {"trials", "units", "ensemble", "figures", "ensemble_figures", "logs", "failed"}
+STORE = "zarr.json"  # of a store of rows, the inside of a result that is not finished yet
 DEEPEST = 12  # folders below the one that was named: links may lead in circles
 READERS = 16  # at a time: object stores answer slowly
 
@@ -134,11 +136,12 @@ def _walk(folder: Folder, depth: int = 0) -> Iterator[_Place]:
     """The folder and all below it, but not the insides of results."""
     folders, files = folder.entries()
     place = _Place(folder, frozenset(files), frozenset(folders))
-    if place.files & {EVALUATION, training_run.RUN, training_run.HISTORY, SWEEP, EXPERIMENT, FINDINGS, FAILURE} or (
-        place.files & {MEMORIZATION, ENSEMBLE} or place.folders & {"units", "trials", "ensemble"}
-    ):
+    if STORE in place.files:
+        return
+    ended = place.files & {EVALUATION, training_run.RUN, training_run.HISTORY, SWEEP, FINDINGS, MEMORIZATION, ENSEMBLE}
+    if ended or place.files & {EXPERIMENT, FAILURE} or place.folders & {"units", "trials", "ensemble"}:
         yield place
-    inside = NOT_WALKED | ({RUNS} if SWEEP in place.files else set())  # a sweep speaks for its runs
+    inside = (NOT_WALKED if ended else set()) | ({RUNS} if SWEEP in place.files else set())  # it speaks for its runs
     for name in folders:
         if name not in inside and not name.startswith(".") and depth < DEEPEST:
             yield from _walk(folder / name, depth + 1)
@@ -156,7 +159,9 @@ def _read(place: _Place) -> Found:
             found.swept.append(Swept(folder, read_sweep(folder)))
         if EVALUATION in files:
             found.evaluations.append(read_evaluation(folder))
-        elif "units" in place.folders:
+        elif "units" in place.folders and any(
+            (folder / "units" / stage).exists(STORE) for stage in (folder / "units").entries()[0]
+        ):
             found.unfinished.append(LeftOut(str(folder), "the evaluation is not finished: the same command goes on"))
         if training_run.RUN in files or training_run.HISTORY in files or (FAILURE in files and SWEEP not in files):
             run = training_run.read_run(folder) if training_run.RUN in files else training_run.RunFile()
@@ -164,7 +169,7 @@ def _read(place: _Place) -> Found:
             found.trainings.append(Training(str(folder), run, training_run.read_history(folder), failure))
         if SUMMARY in files and MEMORIZATION in files:
             found.memorized.append(Memorized(folder, read_summary(folder, SUMMARY)))
-        elif "trials" in place.folders:
+        elif "trials" in place.folders and (folder / "trials").exists(STORE):
             found.unfinished.append(LeftOut(str(folder), "memorization is not finished: the same command goes on"))
         if ENSEMBLE in files:
             found.memorized.append(Memorized(folder, read_summary(folder, ENSEMBLE)))

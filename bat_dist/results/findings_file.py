@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bat_dist.errors import UserError
 from bat_dist.results.claims import CLAIMS, Finding
 from bat_dist.results.evaluation_file import read_object
 from bat_dist.settings.study import FINDINGS
+from bat_dist.settings.study_names import STUDIES
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 
@@ -33,14 +35,20 @@ def write_findings(study: FoundStudy) -> None:
 
 
 def read_findings(folder: Folder) -> FoundStudy:
-    """What the file says; claims that this version does not know are left out.  Raises UserError if it is damaged."""
+    """What the file says; claims that this version does not know are left out.
+
+    Raises UserError if it is damaged, or of a study that this version does not know.
+    """
     document = read_object(folder, FINDINGS)
+    if document["study"] not in STUDIES:
+        raise UserError(f"a study that this version does not know, {document['study']}: a newer bat_dist reports it")
     rows: Sequence[Mapping[str, Any]] = [row for row in document["findings"] if row["claim"] in CLAIMS]
     findings = [
         Finding(row["claim"], *(_number(row[name]) for name in ("estimate", "low", "high")), based_on=row["based_on"])
         for row in rows
     ]
-    return FoundStudy(folder, document["study"], document["about"], tuple(findings))
+    about = {**document["about"], "note": str(document["about"]["note"])}
+    return FoundStudy(folder, document["study"], about, tuple(findings))
 
 
 def _number(value: float | None) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -196,7 +197,8 @@ def comparability_of(one: FoundEvaluation) -> Comparability:
         raise UserError(f"it attacks the {split} split, and tables are of test images")
     name = spec.name
     if name == "image_folder" and settings.get("data_dir"):
-        name = PurePosixPath(str(settings["data_dir"])).name
+        own = PurePosixPath(posixpath.normpath(str(settings["data_dir"]))).name
+        name = name if own in ("", "..") else own  # of `.` nobody knows here what it was called there
     return Comparability(
         dataset=name,
         fingerprint=document.fingerprint,

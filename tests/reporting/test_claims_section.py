@@ -71,3 +71,23 @@ def test_claims_of_another_version_are_left_out(tmp_path: Path) -> None:
     folder = written(tmp_path / "studies/typical").folder
     folder.write("findings.json", folder.read("findings.json").replace(b"at_clean_drops", b"at_clean_climbs"))
     assert [one.claim for one in read_findings(folder).findings] == ["erm_does_not_drop"]
+
+
+def test_a_study_of_a_newer_version_is_left_out_by_name(tmp_path: Path) -> None:
+    folder = written(tmp_path / "studies/typical").folder
+    folder.write("findings.json", folder.read("findings.json").replace(b'"study": "typical"', b'"study": "newer"'))
+    found = find_results([str(tmp_path)])
+    assert "does not know, newer" in found.left_out[0].reason
+    assert "does not know, newer" in page(Folder(tmp_path), found, compare(found))
+
+
+def test_a_damaged_figure_is_left_out_by_name(tmp_path: Path) -> None:
+    written(tmp_path / "studies/typical")
+    (tmp_path / "studies/typical/half.png").write_bytes(b"half")
+    whole = (tmp_path / "studies/typical/typical.png").read_bytes()
+    (tmp_path / "studies/typical/cut.png").write_bytes(whole[:60])
+    found = find_results([str(tmp_path)])
+    text = page(Folder(tmp_path), found, compare(found))
+    place = tmp_path / "studies/typical"
+    assert f"Left out, for they cannot be read: {place}/cut.png, {place}/half.png." in text
+    assert "data:image/webp" in text, "the other figure is there"

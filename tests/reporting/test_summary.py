@@ -10,6 +10,7 @@ from bat_dist.artifacts.scores import LeaveOutScores, Trials
 from bat_dist.data.datasets import Dataset, load_dataset
 from bat_dist.memorization.estimate import Memorization, estimate_memorization
 from bat_dist.memorization.influence import InfluencePairs
+from bat_dist.reporting.findings import of_scores
 from bat_dist.reporting.summary import in_words, leave_out_summary
 
 NO_PAIRS = InfluencePairs(np.empty(0, int), np.empty(0, int), np.empty(0), np.empty(0), 7)
@@ -102,3 +103,12 @@ def test_undefined_is_nan_not_a_crash(digits: Dataset) -> None:
     assert np.isnan(summary["mean_mem"])
     assert in_words(summary)["undefined"] == "10 samples never in or never out"
     assert "trials" not in in_words(summary)
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan")])
+def test_an_undefined_correlation_is_called_so(nothing: float | None) -> None:
+    """NaN in the process that computes it, null in the file that is read again."""
+    found = {"spearman": nothing, "spearman_interval": [nothing, nothing], "auroc": nothing}
+    words = in_words({"alignment": {"el2n": found}})
+    assert words["el2n and memorization"] == "Spearman undefined (95%: undefined to undefined), AUROC undefined"
+    assert not list(of_scores({"alignment": {"el2n": found}}))

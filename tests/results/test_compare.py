@@ -208,6 +208,15 @@ def test_half_a_table_says_which_half_is_missing(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("data_dir", "name"),
+    [("data/birds", "birds"), ("data/birds/.", "birds"), (".", "image_folder"), ("..", "image_folder")],
+)
+def test_a_table_is_called_as_the_folder_of_its_images(data_dir: str, name: str, tmp_path: Path) -> None:
+    write_evaluation(tmp_path, RIGHT, settings={"dataset": "image_folder", "data_dir": data_dir})
+    assert compared(tmp_path).tables[0].shared.dataset == name
+
+
 def test_what_a_plan_still_lacks_is_said(tmp_path: Path) -> None:
     runs = [
         {

@@ -9,7 +9,7 @@ import pytest
 
 from bat_dist.errors import UserError
 from bat_dist.results.compare import compare
-from bat_dist.results.find import find_results
+from bat_dist.results.find import NOT_WALKED, find_results
 from tests.helpers.made_results import random_flags, study, write_evaluation, write_training
 
 RIGHT = {"clean": np.ones(10, bool), "pgd20": np.arange(10) < 4}
@@ -81,8 +81,9 @@ def test_a_damaged_file_is_left_out(tmp_path: Path, damage: str) -> None:
 
 
 def test_what_is_not_finished_is_said(tmp_path: Path) -> None:
-    (tmp_path / "evaluation" / "units").mkdir(parents=True)
-    (tmp_path / "scores" / "trials").mkdir(parents=True)
+    for store in ("evaluation/units/clean", "scores/trials"):
+        (tmp_path / store).mkdir(parents=True)
+        (tmp_path / store / "zarr.json").touch()
     write_training(tmp_path / "run", epochs=2, finished=False)
     found = find_results([str(tmp_path)])
     assert sorted(one.place.rsplit("/", 1)[-1] for one in found.unfinished) == ["evaluation", "scores"]
@@ -95,6 +96,20 @@ def test_insides_of_results_are_not_walked(tmp_path: Path) -> None:
     write_evaluation(tmp_path / "x" / "units" / "inside", RIGHT)
     write_evaluation(tmp_path / ".hidden", RIGHT)
     assert len(find_results([str(tmp_path)]).evaluations) == 1
+
+
+@pytest.mark.parametrize("name", sorted(NOT_WALKED))
+def test_a_folder_of_ones_own_may_be_called_as_an_inside(name: str, tmp_path: Path) -> None:
+    write_evaluation(tmp_path / name / "x", RIGHT)
+    found = find_results([str(tmp_path)])
+    assert len(found.evaluations) == 1
+    assert not found.unfinished
+
+
+def test_the_store_of_a_result_that_is_not_finished_is_not_walked(tmp_path: Path) -> None:
+    write_evaluation(tmp_path / "trials" / "logs" / "x", RIGHT)
+    (tmp_path / "trials" / "zarr.json").touch()
+    assert not find_results([str(tmp_path)]).evaluations
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:
