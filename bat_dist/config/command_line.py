@@ -21,11 +21,16 @@ def help_text(
     return make_parser(settings, prog, description, examples).format_help()
 
 
+# Words that are values although they begin with a dash; argparse itself knows -1 and -.5, but not -1e-3.
+_NEGATIVE = re.compile(r"-(\d+\.?\d*(e[+-]?\d+)?|\.\d+(e[+-]?\d+)?|inf|nan)$", re.IGNORECASE)
+
+
 class Parser(argparse.ArgumentParser):
     """Collects in `twice` the options that are given more than once: argparse would let the last one win."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
+        self._negative_number_matcher = _NEGATIVE
         self.twice: list[str] = []
 
     def error(self, message: str) -> NoReturn:
@@ -82,7 +87,7 @@ def read_command_line(
     negations = {f"--no_{s.name}": f"--{s.name}=false" for s in settings.values() if "boolean" in s.kinds}
     names = [*settings, "config", "help", *(option.removeprefix("--") for option in negations)]
     words = [re.sub("(?<=^--)[^=]+", lambda name: name[0].replace("-", "_"), word) for word in argv]
-    namespace, extra = parser.parse_known_args([negations.get(w, w) for w in words])
+    namespace, extra = parser.parse_known_args([negations.get(w, w) for w in words if w != "--"])
     unknown = [word for word in extra if word.startswith("-")]
     errors = [
         f"unknown option {shown(word)} (command line)" + nearest(word.lstrip("-").partition("=")[0], names, prefix="--")
@@ -90,6 +95,7 @@ def read_command_line(
     ]
     if extra and not unknown:  # else they may be the values of the unknown
         errors = [f"{shown(extra)} follows no option (command line): write --name value"]
+    errors += ["-- ends no options here (command line): leave it out"] * ("--" in words)
     errors += [f"{name} is given twice (command line)" for name in dict.fromkeys(parser.twice)]
     typed = vars(namespace)
     files = typed.pop("config", [])
