@@ -237,9 +237,12 @@ def find_config(argv: Sequence[str]) -> list[str]:
     places = [package, package.parent]  # installed; in the repository
 
     def found(word: str) -> str:
-        if not word.startswith(f"{CONFIGS}/") or Path(word).exists():
+        option, equals, _ = word.partition("=")
+        before = option + equals if option == "--config" else ""
+        file = word.removeprefix(before)
+        if not file.startswith(f"{CONFIGS}/") or Path(file).exists():
             return word
-        return next((str(place / word) for place in places if (place / word).is_file()), word)
+        return before + next((str(place / file) for place in places if (place / file).is_file()), file)
 
     return [found(word) for word in argv]
 

@@ -155,6 +155,7 @@ def test_our_own_configs_are_found_from_anywhere(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     words = ["--config", "tune_configs/smoke.yaml", "--out", "tune_configs/x"]
     assert find_config(words) == ["--config", str(ROOT / "tune_configs/smoke.yaml"), "--out", "tune_configs/x"]
+    assert find_config(["--config=tune_configs/smoke.yaml"]) == [f"--config={ROOT / 'tune_configs/smoke.yaml'}"]
     (tmp_path / "tune_configs").mkdir()
     (tmp_path / "tune_configs/smoke.yaml").touch()
     assert find_config(words) == words
