@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 
 from bat_dist import __version__, cli
 from bat_dist.config import Group, Help, differences, dump_yaml, parse, to_dict
+from bat_dist.config.yaml_file import read_yaml
 from bat_dist.errors import ConfigError, RunError, UserError
 from bat_dist.program import run_command
 from bat_dist.settings.tune import TuneSettings
@@ -288,6 +289,14 @@ def test_what_the_terminal_lacks_is_written_in_plain_characters():
             "x.yaml line 1 is not plain YAML: could not determine a constructor for the tag "
             "'tag:yaml.org,2002:python/object/apply:os.getcwd'",
         ),
+        *(
+            (
+                f"num_trials: 3\n{name}: {number}",
+                f"x.yaml line 2 is not plain YAML: {number} means another number to YAML: give a decimal number "
+                "without leading zeros or colons, or put it in quotes if it is text",
+            )
+            for name, number in [("num_train", "0300"), ("lr", "1:30"), ("lr", "1:30.5"), ("drops", "-0_7")]
+        ),
         ("lr: 2024-31-01", "x.yaml is not plain YAML: month must be in 1..12"),
     ],
 )
@@ -389,6 +398,18 @@ def test_help_says_defaults_choices_and_groups(capsys, monkeypatch):
     assert "--dataset NAME what to learn [required, one of digits, cifar10, cifar100]" in words
     assert "--num_train N samples [default none, >= 1]" in words
     assert "--data_dir DIR where the data lie [default none]" in words
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("10", 10), ("-3", -3), ("1_000", 1000), ("0.5", 0.5), ("0x1F", 31)]
+)
+def test_other_numbers_of_yaml_are_read(text, number):
+    assert read_yaml(text) == number
+
+
+def test_a_number_in_base_8_within_a_block_is_refused():
+    with pytest.raises(ConfigError, match="base: 0300 is not plain YAML: 0300 means another number"):
+        parse(TuneSettings, ["--out", "x", "--space", "lr=[1]", "--base", "num_train=0300"], prog="tune")
 
 
 def test_a_key_of_a_block_is_given_once_on_the_command_line():

@@ -12,6 +12,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from bat_dist.config.plain import shown
+from bat_dist.config.yaml_file import read_yaml
 from bat_dist.errors import UserError
 from bat_dist.wording import nearest
 
@@ -111,7 +112,9 @@ class Setting:
         if not equals:
             raise UserError(f"{self.name} wants NAME=VALUE ..., got {shown(word)}")
         try:
-            return name.strip(), yaml.safe_load(value)
+            return name.strip(), read_yaml(value)
+        except yaml.constructor.ConstructorError as error:
+            raise UserError(f"{self.name}: {shown(value)} is not plain YAML: {error.problem}") from error
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{self.name}: {shown(value)} is not plain YAML") from error
 

@@ -1,5 +1,6 @@
 """The lines of a settings file with their places, so that messages can name them."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,31 @@ import yaml
 from bat_dist.config.plain import shown
 from bat_dist.errors import ConfigError
 
+_BASE_8_OR_60 = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)$")
 Lines = list[tuple[str, Any, str]]  # name, value and place of each line of a file
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses the numbers that YAML 1.1 reads in another base than people do: 0300 as 192, and 1:30 as 90."""
+
+    def construct_decimal(self, node: yaml.ScalarNode) -> int | float:
+        """The number that is written in the file."""
+        if _BASE_8_OR_60.match(node.value):
+            number = "give a decimal number without leading zeros or colons, or put it in quotes if it is text"
+            raise yaml.constructor.ConstructorError(
+                problem=f"{node.value} means another number to YAML: {number}", problem_mark=node.start_mark
+            )
+        is_whole = node.tag.endswith(":int")
+        return self.construct_yaml_int(node) if is_whole else self.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_decimal)
+
+
+def read_yaml(text: str | bytes) -> Any:
+    """The document, as `yaml.safe_load` reads it, but numbers are decimal.  Raises YAMLError or ValueError."""
+    return yaml.load(text, _Loader)  # noqa: S506  # it is a SafeLoader
 
 
 def read_files(files: list[list[str]]) -> Lines:
@@ -20,7 +45,7 @@ def read_files(files: list[list[str]]) -> Lines:
         raise ConfigError([f"--config takes one file, got {shown(words)} (command line)"])
     file = files[0][0]
     try:
-        loader = yaml.SafeLoader(Path(file).read_bytes())
+        loader = _Loader(Path(file).read_bytes())
         root = loader.get_single_node() or yaml.MappingNode("", [])
         pairs = root.value if isinstance(root, yaml.MappingNode) else None
         lines = [(key, loader.construct_object(value, deep=True)) for key, value in pairs or []]

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from bat_dist.config import Given, dump_yaml
+from bat_dist.config.yaml_file import read_yaml
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.provenance import without_passwords
@@ -89,7 +90,7 @@ def _name(folder: Folder, verb: str) -> str:
 
 def _read(folder: Folder, name: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(folder.read(name))
+        document = read_yaml(folder.read(name))
         problem = "" if isinstance(document, dict) else "it must hold lines of `name: value`"
     except (yaml.YAMLError, ValueError) as error:
         document, problem = {}, " ".join(str(error).split())
