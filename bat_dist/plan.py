@@ -46,7 +46,8 @@ def _help() -> str:
     from bat_dist.config import Group, help_text
     from bat_dist.settings.decides import marks
     from bat_dist.settings.fields import RAY
-    from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
+    from bat_dist.settings.plan import PlanSettings
+    from bat_dist.settings.program_plans import StudyPlanSettings, TablePlanSettings
 
     of_ray = [name for name, group in marks(TablePlanSettings, Group).items() if group == RAY]
     same = {*DATA, *OF_WORKERS, *MEASURED, "robust_share", "status", *of_ray}
@@ -61,23 +62,27 @@ def main(argv: Sequence[str]) -> int:
     """Run the program; the exit code is 0 (done) or 2 (bad input)."""
     from bat_dist.config import parse
     from bat_dist.settings.known import resumed
-    from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
+    from bat_dist.settings.plan import PlanSettings
+    from bat_dist.settings.program_plans import StudyPlanSettings, TablePlanSettings
 
     if {"--help", "-h"} & {*argv}:
         print(_help())
         return 0
     if verb_of(argv) == "reproduce":
         known = resumed("reproduce", TablePlanSettings)
-        settings = parse(TablePlanSettings, argv, prog=PROG, description=OF_A_TABLE, known=known)[0].plan
+        table = parse(TablePlanSettings, argv, prog=PROG, description=OF_A_TABLE, known=known)[0]
+        settings, not_counted = table.plan, table.not_counted
     elif verb_of(argv) == "study":
-        settings = parse(StudyPlanSettings, argv, prog=PROG, description=OF_STUDIES)[0].plan
+        study = parse(StudyPlanSettings, argv, prog=PROG, description=OF_STUDIES)[0]
+        settings, not_counted = study.plan, study.not_counted
     else:
         settings, _ = parse(PlanSettings, argv, prog=PROG, description=DESCRIPTION, examples=EXAMPLES)
+        not_counted = []
     # Everything that loads torch comes after --help and the settings' own checks.
     from bat_dist.planning.describe import describe
     from bat_dist.planning.plan import plan
 
-    print(describe(plan(settings), settings))
+    print(describe(plan(settings), settings, not_counted))
     return 0
 
 

@@ -16,7 +16,8 @@ from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.export import ExportSettings
 from bat_dist.settings.listing import ListSettings
 from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.settings.plan import PlanSettings, StudyPlanSettings, TablePlanSettings
+from bat_dist.settings.plan import PlanSettings
+from bat_dist.settings.program_plans import StudyPlanSettings, TablePlanSettings
 from bat_dist.settings.report import ReportSettings
 from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.study import StudySettings

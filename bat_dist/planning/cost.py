@@ -89,6 +89,15 @@ def trials(
     return PlannedJob("trials", "trials", count, work, count * trial_bytes(size) + score_bytes(size, count))
 
 
+def ensemble(size: Size, *, count: int, epochs: int, forward: Piece = Piece.FORWARD) -> PlannedJob:
+    """Members of an ensemble: trained on all samples, at which they look early in it and at its end."""
+    looked_at = 2 * size.num_train + size.num_test
+    work = trial_work(num_kept=size.num_train, num_judged=looked_at, epochs=epochs, forward=forward)
+    probabilities = 4 * (size.num_train + size.num_test) * size.num_classes
+    disk = on_disk(probabilities) + 3 * on_disk(4 * size.num_train) + 3 * BLOCK_BYTES
+    return PlannedJob("ensemble", "trials", count, work, count * disk)
+
+
 def training(
     size: Size,
     *,
@@ -122,6 +131,8 @@ def evaluation(
     robust_share: float = 0.5,
     check_images: int = CHECK_IMAGES,
     batch_size: int = ON_CPU,
+    num_seeds: int = 1,
+    restarts: int = 1,
 ) -> PlannedJob:
     """Evaluations of that many networks on all test images.  batch_size: what their units are cut for."""
     found = bill(
@@ -131,6 +142,8 @@ def evaluation(
         robust_share=robust_share,
         check_images=check_images,
         batch_size=batch_size,
+        num_seeds=num_seeds,
+        restarts=restarts,
     )
     files = 5 * BLOCK_BYTES * found.units  # of each unit: images, flags, time spent, digest, log
     kept = files + 9 * round(found.attacked) + on_disk(found.rows * size.num_test)

@@ -1,6 +1,6 @@
 """A plan in words: what was measured, a line for each job, what it assumes.  Neither torch nor ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from bat_dist.models.names import AUTO
@@ -19,8 +19,8 @@ DAY = 86400  # seconds
 LARGE_DATA = 10**9  # bytes of decoded images of which a plan tells
 
 
-def describe(planned: "CostPlan", settings: PlanSettings) -> str:
-    """All that the program prints."""
+def describe(planned: "CostPlan", settings: PlanSettings, not_counted: Iterable[str] = ()) -> str:
+    """All that the program prints.  not_counted: what takes time and is not in the plan."""
     data, speed = planned.data, planned.speed
     size = f"{data.spec.image_size}x{data.spec.image_size}"
     given = f" ({settings.speed})" if settings.speed else ""
@@ -38,6 +38,7 @@ def describe(planned: "CostPlan", settings: PlanSettings) -> str:
             "",
             "what this assumes:",
             *map("* ".__add__, assumptions(planned, settings)),
+            *(f"* not counted: {what}." for what in not_counted),
         ]
     )
 
@@ -136,8 +137,9 @@ def assumptions(planned: "CostPlan", settings: PlanSettings) -> list[str]:
         )
     if settings.num_seeds:
         epochs, steps = counted(settings.training.epochs, "epoch"), counted(settings.num_steps, "PGD step")
+        judged = "as many steps" if settings.val_steps is None else counted(settings.val_steps, "step")
         found += [
-            f"a training: {epochs} with {steps}, each with a validation of as many steps. gairat "
+            f"a training: {epochs} with {steps}, each with a validation of {judged}. gairat "
             "and bat cost what pgd_at does, mart and trades another plain step (natural images go forward and "
             "backward), trades another forward pass (of its attack).",
             f"robust_share {settings.robust_share:g}: AutoAttack attacks this share of the test images to the end, the "

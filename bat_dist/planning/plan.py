@@ -18,7 +18,18 @@ from bat_dist.evaluation.plan import images_at_once
 from bat_dist.models.names import AUTO, check_fits, suited_arch
 from bat_dist.models.own import OwnNetwork, check_takes, named_network
 from bat_dist.parts import is_reference
-from bat_dist.planning.cost import Cost, PlannedJob, Size, cost, evaluation, to_measure, total, training, trials
+from bat_dist.planning.cost import (
+    Cost,
+    PlannedJob,
+    Size,
+    cost,
+    ensemble,
+    evaluation,
+    to_measure,
+    total,
+    training,
+    trials,
+)
 from bat_dist.planning.speed import Workload, measure, network_bytes
 from bat_dist.planning.speed_file import Measurement, read_speed, write_speed
 from bat_dist.planning.timed_operations import Piece, Speed
@@ -129,7 +140,11 @@ def _archs(
     if not settings.num_seeds:
         return _network_of(of_trials, size, ARCH_OF_TRIALS, own), None
     arch = _network_of(settings.arch, size, ARCH_OF_TRAINING, own)
-    if not settings.num_trials or settings.trial_arch is None or of_trials == settings.arch != AUTO:
+    if (
+        not (settings.num_trials or settings.ensemble_members)
+        or settings.trial_arch is None
+        or of_trials == settings.arch != AUTO
+    ):
         return arch, None
     trial_arch = _network_of(of_trials, size, ARCH_OF_TRIALS, own)
     return arch, None if trial_arch == arch else trial_arch
@@ -145,7 +160,7 @@ def _precisions(settings: PlanSettings, given: Measurement | None) -> tuple[tupl
     if not settings.num_seeds:
         return _precision(of_trials, settings, given), None
     found = _precision(settings.precision, settings, given)
-    if not settings.num_trials or of_trials == settings.precision:
+    if not (settings.num_trials or settings.ensemble_members) or of_trials == settings.precision:
         return found, None
     trial_precision, _ = _precision(of_trials, settings, given)
     return found, None if trial_precision == found[0] else trial_precision
@@ -205,7 +220,7 @@ def _known(spec: DatasetSpec, option: str, asked: int | None) -> int:
 
 
 def jobs_of(settings: PlanSettings, size: Size, batch_size: int, forward: Piece) -> list[PlannedJob]:
-    """Trials, trainings by each method, evaluations of the trained, batch_size images at a time.
+    """Trials, an ensemble, trainings by each method, evaluations of the trained, batch_size images at a time.
 
     forward: how a trial looks at all samples, see `cost.trials`. Raises UserError for what does not fit the data.
     """
@@ -213,6 +228,9 @@ def jobs_of(settings: PlanSettings, size: Size, batch_size: int, forward: Piece)
     if settings.num_trials:
         epochs, ratio = settings.trial_training.epochs, settings.subset_ratio
         jobs.append(trials(size, count=settings.num_trials, epochs=epochs, subset_ratio=ratio, forward=forward))
+    if settings.ensemble_members:
+        epochs = settings.trial_training.epochs
+        jobs.append(ensemble(size, count=settings.ensemble_members, epochs=epochs, forward=forward))
     if settings.num_seeds:
         _check_trainings(settings, size)
         jobs += [
@@ -223,6 +241,7 @@ def jobs_of(settings: PlanSettings, size: Size, batch_size: int, forward: Piece)
                 epochs=settings.training.epochs,
                 num_steps=settings.num_steps,
                 num_val=settings.num_val,
+                val_steps=settings.val_steps,
             )
             for method, times in Counter(settings.methods).items()
         ]
@@ -234,6 +253,8 @@ def jobs_of(settings: PlanSettings, size: Size, batch_size: int, forward: Piece)
                 robust_share=settings.robust_share,
                 check_images=settings.check_images,
                 batch_size=batch_size,
+                num_seeds=settings.attack_seeds,
+                restarts=settings.restarts,
             )
         )
     return jobs

@@ -1,6 +1,5 @@
 """Settings of `bat-dist plan`.  Imports neither torch nor ray, so that `--help` answers at once."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -11,11 +10,9 @@ from pydantic import AfterValidator
 from bat_dist.attacks.batches import ON_CPU, ON_GPU
 from bat_dist.config import Group, Help
 from bat_dist.data.table import OWN, check_augmentation, own_name
-from bat_dist.errors import ConfigError
 from bat_dist.evaluation.names import CHECK_IMAGES
 from bat_dist.methods.table import METHODS, check_method
 from bat_dist.models.names import AUTO
-from bat_dist.settings.decides import Decides, names_of
 from bat_dist.settings.fields import (
     DATA,
     DATASET_NAMES,
@@ -29,10 +26,6 @@ from bat_dist.settings.fields import (
     TestShare,
     changed,
 )
-from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.settings.reproduce import ReproduceSettings, TableRun
-from bat_dist.settings.study import StudySettings
-from bat_dist.settings.train import TrainSettings
 from bat_dist.training.recipe import RECIPES, PrecisionOrAuto, Recipe
 
 TRIALS, TRAININGS, EVALUATIONS, WORKERS = map(Group, ("trials", "trainings", "evaluations", "workers"))
@@ -49,124 +42,6 @@ Gain = Annotated[
     Help("how many times as much a GPU does for the workers that share it as for one alone; default: 1"),
     WORKERS,
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanTerms:
-    """What a plan asks beyond the options of the program that it is of."""
-
-    workers: Annotated[int | None, Ge(1), Help("runs at a time"), WORKERS] = None
-    sharing_gain: Gain = None
-    price: Price = None
-    currency: Currency = "USD"
-    seconds: Seconds = 20.0
-    save_speed: SavedSpeed = None
-    speed: GivenSpeed = None
-
-
-_TERMS = names_of(PlanTerms)
-_PLACE = ("cpus_per_worker", "gpus_per_worker")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TablePlanSettings(PlanTerms, ReproduceSettings):
-    """`bat-dist plan --table N ...`: the options of `bat-dist reproduce`, and what a plan asks beyond them."""
-
-    out: Annotated[str, Help("as for reproduce; nothing is written there", "DIR"), Decides.CALL] = "."
-    robust_share: Annotated[float, Ge(0), Le(1), Help("as below"), EVALUATIONS] = 0.5
-
-    @property
-    def plan(self) -> "PlanSettings":
-        """The table's runs as a plan's settings.  What is there already is counted too."""
-        run = TableRun(self.methods[0], 0)
-        train, evaluate = self.training(run), self.evaluation(run, "best")
-        memorize = self.memorize_settings if self.needs_scores and not self.scores else None
-        own = ("data_dir", "num_test", "image_size", "test_share", "robust_share", *_PLACE)
-        return PlanSettings(
-            dataset=self.data_name,
-            arch=self.network,
-            num_train=self.data["num_train"],
-            **{name: getattr(self, name) for name in (*own, *_TERMS)},
-            **_trials(memorize),
-            **_crops(train, memorize),
-            methods=tuple(row.partition("_alpha")[0] for row in self.methods),
-            num_seeds=len(self.seeds),
-            recipe=train.recipe,
-            epochs=train.epochs,
-            batch_size=train.batch_size,
-            num_steps=train.num_steps,
-            num_val=train.num_val,
-            precision=train.precision,
-            num_checkpoints=len(self.which),
-            attacks=self.all_attacks,
-            check_images=evaluate.check_images,
-            attack_batch_size=evaluate.batch_size,
-        )
-
-
-def _trials(memorize: MemorizeSettings | None) -> Mapping[str, Any]:
-    """What a plan is told of leave-out trials."""
-    if memorize is None:
-        return {"num_trials": 0}
-    return {
-        "num_trials": memorize.most_trials,
-        "subset_ratio": memorize.subset_ratio,
-        "trial_recipe": memorize.recipe,
-        "trial_epochs": memorize.epochs,
-        "trial_batch_size": memorize.batch_size,
-        "trial_arch": memorize.arch,
-        "trial_precision": memorize.precision,
-    }
-
-
-def _crops(*parts: TrainSettings | MemorizeSettings | None) -> Mapping[str, Any]:
-    """What a plan is told of random-resized crops: those of the first part that has them."""
-    found = next((part for part in parts if part and part.crop_scale), None)
-    return {"crop_scale": found.crop_scale, "crop_size": found.crop_size} if found else {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyPlanSettings(PlanTerms, StudySettings):
-    """`bat-dist plan --study NAME ...`: the options of `bat-dist study`, and what a plan asks beyond them."""
-
-    out: Annotated[str, Help("as for study; nothing is written there", "DIR"), Decides.CALL] = "."
-
-    @property
-    def plan(self) -> "PlanSettings":
-        """The studies' runs as a plan's settings.
-
-        Trainings on a part of the samples count as on all, and a look at watched sets as an evaluation of the test set.
-        """
-        runs = self.runs()
-        if not runs and (not self.needs_scores or self.scores):
-            raise ConfigError([f"{' and '.join(self.study)}: neither trials nor trainings, nothing to plan"])
-        train = self.training(runs[0]) if runs else None
-        own = ("data_dir", "num_test", "num_classes", "image_size", "test_share", *_PLACE)
-        trainings: dict[str, Any] = {"num_seeds": 0}
-        if train:
-            trainings = {
-                "methods": tuple(run.method for run in runs if run.seed == self.seeds[0]),
-                "num_seeds": len(self.seeds),
-                "recipe": train.recipe,
-                "epochs": train.epochs,
-                "batch_size": train.batch_size,
-                "num_steps": train.num_steps,
-                "num_val": train.num_val,
-                "num_checkpoints": math.ceil(train.training.epochs / self.watch_every) + 1,
-                "attacks": ("clean", f"pgd{self.watch_steps}"),
-                "check_images": 0,
-                "precision": train.precision,
-            }
-        memorize = self.memorize_settings if self.needs_scores and not self.scores else None
-        return PlanSettings(
-            dataset=self.data_name,
-            arch=self.network,
-            num_train=self.data["num_train"],
-            **{name: getattr(self, name) for name in (*own, *_TERMS)},
-            **_trials(memorize),
-            **trainings,
-            **_crops(train, memorize),
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +80,10 @@ class PlanSettings:
         PrecisionOrAuto | None, Help("their precision; default: that of the trainings"), TRIALS
     ] = None
 
+    ensemble_members: Annotated[
+        int, Ge(0), Help("of an ensemble for the cheaper scores, each as a trial on all samples; 0: none"), TRIALS
+    ] = 0
+
     methods: Annotated[
         tuple[Annotated[str, AfterValidator(check_method)], ...],
         Len(1),
@@ -216,10 +95,15 @@ class PlanSettings:
     epochs: Annotated[Epochs, TRAININGS] = None
     batch_size: Annotated[BatchSize, TRAININGS] = None
     num_steps: Annotated[int, Ge(1), Help("PGD steps in training and validation"), TRAININGS] = 10
+    val_steps: Annotated[
+        int | None, Ge(0), Help("PGD steps in validation; 0: clean only; default: num_steps"), TRAININGS
+    ] = None
     num_val: Annotated[int | None, Ge(1), Help("samples held out; default: a tenth, at most 1000"), TRAININGS] = None
 
     num_checkpoints: Annotated[int, Ge(1), Help("evaluated of each training: 2 if best and last"), EVALUATIONS] = 1
     attacks: Annotated[Attacks, EVALUATIONS] = ("clean", "fgsm", "pgd100", "cw", "autoattack")
+    attack_seeds: Annotated[int, Ge(1), Help("with which the attacks are done"), EVALUATIONS] = 1
+    restarts: Annotated[int, Ge(1), Help("of pgd and cw"), EVALUATIONS] = 1
     robust_share: Annotated[
         float,
         Ge(0),
@@ -253,8 +137,8 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         """What only makes sense together."""
-        if not self.num_trials and not self.num_seeds:
-            raise ValueError("nothing to plan: give num_trials or num_seeds, of at least 1")
+        if not (self.num_trials or self.ensemble_members or self.num_seeds):
+            raise ValueError("nothing to plan: give num_trials, ensemble_members or num_seeds, of at least 1")
         check_augmentation(crop_padding=None, crop_scale=self.crop_scale, crop_size=self.crop_size)
         if self.test_share is not None and not (own_name(self.dataset) or (self.dataset == OWN.name and self.data_dir)):
             raise ValueError("test_share is for an image_folder: give its data_dir, or leave test_share out")

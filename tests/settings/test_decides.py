@@ -20,7 +20,7 @@ from bat_dist.settings.decides import Decides, Later, SaidIn, SameInSweep, decid
 from bat_dist.settings.evaluate import EvaluateSettings
 from bat_dist.settings.known import resumed
 from bat_dist.settings.memorize import MemorizeSettings
-from bat_dist.settings.plan import TablePlanSettings
+from bat_dist.settings.program_plans import TablePlanSettings
 from bat_dist.settings.reproduce import ReproduceSettings
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import NOT_OF_A_POINT, NOT_OF_THE_SPACE, TuneSettings, not_of_the_space
