@@ -77,3 +77,12 @@ def test_nobody_is_told_to_install_from_an_index() -> None:
         if path.is_file() and path.suffix in ("", ".py", ".md", ".sh", ".yaml", ".yml", ".j2", ".toml", ".ipynb"):
             found = re.search(r"pip\s+install\s+(-\S+\s+)*['\"]?bat[-_]dist", path.read_text())
             assert found is None, f"{path}: {found}"
+
+
+def test_packages_of_the_system_are_installed_without_questions() -> None:
+    """Sudo drops variables that are set before it."""
+    files = [ROOT / "Makefile", *(path for path in (ROOT / "cluster").iterdir() if path.is_file())]
+    lines = [line for path in files for line in path.read_text().splitlines()]
+    before = [line.partition("DEBIAN_FRONTEND=")[0] for line in lines if "DEBIAN_FRONTEND=" in line]
+    assert before
+    assert all(re.search(r"(sudo|root|\$\(SUDO\)) env $", text) for text in before), before
