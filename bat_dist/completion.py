@@ -30,13 +30,14 @@ FIRST = {"collect": "cluster", "study": "study", "list": "what", "completion": "
 """The setting that the first words of a verb are of, without its option."""
 
 
-OTHER_FORMS = {"plan": ("TablePlanSettings", "StudyPlanSettings")}
+OTHER_FORMS = {"plan": [("program_plans", "TablePlanSettings"), ("program_plans", "StudyPlanSettings")]}
+"""Files below `settings`, and classes there."""
 
 
 def settings_classes(verb: str) -> list[Callable[..., Any]]:
     """The class of a verb's settings, and those of its other forms."""
-    module = importlib.import_module(f"bat_dist.settings.{FILES.get(verb, verb)}")
-    return [getattr(module, name) for name in (f"{verb.title()}Settings", *OTHER_FORMS.get(verb, ()))]
+    forms = [(FILES.get(verb, verb), f"{verb.title()}Settings"), *OTHER_FORMS.get(verb, [])]
+    return [getattr(importlib.import_module(f"bat_dist.settings.{file}"), name) for file, name in forms]
 
 
 def parser_of_all(verbs: Mapping[str, str]) -> argparse.ArgumentParser:

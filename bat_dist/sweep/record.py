@@ -135,7 +135,7 @@ class SweepRecord:
         self._chosen = dict(chosen or self._chosen)
         self.points = without_repetition([*self.points, *points])
         self.proposed = without_repetition([*self.proposed, *points]) if proposed else self.proposed
-        wanted = self.points if about["search"] == "tpe" else list(points)
+        wanted = self.points if about.get("search") == "tpe" else list(points)
         document = {"points": self.points, "proposed": self.proposed, "wanted": wanted, "identity": self._identity}
         document |= {"asked": dict(about), "chosen": self._chosen}
         document |= provenance()

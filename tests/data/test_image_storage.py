@@ -388,6 +388,7 @@ def test_another_machine_reads_data_of_ones_own_from_their_file(
     monkeypatch.chdir(tmp_path)
     assert np.array_equal(received().train.images, expected)
     caplog.set_level("INFO")
+    caplog.clear()
     assert received().fingerprint == dataset.fingerprint
     assert "decoded" not in caplog.text
 
