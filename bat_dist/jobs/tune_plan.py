@@ -19,7 +19,7 @@ from bat_dist.settings.fields import ARCH_OF_TRAINING
 from bat_dist.settings.train import TrainSettings
 from bat_dist.settings.tune import OF_SCORES, TuneSettings
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_outcomes
+from bat_dist.sweep.record import RunOutcome, SweepRecord, SweepRun, begun_identity, read_run_outcomes
 from bat_dist.sweep.space import Point, grid, point_name, without_repetition
 from bat_dist.training.score_file import TrainingScores
 from bat_dist.wording import counted
@@ -72,8 +72,8 @@ class Sweep:
         return without_repetition([*known, *self.record.points]) if self.settings.search == "tpe" else known
 
     def outcomes(self) -> list[RunOutcome]:
-        """The outcome of every run that counts: see `read_outcomes`."""
-        return read_outcomes(self.folder, self.runs(), self.record.points, self.settings.seeds)
+        """The outcome of every run that counts: see `read_run_outcomes`."""
+        return read_run_outcomes(self.folder, self.runs(), self.record.points, self.settings.seeds)
 
     def num_points(self) -> int:
         """How many points there will be in the end."""

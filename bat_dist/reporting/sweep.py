@@ -17,7 +17,7 @@ from bat_dist.results.evaluation_file import AttackRow
 from bat_dist.storage.files import Folder
 from bat_dist.storage.provenance import provenance
 from bat_dist.storage.status import describe_driver
-from bat_dist.sweep.record import SweepRun, read_outcomes, read_sweep
+from bat_dist.sweep.record import SweepRun, read_run_outcomes, read_sweep
 from bat_dist.sweep.results import PointResult, Results, summarize, summary_table, table
 from bat_dist.sweep.statistics import LEVEL
 from bat_dist.wording import counted
@@ -101,7 +101,7 @@ def read_results(folder: Folder, *, metric: tuple[str, ...] | None = None, which
     asked = sweep.asked
     wanted = sweep.points if sweep.wanted is None else sweep.wanted
     runs = [SweepRun(point, seed) for point in wanted for seed in asked.seeds]
-    outcomes = read_outcomes(folder, runs, sweep.points, asked.seeds)
+    outcomes = read_run_outcomes(folder, runs, sweep.points, asked.seeds)
     return summarize(outcomes, metric=metric or asked.metric, which=which or asked.which)
 
 

@@ -212,7 +212,7 @@ def read_outcome(folder: Folder, run: SweepRun) -> RunOutcome:
     return RunOutcome(run, state, reason, len(history), last=last, seconds=training_run.training_seconds(history))
 
 
-def read_outcomes(
+def read_run_outcomes(
     folder: Folder, wanted: Iterable[SweepRun], earlier: Iterable[Point], seeds: Sequence[int]
 ) -> list[RunOutcome]:
     """The outcome of every run that is wanted, and of earlier points that have ended with all seeds.
@@ -221,7 +221,8 @@ def read_outcomes(
     """
     outcomes = {run: read_outcome(folder, run) for run in wanted}
     for point in earlier:
-        of_point = {run: read_outcome(folder, run) for run in (SweepRun(point, seed) for seed in seeds)}
+        runs = [SweepRun(point, seed) for seed in seeds]
+        of_point = {run: outcomes[run] if run in outcomes else read_outcome(folder, run) for run in runs}
         if all(outcome.state in ENDED for outcome in of_point.values()):
             outcomes |= of_point
     return list(outcomes.values())

@@ -7,7 +7,16 @@ import pytest
 
 from bat_dist.errors import UserError
 from bat_dist.storage.files import Folder
-from bat_dist.sweep.record import SWEEP, SweepRecord, SweepRun, read_sweep
+from bat_dist.sweep import record
+from bat_dist.sweep.record import (
+    SWEEP,
+    RunOutcome,
+    SweepRecord,
+    SweepRun,
+    read_outcome,
+    read_run_outcomes,
+    read_sweep,
+)
 from bat_dist.training.files import STATE
 
 POINT = {"alpha": 1.0}
@@ -42,3 +51,18 @@ def test_another_number_of_separate_batch_norms_is_another_sweep(before: int, no
 def test_where_runs_differ_in_their_number_the_sweep_has_none(tmp_path: Path) -> None:
     folder = begun_by_an_earlier_version(tmp_path, {"varies": "num_workers"})
     assert SweepRecord(folder, {"varies": "num_workers"}).points == [POINT]
+
+
+def test_each_run_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of points that were asked for before and still are: each is several requests to the storage."""
+    read = list[SweepRun]()
+
+    def reading(folder: Folder, run: SweepRun) -> RunOutcome:
+        read.append(run)
+        return read_outcome(folder, run)
+
+    monkeypatch.setattr(record, "read_outcome", reading)
+    runs = [SweepRun(POINT, seed) for seed in (0, 1)]
+    outcomes = read_run_outcomes(Folder(tmp_path), runs, [POINT, {"alpha": 2.0}], [0, 1])
+    assert [outcome.run for outcome in outcomes] == runs
+    assert read == [*runs, SweepRun({"alpha": 2.0}, 0), SweepRun({"alpha": 2.0}, 1)]
