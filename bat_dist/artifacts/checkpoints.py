@@ -11,10 +11,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from bat_dist.artifacts.own_again import as_found_later, network_again
+from bat_dist.artifacts.own_again import network_again
 from bat_dist.errors import UserError
 from bat_dist.models.build import Classifier, build
 from bat_dist.models.own import OwnNetwork
+from bat_dist.parts import whole_reference
 from bat_dist.storage.files import Folder, split_location
 from bat_dist.storage.recorded import SUFFIX
 
@@ -39,7 +40,9 @@ class ModelSpec:
     @classmethod
     def of(cls, arch: str | OwnNetwork, *others: Any) -> "ModelSpec":
         """The description of a network that is trained; others: the next fields."""
-        return cls(str(arch), *others, reference=as_found_later(arch) if isinstance(arch, OwnNetwork) else "")
+        return cls(
+            str(arch), *others, reference=whole_reference(arch.reference) if isinstance(arch, OwnNetwork) else ""
+        )
 
     @property
     def is_own(self) -> bool:

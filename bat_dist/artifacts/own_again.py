@@ -11,14 +11,9 @@ from typing import Any
 
 from bat_dist.errors import UserError
 from bat_dist.models.own import OwnNetwork, named_network, own_network
-from bat_dist.parts import file_digest, is_file_of_user, library_of, whole_reference
+from bat_dist.parts import file_digest, is_file_of_user, library_of
 
 log = logging.getLogger(__name__)
-
-
-def as_found_later(network: OwnNetwork) -> str:
-    """The reference as a checkpoint keeps it: a file by its whole path."""
-    return whole_reference(network.reference)
 
 
 def network_again(arch: str, reference: str, given: Any, place: str) -> OwnNetwork:
